@@ -1,0 +1,1 @@
+//! Linked, counted, zero-copy buffers: chains of pooled blocks.

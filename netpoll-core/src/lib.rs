@@ -1,0 +1,1 @@
+//! The reactors, connections, callbacks and workers of netpoll.

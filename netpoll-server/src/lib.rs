@@ -1,0 +1,1 @@
+//! Listeners, EventLoop, accepting and shutting down for netpoll.
