@@ -1,0 +1,126 @@
+//! The style that matters, as a test: it reads every Rust file and every document of the
+//! repository and names each place that breaks a rule, with the remedy.
+//!
+//! The limits and the exceptions stand here, each exception with its reason; the rules themselves
+//! are in `tidy/rules.rs`, and what they know of Rust is in `tidy/source.rs`.
+
+use std::fs;
+use std::path::Path;
+
+use rules::{DOCUMENT_RULES, RUST_RULES};
+use source::Source;
+
+#[path = "tidy/rules.rs"]
+mod rules;
+#[path = "tidy/source.rs"]
+mod source;
+
+/// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well;
+/// ARCHITECTURE.md names the same files.
+const UNSAFE_FILES: &[(&str, &str)] = &[
+    (
+        "netpoll-buffer/src/block.rs",
+        "blocks are counted by hand, and filled before they are read",
+    ),
+    (
+        "netpoll-core/src/task.rs",
+        "the task's word proves that a connection has one owner",
+    ),
+    (
+        "netpoll-core/src/sys.rs",
+        "system calls that nix and socket2 do not offer",
+    ),
+];
+
+/// Where system calls may be made, and through which crates. Fault injection hangs on this being
+/// one file. A path that ends in `/` is a directory, of the root or of any package.
+const SYSTEM_CALL_FILES: &[(&str, &[&str], &str)] = &[
+    (
+        "netpoll-core/src/sys.rs",
+        &["nix", "libc", "socket2"],
+        "every system call",
+    ),
+    (
+        "netpoll-core/src/socket.rs",
+        &["socket2"],
+        "the options of a socket",
+    ),
+    (
+        "examples/",
+        &["nix", "libc", "socket2"],
+        "signals, which the library leaves to its user",
+    ),
+    (
+        "tests/",
+        &["nix", "libc", "socket2"],
+        "the other end of the socket, and its odd habits",
+    ),
+];
+
+/// Files that may be longer than `FILE_LINES_MAX`, with the reason.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+/// Functions that may be longer than `FUNCTION_LINES_MAX`: file, name, reason.
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
+
+const WIDTH_MAX: usize = 100;
+const FUNCTION_LINES_MAX: usize = 70;
+const FILE_LINES_MAX: usize = 600;
+const EXAMPLE_LINES_MAX: usize = 80;
+/// How far above an `unsafe` its justification may stand: a doc comment fits in between.
+const SAFETY_LINES_MAX: usize = 12;
+
+/// Directories that are not ours to check: build output, and the fuzz crate with its corpus.
+const SKIPPED_DIRECTORIES: &[&str] = &["target", "fuzz"];
+
+#[test]
+fn the_repository_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    walk(root, root, &mut files);
+    let this = files.iter().any(|path| path == "tests/tidy.rs");
+    assert!(this, "the walk missed this very file");
+
+    let complaints: Vec<String> = files.iter().flat_map(|path| check(root, path)).collect();
+    let list = complaints.join("\n");
+    assert!(complaints.is_empty(), "not tidy:\n\n{list}\n");
+}
+
+/// Collects the files below `directory`, as paths relative to `root`, in a stable order.
+fn walk(root: &Path, directory: &Path, files: &mut Vec<String>) {
+    let entries = fs::read_dir(directory).expect("the repository can be read");
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("a readable entry").path())
+        .collect();
+    paths.sort();
+    for path in paths {
+        let relative = path
+            .strip_prefix(root)
+            .expect("the walk stays below the root");
+        let relative = relative.to_str().expect("a UTF-8 path").to_owned();
+        let name = relative.rsplit('/').next().unwrap_or_default();
+        if name.starts_with('.') || SKIPPED_DIRECTORIES.contains(&name) {
+            continue;
+        }
+        if path.is_dir() {
+            walk(root, &path, files);
+        } else {
+            files.push(relative);
+        }
+    }
+}
+
+/// Checks one file by the rules of its kind: `file:line: what is wrong; the remedy`.
+fn check(root: &Path, path: &str) -> Vec<String> {
+    let rules = match path.rsplit_once('.') {
+        Some((_, "rs")) => RUST_RULES,
+        Some((_, "md")) => DOCUMENT_RULES,
+        _ => return Vec::new(),
+    };
+    let text = fs::read_to_string(root.join(path)).expect("a file of the repository is UTF-8");
+    let source = Source::new(path, &text);
+    let faults = rules.iter().flat_map(|rule| rule(&source));
+    faults
+        .map(|(line, fault)| format!("{path}:{line}: {fault}"))
+        .collect()
+}
