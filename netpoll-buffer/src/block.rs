@@ -1,0 +1,406 @@
+//! Blocks of memory and the segments that own pieces of them: the crate's only unsafe code.
+//!
+//! ```text
+//!   Segment a       Segment b
+//!   block  start end/limit    block  start  end        limit
+//!     │      │     │            │      │     │           │
+//!     │      ▼     ▼            │      ▼     ▼           ▼
+//!     │    ┌──────────────────────────────────────────────┐
+//!     └───▶│Header│ bytes of a │    bytes of b │ b's room │   one allocation, references = 2
+//!          └──────────────────────────────────────────────┘
+//! ```
+//!
+//! Everything rests on one rule: **the territories `[start, limit)` of a block's segments never
+//! overlap.** A block starts with one segment that owns all of it; [`Segment::split_to`] divides a
+//! territory, [`Segment::join`] unites two neighbours, nothing else makes or widens one. So whoever
+//! has `&mut Segment` may write its territory while other threads read theirs, and only the count
+//! of references is shared.
+//!
+//! The second rule is that every byte of a block is initialised from its birth (it is allocated
+//! zeroed), so showing spare room as `&mut [u8]` is sound. What a *former* user left there must not
+//! be shown to the next one: see `LinkBuffer::malloc`.
+#![expect(
+    unsafe_code,
+    reason = "owns raw memory; every other file of the crate is safe"
+)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::{fmt, slice};
+
+use bytes::Bytes;
+
+use crate::pool::{self, Class};
+use crate::sync::{AtomicUsize, Ordering, Witness, fence};
+
+/// A piece of a block that has one owner: some bytes, and perhaps room for more behind them.
+pub(crate) struct Segment {
+    block: Block,
+    /// `start <= end <= limit <= capacity of the block`, kept by every method here.
+    start: u32,
+    end: u32,
+    /// Where the territory ends. Foreign memory has no room: there `limit == end`, always.
+    limit: u32,
+}
+
+/// The most bytes that one segment can hold.
+pub(crate) const MAX_SEGMENT: usize = u32::MAX as usize - size_of::<Header>();
+
+impl Segment {
+    /// An empty segment with room for at least `room` bytes, from the pool where it has such blocks.
+    ///
+    /// # Panics
+    ///
+    /// When `room` is more than [`MAX_SEGMENT`].
+    pub(crate) fn with_room(room: usize) -> Self {
+        assert!(
+            room <= MAX_SEGMENT,
+            "{room} bytes are more than one block can hold"
+        );
+        let block = Block::take(Class::of(room), room);
+        let limit = block.header().capacity;
+        Self {
+            block,
+            start: 0,
+            end: 0,
+            limit,
+        }
+    }
+
+    /// Links memory that lives elsewhere, without copying it. At most [`MAX_SEGMENT`] bytes.
+    pub(crate) fn foreign(bytes: Bytes) -> Self {
+        assert!(
+            bytes.len() <= MAX_SEGMENT,
+            "foreign memory is linked in pieces"
+        );
+        let end = bytes.len() as u32;
+        Self {
+            block: Block::link(bytes),
+            start: 0,
+            end,
+            limit: end,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.end == self.start
+    }
+
+    /// How many bytes the whole block has, so how much memory this segment keeps alive.
+    #[inline]
+    pub(crate) fn pinned(&self) -> usize {
+        self.block.header().capacity as usize
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let header = self.block.header();
+        header.witness.read();
+        // SAFETY: start <= capacity (the fields' invariant), so the pointer stays inside the block's
+        // data, which `self.block` keeps alive.
+        let first = unsafe { header.data.add(self.start as usize) };
+        // SAFETY: [start, end) lies inside the data and is initialised. It is this segment's
+        // territory, and `&self` keeps `room` and `split_to` from being called meanwhile.
+        unsafe { slice::from_raw_parts(first.as_ptr(), self.len()) }
+    }
+
+    /// The room behind the bytes. It is initialised, but may hold what a former user wrote.
+    #[inline]
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        self.behind(self.end)
+    }
+
+    #[inline]
+    pub(crate) fn room_len(&self) -> usize {
+        (self.limit - self.end) as usize
+    }
+
+    /// Takes the first `n` bytes of the room, as they are now, among the bytes.
+    #[inline]
+    pub(crate) fn commit(&mut self, n: usize) {
+        assert!(
+            n <= self.room_len(),
+            "committed {n} bytes of {}",
+            self.room_len()
+        );
+        self.end += n as u32;
+    }
+
+    /// Takes the first `n` bytes of the room, zeroed, among the bytes, and shows them.
+    #[inline]
+    pub(crate) fn commit_zeroed(&mut self, n: usize) -> &mut [u8] {
+        let end = self.end;
+        self.commit(n);
+        let bytes = &mut self.behind(end)[..n];
+        bytes.fill(0);
+        bytes
+    }
+
+    /// Copies as much of `bytes` as there is room for, and says how much that was.
+    #[inline]
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.room_len());
+        self.room()[..n].copy_from_slice(&bytes[..n]);
+        self.commit(n);
+        n
+    }
+
+    /// Forgets the first `n` bytes.
+    #[inline]
+    pub(crate) fn advance(&mut self, n: usize) {
+        assert!(n <= self.len(), "advanced {n} bytes of {}", self.len());
+        self.start += n as u32;
+    }
+
+    /// Forgets the first `n` bytes, but shows them once more.
+    #[inline]
+    pub(crate) fn lend(&mut self, n: usize) -> &[u8] {
+        let lent = self.start as usize;
+        self.advance(n);
+        // SAFETY: the former start is inside the block's data, as the start always is.
+        let first = unsafe { self.block.header().data.add(lent) };
+        // SAFETY: [lent, lent + n) was this segment's territory until now and has passed to nobody;
+        // the borrow of `self` keeps the block alive and the segment untouched.
+        unsafe { slice::from_raw_parts(first.as_ptr(), n) }
+    }
+
+    /// Keeps the first `n` bytes. The others become room where there was room behind them.
+    pub(crate) fn truncate(&mut self, n: usize) {
+        assert!(n <= self.len(), "truncated {} bytes to {n}", self.len());
+        let end = self.start + n as u32;
+        if self.limit == self.end {
+            self.limit = end;
+        }
+        self.end = end;
+    }
+
+    /// Divides the territory: the first `n` bytes go to a new segment without room, the other bytes
+    /// and the room stay here.
+    pub(crate) fn split_to(&mut self, n: usize) -> Self {
+        assert!(n <= self.len(), "split {n} bytes off {}", self.len());
+        let middle = self.start + n as u32;
+        let front = Self {
+            block: self.block.share(),
+            start: self.start,
+            end: middle,
+            limit: middle,
+        };
+        self.start = middle;
+        front
+    }
+
+    /// Takes `next` in if it is the neighbour behind in the same block; else gives it back.
+    #[inline]
+    pub(crate) fn join(&mut self, next: Self) -> Option<Self> {
+        let neighbours = self.block.header == next.block.header
+            && self.end == next.start
+            && self.limit == next.start;
+        if !neighbours {
+            return Some(next);
+        }
+        self.end = next.end;
+        self.limit = next.limit;
+        None
+    }
+
+    /// The territory from `from`, which was the end of the bytes a moment ago, to the limit.
+    #[inline]
+    fn behind(&mut self, from: u32) -> &mut [u8] {
+        let header = self.block.header();
+        // SAFETY: from <= limit <= capacity (the fields' invariant), so the pointer stays inside the
+        // block's data, which `self.block` keeps alive.
+        let first = unsafe { header.data.add(from as usize) };
+        // SAFETY: [from, limit) is this segment's territory and nobody else's; `&mut self` makes this
+        // the only reference into it. It is empty for foreign memory, which may be read-only.
+        unsafe { slice::from_raw_parts_mut(first.as_ptr(), (self.limit - from) as usize) }
+    }
+
+    /// The bytes as [`Bytes`], without copying them.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        if let Some(bytes) = &self.block.header().foreign {
+            return bytes.slice(self.start as usize..self.end as usize);
+        }
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Segment {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment")
+            .field("block", &self.block.header)
+            .field("bytes", &(self.start..self.end))
+            .field("limit", &self.limit)
+            .finish()
+    }
+}
+
+/// What stands before a block's bytes: one cache line.
+struct Header {
+    references: AtomicUsize,
+    /// The first byte: behind this header, or wherever `foreign` has its own.
+    data: NonNull<u8>,
+    capacity: u32,
+    class: Class,
+    witness: Witness,
+    /// Foreign memory, kept alive by keeping this. Changes only while the block has one owner.
+    foreign: Option<Bytes>,
+}
+
+/// One of the counted references to a block.
+struct Block {
+    header: NonNull<Header>,
+}
+
+// SAFETY: the header is shared only through atomics and fields that change while there is one owner;
+// the bytes are divided among the segments (see the rule at the top).
+unsafe impl Send for Block {}
+// SAFETY: as above; a shared `&Block` gives no access to bytes, a `&Segment` reads its own only.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn take(class: Class, room: usize) -> Self {
+        let idle = pool::take(class, room).unwrap_or_else(|| Idle::allocate(class, room));
+        idle.into_block()
+    }
+
+    fn link(bytes: Bytes) -> Self {
+        let mut idle =
+            pool::take(Class::FOREIGN, 0).unwrap_or_else(|| Idle::allocate(Class::FOREIGN, 0));
+        let header = idle.header_mut();
+        header.capacity = bytes.len() as u32;
+        // Never written through: a foreign segment has no room.
+        header.data = NonNull::from(&*bytes).cast();
+        header.foreign = Some(bytes);
+        idle.into_block()
+    }
+
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: written by `Idle::allocate`, freed by `Idle::drop`, which needs the last reference;
+        // this is one of them. Nobody has `&mut Header` while a `Block` exists.
+        unsafe { self.header.as_ref() }
+    }
+
+    fn share(&self) -> Self {
+        // Relaxed, as in `Arc`: a new reference is made from one that already keeps the block alive.
+        let before = self.header().references.fetch_add(1, Ordering::Relaxed);
+        assert!(before < usize::MAX / 2, "too many references to one block");
+        Self {
+            header: self.header,
+        }
+    }
+}
+
+impl Drop for Block {
+    #[inline]
+    fn drop(&mut self) {
+        let references = &self.header().references;
+        // The only owner needs no read-modify-write: there is nobody to race with. Acquire here, and
+        // the fence below, pair with the Release of those who left before: their reads of the bytes
+        // happen before the block is used again.
+        if references.load(Ordering::Acquire) != 1 {
+            if references.fetch_sub(1, Ordering::Release) != 1 {
+                return;
+            }
+            fence(Ordering::Acquire);
+        }
+        self.header().witness.reuse();
+        let mut idle = Idle {
+            header: self.header,
+        };
+        let header = idle.header_mut();
+        let (class, capacity) = (header.class, header.capacity as usize);
+        if class == Class::FOREIGN {
+            // Before the pool is borrowed: dropping foreign memory runs its owner's code.
+            header.foreign = None;
+        }
+        pool::put(class, capacity, idle);
+    }
+}
+
+/// A block that nobody uses; dropping it frees the memory.
+pub(crate) struct Idle {
+    header: NonNull<Header>,
+}
+
+// SAFETY: an idle block has one owner, who may be any thread.
+unsafe impl Send for Idle {}
+
+impl Idle {
+    #[expect(
+        clippy::cast_ptr_alignment,
+        reason = "the layout has a header's alignment"
+    )]
+    fn allocate(class: Class, room: usize) -> Self {
+        let capacity = class.capacity().unwrap_or(room);
+        let layout = layout(capacity);
+        // SAFETY: the layout has a header in it, so its size is not zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(header) = NonNull::new(memory.cast::<Header>()) else {
+            handle_alloc_error(layout)
+        };
+        // SAFETY: the allocation is a header and `capacity` bytes: one past the header is inside it.
+        let data = unsafe { header.add(1) }.cast::<u8>();
+        let value = Header {
+            references: AtomicUsize::new(1),
+            data,
+            capacity: capacity as u32,
+            class,
+            witness: Witness::default(),
+            foreign: None,
+        };
+        // SAFETY: fresh memory, aligned for a header by its layout, with no other pointer to it.
+        unsafe { header.write(value) };
+        Self { header }
+    }
+
+    fn header_mut(&mut self) -> &mut Header {
+        // SAFETY: an idle block has no `Block`, so this is the only way to its header.
+        unsafe { self.header.as_mut() }
+    }
+
+    fn into_block(self) -> Block {
+        // The count was left at 1 or 0, depending on how the last owner went.
+        self.header().references.store(1, Ordering::Relaxed);
+        let block = Block {
+            header: self.header,
+        };
+        std::mem::forget(self);
+        block
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: as in `header_mut`; `&self` allows reading only.
+        unsafe { self.header.as_ref() }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let header = self.header();
+        // An idle block with a foreign header carries no foreign memory any more, and no bytes.
+        let layout = layout(header.class.capacity().unwrap_or(header.capacity as usize));
+        // SAFETY: written by `allocate` and dropped here only; the `Bytes` inside goes with it.
+        unsafe { self.header.drop_in_place() };
+        // SAFETY: allocated by `allocate` with this very layout: the class and, where it has no
+        // capacity of its own, the header's capacity never change.
+        unsafe { dealloc(self.header.as_ptr().cast(), layout) };
+    }
+}
+
+fn layout(capacity: usize) -> Layout {
+    Layout::from_size_align(size_of::<Header>() + capacity, align_of::<Header>())
+        .expect("a block's size is at most u32::MAX")
+}

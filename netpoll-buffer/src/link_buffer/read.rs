@@ -1,0 +1,360 @@
+//! The reading side: peek, next, skip, slice and the owned forms.
+
+use std::string::FromUtf8Error;
+
+use bytes::Bytes;
+
+use super::LinkBuffer;
+use crate::block::{MAX_SEGMENT, Segment};
+use crate::{Shortfall, pool};
+
+/// Copying this many bytes costs no more than sharing them does.
+const TRIVIAL: usize = 256;
+
+/// The most bytes that are copied so that they don't keep a much larger block alive.
+const SMALL: usize = 4 << 10;
+
+/// How many times its size a small piece may keep alive.
+const MAX_PINNED: usize = 64;
+
+impl LinkBuffer {
+    /// The next `n` bytes, contiguous, without consuming them.
+    ///
+    /// Costs nothing when they lie in one block. Otherwise they are copied into one first (counted in
+    /// [`Stats::bytes_copied`](crate::Stats::bytes_copied)), which then replaces the pieces: peeking
+    /// again, or at more, copies only what is new.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when fewer than `n` bytes are readable. No block holds 4 GiB, so of more than
+    /// that, scattered over blocks, a shortfall says that only 4 GiB are available in one piece.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// assert_eq!(buffer.peek(2), Ok(&b"ab"[..]));
+    /// assert_eq!(buffer.len(), 3);
+    /// ```
+    #[inline]
+    pub fn peek(&mut self, n: usize) -> Result<&[u8], Shortfall> {
+        Shortfall::check(n, self.len)?;
+        self.release();
+        self.make_contiguous(n)?;
+        Ok(self.chain.first().map_or(&[], |first| &first.bytes()[..n]))
+    }
+
+    /// The next `n` bytes, contiguous and consumed.
+    ///
+    /// Costs what [`peek`](Self::peek) costs. The slice lives until the next operation on the buffer,
+    /// which gives the block back if nothing is left in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek); nothing is consumed then.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// assert_eq!(buffer.next(2), Ok(&b"ab"[..]));
+    /// assert_eq!(buffer.len(), 1);
+    /// ```
+    #[inline]
+    pub fn next(&mut self, n: usize) -> Result<&[u8], Shortfall> {
+        Shortfall::check(n, self.len)?;
+        self.release();
+        self.make_contiguous(n)?;
+        self.took(n);
+        Ok(self.chain.first_mut().map_or(&[], |first| first.lend(n)))
+    }
+
+    /// Consumes `n` bytes without looking at them. Never copies; blocks go back at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when fewer than `n` bytes are readable; nothing is consumed then.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// buffer.skip(2)?;
+    /// assert_eq!(buffer.read_byte(), Ok(b'c'));
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    #[inline]
+    pub fn skip(&mut self, n: usize) -> Result<(), Shortfall> {
+        Shortfall::check(n, self.len)?;
+        self.consume(n);
+        Ok(())
+    }
+
+    /// Consumes `n` bytes, or all of them if there are fewer. Blocks go back at once.
+    ///
+    /// The other half of [`gather`](Self::gather): what the socket took is consumed.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// buffer.consume(2);
+    /// assert_eq!(buffer.len(), 1);
+    /// ```
+    #[inline]
+    pub fn consume(&mut self, n: usize) {
+        let mut left = n.min(self.len);
+        self.took(left);
+        loop {
+            let Some(first) = self.chain.first_mut() else {
+                return;
+            };
+            if left < first.len() {
+                first.advance(left);
+                return;
+            }
+            left -= first.len();
+            self.chain.pop_front();
+        }
+    }
+
+    /// Cuts the next `n` bytes off into a buffer of their own, readable and independent of this one.
+    ///
+    /// Whole blocks are moved, the last one is shared, nothing is copied; with one exception: of a
+    /// block larger than 4 KiB, a piece of at most 4 KiB that is less than 1/64 of it is copied, so
+    /// that a small slice never keeps a huge block alive.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when fewer than `n` bytes are readable; nothing is cut off then.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("header and body");
+    /// let mut header = buffer.slice(6)?;
+    /// drop(buffer);
+    /// assert_eq!(header.next(6), Ok(&b"header"[..]));
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    pub fn slice(&mut self, n: usize) -> Result<Self, Shortfall> {
+        Shortfall::check(n, self.len)?;
+        self.release();
+        let mut slice = Self::new();
+        let mut left = n;
+        while left > 0 {
+            let piece = self.cut(left);
+            left -= piece.len();
+            slice.chain.push_back(if worth_sharing(&piece) {
+                piece
+            } else {
+                copy_of(&piece)
+            });
+        }
+        slice.len = n;
+        self.took(n);
+        Ok(slice)
+    }
+
+    /// The next `n` bytes as a `String`. One allocation and one copy.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when fewer than `n` bytes are readable. The inner result says whether the bytes
+    /// were UTF-8; they are consumed and in the error if not.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("grüße");
+    /// assert_eq!(buffer.read_string(7)?, Ok("grüße".to_owned()));
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    pub fn read_string(&mut self, n: usize) -> Result<Result<String, FromUtf8Error>, Shortfall> {
+        Shortfall::check(n, self.len)?;
+        let mut bytes = Vec::with_capacity(n);
+        for chunk in self.chunks_of(n) {
+            bytes.extend_from_slice(chunk);
+        }
+        self.consume(n);
+        Ok(String::from_utf8(bytes))
+    }
+
+    /// The next `n` bytes as [`Bytes`], which may outlive the buffer.
+    ///
+    /// Bytes in one block are shared (one small allocation), except for a few or for so few of so
+    /// large a block that [`slice`](Self::slice) would copy them. Bytes in several blocks are copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when fewer than `n` bytes are readable; nothing is consumed then.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// let bytes = buffer.read_bytes(3)?;
+    /// drop(buffer);
+    /// assert_eq!(bytes, "abc");
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    pub fn read_bytes(&mut self, n: usize) -> Result<Bytes, Shortfall> {
+        Shortfall::check(n, self.len)?;
+        self.release();
+        if self
+            .chain
+            .first()
+            .is_some_and(|first| n > TRIVIAL && n <= first.len())
+        {
+            let piece = self.cut(n);
+            self.took(n);
+            return Ok(if worth_sharing(&piece) {
+                piece.into_bytes()
+            } else {
+                Bytes::copy_from_slice(piece.bytes())
+            });
+        }
+        let mut bytes = Vec::with_capacity(n);
+        for chunk in self.chunks_of(n) {
+            bytes.extend_from_slice(chunk);
+        }
+        self.consume(n);
+        Ok(bytes.into())
+    }
+
+    /// The next byte, consumed.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when there is none.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// assert_eq!(LinkBuffer::from("a").read_byte(), Ok(b'a'));
+    /// ```
+    #[inline]
+    pub fn read_byte(&mut self) -> Result<u8, Shortfall> {
+        let byte = self.peek(1)?[0];
+        self.consume(1);
+        Ok(byte)
+    }
+
+    /// Copies out and consumes as many bytes as there are and as `out` has place for.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut out = [0; 8];
+    /// assert_eq!(LinkBuffer::from("abc").copy_to(&mut out), 3);
+    /// assert_eq!(&out[..3], b"abc");
+    /// ```
+    pub fn copy_to(&mut self, out: &mut [u8]) -> usize {
+        let n = out.len().min(self.len);
+        let mut copied = 0;
+        for chunk in self.chunks_of(n) {
+            out[copied..][..chunk.len()].copy_from_slice(chunk);
+            copied += chunk.len();
+        }
+        self.consume(n);
+        n
+    }
+
+    /// The readable bytes of the first block that has any; empty when none are. Never copies.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// assert_eq!(LinkBuffer::from("abc").chunk(), b"abc");
+    /// ```
+    #[inline]
+    pub fn chunk(&self) -> &[u8] {
+        match self.chain.first() {
+            Some(first) if !first.is_empty() => &first.bytes()[..first.len().min(self.len)],
+            _ => self.chunks().next().unwrap_or_default(),
+        }
+    }
+
+    /// The readable bytes of every block, in order, none of them empty. Never copies.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// buffer.append(LinkBuffer::from("def"));
+    /// buffer.flush();
+    /// assert_eq!(buffer.chunks().collect::<Vec<_>>(), [b"abc", b"def"]);
+    /// ```
+    #[inline]
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks_of(self.len)
+    }
+
+    /// The chunks of the first `n` readable bytes.
+    #[inline]
+    pub(super) fn chunks_of(&self, n: usize) -> impl Iterator<Item = &[u8]> + Clone {
+        let mut left = n;
+        self.chain
+            .iter()
+            .map_while(move |segment| {
+                if left == 0 {
+                    return None;
+                }
+                let bytes = segment.bytes();
+                let bytes = &bytes[..bytes.len().min(left)];
+                left -= bytes.len();
+                Some(bytes)
+            })
+            .filter(|chunk| !chunk.is_empty())
+    }
+
+    /// Counts `n` bytes as consumed.
+    #[inline]
+    pub(super) fn took(&mut self, n: usize) {
+        self.len -= n;
+        self.search.consumed(n);
+    }
+
+    /// Takes up to `n` (> 0) bytes off the front, as one piece. The caller counts them.
+    fn cut(&mut self, n: usize) -> Segment {
+        let first = self.chain.first_mut().expect("the chain holds `len` bytes");
+        if n < first.len() {
+            first.split_to(n)
+        } else {
+            self.chain.pop_front().expect("there is a first")
+        }
+    }
+
+    /// Makes the first segment hold the first `n` bytes.
+    #[inline]
+    fn make_contiguous(&mut self, n: usize) -> Result<(), Shortfall> {
+        match self.chain.first() {
+            Some(first) if first.len() < n => self.pull_up(n),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn pull_up(&mut self, n: usize) -> Result<(), Shortfall> {
+        Shortfall::check(n, MAX_SEGMENT)?;
+        let mut whole = self.chain.pop_front().expect("it was too short");
+        let needed = n - whole.len();
+        let mut copied = needed;
+        if whole.room_len() < needed {
+            let pieces = std::mem::replace(&mut whole, Segment::with_room(n));
+            copied += whole.write(pieces.bytes());
+        }
+        while whole.len() < n {
+            let next = self.chain.first_mut().expect("the chain holds `len` bytes");
+            let piece = next.len().min(n - whole.len());
+            whole.write(&next.bytes()[..piece]);
+            next.advance(piece);
+            if next.is_empty() {
+                self.chain.pop_front();
+            }
+        }
+        self.chain.push_front(whole);
+        pool::count_copied(copied);
+        Ok(())
+    }
+}
+
+/// Whether a piece may keep its block alive. See [`LinkBuffer::slice`] for the rule.
+fn worth_sharing(piece: &Segment) -> bool {
+    piece.len() > SMALL || piece.pinned() <= SMALL.max(MAX_PINNED * piece.len())
+}
+
+fn copy_of(piece: &Segment) -> Segment {
+    let mut copy = Segment::with_room(piece.len());
+    copy.write(piece.bytes());
+    copy
+}

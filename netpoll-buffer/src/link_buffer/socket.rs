@@ -1,0 +1,203 @@
+//! The socket's side: room for `readv` that adapts to the traffic, and chunks for `sendmsg`.
+
+use std::io::{self, IoSlice, IoSliceMut};
+
+use super::LinkBuffer;
+use crate::block::Segment;
+
+/// What a [`LinkBuffer::fill`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// How many bytes were read. 0 of a `reserved` that is not 0 is the end of the stream.
+    pub read: usize,
+    /// How much space was offered. Less read than this means that the source was drained.
+    pub reserved: usize,
+}
+
+/// How much space is offered, by level. A read that fills it all goes up two levels; several in a row
+/// that would have fitted a lower one go down.
+const OFFERS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
+
+/// Space is taken in blocks of at most this size.
+const LARGEST_BLOCK: usize = 64 << 10;
+
+/// The largest offer, all in blocks of the largest size.
+const MAX_BLOCKS: usize = 4;
+
+/// How many small reads in a row lead to a smaller offer.
+const PATIENCE: u8 = 4;
+
+/// Less room than this behind the last bytes is not worth an `iovec` and a message cut in two.
+const WORTH_FILLING: usize = 512;
+
+impl LinkBuffer {
+    /// Reserves space, calls `read` once with it, and makes readable what was read.
+    ///
+    /// The space is the room behind the last bytes and as many pooled blocks as the recent traffic
+    /// suggests: 4 KiB at first, up to 256 KiB in several blocks while reads fill it, less again when
+    /// they don't; never more than `max` bytes. What was not filled goes back to the pool, so a read of
+    /// nothing leaves an empty buffer without a block. Pending bytes are flushed first, to keep the
+    /// order. With a `max` of 0, `read` is not called and nothing is reserved.
+    ///
+    /// The space is initialised but not cleared: `read` must not look at it, and must not return more
+    /// than it wrote, as a system call does not. To read from what can't be trusted with that, malloc.
+    ///
+    /// # Errors
+    ///
+    /// What `read` returns; and [`InvalidData`](io::ErrorKind::InvalidData) if it claims more bytes
+    /// than there was space. The buffer is unchanged then.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// use std::io::Read;
+    ///
+    /// let mut source = &b"some input"[..];
+    /// let mut buffer = LinkBuffer::new();
+    /// let filled = buffer.fill(1 << 20, |space| source.read_vectored(space))?;
+    /// assert_eq!(filled.read, 10);
+    /// assert!(filled.read < filled.reserved); // drained
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn fill(
+        &mut self,
+        max: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Filled> {
+        self.flush();
+        self.release();
+        let offer = self.appetite.offer();
+        let target = offer.min(max);
+        if target == 0 {
+            return Ok(Filled {
+                read: 0,
+                reserved: 0,
+            });
+        }
+        let mut space: [IoSliceMut<'_>; MAX_BLOCKS + 1] =
+            std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut blocks = [const { None::<Segment> }; MAX_BLOCKS];
+        let mut pieces = 0;
+        let mut reserved = 0;
+        let mut behind_last = 0;
+        if let Some(last) = self
+            .chain
+            .last_mut()
+            .filter(|last| last.room_len() >= WORTH_FILLING)
+        {
+            behind_last = last.room_len().min(max);
+            reserved = behind_last;
+            space[pieces] = IoSliceMut::new(&mut last.room()[..behind_last]);
+            pieces += 1;
+        }
+        for block in &mut blocks {
+            // Half an offer is enough when it continues a block that is there already.
+            if reserved >= target.div_ceil(2) {
+                break;
+            }
+            let block = block.insert(Segment::with_room((target - reserved).min(LARGEST_BLOCK)));
+            let room = block.room_len().min(max - reserved);
+            space[pieces] = IoSliceMut::new(&mut block.room()[..room]);
+            pieces += 1;
+            reserved += room;
+        }
+        let read = read(&mut space[..pieces])?;
+        if read > reserved {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "more bytes read than asked for",
+            ));
+        }
+        self.commit(read, behind_last, blocks);
+        self.appetite.learn(read, reserved, offer);
+        Ok(Filled { read, reserved })
+    }
+
+    /// Puts the readable chunks into `out`, for `writev` or `sendmsg`, and says how many there are.
+    ///
+    /// At most as many as `out` has places. What the socket took is to be [consumed](Self::consume).
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// use std::io::{IoSlice, Write};
+    ///
+    /// let mut buffer = LinkBuffer::from("some output");
+    /// let mut chunks = [IoSlice::new(&[]); 16];
+    /// let n = buffer.gather(&mut chunks);
+    /// let written = std::io::sink().write_vectored(&chunks[..n])?;
+    /// buffer.consume(written);
+    /// assert!(buffer.is_empty());
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[inline]
+    pub fn gather<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut n = 0;
+        for (place, chunk) in out.iter_mut().zip(self.chunks()) {
+            *place = IoSlice::new(chunk);
+            n += 1;
+        }
+        n
+    }
+
+    /// Takes `read` bytes in: first those behind the last segment, then those in new blocks.
+    fn commit(&mut self, read: usize, behind_last: usize, blocks: [Option<Segment>; MAX_BLOCKS]) {
+        let mut left = read;
+        if behind_last > 0 {
+            let last = self.chain.last_mut().expect("it had room");
+            last.commit(left.min(behind_last));
+            left -= left.min(behind_last);
+        }
+        for mut block in blocks.into_iter().flatten() {
+            if left == 0 {
+                break;
+            }
+            let n = left.min(block.room_len());
+            block.commit(n);
+            left -= n;
+            self.chain.push_back(block);
+        }
+        self.len += read;
+    }
+}
+
+/// How much to offer to the next read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Appetite {
+    level: u8,
+    /// Reads in a row that would have fitted the next lower level.
+    small_reads: u8,
+}
+
+impl Appetite {
+    pub(super) const fn new() -> Self {
+        Self {
+            level: 0,
+            small_reads: 0,
+        }
+    }
+
+    #[inline]
+    fn offer(self) -> usize {
+        OFFERS[usize::from(self.level)]
+    }
+
+    #[inline]
+    fn learn(&mut self, read: usize, reserved: usize, offer: usize) {
+        if read == reserved {
+            // A reservation that was cut short by the caller's maximum says nothing about the traffic.
+            if reserved >= offer / 2 {
+                self.level = (self.level + 2).min(OFFERS.len() as u8 - 1);
+            }
+            self.small_reads = 0;
+        } else if self.level > 0 && read <= OFFERS[usize::from(self.level) - 1] {
+            self.small_reads += 1;
+            if self.small_reads == PATIENCE {
+                *self = Self {
+                    level: self.level - 1,
+                    small_reads: 0,
+                };
+            }
+        } else {
+            self.small_reads = 0;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What the ecosystem expects of a queue of bytes: `bytes::Buf`, `std::io`, conversions.
+
+use std::io::{self, BufRead, IoSlice, Read, Write};
+
+use bytes::{Buf, Bytes};
+
+use super::LinkBuffer;
+
+/// The readable bytes. `copy_to_bytes` shares where [`LinkBuffer::read_bytes`] does.
+impl Buf for LinkBuffer {
+    #[inline]
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn chunk(&self) -> &[u8] {
+        LinkBuffer::chunk(self)
+    }
+
+    #[inline]
+    fn chunks_vectored<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        self.gather(out)
+    }
+
+    /// # Panics
+    ///
+    /// When fewer than `n` bytes are readable, as [`Buf`] demands.
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        assert!(
+            n <= self.len(),
+            "advance past the end: {n} of {}",
+            self.len()
+        );
+        self.consume(n);
+    }
+
+    /// # Panics
+    ///
+    /// When fewer than `n` bytes are readable, as [`Buf`] demands.
+    fn copy_to_bytes(&mut self, n: usize) -> Bytes {
+        match self.read_bytes(n) {
+            Ok(bytes) => bytes,
+            Err(shortfall) => panic!("copy_to_bytes past the end: {shortfall}"),
+        }
+    }
+}
+
+impl Read for LinkBuffer {
+    #[inline]
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        Ok(self.copy_to(out))
+    }
+}
+
+impl BufRead for LinkBuffer {
+    #[inline]
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(LinkBuffer::chunk(self))
+    }
+
+    #[inline]
+    fn consume(&mut self, n: usize) {
+        LinkBuffer::consume(self, n);
+    }
+}
+
+/// What is written is readable after a flush.
+impl Write for LinkBuffer {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_bytes(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_bytes(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn flush(&mut self) -> io::Result<()> {
+        LinkBuffer::flush(self);
+        Ok(())
+    }
+}
+
+/// Linked, not copied, from 1 KiB on; readable at once. As are the conversions below.
+impl From<Bytes> for LinkBuffer {
+    fn from(bytes: Bytes) -> Self {
+        let mut buffer = Self::new();
+        buffer.write_shared(bytes);
+        buffer.flush();
+        buffer
+    }
+}
+
+impl From<Vec<u8>> for LinkBuffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<String> for LinkBuffer {
+    fn from(string: String) -> Self {
+        Bytes::from(string).into()
+    }
+}
+
+impl From<&'static [u8]> for LinkBuffer {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+impl From<&'static str> for LinkBuffer {
+    fn from(string: &'static str) -> Self {
+        string.as_bytes().into()
+    }
+}
+
+/// Adds pending bytes.
+impl<'a> Extend<&'a [u8]> for LinkBuffer {
+    fn extend<I: IntoIterator<Item = &'a [u8]>>(&mut self, pieces: I) {
+        pieces.into_iter().for_each(|piece| self.write_bytes(piece));
+    }
+}
+
+/// Links pending bytes.
+impl Extend<Bytes> for LinkBuffer {
+    fn extend<I: IntoIterator<Item = Bytes>>(&mut self, pieces: I) {
+        pieces
+            .into_iter()
+            .for_each(|piece| self.write_shared(piece));
+    }
+}
+
+/// Appends buffers.
+impl Extend<LinkBuffer> for LinkBuffer {
+    fn extend<I: IntoIterator<Item = LinkBuffer>>(&mut self, buffers: I) {
+        buffers.into_iter().for_each(|buffer| self.append(buffer));
+    }
+}
+
+/// Concatenates; everything is readable.
+impl<T> FromIterator<T> for LinkBuffer
+where
+    Self: Extend<T>,
+{
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        let mut buffer = Self::new();
+        buffer.extend(items);
+        buffer.flush();
+        buffer
+    }
+}

@@ -1,0 +1,317 @@
+//! Where blocks rest between two uses: a cache in every thread, a bounded store behind them.
+//!
+//! ```text
+//!    thread 1            thread 2
+//!   ┌─────────┐         ┌─────────┐     no lock, no atomic read-modify-write
+//!   │ ▒ ▒ ▒ ▒ │         │ ▒       │
+//!   └──┬───▲──┘         └──┬───▲──┘
+//!      ▼   │ half a cache  ▼   │        one lock per half cache
+//!   ┌─────────────────────────────┐
+//!   │ shared store, bounded       │────▶ the allocator, when full
+//!   └─────────────────────────────┘
+//! ```
+//!
+//! A thread whose cache overflows hands half of it to the store; one whose cache is empty takes half a
+//! cache out. So a pair of threads, one that reads and one that releases, allocates nothing and meets
+//! at the lock once in many blocks (the magazines of Bonwick and Adams, *Vmem*, 2001). A thread that
+//! ends gives its cache to the store.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::block::Idle;
+use crate::chain::Spill;
+use crate::stats::{self, Counters};
+
+/// Gives the memory of all resting blocks back to the allocator.
+///
+/// Frees the shared store and the calling thread's cache; the caches of other threads (at most about
+/// 3 MiB each) stay. For use after a burst, or by a process that goes idle; never needed otherwise,
+/// because what rests is bounded.
+///
+/// ```
+/// use netpoll_buffer::{LinkBuffer, stats, trim};
+///
+/// drop(LinkBuffer::from(&[0; 100_000][..]));
+/// trim();
+/// # let _ = stats();
+/// ```
+pub fn trim() {
+    for class in 0..Class::COUNT {
+        drop(std::mem::take(&mut *lock(&STORE.blocks[class])));
+        // Taken out first, so that freeing happens outside the borrow.
+        let resting = LOCAL.try_with(|local| std::mem::take(&mut local.borrow_mut().blocks[class]));
+        drop(resting);
+    }
+}
+
+/// A size of blocks, as an index into [`CLASSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class(u8);
+
+/// What a class is: how large its blocks are, and how many of them may rest.
+#[derive(Clone, Copy)]
+struct Size {
+    capacity: usize,
+    /// In the cache of each thread.
+    local: usize,
+    /// In the store that all threads share.
+    shared: usize,
+}
+
+const KIB: usize = 1 << 10;
+
+/// At most 3.3 MiB rest in a thread's cache and 45 MiB in the store.
+const CLASSES: [Size; Class::COUNT] = [
+    Size {
+        capacity: 0,
+        local: 64,
+        shared: 1024,
+    }, // headers of foreign memory
+    Size {
+        capacity: 512,
+        local: 64,
+        shared: 1024,
+    },
+    Size {
+        capacity: 4 * KIB,
+        local: 64,
+        shared: 2048,
+    },
+    Size {
+        capacity: 16 * KIB,
+        local: 16,
+        shared: 512,
+    },
+    Size {
+        capacity: 64 * KIB,
+        local: 32,
+        shared: 256,
+    },
+    Size {
+        capacity: 256 * KIB,
+        local: 2,
+        shared: 16,
+    },
+    Size {
+        capacity: 1024 * KIB,
+        local: 2,
+        shared: 8,
+    },
+];
+
+impl Class {
+    /// How many classes have blocks that rest.
+    pub(crate) const COUNT: usize = 7;
+    /// Blocks without bytes of their own.
+    pub(crate) const FOREIGN: Self = Self(0);
+    /// Blocks of any size that never rest.
+    pub(crate) const LARGE: Self = Self(Self::COUNT as u8);
+
+    /// The smallest class with room for `room` bytes.
+    pub(crate) fn of(room: usize) -> Self {
+        match room {
+            0..=512 => Self(1),
+            513..=0x1000 => Self(2),
+            0x1001..=0x4000 => Self(3),
+            0x4001..=0x1_0000 => Self(4),
+            0x1_0001..=0x4_0000 => Self(5),
+            0x4_0001..=0x10_0000 => Self(6),
+            _ => Self::LARGE,
+        }
+    }
+
+    /// How many bytes the class's blocks have; `None` when each has its own size.
+    pub(crate) fn capacity(self) -> Option<usize> {
+        CLASSES.get(self.index()).map(|size| size.capacity)
+    }
+
+    /// Bytes of a block of the class with this index.
+    pub(crate) fn capacity_of(index: usize) -> u64 {
+        CLASSES[index].capacity as u64
+    }
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// A resting block of this class, if there is one; counts a block as taken either way.
+#[inline]
+pub(crate) fn take(class: Class, capacity: usize) -> Option<Idle> {
+    let taken = LOCAL.try_with(|local| {
+        let local = &mut *local.borrow_mut();
+        let idle = local.take(class);
+        local.counters.taken(class, capacity, idle.is_some());
+        idle
+    });
+    taken.unwrap_or_else(|_| {
+        stats::count_late(|counters| counters.taken(class, capacity, false));
+        None
+    })
+}
+
+/// Lets a block rest, or frees it when enough of its class do.
+#[inline]
+pub(crate) fn put(class: Class, capacity: usize, idle: Idle) {
+    let put = LOCAL.try_with(|local| {
+        let local = &mut *local.borrow_mut();
+        local.counters.returned(class, capacity);
+        local.put(class, idle);
+    });
+    // A thread whose cache is already gone has freed the block: it was dropped with the closure.
+    if put.is_err() {
+        stats::count_late(|counters| counters.returned(class, capacity));
+    }
+}
+
+/// Counts bytes that were copied to make them contiguous.
+pub(crate) fn count_copied(bytes: usize) {
+    let counted = LOCAL.try_with(|local| local.borrow().counters.copied(bytes));
+    if counted.is_err() {
+        stats::count_late(|counters| counters.copied(bytes));
+    }
+}
+
+/// An empty list for the segments that a chain can't hold inline.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "a chain holds the box, to be small"
+)]
+pub(crate) fn take_spill() -> Box<Spill> {
+    let resting = LOCAL.try_with(|local| {
+        let spills = &mut local.borrow_mut().spills;
+        if spills.is_empty() {
+            refill(spills, &STORE.spills, SPILLS.local);
+        }
+        spills.pop()
+    });
+    resting.ok().flatten().unwrap_or_default()
+}
+
+/// Lets an empty list rest, unless it has grown out of proportion.
+pub(crate) fn put_spill(spill: Box<Spill>) {
+    debug_assert!(spill.is_empty(), "a list is given back with segments in it");
+    if spill.capacity() > MAX_SPILL {
+        return;
+    }
+    let _ = LOCAL.try_with(|local| {
+        let spills = &mut local.borrow_mut().spills;
+        if spills.len() >= SPILLS.local {
+            spill_over(spills, &STORE.spills, SPILLS);
+        }
+        spills.push(spill);
+    });
+}
+
+/// How many lists of segments may rest, and how many segments long (24 bytes each).
+const SPILLS: Size = Size {
+    capacity: 0,
+    local: 32,
+    shared: 256,
+};
+const MAX_SPILL: usize = 256;
+
+/// What one thread has at hand.
+struct Local {
+    blocks: [Vec<Idle>; Class::COUNT],
+    #[expect(
+        clippy::vec_box,
+        reason = "the boxes move in and out of chains as they are"
+    )]
+    spills: Vec<Box<Spill>>,
+    counters: Arc<Counters>,
+}
+
+impl Local {
+    fn new() -> Self {
+        Self {
+            blocks: [const { Vec::new() }; Class::COUNT],
+            spills: Vec::new(),
+            counters: stats::register(),
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, class: Class) -> Option<Idle> {
+        let size = CLASSES.get(class.index()).filter(|_| POOLED)?;
+        let resting = &mut self.blocks[class.index()];
+        if resting.is_empty() {
+            refill(resting, &STORE.blocks[class.index()], size.local);
+        }
+        resting.pop()
+    }
+
+    #[inline]
+    fn put(&mut self, class: Class, idle: Idle) {
+        let Some(size) = CLASSES.get(class.index()).filter(|_| POOLED) else {
+            return;
+        };
+        let resting = &mut self.blocks[class.index()];
+        if resting.len() >= size.local {
+            spill_over(resting, &STORE.blocks[class.index()], *size);
+        }
+        resting.push(idle);
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        for (class, resting) in self.blocks.iter_mut().enumerate() {
+            give(
+                resting.drain(..),
+                &STORE.blocks[class],
+                CLASSES[class].shared,
+            );
+        }
+        give(self.spills.drain(..), &STORE.spills, SPILLS.shared);
+        stats::retire(&self.counters);
+    }
+}
+
+/// What all threads share.
+struct Store {
+    blocks: [Mutex<Vec<Idle>>; Class::COUNT],
+    #[expect(clippy::vec_box, reason = "as in `Local`")]
+    spills: Mutex<Vec<Box<Spill>>>,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Local> = RefCell::new(Local::new());
+}
+
+static STORE: Store = Store {
+    blocks: [const { Mutex::new(Vec::new()) }; Class::COUNT],
+    spills: Mutex::new(Vec::new()),
+};
+
+/// A model must begin every execution with fresh blocks, so it runs without the pool.
+const POOLED: bool = cfg!(not(loom));
+
+/// Takes up to half a cache out of the store.
+#[cold]
+fn refill<T>(local: &mut Vec<T>, store: &Mutex<Vec<T>>, size: usize) {
+    let mut store = lock(store);
+    let keep = store.len().saturating_sub((size / 2).max(1));
+    local.extend(store.drain(keep..));
+}
+
+/// Moves half a cache into the store; what the store has no place for is freed.
+#[cold]
+fn spill_over<T>(local: &mut Vec<T>, store: &Mutex<Vec<T>>, size: Size) {
+    give(local.drain(size.local / 2..), store, size.shared);
+}
+
+fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Mutex<Vec<T>>, bound: usize) {
+    let mut store = lock(store);
+    let room = bound.saturating_sub(store.len());
+    store.extend(items.by_ref().take(room));
+    // Freed without the lock.
+    drop(store);
+    items.for_each(drop);
+}
+
+/// The store's lists stay whole whatever a thread does, so a poisoned lock means nothing here.
+fn lock<T>(store: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}

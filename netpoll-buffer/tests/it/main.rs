@@ -1,0 +1,8 @@
+//! What a user of the crate may rely on.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on says so by panicking"
+)]
+
+mod model;
+mod steady;
