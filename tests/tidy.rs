@@ -23,6 +23,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "blocks are counted by hand, and filled before they are read",
     ),
     (
+        "netpoll-buffer/tests/it/steady.rs",
+        "an allocator that counts is an unsafe trait",
+    ),
+    (
         "netpoll-core/src/task.rs",
         "the task's word proves that a connection has one owner",
     ),
