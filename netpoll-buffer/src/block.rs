@@ -52,12 +52,13 @@ impl Segment {
     /// # Panics
     ///
     /// When `room` is more than [`MAX_SEGMENT`].
+    #[expect(
+        clippy::inline_always,
+        reason = "made in place: see `Chain::push_room`"
+    )]
+    #[inline(always)]
     pub(crate) fn with_room(room: usize) -> Self {
-        assert!(
-            room <= MAX_SEGMENT,
-            "{room} bytes are more than one block can hold"
-        );
-        let block = Block::take(Class::of(room), room);
+        let block = Block::take(room);
         let limit = block.header().capacity;
         Self {
             block,
@@ -182,6 +183,7 @@ impl Segment {
 
     /// Divides the territory: the first `n` bytes go to a new segment without room, the other bytes
     /// and the room stay here.
+    #[inline]
     pub(crate) fn split_to(&mut self, n: usize) -> Self {
         assert!(n <= self.len(), "split {n} bytes off {}", self.len());
         let middle = self.start + n as u32;
@@ -270,7 +272,12 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
-    fn take(class: Class, room: usize) -> Self {
+    fn take(room: usize) -> Self {
+        assert!(
+            room <= MAX_SEGMENT,
+            "{room} bytes are more than one block can hold"
+        );
+        let class = Class::of(room);
         let idle = pool::take(class, room).unwrap_or_else(|| Idle::allocate(class, room));
         idle.into_block()
     }
@@ -293,6 +300,7 @@ impl Block {
         unsafe { self.header.as_ref() }
     }
 
+    #[inline]
     fn share(&self) -> Self {
         // Relaxed, as in `Arc`: a new reference is made from one that already keeps the block alive.
         let before = self.header().references.fetch_add(1, Ordering::Relaxed);
@@ -371,6 +379,7 @@ impl Idle {
         unsafe { self.header.as_mut() }
     }
 
+    #[inline]
     fn into_block(self) -> Block {
         // The count was left at 1 or 0, depending on how the last owner went.
         self.header().references.store(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Segments in a row: the first inline, the others in a list that is borrowed while it is needed.
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
+use std::iter::FusedIterator;
 use std::ops::{Deref, DerefMut};
 
 use crate::block::Segment;
@@ -55,20 +56,64 @@ impl Chain {
         }
     }
 
+    /// The first `n` bytes, segment by segment.
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Segment> + Clone {
-        self.first
-            .iter()
-            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    pub(crate) fn chunks(&self, n: usize) -> Chunks<'_> {
+        let rest = self
+            .rest
+            .as_ref()
+            .map(|rest| rest.iter())
+            .unwrap_or_default();
+        Chunks {
+            first: self.first.as_ref(),
+            rest,
+            left: n,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn segments(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
+
+    /// The last `n` segments, in order.
+    #[inline]
+    pub(crate) fn last_segments_mut(&mut self, n: usize) -> impl Iterator<Item = &mut Segment> {
+        let before = self.segments() - n;
+        let rest = self
+            .rest
+            .as_mut()
+            .map(|rest| rest.iter_mut())
+            .unwrap_or_default();
+        self.first.iter_mut().chain(rest).skip(before)
+    }
+
+    /// Adds an empty segment with room for at least `room` bytes.
+    ///
+    /// It is made where it stays: moving a segment right after its fields were written costs a failed
+    /// store forwarding, as much as all the rest.
+    #[inline]
+    pub(crate) fn push_room(&mut self, room: usize) -> &mut Segment {
+        if self.first.is_none() {
+            return self.first.insert(Segment::with_room(room));
+        }
+        let rest = self.rest.get_or_insert_with(pool::take_spill);
+        rest.push_back(Segment::with_room(room));
+        rest.back_mut().expect("it was just pushed")
     }
 
     /// Adds a segment behind the others; one that continues the last in its block becomes part of it.
     #[inline]
     pub(crate) fn push_back(&mut self, segment: Segment) {
-        let Some(last) = self.last_mut() else {
+        if self.first.is_none() {
             self.first = Some(segment);
-            return;
-        };
+        } else {
+            self.push_behind(segment);
+        }
+    }
+
+    fn push_behind(&mut self, segment: Segment) {
+        let Some(last) = self.last_mut() else { return };
         if let Some(segment) = last.join(segment) {
             self.rest
                 .get_or_insert_with(pool::take_spill)
@@ -92,6 +137,15 @@ impl Chain {
             self.release_rest();
         }
         std::mem::replace(&mut self.first, next)
+    }
+
+    /// As `pop_front`, without moving the segment.
+    #[inline]
+    pub(crate) fn drop_front(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if self.first.is_none() {
+            self.release_rest();
+        }
     }
 
     pub(crate) fn pop_back(&mut self) -> Option<Segment> {
@@ -124,6 +178,38 @@ impl Drop for Chain {
         self.clear();
     }
 }
+
+/// The readable bytes of a buffer, block by block: see [`LinkBuffer::chunks`](crate::LinkBuffer::chunks).
+#[derive(Clone, Debug)]
+pub struct Chunks<'a> {
+    first: Option<&'a Segment>,
+    rest: vec_deque::Iter<'a, Segment>,
+    /// How many bytes are still to come.
+    left: usize,
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while self.left > 0 {
+            let segment = match self.first.take() {
+                Some(first) => first,
+                None => self.rest.next()?,
+            };
+            let bytes = segment.bytes();
+            let n = bytes.len().min(self.left);
+            self.left -= n;
+            if n > 0 {
+                return Some(&bytes[..n]);
+            }
+        }
+        None
+    }
+}
+
+impl FusedIterator for Chunks<'_> {}
 
 impl Deref for Spill {
     type Target = VecDeque<Segment>;

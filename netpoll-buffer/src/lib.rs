@@ -8,6 +8,7 @@ mod shortfall;
 mod stats;
 mod sync;
 
+pub use chain::Chunks;
 pub use link_buffer::{Filled, LinkBuffer};
 pub use pool::trim;
 pub use shortfall::Shortfall;

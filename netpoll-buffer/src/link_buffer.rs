@@ -120,8 +120,17 @@ impl LinkBuffer {
     /// ```
     #[inline]
     pub fn release(&mut self) {
+        if self.chain.first().is_some_and(Segment::is_empty) {
+            self.release_empty();
+        }
+    }
+}
+
+impl LinkBuffer {
+    #[cold]
+    fn release_empty(&mut self) {
         while self.chain.first().is_some_and(Segment::is_empty) {
-            self.chain.pop_front();
+            self.chain.drop_front();
         }
     }
 }
@@ -131,7 +140,7 @@ impl fmt::Debug for LinkBuffer {
         f.debug_struct("LinkBuffer")
             .field("len", &self.len)
             .field("malloc_len", &self.pending)
-            .field("segments", &self.chain.iter().count())
+            .field("segments", &self.chain.segments())
             .finish_non_exhaustive()
     }
 }

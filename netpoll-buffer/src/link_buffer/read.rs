@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::LinkBuffer;
 use crate::block::{MAX_SEGMENT, Segment};
-use crate::{Shortfall, pool};
+use crate::{Chunks, Shortfall, pool};
 
 /// Copying this many bytes costs no more than sharing them does.
 const TRIVIAL: usize = 256;
@@ -110,7 +110,7 @@ impl LinkBuffer {
                 return;
             }
             left -= first.len();
-            self.chain.pop_front();
+            self.chain.drop_front();
         }
     }
 
@@ -167,7 +167,7 @@ impl LinkBuffer {
     pub fn read_string(&mut self, n: usize) -> Result<Result<String, FromUtf8Error>, Shortfall> {
         Shortfall::check(n, self.len)?;
         let mut bytes = Vec::with_capacity(n);
-        for chunk in self.chunks_of(n) {
+        for chunk in self.chain.chunks(n) {
             bytes.extend_from_slice(chunk);
         }
         self.consume(n);
@@ -208,7 +208,7 @@ impl LinkBuffer {
             });
         }
         let mut bytes = Vec::with_capacity(n);
-        for chunk in self.chunks_of(n) {
+        for chunk in self.chain.chunks(n) {
             bytes.extend_from_slice(chunk);
         }
         self.consume(n);
@@ -240,12 +240,14 @@ impl LinkBuffer {
     /// assert_eq!(LinkBuffer::from("abc").copy_to(&mut out), 3);
     /// assert_eq!(&out[..3], b"abc");
     /// ```
+    #[inline]
     pub fn copy_to(&mut self, out: &mut [u8]) -> usize {
         let n = out.len().min(self.len);
-        let mut copied = 0;
-        for chunk in self.chunks_of(n) {
-            out[copied..][..chunk.len()].copy_from_slice(chunk);
-            copied += chunk.len();
+        let mut left = &mut out[..n];
+        for chunk in self.chain.chunks(n) {
+            let (now, later) = left.split_at_mut(chunk.len());
+            now.copy_from_slice(chunk);
+            left = later;
         }
         self.consume(n);
         n
@@ -275,26 +277,8 @@ impl LinkBuffer {
     /// assert_eq!(buffer.chunks().collect::<Vec<_>>(), [b"abc", b"def"]);
     /// ```
     #[inline]
-    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
-        self.chunks_of(self.len)
-    }
-
-    /// The chunks of the first `n` readable bytes.
-    #[inline]
-    pub(super) fn chunks_of(&self, n: usize) -> impl Iterator<Item = &[u8]> + Clone {
-        let mut left = n;
-        self.chain
-            .iter()
-            .map_while(move |segment| {
-                if left == 0 {
-                    return None;
-                }
-                let bytes = segment.bytes();
-                let bytes = &bytes[..bytes.len().min(left)];
-                left -= bytes.len();
-                Some(bytes)
-            })
-            .filter(|chunk| !chunk.is_empty())
+    pub fn chunks(&self) -> Chunks<'_> {
+        self.chain.chunks(self.len)
     }
 
     /// Counts `n` bytes as consumed.
@@ -305,6 +289,7 @@ impl LinkBuffer {
     }
 
     /// Takes up to `n` (> 0) bytes off the front, as one piece. The caller counts them.
+    #[inline]
     fn cut(&mut self, n: usize) -> Segment {
         let first = self.chain.first_mut().expect("the chain holds `len` bytes");
         if n < first.len() {
@@ -339,7 +324,7 @@ impl LinkBuffer {
             whole.write(&next.bytes()[..piece]);
             next.advance(piece);
             if next.is_empty() {
-                self.chain.pop_front();
+                self.chain.drop_front();
             }
         }
         self.chain.push_front(whole);

@@ -99,7 +99,7 @@ impl LinkBuffer {
     fn search_from(&self, needle: &[u8], from: usize) -> Option<usize> {
         let finder = memmem::Finder::new(needle);
         let mut offset = 0;
-        let mut chunks = self.chunks_of(self.len);
+        let mut chunks = self.chunks();
         while let Some(chunk) = chunks.next() {
             let skip = from.saturating_sub(offset).min(chunk.len());
             if let Some(at) = finder.find(&chunk[skip..]) {

@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use super::LinkBuffer;
-use crate::block::Segment;
 
 /// What a [`LinkBuffer::fill`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +20,8 @@ const OFFERS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 /// Space is taken in blocks of at most this size.
 const LARGEST_BLOCK: usize = 64 << 10;
 
-/// The largest offer, all in blocks of the largest size.
-const MAX_BLOCKS: usize = 4;
+/// The room behind the last bytes, and the largest offer in the largest blocks.
+const MAX_PIECES: usize = 1 + 4;
 
 /// How many small reads in a row lead to a smaller offer.
 const PATIENCE: u8 = 4;
@@ -66,50 +65,18 @@ impl LinkBuffer {
         self.flush();
         self.release();
         let offer = self.appetite.offer();
-        let target = offer.min(max);
-        if target == 0 {
-            return Ok(Filled {
-                read: 0,
-                reserved: 0,
-            });
+        let (pieces, room) = self.reserve(offer.min(max));
+        let reserved = room.min(max);
+        if reserved == 0 {
+            return Ok(Filled { read: 0, reserved });
         }
-        let mut space: [IoSliceMut<'_>; MAX_BLOCKS + 1] =
-            std::array::from_fn(|_| IoSliceMut::new(&mut []));
-        let mut blocks = [const { None::<Segment> }; MAX_BLOCKS];
-        let mut pieces = 0;
-        let mut reserved = 0;
-        let mut behind_last = 0;
-        if let Some(last) = self
-            .chain
-            .last_mut()
-            .filter(|last| last.room_len() >= WORTH_FILLING)
-        {
-            behind_last = last.room_len().min(max);
-            reserved = behind_last;
-            space[pieces] = IoSliceMut::new(&mut last.room()[..behind_last]);
-            pieces += 1;
+        let outcome = self.read_into(pieces, reserved, read);
+        let read = *outcome.as_ref().unwrap_or(&0);
+        self.commit(pieces, read);
+        if outcome.is_ok() {
+            self.appetite.learn(read, reserved, offer);
         }
-        for block in &mut blocks {
-            // Half an offer is enough when it continues a block that is there already.
-            if reserved >= target.div_ceil(2) {
-                break;
-            }
-            let block = block.insert(Segment::with_room((target - reserved).min(LARGEST_BLOCK)));
-            let room = block.room_len().min(max - reserved);
-            space[pieces] = IoSliceMut::new(&mut block.room()[..room]);
-            pieces += 1;
-            reserved += room;
-        }
-        let read = read(&mut space[..pieces])?;
-        if read > reserved {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "more bytes read than asked for",
-            ));
-        }
-        self.commit(read, behind_last, blocks);
-        self.appetite.learn(read, reserved, offer);
-        Ok(Filled { read, reserved })
+        outcome.map(|read| Filled { read, reserved })
     }
 
     /// Puts the readable chunks into `out`, for `writev` or `sendmsg`, and says how many there are.
@@ -138,22 +105,69 @@ impl LinkBuffer {
         n
     }
 
-    /// Takes `read` bytes in: first those behind the last segment, then those in new blocks.
-    fn commit(&mut self, read: usize, behind_last: usize, blocks: [Option<Segment>; MAX_BLOCKS]) {
-        let mut left = read;
-        if behind_last > 0 {
-            let last = self.chain.last_mut().expect("it had room");
-            last.commit(left.min(behind_last));
-            left -= left.min(behind_last);
+    /// Provides about `target` bytes of room in the last segments; says in how many, and how much.
+    #[inline]
+    fn reserve(&mut self, target: usize) -> (usize, usize) {
+        let mut pieces = 0;
+        let mut room = 0;
+        if let Some(last) = self
+            .chain
+            .last_mut()
+            .filter(|last| last.room_len() >= WORTH_FILLING)
+        {
+            pieces = 1;
+            room = last.room_len();
         }
-        for mut block in blocks.into_iter().flatten() {
-            if left == 0 {
-                break;
-            }
-            let n = left.min(block.room_len());
-            block.commit(n);
+        // Half an offer is enough when it continues a block that is there already.
+        while room < target.div_ceil(2) {
+            pieces += 1;
+            room += self
+                .chain
+                .push_room((target - room).min(LARGEST_BLOCK))
+                .room_len();
+        }
+        (pieces, room)
+    }
+
+    /// Calls `read` with the room of the last `pieces` segments, `reserved` bytes of it.
+    #[inline]
+    fn read_into(
+        &mut self,
+        pieces: usize,
+        reserved: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut space: [IoSliceMut<'_>; MAX_PIECES] =
+            std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let mut left = reserved;
+        for (piece, segment) in space.iter_mut().zip(self.chain.last_segments_mut(pieces)) {
+            let room = segment.room();
+            let n = room.len().min(left);
             left -= n;
-            self.chain.push_back(block);
+            *piece = IoSliceMut::new(&mut room[..n]);
+        }
+        let read = read(&mut space[..pieces])?;
+        if read > reserved {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "read more than there was room for",
+            ));
+        }
+        Ok(read)
+    }
+
+    /// Takes in the `read` bytes that are in the room of the last `pieces` segments, and gives back
+    /// those segments that stayed empty.
+    #[inline]
+    fn commit(&mut self, pieces: usize, read: usize) {
+        let mut left = read;
+        for segment in self.chain.last_segments_mut(pieces) {
+            let n = left.min(segment.room_len());
+            segment.commit(n);
+            left -= n;
+        }
+        while self.chain.last_mut().is_some_and(|last| last.is_empty()) {
+            self.chain.pop_back();
         }
         self.len += read;
     }

@@ -118,9 +118,8 @@ impl LinkBuffer {
             left = &left[last.write(left)..];
         }
         while !left.is_empty() {
-            let mut block = Segment::with_room(self.block_size(left.len()));
-            left = &left[block.write(left)..];
-            self.chain.push_back(block);
+            let room = self.block_size(left.len());
+            left = &left[self.chain.push_room(room).write(left)..];
         }
         self.pending += bytes.len();
     }
