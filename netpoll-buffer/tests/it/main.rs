@@ -5,4 +5,5 @@
 )]
 
 mod model;
+mod queue;
 mod steady;

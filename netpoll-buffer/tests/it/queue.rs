@@ -1,0 +1,296 @@
+//! The model of a `LinkBuffer`: a `VecDeque<u8>` that does the same. Shared with `fuzz/`.
+
+use std::collections::VecDeque;
+use std::io::{IoSlice, Read};
+
+use bytes::{Buf, Bytes};
+use netpoll_buffer::{LinkBuffer, Shortfall};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Write(usize),
+    WriteByte,
+    WriteString(usize),
+    WriteShared(usize),
+    WriteDirect(usize, usize),
+    Malloc(usize),
+    MallocAck(usize),
+    AppendCopy(usize),
+    AppendShared(usize),
+    Flush,
+    Peek(usize),
+    Next(usize),
+    Skip(usize),
+    Consume(usize),
+    Until(u8),
+    Find(u8),
+    FindBytes(Vec<u8>),
+    Slice(usize),
+    SliceAndAppend(usize),
+    ReadString(usize),
+    ReadBytes(usize),
+    ReadByte,
+    CopyTo(usize),
+    CopyToBytes(usize),
+    Fill(usize, usize),
+    Gather(usize),
+    Chunks,
+    Release,
+    Clear,
+}
+
+/// The same queue, kept as simply as possible.
+#[derive(Default)]
+pub(crate) struct Model {
+    buffer: LinkBuffer,
+    readable: VecDeque<u8>,
+    pending: Vec<u8>,
+    /// What was cut off and has to stay as it is until the end.
+    slices: Vec<(LinkBuffer, Vec<u8>)>,
+    bytes: Vec<(Bytes, Vec<u8>)>,
+    counter: u32,
+}
+
+impl Model {
+    /// Bytes with few values, so that searches find something, and no short period.
+    fn data(&mut self, n: usize) -> Vec<u8> {
+        let next = || {
+            self.counter = self
+                .counter
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
+            (self.counter >> 24) as u8 % 8
+        };
+        std::iter::repeat_with(next).take(n).collect()
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        self.readable.drain(..n).collect()
+    }
+
+    fn expected(&mut self, n: usize) -> Result<Vec<u8>, Shortfall> {
+        let available = self.readable.len();
+        if n > available {
+            return Err(Shortfall {
+                requested: n,
+                available,
+            });
+        }
+        Ok(self.take(n))
+    }
+
+    fn position(&mut self, needle: &[u8]) -> Option<usize> {
+        let all = self.readable.make_contiguous();
+        if needle.is_empty() {
+            return Some(0);
+        }
+        all.windows(needle.len())
+            .position(|window| window == needle)
+    }
+
+    /// Does the same to both, and compares what they return and what is left.
+    pub(crate) fn run(&mut self, op: Op) {
+        self.write(op);
+        self.check();
+    }
+
+    fn write(&mut self, op: Op) {
+        match op {
+            Op::Write(n) => {
+                let data = self.data(n);
+                self.buffer.write_bytes(&data);
+                self.pending.extend(data);
+            }
+            Op::WriteByte => {
+                self.buffer.write_byte(7);
+                self.pending.push(7);
+            }
+            Op::WriteString(n) => {
+                let data = String::from_utf8(self.data(n)).unwrap();
+                self.buffer.write_string(&data);
+                self.pending.extend(data.into_bytes());
+            }
+            Op::WriteShared(n) => {
+                let data = self.data(n);
+                self.buffer.write_shared(data.clone().into());
+                self.pending.extend(data);
+            }
+            Op::WriteDirect(n, remain) => {
+                let data = self.data(n);
+                let done = self.buffer.write_direct(data.clone().into(), remain);
+                assert_eq!(done.is_ok(), remain <= self.pending.len());
+                if done.is_ok() {
+                    let at = self.pending.len() - remain;
+                    self.pending.splice(at..at, data);
+                }
+            }
+            Op::Malloc(n) => {
+                let data = self.data(n);
+                let room = self.buffer.malloc(n);
+                assert!(room.len() == n && room.iter().all(|&byte| byte == 0));
+                room.copy_from_slice(&data);
+                self.pending.extend(data);
+            }
+            Op::MallocAck(n) => {
+                let done = self.buffer.malloc_ack(n);
+                assert_eq!(done.is_ok(), n <= self.pending.len());
+                self.pending
+                    .truncate(n.max(if done.is_ok() { 0 } else { usize::MAX }));
+            }
+            Op::AppendCopy(n) => {
+                let data = self.data(n);
+                let mut other = LinkBuffer::new();
+                other.write_bytes(&data);
+                self.buffer.append(other);
+                self.pending.extend(data);
+            }
+            Op::AppendShared(n) => {
+                let data = self.data(n);
+                self.buffer.append(data.clone().into());
+                self.pending.extend(data);
+            }
+            Op::Flush => {
+                self.buffer.flush();
+                self.readable.extend(self.pending.drain(..));
+            }
+            Op::Fill(max, arrives) => self.fill(max, arrives),
+            other => self.read(other),
+        }
+    }
+
+    fn fill(&mut self, max: usize, arrives: usize) {
+        let data = self.data(arrives);
+        let mut source = &data[..];
+        let filled = self
+            .buffer
+            .fill(max, |space| source.read_vectored(space))
+            .unwrap();
+        assert!(filled.read <= max && filled.read <= filled.reserved);
+        assert!(
+            filled.read == filled.reserved || filled.read == arrives,
+            "{filled:?} of {arrives}"
+        );
+        self.readable.extend(self.pending.drain(..));
+        self.readable.extend(&data[..filled.read]);
+    }
+
+    fn read(&mut self, op: Op) {
+        match op {
+            Op::Peek(n) => {
+                let peeked = self.buffer.peek(n).map(<[u8]>::to_vec);
+                let all = self.readable.make_contiguous();
+                assert_eq!(peeked.ok().as_deref(), all.get(..n));
+            }
+            Op::Next(n) => {
+                let expected = self.expected(n);
+                assert_eq!(self.buffer.next(n).map(<[u8]>::to_vec), expected);
+            }
+            Op::Skip(n) => {
+                let expected = self.expected(n);
+                assert_eq!(self.buffer.skip(n), expected.map(drop));
+            }
+            Op::Consume(n) => {
+                self.buffer.consume(n);
+                self.take(n.min(self.readable.len()));
+            }
+            Op::Until(byte) => {
+                let expected = self.position(&[byte]).map(|at| self.take(at + 1));
+                assert_eq!(self.buffer.until(byte).map(<[u8]>::to_vec), expected);
+            }
+            Op::Find(byte) => assert_eq!(self.buffer.find(byte), self.position(&[byte])),
+            Op::FindBytes(needle) => {
+                assert_eq!(self.buffer.find_bytes(&needle), self.position(&needle));
+            }
+            Op::ReadString(n) => {
+                let expected = self
+                    .expected(n)
+                    .map(|data| Ok(String::from_utf8(data).unwrap()));
+                assert_eq!(self.buffer.read_string(n), expected);
+            }
+            Op::ReadByte => {
+                let expected = self.expected(1).map(|data| data[0]);
+                assert_eq!(self.buffer.read_byte(), expected);
+            }
+            Op::CopyTo(n) => {
+                let mut out = vec![0; n];
+                let copied = self.buffer.copy_to(&mut out);
+                assert_eq!(out[..copied], self.take(n.min(self.readable.len())));
+            }
+            Op::Gather(n) => {
+                let mut out = [IoSlice::new(&[]); 6];
+                let n = self.buffer.gather(&mut out[..n]);
+                let gathered: Vec<u8> = out[..n].iter().flat_map(|chunk| chunk.to_vec()).collect();
+                assert!(self.readable.iter().zip(&gathered).all(|(a, b)| a == b));
+            }
+            Op::Chunks => {
+                assert!(self.buffer.chunks().all(|chunk| !chunk.is_empty()));
+                assert!(self.buffer.chunks().flatten().eq(&self.readable));
+            }
+            Op::Release => self.buffer.release(),
+            Op::Clear => {
+                self.buffer.clear();
+                self.readable.clear();
+                self.pending.clear();
+            }
+            other => self.cut(other),
+        }
+    }
+
+    fn cut(&mut self, op: Op) {
+        match op {
+            Op::Slice(n) => {
+                let expected = self.expected(n);
+                let slice = self.buffer.slice(n);
+                assert_eq!(slice.as_ref().err(), expected.as_ref().err());
+                self.slices.extend(slice.ok().zip(expected.ok()));
+            }
+            Op::SliceAndAppend(n) => {
+                if let Ok(mut slice) = self.buffer.slice(n) {
+                    // A slice can be written to, and that touches nobody else's bytes.
+                    slice.write_bytes(b"tail");
+                    self.buffer.append(slice);
+                    let data = self.take(n);
+                    self.pending.extend(data);
+                    self.pending.extend(b"tail");
+                }
+            }
+            Op::ReadBytes(n) => {
+                let expected = self.expected(n);
+                let bytes = self.buffer.read_bytes(n);
+                assert_eq!(bytes.as_ref().err(), expected.as_ref().err());
+                self.bytes.extend(bytes.ok().zip(expected.ok()));
+            }
+            Op::CopyToBytes(n) => {
+                let n = n.min(self.buffer.remaining());
+                let bytes = self.buffer.copy_to_bytes(n);
+                let data = self.take(n);
+                self.bytes.push((bytes, data));
+            }
+            other => unreachable!("{other:?} is handled above"),
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.buffer.len(), self.readable.len());
+        assert_eq!(self.buffer.malloc_len(), self.pending.len());
+        assert!(
+            self.readable
+                .iter()
+                .zip(self.buffer.chunk())
+                .all(|(a, b)| a == b)
+        );
+        assert_eq!(self.buffer.chunk().is_empty(), self.readable.is_empty());
+    }
+
+    /// Compares everything that is left, and what was cut off long ago.
+    pub(crate) fn finish(mut self) {
+        self.write(Op::Flush);
+        assert!(self.buffer.chunks().flatten().eq(&self.readable));
+        for (slice, expected) in &self.slices {
+            assert!(slice.chunks().flatten().eq(expected), "a slice changed");
+        }
+        for (bytes, expected) in &self.bytes {
+            assert!(bytes == expected, "shared bytes changed");
+        }
+    }
+}
