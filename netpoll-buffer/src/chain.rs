@@ -88,6 +88,15 @@ impl Chain {
         self.first.iter_mut().chain(rest).skip(before)
     }
 
+    /// The last segment if it has room for `n` bytes, else a new one from a block of `block` bytes.
+    #[inline]
+    pub(crate) fn with_room(&mut self, n: usize, block: usize) -> &mut Segment {
+        if self.last_mut().is_some_and(|last| last.room_len() >= n) {
+            return self.last_mut().expect("it has room");
+        }
+        self.push_room(block)
+    }
+
     /// Adds an empty segment with room for at least `room` bytes.
     ///
     /// It is made where it stays: moving a segment right after its fields were written costs a failed

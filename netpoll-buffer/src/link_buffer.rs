@@ -1,5 +1,6 @@
 //! The buffer: a chain of segments of which the first bytes are readable and the others pending.
 
+mod buf_mut;
 mod read;
 mod search;
 mod socket;

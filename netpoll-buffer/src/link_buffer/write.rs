@@ -249,7 +249,7 @@ impl LinkBuffer {
 
     /// How large a block to take for `n` more bytes: the more there is, the larger.
     #[inline]
-    fn block_size(&self, n: usize) -> usize {
+    pub(super) fn block_size(&self, n: usize) -> usize {
         n.max(self.len + self.pending)
             .clamp(SMALLEST_BLOCK, LARGEST_BLOCK)
     }

@@ -1,0 +1,267 @@
+//! Where bytes come from: what protocol code is written against, and `std::io::Read` on either side.
+
+use std::io::{self, BufRead, Read};
+
+use bytes::Bytes;
+
+use crate::LinkBuffer;
+
+/// Bytes to parse, whether from a connection, a file or a test vector.
+///
+/// A source keeps what has arrived in a [`LinkBuffer`] and can wait for more; every method asks for
+/// what it needs first. A bare `LinkBuffer` is a source that never waits, and [`FromRead`] makes one
+/// of any [`io::Read`].
+///
+/// # Errors
+///
+/// All methods fail as [`require`](Self::require) does, and consume nothing then.
+///
+/// ```
+/// use netpoll_buffer::{FromRead, LinkBuffer, Source};
+///
+/// fn frame(source: &mut impl Source) -> std::io::Result<LinkBuffer> {
+///     let length = usize::from(source.read_byte()?);
+///     source.slice(length)
+/// }
+///
+/// assert_eq!(frame(&mut LinkBuffer::from("\x03abc"))?.chunk(), b"abc");
+/// assert_eq!(frame(&mut FromRead::new(&b"\x03abc"[..]))?.chunk(), b"abc");
+/// # std::io::Result::Ok(())
+/// ```
+pub trait Source {
+    /// What has arrived and was not consumed yet.
+    fn buffered(&mut self) -> &mut LinkBuffer;
+
+    /// Waits until at least `n` bytes are buffered.
+    ///
+    /// # Errors
+    ///
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; whatever else
+    /// keeps bytes from arriving. What is buffered stays.
+    fn require(&mut self, n: usize) -> io::Result<()>;
+
+    /// As [`LinkBuffer::peek`].
+    #[expect(
+        clippy::missing_errors_doc,
+        reason = "said at the trait, here and below"
+    )]
+    fn peek(&mut self, n: usize) -> io::Result<&[u8]> {
+        self.require(n)?;
+        Ok(self.buffered().peek(n)?)
+    }
+
+    /// As [`LinkBuffer::next`].
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
+    fn next(&mut self, n: usize) -> io::Result<&[u8]> {
+        self.require(n)?;
+        Ok(self.buffered().next(n)?)
+    }
+
+    /// As [`LinkBuffer::skip`].
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
+    fn skip(&mut self, n: usize) -> io::Result<()> {
+        self.require(n)?;
+        Ok(self.buffered().skip(n)?)
+    }
+
+    /// As [`LinkBuffer::until`], waiting for the delimiter, which must be among the first `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) when it is not among them: a peer that never sends
+    /// it must not fill the memory.
+    fn until(&mut self, delimiter: u8, max: usize) -> io::Result<&[u8]> {
+        let at = loop {
+            if let Some(at) = self.buffered().find(delimiter).filter(|&at| at < max) {
+                break at;
+            }
+            let buffered = self.buffered().len();
+            if buffered >= max {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "no delimiter within the limit",
+                ));
+            }
+            self.require(buffered + 1)?;
+        };
+        Ok(self.buffered().next(at + 1)?)
+    }
+
+    /// As [`LinkBuffer::slice`].
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
+    fn slice(&mut self, n: usize) -> io::Result<LinkBuffer> {
+        self.require(n)?;
+        Ok(self.buffered().slice(n)?)
+    }
+
+    /// As [`LinkBuffer::read_string`]; bytes that are not UTF-8 are consumed and
+    /// [`InvalidData`](io::ErrorKind::InvalidData).
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
+    fn read_string(&mut self, n: usize) -> io::Result<String> {
+        self.require(n)?;
+        let string = self.buffered().read_string(n)?;
+        string.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// As [`LinkBuffer::read_bytes`].
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
+    fn read_bytes(&mut self, n: usize) -> io::Result<Bytes> {
+        self.require(n)?;
+        Ok(self.buffered().read_bytes(n)?)
+    }
+
+    /// As [`LinkBuffer::read_byte`].
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
+    fn read_byte(&mut self) -> io::Result<u8> {
+        self.require(1)?;
+        Ok(self.buffered().read_byte()?)
+    }
+}
+
+/// Never waits: what is not there is [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
+impl Source for LinkBuffer {
+    fn buffered(&mut self) -> &mut LinkBuffer {
+        self
+    }
+
+    fn require(&mut self, n: usize) -> io::Result<()> {
+        Ok(crate::Shortfall::check(n, self.len())?)
+    }
+}
+
+impl<S: Source + ?Sized> Source for &mut S {
+    fn buffered(&mut self) -> &mut LinkBuffer {
+        (**self).buffered()
+    }
+
+    fn require(&mut self, n: usize) -> io::Result<()> {
+        (**self).require(n)
+    }
+}
+
+/// A [`Source`] that reads from any [`io::Read`] (netpoll's `NewReader`).
+///
+/// Reads no more at a time than is asked for or fits a block, into zeroed memory, so even a `Read` that
+/// claims more than it wrote shows nobody else's bytes.
+///
+/// ```
+/// use netpoll_buffer::{FromRead, Source};
+///
+/// let mut lines = FromRead::new(&b"one\ntwo\n"[..]);
+/// assert_eq!(lines.until(b'\n', 80)?, b"one\n");
+/// assert_eq!(lines.until(b'\n', 80)?, b"two\n");
+/// assert_eq!(lines.read_byte().unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct FromRead<R> {
+    read: R,
+    buffer: LinkBuffer,
+}
+
+/// The least and the most that is read at a time.
+const READ_MIN: usize = 4 << 10;
+const READ_MAX: usize = 64 << 10;
+
+impl<R: Read> FromRead<R> {
+    /// Nothing is read before it is asked for.
+    pub const fn new(read: R) -> Self {
+        Self {
+            read,
+            buffer: LinkBuffer::new(),
+        }
+    }
+
+    /// The `Read`, and what was read from it and not consumed.
+    pub fn into_parts(self) -> (R, LinkBuffer) {
+        (self.read, self.buffer)
+    }
+
+    /// Reads once, at most `n` bytes.
+    fn read_more(&mut self, n: usize) -> io::Result<usize> {
+        let room = self.buffer.malloc(n);
+        let read = loop {
+            match self.read.read(room) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome,
+            }
+        };
+        let kept = self.buffer.malloc_ack(*read.as_ref().unwrap_or(&0));
+        if kept.is_err() {
+            self.buffer.malloc_ack(0)?;
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "read more than there was room for",
+            ));
+        }
+        self.buffer.flush();
+        read
+    }
+}
+
+impl<R: Read> Source for FromRead<R> {
+    fn buffered(&mut self) -> &mut LinkBuffer {
+        &mut self.buffer
+    }
+
+    fn require(&mut self, n: usize) -> io::Result<()> {
+        while self.buffer.len() < n {
+            let missing = n - self.buffer.len();
+            if self.read_more(missing.clamp(READ_MIN, READ_MAX))? == 0 {
+                return Ok(crate::Shortfall::check(n, self.buffer.len())?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An [`io::Read`] and [`BufRead`] over any [`Source`] (netpoll's `NewIOReader`).
+///
+/// ```
+/// use std::io::BufRead;
+/// use netpoll_buffer::{AsRead, LinkBuffer};
+///
+/// let lines: Vec<_> = AsRead::new(LinkBuffer::from("one\ntwo")).lines().collect::<Result<_, _>>()?;
+/// assert_eq!(lines, ["one", "two"]);
+/// # std::io::Result::Ok(())
+/// ```
+#[derive(Debug)]
+pub struct AsRead<S> {
+    source: S,
+}
+
+impl<S: Source> AsRead<S> {
+    /// Reads from `source`.
+    pub const fn new(source: S) -> Self {
+        Self { source }
+    }
+
+    /// The source; nothing of it is kept here.
+    pub fn into_inner(self) -> S {
+        self.source
+    }
+}
+
+impl<S: Source> Read for AsRead<S> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if !out.is_empty() {
+            self.fill_buf()?;
+        }
+        Ok(self.source.buffered().copy_to(out))
+    }
+}
+
+impl<S: Source> BufRead for AsRead<S> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.source.require(1) {
+            // To `Read`, an end in the right place is no error.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            outcome => outcome?,
+        }
+        Ok(LinkBuffer::chunk(self.source.buffered()))
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.source.buffered().consume(n);
+    }
+}
