@@ -1,1 +1,12 @@
-//! netpoll.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub use bytes::Bytes;
+pub use netpoll_buffer::LinkBuffer;
+pub use netpoll_client::{DialConnection, Dialer, dial_connection};
+pub use netpoll_core::{
+    CloseReason, Connection, ConnectionOptions, Dispatch, Error, Handle, LoadBalance, LoopStats,
+    OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager, PoolOptions, Reader,
+    Result, Wait, Writer, default_loops,
+};
+pub use netpoll_server::{Builder, EventLoop, Listener, Report};

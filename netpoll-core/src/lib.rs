@@ -1,1 +1,60 @@
-//! The reactors, connections, callbacks and workers of netpoll.
+//! The reactors, connections, callbacks and workers of netpoll: what its server and its client
+//! stand on. Users depend on the crate `netpoll`, which re-exports what they need.
+//!
+//! Start at [`PollManager`] for the threads, at [`Connection`] for what a callback holds, and at
+//! [`OnRequest`] for what users implement. `ARCHITECTURE.md` draws how they hang together.
+
+mod admit;
+mod balance;
+mod callbacks;
+mod connection;
+mod dispatch;
+mod error;
+mod group;
+mod manager;
+mod operator;
+mod options;
+mod poll;
+mod reactor;
+mod runner;
+mod slab;
+pub mod socket;
+mod stats;
+mod sync;
+mod sys;
+mod task;
+mod timer;
+mod waker;
+mod workers;
+
+pub use admit::{admit, dial};
+pub use balance::LoadBalance;
+pub use callbacks::{Callbacks, OnConnect, OnDisconnect, OnPrepare, OnRequest, Prepare};
+pub use connection::{Connection, Handle, Reader, Writer};
+pub use dispatch::{Dispatch, Dispatcher, PoolOptions};
+pub use error::{CloseReason, Error, Result, Wait};
+pub use group::Group;
+pub use manager::{PollManager, default_loops};
+pub use operator::Accept;
+pub use options::{ConnectionOptions, OutputLimits};
+pub use reactor::{Reactor, Remote};
+pub use stats::LoopStats;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crosses_threads<T: Send + Sync>() {}
+    fn moves_between_threads<T: Send>() {}
+
+    #[test]
+    fn what_threads_share_may_be_shared() {
+        crosses_threads::<Handle>();
+        crosses_threads::<Remote>();
+        crosses_threads::<Group>();
+        crosses_threads::<PollManager>();
+        moves_between_threads::<Connection>();
+        moves_between_threads::<Reactor>();
+        moves_between_threads::<reactor::Core>();
+    }
+}

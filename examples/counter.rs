@@ -1,0 +1,57 @@
+//! A server with a session per connection: numbers the lines that each client sends.
+//!
+//! Shows all four callbacks and the session that they share.
+//!
+//! ```text
+//! cargo run --release --example counter -- [ADDRESS]
+//! nc 127.0.0.1 7001
+//! ```
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use netpoll::{CloseReason, Connection, EventLoop, Listener, Result};
+
+struct Session {
+    peer: SocketAddr,
+    lines: u64,
+}
+
+impl Session {
+    fn serve(&mut self, conn: &mut Connection) -> Result<()> {
+        let (mut reader, mut writer) = conn.split();
+        loop {
+            // With no whole line left this is `WouldBlock`: "call me again when there is more".
+            let line = reader.try_until(b'\n')?;
+            self.lines += 1;
+            write!(writer, "{}: ", self.lines)?;
+            writer.write_bytes(line);
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:7001".into());
+    let listener = Listener::bind("tcp", &address)?;
+    println!("listening on {}", listener.local_addr()?);
+    EventLoop::builder()
+        .on_prepare(|conn: &Connection| {
+            Ok(Session {
+                peer: conn.peer_addr(),
+                lines: 0,
+            })
+        })
+        .on_connect(|_: &mut Session, conn: &mut Connection| {
+            conn.writer().write_bytes(b"hello, send me lines\n");
+            Ok(())
+        })
+        .on_request(|session: &mut Session, conn: &mut Connection| session.serve(conn))
+        .on_disconnect(|session: Session, why: &CloseReason| {
+            println!("{} sent {} lines; {why}", session.peer, session.lines);
+        })
+        .build()?
+        .serve(listener)?;
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! What users implement: the four callbacks of a served connection, and its session.
+//!
+//! Their order is `on_prepare → on_connect → on_request* → on_disconnect`; each runs at most once
+//! but `on_request`, never two at a time for one connection, and `on_disconnect` exactly once for
+//! every connection that `on_prepare` admitted. A callback runs on one thread from start to end;
+//! the next one of the same connection may run on another.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::connection::Connection;
+use crate::error::{CloseReason, Result};
+
+/// Makes the session of a connection, before the connection is registered with its reactor.
+///
+/// It runs on the main reactor's thread, the one that called `serve`, so while it runs no other
+/// connection is accepted, but all that were go on. It sees the connection's addresses and its
+/// handle; reading and writing begin with `on_connect`. An error, or a panic, refuses the
+/// connection: the socket is closed and no other callback runs.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnPrepare<{S}>`",
+    note = "as a closure it is `|connection: &Connection| -> netpoll::Result<{S}>`, types annotated"
+)]
+pub trait OnPrepare<S>: Send + Sync + 'static {
+    /// See the trait.
+    ///
+    /// # Errors
+    /// Refuses the connection.
+    fn on_prepare(&self, connection: &Connection) -> Result<S>;
+}
+
+/// Runs once, when the connection is registered, before its first `on_request`.
+///
+/// It runs where the dispatch mode says, and may block where that mode allows it. An error closes
+/// the connection with that reason.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnConnect<{S}>`",
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| -> netpoll::Result<()>`, types annotated"
+)]
+pub trait OnConnect<S>: Send + Sync + 'static {
+    /// See the trait.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_connect(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
+}
+
+/// Runs when bytes have arrived since it last ran, and when [`Handle::wake`](crate::Handle::wake)
+/// asked for it.
+///
+/// It runs where the dispatch mode says, and may block where that mode allows it. It need not
+/// consume everything: it is called again when more arrives, or a last time when the peer ends its
+/// stream. What it wrote is flushed when it returns.
+///
+/// An error closes the connection with that reason, but `WouldBlock`, which means "call me again
+/// when there is more".
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnRequest<{S}>`",
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| -> netpoll::Result<()>`, types annotated"
+)]
+pub trait OnRequest<S>: Send + Sync + 'static {
+    /// See the trait.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_request(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
+}
+
+/// Runs once, as the last callback, after the output was sent or given up. It is given the session
+/// for good, and the reason.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnDisconnect<{S}>`",
+    note = "as a closure it is `|session: {S}, reason: &CloseReason|`, types annotated"
+)]
+pub trait OnDisconnect<S>: Send + Sync + 'static {
+    /// See the trait.
+    fn on_disconnect(&self, session: S, reason: &CloseReason);
+}
+
+impl<S, F> OnPrepare<S> for F
+where
+    F: Fn(&Connection) -> Result<S> + Send + Sync + 'static,
+{
+    fn on_prepare(&self, connection: &Connection) -> Result<S> {
+        self(connection)
+    }
+}
+
+impl<S, F> OnConnect<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_connect(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
+}
+
+impl<S, F> OnRequest<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_request(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
+}
+
+impl<S, F> OnDisconnect<S> for F
+where
+    F: Fn(S, &CloseReason) + Send + Sync + 'static,
+{
+    fn on_disconnect(&self, session: S, reason: &CloseReason) {
+        self(session, reason);
+    }
+}
+
+/// The callbacks of one event loop; `S` is the session that each connection has.
+pub struct Callbacks<S> {
+    /// Makes the session.
+    pub on_prepare: Box<dyn OnPrepare<S>>,
+    /// Greets.
+    pub on_connect: Option<Box<dyn OnConnect<S>>>,
+    /// Serves.
+    pub on_request: Box<dyn OnRequest<S>>,
+    /// Takes leave.
+    pub on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
+}
+
+impl<S> fmt::Debug for Callbacks<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Callbacks").finish_non_exhaustive()
+    }
+}
+
+/// Callbacks whose session type is forgotten: what an acceptor holds.
+pub trait Prepare: Send + Sync {
+    /// Runs `on_prepare`.
+    ///
+    /// # Errors
+    /// The callback's, or one that says that it panicked.
+    #[doc(hidden)]
+    fn prepare(self: Arc<Self>, connection: &Connection) -> Result<Box<dyn Service>>;
+}
+
+/// One connection's callbacks and session, whose type is forgotten: what its task runs.
+#[doc(hidden)]
+pub trait Service: Send {
+    fn connect(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
+    fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
+    fn disconnect(self: Box<Self>, reason: &CloseReason);
+}
+
+impl<S: Send + 'static> Prepare for Callbacks<S> {
+    fn prepare(self: Arc<Self>, connection: &Connection) -> Result<Box<dyn Service>> {
+        let prepared = guard("on_prepare", || self.on_prepare.on_prepare(connection));
+        match prepared {
+            Ok(session) => Ok(Box::new(Served {
+                session: session?,
+                callbacks: self,
+            })),
+            Err(Panicked) => Err(io::Error::other("on_prepare panicked").into()),
+        }
+    }
+}
+
+struct Served<S> {
+    session: S,
+    callbacks: Arc<Callbacks<S>>,
+}
+
+impl<S: Send + 'static> Service for Served<S> {
+    fn connect(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let Some(on_connect) = &self.callbacks.on_connect else {
+            return Ok(());
+        };
+        verdict(guard("on_connect", || {
+            on_connect.on_connect(&mut self.session, connection)
+        }))
+    }
+
+    fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let on_request = &self.callbacks.on_request;
+        verdict(guard("on_request", || {
+            on_request.on_request(&mut self.session, connection)
+        }))
+    }
+
+    fn disconnect(self: Box<Self>, reason: &CloseReason) {
+        let Self { session, callbacks } = *self;
+        // Without the callback the session is dropped here, and its Drop is user code as well.
+        let _ = guard("on_disconnect", || match &callbacks.on_disconnect {
+            Some(on_disconnect) => on_disconnect.on_disconnect(session, reason),
+            None => drop(session),
+        });
+    }
+}
+
+/// A callback panicked; it has been logged.
+#[derive(Debug)]
+struct Panicked;
+
+/// Runs a callback so that a panic in it ends no more than its connection. The session may be torn
+/// by the panic; after it only `on_disconnect` sees it.
+fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
+    catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
+        log::error!(
+            "{name} panicked: {}; its connection is closed",
+            describe(&*payload)
+        );
+        // A payload may panic in its Drop.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        Panicked
+    })
+}
+
+fn describe(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {
+    match outcome {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Ok(Err(error)) => Err(CloseReason::Callback(error)),
+        Err(Panicked) => Err(CloseReason::Panic),
+    }
+}

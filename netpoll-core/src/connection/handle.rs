@@ -1,0 +1,89 @@
+//! What other threads hold of a connection.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::task::Events;
+
+use super::shared::{Shared, schedule};
+
+/// A connection as other threads see it: `Clone + Send + Sync`, and harmless when it outlives the
+/// connection, since every operation then fails with [`Error::Closed`](crate::Error::Closed) and
+/// none can reach the next owner of its descriptor. It keeps some hundred bytes alive, not the
+/// socket.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Sends a message behind all that was accepted before, in one piece. It tries the socket at
+    /// once on this thread; what the socket does not take is sent by the reactor. Never blocks
+    /// on the network.
+    ///
+    /// # Errors
+    /// [`Error::Full`](crate::Error::Full) while the queue is above its high-water mark,
+    /// [`Error::Closed`](crate::Error::Closed) once a close has begun, the socket's error once it
+    /// has failed. In each case nothing of the message was accepted by this call, except that a
+    /// socket which fails in the middle of it may have sent a part.
+    pub fn send(&self, message: impl Into<Bytes>) -> Result<()> {
+        if self.shared.is_interrupted() {
+            return Err(crate::Error::Closed);
+        }
+        self.shared
+            .lane
+            .offer(message.into(), self.shared.group.options().output)
+    }
+
+    /// Has `on_request` called once more, even if no byte arrives. Calls coalesce. A dialled
+    /// connection has no callbacks, and nothing happens.
+    pub fn wake(&self) {
+        if self.shared.task.word.notify(Events::WAKE) {
+            schedule(&self.shared);
+        }
+    }
+
+    /// Closes in order, as [`Connection::close`](crate::Connection::close) does, and ends a wait
+    /// that a callback is in. Calling it again does nothing.
+    pub fn close(&self) {
+        self.shared.request_close();
+    }
+
+    /// Whether the connection is fit for another exchange: not closed here, and neither FIN nor
+    /// failure seen from the peer. Costs one load, no system call.
+    pub fn is_active(&self) -> bool {
+        self.shared.is_active()
+    }
+
+    /// Bytes accepted that the socket has not taken yet.
+    pub fn pending(&self) -> usize {
+        self.shared.lane.pending()
+    }
+
+    /// The peer's address, also after the close.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.shared.peer
+    }
+
+    /// The address of this end. One system call.
+    ///
+    /// # Errors
+    /// The system's, and [`Error::Closed`](crate::Error::Closed).
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        self.shared.local_addr()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Handle").field(&self.shared).finish()
+    }
+}

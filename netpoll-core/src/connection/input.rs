@@ -1,0 +1,160 @@
+//! The input of a connection: its buffer, and the owner's reads from the socket.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netpoll_buffer::LinkBuffer;
+
+use crate::error::{Error, Result, Wait};
+use crate::socket::Stream;
+use crate::task::{Events, Word};
+
+/// What only the owner of a connection touches of its reading side.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) buffer: LinkBuffer,
+    stream: Arc<Stream>,
+    /// How much may be buffered, in bytes.
+    limit: usize,
+    pub(crate) timeout: Option<Duration>,
+    /// Whether a read that lacks bytes may wait for them on this thread.
+    may_wait: bool,
+    /// The socket may have bytes that no edge will announce again.
+    undrained: bool,
+    end: Option<End>,
+}
+
+/// How the stream from the peer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In order.
+    Finished,
+    /// With this errno.
+    Failed(i32),
+}
+
+/// What one receive brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    Bytes,
+    /// The socket is empty: an edge will tell when it is not.
+    Nothing,
+    /// The buffer is at its limit.
+    Full,
+    End(End),
+}
+
+impl Input {
+    pub(crate) fn new(
+        stream: Arc<Stream>,
+        limit: usize,
+        timeout: Option<Duration>,
+        may_wait: bool,
+    ) -> Self {
+        Self {
+            buffer: LinkBuffer::new(),
+            stream,
+            limit,
+            timeout,
+            may_wait,
+            undrained: false,
+            end: None,
+        }
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Whether a receive would be worth its system call.
+    pub(crate) fn is_promising(&self, word: &Word) -> bool {
+        self.end.is_none()
+            && self.buffer.len() < self.limit
+            && (self.undrained || word.events().has_any(Events::READABLE))
+    }
+
+    /// One receive, if the socket may have something.
+    pub(crate) fn receive(&mut self, word: &Word) -> Received {
+        if let Some(end) = self.end {
+            return Received::End(end);
+        }
+        let room = self.limit.saturating_sub(self.buffer.len());
+        if room == 0 {
+            return Received::Full;
+        }
+        // Cleared before the read: an edge that comes after it must stand.
+        if word.clear(Events::READABLE) != Events::NONE {
+            self.undrained = true;
+        }
+        if !self.undrained {
+            return Received::Nothing;
+        }
+        match self.stream.receive(&mut self.buffer, room) {
+            Ok(filled) if filled.read == 0 => self.ended(End::Finished),
+            Ok(filled) => {
+                // A short read has emptied the socket, but behind it may stand the end, whose edge
+                // came together with the bytes.
+                self.undrained = filled.read == filled.reserved
+                    || word.events().has_any(Events::PEER_CLOSED | Events::FAILED);
+                Received::Bytes
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.undrained = false;
+                Received::Nothing
+            }
+            Err(error) => self.ended(End::Failed(error.raw_os_error().unwrap_or(0))),
+        }
+    }
+
+    /// Reads until `n` bytes are buffered; waits for them if `wait` and this connection's thread
+    /// may.
+    pub(crate) fn ensure(&mut self, word: &Word, n: usize, wait: bool) -> Result<()> {
+        if self.buffer.len() >= n {
+            return Ok(());
+        }
+        if n > self.limit {
+            return Err(Error::InputLimit {
+                requested: n,
+                limit: self.limit,
+            });
+        }
+        let mut deadline = None;
+        while self.buffer.len() < n {
+            match self.receive(word) {
+                Received::Bytes => {}
+                Received::End(End::Finished) => return Err(Error::EndOfStream),
+                Received::End(End::Failed(errno)) => {
+                    return Err(io::Error::from_raw_os_error(errno).into());
+                }
+                Received::Nothing | Received::Full => self.wait(word, &mut deadline, wait)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, word: &Word, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
+        if word.events().has_any(Events::CLOSE | Events::ABORT) {
+            return Err(Error::Closed);
+        }
+        if !wait || !self.may_wait {
+            return Err(Error::WouldBlock);
+        }
+        if deadline.is_none() {
+            *deadline = self
+                .timeout
+                .and_then(|timeout| Instant::now().checked_add(timeout));
+        }
+        // The end of the stream and a failure come with READABLE; alone they would not go away.
+        match word.wait(Events::READABLE | Events::CLOSE | Events::ABORT, *deadline) {
+            Events::NONE => Err(Error::TimedOut(Wait::Read)),
+            _ => Ok(()),
+        }
+    }
+
+    fn ended(&mut self, end: End) -> Received {
+        self.undrained = false;
+        self.end = Some(end);
+        Received::End(end)
+    }
+}

@@ -1,0 +1,285 @@
+//! The output lane of a connection: a queue of blocks behind a small lock.
+//!
+//! ```text
+//!   a callback's Writer ──flush──┐                       ┌── sendmsg at once, on the flusher's thread,
+//!                                ├──► [ lock | queue ] ──┤   while the queue is empty
+//!   Handle::send, any thread ────┘                       └── sendmsg by the reactor, on each writable
+//!                                                            edge, while it is not
+//! ```
+//!
+//! It is a lane of its own, so other threads send and the reactor drains while a callback of the
+//! same connection is busy or blocked. What enters it enters in one piece and leaves in that order.
+//!
+//! The queue is empty unless `blocked` is set: then the socket took less than it was offered, and
+//! the next writable edge goes on. `blocked` is set *before* the last try, so that an edge which
+//! comes right after that try finds it set.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use netpoll_buffer::LinkBuffer;
+
+use crate::error::{Error, Result, Wait};
+use crate::options::OutputLimits;
+use crate::socket::Stream;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until};
+use crate::task::Events;
+
+/// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
+/// refused early, and not without end.
+const DISCARDS_AT_MOST: usize = 64;
+const DISCARD_BYTES: usize = 64 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    queue: Mutex<Queue>,
+    /// Whoever waits for the queue to fall below the low-water mark, or for the end.
+    below: Condvar,
+    /// The socket is full: a writable edge has work here.
+    blocked: AtomicBool,
+    /// Above the high-water mark and not yet below the low one.
+    congested: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    bytes: LinkBuffer,
+    stream: Option<Arc<Stream>>,
+    phase: Phase,
+    /// The errno that ended sending.
+    failure: Option<i32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Dialled, not connected yet: the first writable edge opens it.
+    Connecting,
+    Open,
+    /// A close has begun: what is queued goes out, nothing more comes in.
+    Closing,
+}
+
+impl Lane {
+    /// The lane of a connected stream.
+    pub(crate) fn open(stream: Arc<Stream>) -> Self {
+        Self::new(stream, Phase::Open)
+    }
+
+    /// The lane of a stream that is being connected: its first writable edge reports
+    /// [`Events::DRAINED`].
+    pub(crate) fn connecting(stream: Arc<Stream>) -> Self {
+        Self::new(stream, Phase::Connecting)
+    }
+
+    fn new(stream: Arc<Stream>, phase: Phase) -> Self {
+        Self {
+            queue: Mutex::new(Queue {
+                bytes: LinkBuffer::new(),
+                stream: Some(stream),
+                phase,
+                failure: None,
+            }),
+            below: Condvar::new(),
+            blocked: AtomicBool::new(phase == Phase::Connecting),
+            congested: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
+    /// accepted whole, however much is queued.
+    pub(crate) fn send(&self, bytes: &mut LinkBuffer, limits: OutputLimits) -> Result<()> {
+        let mut queue = lock(&self.queue);
+        queue.check_open()?;
+        self.push(&mut queue, bytes, limits)
+    }
+
+    /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
+    /// mark.
+    pub(crate) fn offer(&self, bytes: Bytes, limits: OutputLimits) -> Result<()> {
+        let mut queue = lock(&self.queue);
+        queue.check_open()?;
+        if self.is_congested() {
+            return Err(Error::Full);
+        }
+        let mut message = LinkBuffer::new();
+        message.write_shared(bytes);
+        message.flush();
+        self.push(&mut queue, &mut message, limits)
+    }
+
+    /// A writable edge: sends what is queued. Returns what the connection's owner should know of.
+    pub(crate) fn writable(&self, limits: OutputLimits) -> Events {
+        if !self.blocked.load(Ordering::SeqCst) {
+            return Events::NONE;
+        }
+        let mut queue = lock(&self.queue);
+        self.blocked.store(false, Ordering::SeqCst);
+        let connected = queue.phase == Phase::Connecting;
+        if connected {
+            queue.phase = Phase::Open;
+        }
+        if self.transmit(&mut queue).is_err() {
+            return Events::FAILED | Events::READABLE;
+        }
+        let relieved = self.is_congested() && queue.bytes.len() <= limits.low;
+        if relieved {
+            self.congested.store(false, Ordering::Release);
+            self.below.notify_all();
+        }
+        let closing = queue.phase == Phase::Closing && queue.bytes.is_empty();
+        if connected || relieved || closing {
+            Events::DRAINED
+        } else {
+            Events::NONE
+        }
+    }
+
+    /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`.
+    pub(crate) fn wait_below(
+        &self,
+        deadline: Option<Instant>,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<()> {
+        let mut queue = lock(&self.queue);
+        let mut late = false;
+        while self.is_congested() {
+            if interrupted() {
+                return Err(Error::Closed);
+            }
+            if late {
+                return Err(Error::TimedOut(Wait::Write));
+            }
+            (queue, late) = wait_until(&self.below, queue, deadline);
+        }
+        queue.check_open()
+    }
+
+    /// Makes whoever waits in `wait_below` look at its `interrupted` again.
+    pub(crate) fn interrupt(&self) {
+        drop(lock(&self.queue));
+        self.below.notify_all();
+    }
+
+    /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.congested.load(Ordering::Acquire)
+    }
+
+    /// Bytes accepted and not yet taken by the socket.
+    pub(crate) fn pending(&self) -> usize {
+        lock(&self.queue).bytes.len()
+    }
+
+    /// Takes no more. Returns whether nothing is left to send.
+    pub(crate) fn close(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.phase = Phase::Closing;
+        self.below.notify_all();
+        queue.bytes.is_empty()
+    }
+
+    /// Whether nothing is left to send.
+    pub(crate) fn is_done(&self) -> bool {
+        lock(&self.queue).bytes.is_empty()
+    }
+
+    /// Ends our stream in order, and takes from the kernel what the peer has sent unread: a close
+    /// that leaves it there resets the connection, and the reset would overtake what we sent
+    /// last.
+    pub(crate) fn part(&self) {
+        let Some(stream) = self.stream() else { return };
+        if let Err(error) = stream.shutdown_write() {
+            return log::debug!("cannot end a stream in order: {error}");
+        }
+        let mut unread = LinkBuffer::new();
+        for _ in 0..DISCARDS_AT_MOST {
+            match stream.receive(&mut unread, DISCARD_BYTES) {
+                Ok(filled) if filled.read == filled.reserved => unread.clear(),
+                _ => break,
+            }
+        }
+    }
+
+    /// The error that ended sending, if one did.
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        lock(&self.queue).failure.map(io::Error::from_raw_os_error)
+    }
+
+    /// The stream, while it is not closed.
+    pub(crate) fn stream(&self) -> Option<Arc<Stream>> {
+        lock(&self.queue).stream.clone()
+    }
+
+    /// Takes the stream out for closing: from here on no send can reach its number. Returns how
+    /// many accepted bytes are lost by it.
+    pub(crate) fn take_stream(&self) -> (Option<Arc<Stream>>, usize) {
+        let mut queue = lock(&self.queue);
+        queue.phase = Phase::Closing;
+        let lost = queue.bytes.len();
+        queue.bytes.clear();
+        self.below.notify_all();
+        (queue.stream.take(), lost)
+    }
+
+    fn push(
+        &self,
+        queue: &mut MutexGuard<'_, Queue>,
+        bytes: &mut LinkBuffer,
+        limits: OutputLimits,
+    ) -> Result<()> {
+        queue.bytes.append(std::mem::take(bytes));
+        queue.bytes.flush();
+        if !self.blocked.load(Ordering::SeqCst) {
+            self.transmit(queue)?;
+        }
+        if queue.bytes.len() > limits.high {
+            self.congested.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Sends until the queue is empty or the socket full; in the latter case `blocked` is set.
+    fn transmit(&self, queue: &mut MutexGuard<'_, Queue>) -> Result<()> {
+        let Queue {
+            bytes,
+            stream,
+            failure,
+            ..
+        } = &mut **queue;
+        let Some(stream) = stream else {
+            return Err(Error::Closed);
+        };
+        while !bytes.is_empty() {
+            let error = match stream.send(bytes) {
+                Ok(true) => continue,
+                Ok(false) => None,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                *failure = error.raw_os_error().or(Some(0));
+                bytes.clear();
+                self.congested.store(false, Ordering::Release);
+                self.below.notify_all();
+                return Err(error.into());
+            }
+            if self.blocked.swap(true, Ordering::SeqCst) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn check_open(&self) -> Result<()> {
+        match (self.failure, self.phase) {
+            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),
+            (None, Phase::Closing) => Err(Error::Closed),
+            (None, _) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading: from the buffer while it lasts, then from the socket, waiting where that is allowed.
+
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "all reads fail alike, so the type says how"
+)]
+
+use std::io::{self, BufRead, Read};
+
+use bytes::{Buf, Bytes};
+use netpoll_buffer::LinkBuffer;
+
+use super::input::Input;
+use super::shared::Shared;
+use crate::error::{Error, Result};
+use crate::task::Word;
+
+/// The reading side of a connection.
+///
+/// Every read takes from the buffer, then from the socket on this thread. One that still lacks
+/// bytes waits for them: on a worker, or on the thread of the caller that dialled. Under
+/// `Dispatch::Inline`, and by each method's `try_` twin, it returns [`Error::WouldBlock`] instead,
+/// and what is buffered stays.
+///
+/// # Errors
+/// All reading methods return [`Error::EndOfStream`] when the peer has ended its stream before the
+/// bytes that were asked for, [`Error::TimedOut`] after the read timeout, [`Error::Closed`] when
+/// the connection is closed on this side meanwhile, [`Error::InputLimit`] for more bytes than may
+/// be buffered, and the socket's error, `ConnectionReset` among them. None of them consumes
+/// anything.
+///
+/// It is also [`io::Read`], [`io::BufRead`] and [`bytes::Buf`]; the latter sees what is buffered.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    shared: &'a Shared,
+    input: &'a mut Input,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(shared: &'a Shared, input: &'a mut Input) -> Self {
+        Self { shared, input }
+    }
+
+    /// Bytes buffered now.
+    pub fn len(&self) -> usize {
+        self.input.buffer.len()
+    }
+
+    /// Whether no byte is buffered now.
+    pub fn is_empty(&self) -> bool {
+        self.input.buffer.is_empty()
+    }
+
+    /// The next `n` bytes, contiguous, not consumed. Copies only where they span blocks.
+    pub fn peek(&mut self, n: usize) -> Result<&[u8]> {
+        self.ensure(n, true)?;
+        Ok(self.input.buffer.peek(n)?)
+    }
+
+    /// The next `n` bytes, contiguous and consumed. Copies only where they span blocks.
+    pub fn next(&mut self, n: usize) -> Result<&[u8]> {
+        self.ensure(n, true)?;
+        Ok(self.input.buffer.next(n)?)
+    }
+
+    /// Drops the next `n` bytes.
+    pub fn skip(&mut self, n: usize) -> Result<()> {
+        self.ensure(n, true)?;
+        Ok(self.input.buffer.skip(n)?)
+    }
+
+    /// The bytes up to the next `delimiter` and with it, consumed. Looks at no byte twice, and at
+    /// no more than the input limit.
+    pub fn until(&mut self, delimiter: u8) -> Result<&[u8]> {
+        self.find(delimiter, true)?;
+        self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
+    }
+
+    /// The next `n` bytes as a buffer of their own: moves and shares blocks, copies nothing.
+    pub fn slice(&mut self, n: usize) -> Result<LinkBuffer> {
+        self.ensure(n, true)?;
+        Ok(self.input.buffer.slice(n)?)
+    }
+
+    /// The next `n` bytes as an owned, counted slice, which outlives the callback.
+    pub fn read_bytes(&mut self, n: usize) -> Result<Bytes> {
+        self.ensure(n, true)?;
+        Ok(self.input.buffer.read_bytes(n)?)
+    }
+
+    /// The next `n` bytes as text.
+    ///
+    /// # Errors
+    /// Beside those of every read, [`Error::Io`] of kind `InvalidData` where the bytes are not
+    /// UTF-8; these bytes are consumed.
+    pub fn read_string(&mut self, n: usize) -> Result<String> {
+        self.ensure(n, true)?;
+        let text = self.input.buffer.read_string(n)?;
+        text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error).into())
+    }
+
+    /// The next byte.
+    pub fn read_byte(&mut self) -> Result<u8> {
+        self.ensure(1, true)?;
+        Ok(self.input.buffer.read_byte()?)
+    }
+
+    /// [`peek`](Self::peek) that never waits.
+    pub fn try_peek(&mut self, n: usize) -> Result<&[u8]> {
+        self.ensure(n, false)?;
+        Ok(self.input.buffer.peek(n)?)
+    }
+
+    /// [`next`](Self::next) that never waits.
+    pub fn try_next(&mut self, n: usize) -> Result<&[u8]> {
+        self.ensure(n, false)?;
+        Ok(self.input.buffer.next(n)?)
+    }
+
+    /// [`skip`](Self::skip) that never waits.
+    pub fn try_skip(&mut self, n: usize) -> Result<()> {
+        self.ensure(n, false)?;
+        Ok(self.input.buffer.skip(n)?)
+    }
+
+    /// [`until`](Self::until) that never waits.
+    pub fn try_until(&mut self, delimiter: u8) -> Result<&[u8]> {
+        self.find(delimiter, false)?;
+        self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
+    }
+
+    /// [`slice`](Self::slice) that never waits.
+    pub fn try_slice(&mut self, n: usize) -> Result<LinkBuffer> {
+        self.ensure(n, false)?;
+        Ok(self.input.buffer.slice(n)?)
+    }
+
+    /// [`read_bytes`](Self::read_bytes) that never waits.
+    pub fn try_read_bytes(&mut self, n: usize) -> Result<Bytes> {
+        self.ensure(n, false)?;
+        Ok(self.input.buffer.read_bytes(n)?)
+    }
+
+    /// [`read_byte`](Self::read_byte) that never waits.
+    pub fn try_read_byte(&mut self) -> Result<u8> {
+        self.ensure(1, false)?;
+        Ok(self.input.buffer.read_byte()?)
+    }
+
+    fn ensure(&mut self, n: usize, wait: bool) -> Result<()> {
+        self.input.ensure(self.word(), n, wait)
+    }
+
+    fn find(&mut self, delimiter: u8, wait: bool) -> Result<()> {
+        while self.input.buffer.find(delimiter).is_none() {
+            let more = self.input.buffer.len() + 1;
+            self.input.ensure(self.word(), more, wait)?;
+        }
+        Ok(())
+    }
+
+    fn word(&self) -> &'a Word {
+        &self.shared.task.word
+    }
+}
+
+impl Read for Reader<'_> {
+    /// Reads what there is, waiting for the first byte; 0 is the end of the peer's stream.
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        self.fill_buf()?;
+        Ok(self.input.buffer.copy_to(out))
+    }
+}
+
+impl BufRead for Reader<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf(&self.shared.task.word)
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.input.buffer.consume(n);
+    }
+}
+
+impl Buf for Reader<'_> {
+    fn remaining(&self) -> usize {
+        self.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.input.buffer.chunk()
+    }
+
+    fn advance(&mut self, n: usize) {
+        assert!(
+            n <= self.len(),
+            "cannot advance past {} buffered bytes to {n}",
+            self.len()
+        );
+        self.input.buffer.consume(n);
+    }
+}
+
+impl Input {
+    /// What is buffered in one piece, waiting for the first byte; empty at the end of the stream.
+    pub(crate) fn fill_buf(&mut self, word: &Word) -> io::Result<&[u8]> {
+        match self.ensure(word, 1, true) {
+            Ok(()) => Ok(self.buffer.chunk()),
+            Err(Error::EndOfStream) => Ok(&[]),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

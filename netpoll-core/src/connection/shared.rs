@@ -1,0 +1,121 @@
+//! What everybody shares of a connection: its task, its lane, and where it belongs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::group::Group;
+use crate::reactor::{Command, Remote};
+use crate::runner::{self, Runner};
+use crate::slab::Token;
+use crate::sync::{AtomicU64, Ordering};
+use crate::task::{Events, Task};
+
+use super::output::Lane;
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) task: Task<Runner>,
+    pub(crate) lane: Lane,
+    pub(crate) group: Arc<Group>,
+    pub(crate) home: Arc<Remote>,
+    pub(crate) peer: SocketAddr,
+    /// Under what name the reactor knows it; [`Token::NONE`] before that.
+    token: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: SocketAddr) -> Self {
+        let token = AtomicU64::new(Token::NONE.to_u64());
+        Self {
+            task: Task::new(Runner::default()),
+            lane,
+            group,
+            home,
+            peer,
+            token,
+        }
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        Token::from_u64(self.token.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_token(&self, token: Token) {
+        self.token.store(token.to_u64(), Ordering::Release);
+    }
+
+    /// Starts an orderly close, from any thread; whoever waits in a read or a flush of it returns.
+    pub(crate) fn request_close(self: &Arc<Self>) {
+        if self.task.word.notify(Events::CLOSE) {
+            schedule(self);
+        }
+        self.lane.interrupt();
+    }
+
+    /// Closes now, from any thread, whatever is left to send.
+    pub(crate) fn abort(self: &Arc<Self>) -> bool {
+        let must_run = self.task.word.notify(Events::ABORT);
+        self.lane.interrupt();
+        must_run
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        let over = Events::CLOSE | Events::ABORT | Events::PEER_CLOSED | Events::FAILED;
+        !self.task.word.events().has_any(over) && !self.task.word.is_closed()
+    }
+
+    pub(crate) fn local_addr(&self) -> Result<SocketAddr> {
+        let stream = self.lane.stream().ok_or(Error::Closed)?;
+        Ok(stream.local_address()?)
+    }
+
+    /// Whether its owner has been told to stop waiting.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.task
+            .word
+            .events()
+            .has_any(Events::CLOSE | Events::ABORT)
+    }
+
+    /// Hands the closed connection back to its reactor, which closes the socket.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        if self.token() == Token::NONE || self.home.post(Command::Finish(self.token())).is_err() {
+            self.close_stream();
+        }
+    }
+
+    /// Closes the socket and leaves the group: the last act.
+    pub(crate) fn close_stream(&self) {
+        let (stream, lost) = self.lane.take_stream();
+        if lost > 0 {
+            log::debug!("{lost} accepted bytes to {} were not sent", self.peer);
+        }
+        drop(stream);
+        self.group.leave();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("task", &self.task)
+            .field("pending", &self.lane.pending())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sees to it that a scheduled connection is begun, from a thread that is not its reactor's.
+pub(crate) fn schedule(shared: &Arc<Shared>) {
+    let Err(shared) = dispatch::submit(shared.clone()) else {
+        return;
+    };
+    if let Err(Command::Run(shared)) = shared.home.clone().post(Command::Run(shared)) {
+        // The reactor is gone: what is left to do, ending the connection, is done here.
+        shared.abort();
+        runner::run_to_end(&shared);
+    }
+}

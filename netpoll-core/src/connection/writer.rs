@@ -1,0 +1,122 @@
+//! Writing: into blocks of the owner's own, until a flush sends them on in one piece.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use netpoll_buffer::LinkBuffer;
+
+use super::shared::Shared;
+use crate::error::Result;
+
+/// The writing side of a connection.
+///
+/// What is written stays the owner's until [`flush`](Self::flush) sends it, in one piece and behind
+/// all that was flushed or sent by a [`Handle`](crate::Handle) before. A callback that returns
+/// without a flush is flushed. It is also [`io::Write`], which never writes short.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    shared: &'a Shared,
+    staged: &'a mut LinkBuffer,
+    timeout: Option<Duration>,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(
+        shared: &'a Shared,
+        staged: &'a mut LinkBuffer,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self {
+            shared,
+            staged,
+            timeout,
+        }
+    }
+
+    /// Reserves `n` contiguous bytes to be written in place.
+    pub fn malloc(&mut self, n: usize) -> &mut [u8] {
+        self.staged.malloc(n)
+    }
+
+    /// Keeps the first `n` of the bytes written since the last flush, and drops the rest.
+    ///
+    /// # Errors
+    /// `InvalidInput` where fewer were written.
+    pub fn malloc_ack(&mut self, n: usize) -> Result<()> {
+        self.staged
+            .malloc_ack(n)
+            .map_err(|error| io::Error::from(error).into())
+    }
+
+    /// Bytes written since the last flush.
+    pub fn malloc_len(&self) -> usize {
+        self.staged.malloc_len()
+    }
+
+    /// Writes a copy of `bytes`.
+    pub fn write_bytes(&mut self, bytes: &[u8]) {
+        self.staged.write_bytes(bytes);
+    }
+
+    /// Writes `bytes` by reference, without copying them where that pays.
+    pub fn write_shared(&mut self, bytes: Bytes) {
+        self.staged.write_shared(bytes);
+    }
+
+    /// Writes a whole buffer by moving its blocks.
+    pub fn append(&mut self, buffer: LinkBuffer) {
+        self.staged.append(buffer);
+    }
+
+    /// Sends what was written. It tries the socket at once, on this thread, with one `sendmsg`
+    /// while nothing is queued; what the socket does not take goes out, in order, when it is
+    /// writable again. Below the high-water mark it returns at once; above it, it waits until
+    /// the queue is below the low-water mark. Under `Dispatch::Inline` it never waits: the
+    /// reactor then stops reading from this peer until the queue has drained.
+    ///
+    /// # Errors
+    /// [`TimedOut`](crate::Error::TimedOut) after the write timeout: all was accepted and stays
+    /// queued. [`Closed`](crate::Error::Closed) when the connection is closed on this side
+    /// meanwhile. The socket's error, after which nothing more can be sent.
+    pub fn flush(&mut self) -> Result<()> {
+        self.staged.flush();
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        if self.shared.is_interrupted() {
+            self.staged.clear();
+            return Err(crate::Error::Closed);
+        }
+        let lane = &self.shared.lane;
+        lane.send(self.staged, self.shared.group.options().output)?;
+        if !lane.is_congested() || !self.shared.group.may_wait() {
+            return Ok(());
+        }
+        let deadline = self
+            .timeout
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        lane.wait_below(deadline, || self.shared.is_interrupted())
+    }
+
+    /// Bytes flushed that the socket has not taken yet.
+    pub fn pending(&self) -> usize {
+        self.shared.lane.pending()
+    }
+
+    /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
+    pub fn is_congested(&self) -> bool {
+        self.shared.lane.is_congested()
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_bytes(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(Writer::flush(self)?)
+    }
+}

@@ -1,0 +1,144 @@
+//! Where callbacks run: the modes that users choose from, and the one place that knows them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connection::Shared;
+use crate::error::{Error, Result};
+use crate::reactor::Core;
+use crate::runner::{self, Outcome};
+use crate::workers::Workers;
+
+/// Where the callbacks of an event loop run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dispatch {
+    /// On a pool of worker threads: callbacks may block. The default.
+    Pool(PoolOptions),
+    /// On the reactor's thread, without a change of threads: the fastest, for callbacks that never
+    /// block. Under it a read that lacks bytes returns `WouldBlock`, and a flush above the
+    /// high-water mark returns at once.
+    Inline,
+}
+
+/// The limits of a pool of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Threads at the most, reached only while callbacks block. Default 256: as many callbacks may
+    /// block at once before further ones wait.
+    pub max_threads: usize,
+    /// Connections that may wait in the pool's queue; more wait at their reactors. Default 4 096.
+    pub queue: usize,
+    /// How long a worker without work stays. Default 10 s.
+    pub idle: Duration,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self::Pool(PoolOptions::default())
+    }
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            max_threads: 256,
+            queue: 4096,
+            idle: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Dispatch {
+    /// Checks the mode's options.
+    ///
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the first option that can't be used.
+    pub fn validate(&self) -> Result<()> {
+        let Self::Pool(options) = self else {
+            return Ok(());
+        };
+        if options.max_threads == 0 {
+            return Err(Error::config(
+                "max_threads is 0, so no callback could ever run",
+            ));
+        }
+        if options.queue == 0 {
+            return Err(Error::config(
+                "queue is 0, so no connection could reach a worker",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A dispatch mode at work.
+#[derive(Debug, Clone)]
+pub struct Dispatcher(Mode);
+
+#[derive(Debug, Clone)]
+enum Mode {
+    Inline,
+    Pool(Arc<Workers>),
+}
+
+impl Dispatcher {
+    /// Starts what the mode needs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where an option can't be used.
+    pub fn new(dispatch: Dispatch) -> Result<Self> {
+        dispatch.validate()?;
+        Ok(Self(match dispatch {
+            Dispatch::Inline => Mode::Inline,
+            Dispatch::Pool(options) => Mode::Pool(Workers::new(options)),
+        }))
+    }
+
+    pub(crate) fn inline() -> Self {
+        Self(Mode::Inline)
+    }
+
+    /// Whether a callback may wait for the network on its thread.
+    pub(crate) fn may_wait(&self) -> bool {
+        matches!(self.0, Mode::Pool(_))
+    }
+
+    /// Ends the mode's threads, and waits `patience` for those that are inside a callback. Returns
+    /// how many are left there; they end with their callback.
+    pub fn stop(&self, patience: Duration) -> usize {
+        match &self.0 {
+            Mode::Inline => 0,
+            Mode::Pool(workers) => workers.stop(patience),
+        }
+    }
+}
+
+/// Runs a scheduled connection where its group says, from its reactor, which goes on with the core
+/// that this returns.
+pub(crate) fn run(mut core: Core, shared: Arc<Shared>) -> Core {
+    match &shared.group.dispatcher().0 {
+        Mode::Pool(workers) if !workers.is_stopping() => {
+            let workers = workers.clone();
+            if let Err(shared) = workers.submit_or_wait(shared, core.remote()) {
+                core.run_again_when_woken(shared);
+            }
+        }
+        // A stopped pool has aborted its connections: what is left of each ends here.
+        Mode::Inline | Mode::Pool(_) => {
+            if runner::run(&shared) == Outcome::Again {
+                core.run_again(shared);
+            }
+        }
+    }
+    core
+}
+
+/// Passes a scheduled connection on from a thread that is not its reactor's. What comes back is the
+/// reactor's to run.
+pub(crate) fn submit(shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
+    match &shared.group.dispatcher().0 {
+        Mode::Inline => Err(shared),
+        Mode::Pool(workers) => workers.clone().submit(shared),
+    }
+}

@@ -1,0 +1,266 @@
+//! What can go wrong, by who is at fault, and why a connection ended.
+
+use std::{error, fmt, io};
+
+use netpoll_buffer::Shortfall;
+
+/// What every fallible operation of this crate returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, by who is at fault.
+///
+/// It converts to and from [`io::Error`] without loss: an `Error` that travelled inside an
+/// `io::Error` comes out again as itself, and every kind survives (`TimedOut`, `UnexpectedEof`,
+/// `ConnectionRefused`, …).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller gave an option or an address that can't be used; the text says which, and why.
+    Config(Box<str>),
+    /// Listening on an address, or dialling it, failed.
+    Address {
+        /// What was being done: `"listen on"` or `"dial"`.
+        doing: &'static str,
+        /// The network and address as the caller named them.
+        address: Box<str>,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The connection was closed on this side.
+    Closed,
+    /// The peer ended its stream before the bytes that were asked for had come; those that did come
+    /// stay readable.
+    EndOfStream,
+    /// A wait reached its limit. Reading: the buffered bytes stay readable. Writing: the queued
+    /// bytes stay queued.
+    TimedOut(Wait),
+    /// The operation would have to wait, and must not: call again when there is more.
+    WouldBlock,
+    /// The output queue stands above its high-water mark and takes no more.
+    Full,
+    /// More bytes were asked for than the input limit lets a connection buffer.
+    InputLimit {
+        /// How many bytes were asked for.
+        requested: usize,
+        /// How many may be buffered.
+        limit: usize,
+    },
+    /// The system said no, or a callback returned an error of its own.
+    Io(io::Error),
+}
+
+/// What a wait that timed out was waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Bytes from the peer.
+    Read,
+    /// The peer to take bytes.
+    Write,
+    /// A connection to be established.
+    Dial,
+}
+
+/// Why a connection ended, as `on_disconnect` is told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer ended its stream, and all that it sent was served.
+    Peer,
+    /// The peer reset the connection, or a write found it gone.
+    Reset,
+    /// [`Connection::close`](crate::Connection::close) or [`Handle::close`](crate::Handle::close).
+    Local,
+    /// A callback returned this error.
+    Callback(Error),
+    /// A callback panicked. The panic ended this connection and nothing else.
+    Panic,
+    /// The event loop shut down.
+    Shutdown,
+    /// The system failed the connection for another reason.
+    Io(io::Error),
+}
+
+impl Error {
+    /// The kind of this error in `std::io`'s terms.
+    ///
+    /// ```
+    /// use netpoll_core::Error;
+    /// assert_eq!(Error::EndOfStream.kind(), std::io::ErrorKind::UnexpectedEof);
+    /// ```
+    pub fn kind(&self) -> io::ErrorKind {
+        use io::ErrorKind as Kind;
+        match self {
+            Self::Config(_) => Kind::InvalidInput,
+            Self::Address { source, .. } | Self::Io(source) => source.kind(),
+            Self::Closed => Kind::NotConnected,
+            Self::EndOfStream => Kind::UnexpectedEof,
+            Self::TimedOut(_) => Kind::TimedOut,
+            Self::WouldBlock | Self::Full => Kind::WouldBlock,
+            Self::InputLimit { .. } => Kind::InvalidData,
+        }
+    }
+
+    /// An unusable option or address: one sentence that names it and says what would do.
+    pub fn config(sentence: impl Into<String>) -> Self {
+        Self::Config(sentence.into().into_boxed_str())
+    }
+
+    /// A failure to do something with an address.
+    pub fn address(
+        doing: &'static str,
+        network: &str,
+        address: impl fmt::Display,
+        source: io::Error,
+    ) -> Self {
+        Self::Address {
+            doing,
+            address: format!("{network} {address}").into(),
+            source,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(sentence) => out.write_str(sentence),
+            Self::Address {
+                doing,
+                address,
+                source,
+            } => {
+                write!(out, "cannot {doing} {address}: {source}")?;
+                out.write_str(advice(source.kind()))
+            }
+            Self::Closed => out.write_str("the connection is closed on this side"),
+            Self::EndOfStream => {
+                out.write_str("the peer ended its stream before the bytes asked for had come")
+            }
+            Self::TimedOut(Wait::Read) => {
+                out.write_str("timed out waiting for bytes from the peer")
+            }
+            Self::TimedOut(Wait::Write) => {
+                out.write_str("timed out waiting for the peer to take bytes")
+            }
+            Self::TimedOut(Wait::Dial) => out.write_str("timed out waiting for the connection"),
+            Self::WouldBlock => out.write_str("the operation would have to wait, and must not"),
+            Self::Full => out.write_str("the output queue is above its high-water mark"),
+            Self::InputLimit { requested, limit } => write!(
+                out,
+                "{requested} bytes were asked for, but input_limit lets a connection buffer {limit}"
+            ),
+            Self::Io(source) => source.fmt(out),
+        }
+    }
+}
+
+/// What the reader of an address error can do about it.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "; choose another port, or stop who holds it",
+        io::ErrorKind::AddrNotAvailable => "; this machine doesn't have that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+        io::ErrorKind::ConnectionRefused => "; nobody listens there",
+        _ => "",
+    }
+}
+
+impl error::Error for Error {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Address { source, .. } => Some(source),
+            Self::Io(source) => source.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        if !error.get_ref().is_some_and(|inner| inner.is::<Self>()) {
+            return Self::Io(error);
+        }
+        match error.into_inner().map(|inner| inner.downcast::<Self>()) {
+            Some(Ok(ours)) => *ours,
+            // Checked above; nothing else can be inside.
+            Some(Err(inner)) => Self::Io(io::Error::other(inner)),
+            None => Self::Io(io::ErrorKind::Other.into()),
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(source) => source,
+            ours => Self::new(ours.kind(), ours),
+        }
+    }
+}
+
+impl From<Shortfall> for Error {
+    fn from(_: Shortfall) -> Self {
+        Self::EndOfStream
+    }
+}
+
+impl CloseReason {
+    /// The reason behind an error of the socket.
+    pub(crate) fn of_socket(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Self::Reset,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer => out.write_str("closed by the peer"),
+            Self::Reset => out.write_str("reset by the peer"),
+            Self::Local => out.write_str("closed on this side"),
+            Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
+            Self::Panic => out.write_str("a callback panicked"),
+            Self::Shutdown => out.write_str("the event loop shut down"),
+            Self::Io(error) => write!(out, "the system failed it: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_way_through_io_error() {
+        let there: io::Error = Error::TimedOut(Wait::Read).into();
+        assert_eq!(there.kind(), io::ErrorKind::TimedOut);
+        assert!(matches!(Error::from(there), Error::TimedOut(Wait::Read)));
+    }
+
+    #[test]
+    fn an_io_error_survives_the_way_through_error() {
+        let there = Error::from(io::Error::from_raw_os_error(104));
+        assert_eq!(there.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(io::Error::from(there).raw_os_error(), Some(104));
+    }
+
+    #[test]
+    fn an_address_error_is_one_sentence_with_advice() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let text = Error::address("dial", "tcp", "127.0.0.1:1", refused).to_string();
+        assert_eq!(
+            text,
+            "cannot dial tcp 127.0.0.1:1: connection refused; nobody listens there"
+        );
+    }
+
+    #[test]
+    fn an_error_is_small() {
+        assert!(size_of::<Error>() <= 40, "{} bytes", size_of::<Error>());
+    }
+}

@@ -1,0 +1,112 @@
+//! The connections of one event loop, or of one dialer: what they have in common, and how many
+//! live.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::dispatch::Dispatcher;
+use crate::error::Result;
+use crate::options::ConnectionOptions;
+use crate::sync::{Condvar, Mutex, lock, wait_until};
+
+/// See the module. Connections hold it, so it lives as long as the last of them.
+pub struct Group {
+    options: ConnectionOptions,
+    dispatcher: Dispatcher,
+    may_wait: bool,
+    live: Mutex<usize>,
+    empty: Condvar,
+}
+
+impl Group {
+    /// A group whose callbacks run as `dispatcher` says.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) where an option can't be used.
+    pub fn served(options: ConnectionOptions, dispatcher: Dispatcher) -> Result<Arc<Self>> {
+        let may_wait = dispatcher.may_wait();
+        Self::new(options, dispatcher, may_wait)
+    }
+
+    /// A group of connections that callers drive on their own threads.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) where an option can't be used.
+    pub fn dialled(options: ConnectionOptions) -> Result<Arc<Self>> {
+        // What is left to do when the caller has dropped one never waits: the reactor does it.
+        Self::new(options, Dispatcher::inline(), true)
+    }
+
+    fn new(
+        options: ConnectionOptions,
+        dispatcher: Dispatcher,
+        may_wait: bool,
+    ) -> Result<Arc<Self>> {
+        options.validate()?;
+        let (live, empty) = (Mutex::new(0), Condvar::new());
+        Ok(Arc::new(Self {
+            options,
+            dispatcher,
+            may_wait,
+            live,
+            empty,
+        }))
+    }
+
+    /// The limits of its connections.
+    pub fn options(&self) -> &ConnectionOptions {
+        &self.options
+    }
+
+    /// How many of its connections are not closed yet.
+    pub fn live(&self) -> usize {
+        *lock(&self.live)
+    }
+
+    /// Waits until none of its connections lives, or `deadline`; says how many are left.
+    pub fn wait_empty(&self, deadline: Instant) -> usize {
+        let mut live = lock(&self.live);
+        let mut late = false;
+        while *live > 0 && !late {
+            (live, late) = wait_until(&self.empty, live, Some(deadline));
+        }
+        *live
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// Whether its connections' owners may wait for the network on their threads.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.may_wait
+    }
+
+    /// Whether callers drive its connections, not callbacks.
+    pub(crate) fn is_dialled(&self) -> bool {
+        self.may_wait && !self.dispatcher.may_wait()
+    }
+
+    pub(crate) fn enter(&self) {
+        *lock(&self.live) += 1;
+    }
+
+    pub(crate) fn leave(&self) {
+        let mut live = lock(&self.live);
+        *live -= 1;
+        if *live == 0 {
+            self.empty.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Group")
+            .field("options", &self.options)
+            .field("dispatcher", &self.dispatcher)
+            .field("live", &self.live())
+            .finish_non_exhaustive()
+    }
+}

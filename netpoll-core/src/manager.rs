@@ -1,0 +1,211 @@
+//! The poll manager: N reactors, each on a thread of its own, and the choice among them.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::balance::{Balancer, LoadBalance};
+use crate::error::{Error, Result};
+use crate::reactor::{Reactor, Remote};
+use crate::stats::LoopStats;
+use crate::sync::{Mutex, lock};
+
+/// More loops than this are a mistake, not a machine.
+const LOOPS_AT_MOST: usize = 1024;
+/// How long a drop waits for the loops: longer than a reactor waits for its last connections.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Owns N reactors ("loops"), each an epoll and an eventfd on a named thread of its own.
+///
+/// It is a value: two managers in one process share nothing, and dropping one closes its
+/// connections and ends its threads. [`PollManager::shared`] is one for all who don't care.
+///
+/// ```
+/// use netpoll_core::{LoadBalance, PollManager};
+///
+/// let manager = PollManager::new(2, LoadBalance::RoundRobin)?;
+/// assert_eq!(manager.loops(), 2);
+/// manager.set_loops(3)?;
+/// assert_eq!(manager.stats().len(), 3);
+/// # Ok::<(), netpoll_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PollManager {
+    loops: Mutex<Loops>,
+    balancer: Balancer,
+    patience: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Loops {
+    active: Vec<Loop>,
+    /// No longer picked; they end with their last connection.
+    retired: Vec<Loop>,
+    started: usize,
+}
+
+#[derive(Debug)]
+struct Loop {
+    remote: Arc<Remote>,
+    thread: JoinHandle<()>,
+}
+
+impl PollManager {
+    /// Starts `loops` reactors.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for 0 loops or more than 1 024; [`Error::Io`] where descriptors, memory or
+    /// threads run out: those that were started have ended.
+    pub fn new(loops: usize, balance: LoadBalance) -> Result<Self> {
+        let manager = Self {
+            loops: Mutex::new(Loops::default()),
+            balancer: Balancer::new(balance),
+            patience: PATIENCE,
+        };
+        manager.set_loops(loops)?;
+        Ok(manager)
+    }
+
+    /// The manager of all who want none of their own: as many loops as [`default_loops`], started
+    /// at the first call, running until the process ends.
+    ///
+    /// # Errors
+    /// As [`PollManager::new`]; the next call tries again.
+    pub fn shared() -> Result<Arc<Self>> {
+        static SHARED: OnceLock<Arc<PollManager>> = OnceLock::new();
+        if let Some(manager) = SHARED.get() {
+            return Ok(manager.clone());
+        }
+        let manager = Arc::new(Self::new(default_loops(), LoadBalance::default())?);
+        // Of two threads that come here at once, one drops the manager that it made.
+        Ok(SHARED.get_or_init(|| manager).clone())
+    }
+
+    /// Starts or retires loops until there are `loops`. A retired loop is not picked any more,
+    /// serves the connections that it has, and ends with the last of them.
+    ///
+    /// # Errors
+    /// As [`PollManager::new`]; the loops that run go on.
+    pub fn set_loops(&self, loops: usize) -> Result<()> {
+        Self::validate(loops)?;
+        let mut all = lock(&self.loops);
+        while all.active.len() < loops {
+            let number = all.started;
+            all.active.push(Loop::start(number)?);
+            all.started += 1;
+        }
+        let surplus = all.active.split_off(loops);
+        for retired in &surplus {
+            retired.remote.retire();
+        }
+        all.retired.retain(|retired| !retired.thread.is_finished());
+        all.retired.extend(surplus);
+        Ok(())
+    }
+
+    /// Checks a number of loops without starting any.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for 0 loops or more than 1 024.
+    pub fn validate(loops: usize) -> Result<()> {
+        if loops == 0 || loops > LOOPS_AT_MOST {
+            return Err(Error::config(format!(
+                "loops is {loops}, but must be 1 to {LOOPS_AT_MOST}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// How many loops are picked from.
+    pub fn loops(&self) -> usize {
+        lock(&self.loops).active.len()
+    }
+
+    /// The loop for the next connection, as the load balance chooses it.
+    pub fn pick(&self) -> Arc<Remote> {
+        let all = lock(&self.loops);
+        all.active[self.balancer.pick(all.active.len())]
+            .remote
+            .clone()
+    }
+
+    /// Every loop that may have connections, those that are retired among them.
+    pub fn remotes(&self) -> Vec<Arc<Remote>> {
+        let all = lock(&self.loops);
+        all.active
+            .iter()
+            .chain(&all.retired)
+            .map(|each| each.remote.clone())
+            .collect()
+    }
+
+    /// What each loop that is picked from has done so far.
+    pub fn stats(&self) -> Vec<LoopStats> {
+        lock(&self.loops)
+            .active
+            .iter()
+            .map(|each| each.remote.stats())
+            .collect()
+    }
+}
+
+impl PollManager {
+    /// Drops the manager, waiting for its threads no longer than `patience`.
+    pub fn close(mut self, patience: Duration) {
+        self.patience = patience;
+    }
+}
+
+/// How many loops there are where nobody says: one for each core that this process may use.
+pub fn default_loops() -> usize {
+    thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(LOOPS_AT_MOST)
+}
+
+impl Drop for PollManager {
+    /// Closes all connections and joins the threads. It waits a few seconds at most: a loop whose
+    /// callback doesn't return is left behind, and ends with the callback.
+    fn drop(&mut self) {
+        let all = std::mem::take(&mut *lock(&self.loops));
+        let loops: Vec<Loop> = all.active.into_iter().chain(all.retired).collect();
+        for each in &loops {
+            each.remote.stop();
+        }
+        let deadline = Instant::now() + self.patience;
+        for each in loops {
+            each.join(deadline);
+        }
+    }
+}
+
+impl Loop {
+    fn start(number: usize) -> Result<Self> {
+        let reactor = Reactor::new().map_err(with("cannot open a reactor's descriptors"))?;
+        let remote = reactor.remote();
+        let thread = thread::Builder::new()
+            .name(format!("netpoll-loop-{number}"))
+            .spawn(move || reactor.run())
+            .map_err(with("cannot start a reactor's thread"))?;
+        Ok(Self { remote, thread })
+    }
+
+    fn join(self, deadline: Instant) {
+        if self.thread.thread().id() == thread::current().id() {
+            // A callback of this loop dropped the manager: the loop ends when it returns.
+            return;
+        }
+        if !self.remote.wait_ended(deadline) {
+            return log::warn!(
+                "a loop is inside a callback that doesn't return; it is left behind"
+            );
+        }
+        // The core has ended, and with it all that could panic or block.
+        let _ = self.thread.join();
+    }
+}
+
+fn with(doing: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| Error::Io(io::Error::new(error.kind(), format!("{doing}: {error}")))
+}

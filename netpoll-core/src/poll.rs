@@ -1,0 +1,87 @@
+//! The kernel seam: what a reactor asks of a driver, and what it gets back.
+//!
+//! The seam is completion-shaped. The reactor names what it wants watched; the driver accepts by
+//! itself and hands out accepted sockets, and says of a stream only that its owner may now pull
+//! input or push output. How bytes move stays below: epoll's driver lets the owner make the system
+//! call on its own thread ([`Stream`](crate::socket::Stream)), io_uring's would hand out blocks
+//! that the ring has filled. Nothing above knows which driver runs.
+
+mod epoll;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::slab::Token;
+use crate::waker::Waker;
+
+pub(crate) use epoll::Epoll;
+
+/// A driver of one reactor. It is owned by the reactor's core and moves between threads with it.
+pub(crate) trait Poll: Send + fmt::Debug {
+    /// Watches a stream in both directions until it is closed. The registration is never changed.
+    fn add_stream(&mut self, stream: BorrowedFd<'_>, token: Token) -> io::Result<()>;
+
+    /// Stops watching a stream; to be called before it is closed, since a duplicate of its
+    /// descriptor would keep the registration alive and deliver events for the dead.
+    fn remove_stream(&mut self, stream: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// Accepts on a listener until it is removed, or until accepting fails: then the listener
+    /// pauses.
+    fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token) -> io::Result<()>;
+
+    /// Accepts again on a listener that paused.
+    fn resume_listener(&mut self, token: Token);
+
+    /// Stops accepting, and closes the listener unless somebody else holds it.
+    fn remove_listener(&mut self, token: Token) -> io::Result<()>;
+
+    /// Waits for events, at most `timeout`, and appends them to `events`. A wake ends the wait and
+    /// leaves no event.
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        events: &mut VecDeque<PollEvent>,
+    ) -> io::Result<()>;
+}
+
+/// What a driver reports.
+#[derive(Debug)]
+pub(crate) enum PollEvent {
+    /// A listener took a connection out of the kernel's queue, or failed to and paused.
+    Accepted {
+        /// Which listener.
+        listener: Token,
+        /// The stream, non-blocking and closed on exec, and the peer's address.
+        outcome: io::Result<(OwnedFd, SocketAddr)>,
+    },
+    /// Something changed about a stream.
+    Stream {
+        /// Which stream.
+        token: Token,
+        /// What may be tried now.
+        readiness: Readiness,
+    },
+}
+
+/// What has become possible on a stream, or known of it. Hints: a try may still find nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Readiness {
+    /// A receive will not wait: there are bytes, the end, or an error to fetch.
+    pub(crate) receivable: bool,
+    /// The socket takes bytes again.
+    pub(crate) sendable: bool,
+    /// The peer has ended its stream.
+    pub(crate) peer_closed: bool,
+    /// The socket has failed, or both directions are shut.
+    pub(crate) failed: bool,
+}
+
+/// The driver of this system.
+pub(crate) fn driver(waker: &Waker) -> io::Result<Box<dyn Poll>> {
+    Ok(Box::new(Epoll::new(waker.as_fd())?))
+}

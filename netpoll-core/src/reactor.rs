@@ -1,0 +1,518 @@
+//! A reactor: its core, which is one owned value, and the queue by which others reach it.
+//!
+//! ```text
+//!   other threads                       the thread that holds the core
+//!   ┌────────┐ post   ┌──────────────┐  ┌──────────────────────────────────────────────┐
+//!   │ Remote ├───────►│ commands     ├─►│ Core  poll ─► events ─► operators (by token)  │
+//!   └────────┘ wake   │ waker        │  │       ready   scheduled, to be run            │
+//!                     └──────────────┘  │       timers  given the time                  │
+//!                                       └──────────────────────────────────────────────┘
+//! ```
+//!
+//! A turn, in order: wait → for each event in order, deliver it and run the connection that it
+//! scheduled → run those that had used up their budget → commands from other threads, the closing
+//! of sockets among them → timers → count. [`Core::next`] is that turn, written so that the core is
+//! whole whenever a connection is run: the rest of the batch, the ready list and the timers are in
+//! it, and whoever holds the core can go on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::connection::Shared;
+use crate::dispatch;
+use crate::group::Group;
+use crate::operator::{Accept, FdOperator};
+use crate::poll::{self, Poll, PollEvent, Readiness};
+use crate::runner;
+use crate::slab::{Slab, Token};
+use crate::stats::{Counters, LoopStats};
+use crate::sync::{Condvar, Mutex, lock, wait_until};
+use crate::task::Events;
+use crate::timer::Timers;
+use crate::waker::Waker;
+
+/// How long a stopped reactor waits for connections whose callbacks are still running elsewhere.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// What other threads may ask of a reactor.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Watch this connection and start its callbacks.
+    Register(Arc<Shared>),
+    /// This connection is scheduled: see that it is run.
+    Run(Arc<Shared>),
+    /// This connection has ended: close its socket.
+    Finish(Token),
+    /// End this connection's orderly close at that time.
+    Linger(Token, Instant),
+    /// Close this group's connections when each has nothing left to serve.
+    Drain(Arc<Group>),
+    /// Close this group's connections now.
+    Abort(Arc<Group>),
+    /// Accept on this listener.
+    Listen(Arc<OwnedFd>, FdOperator),
+    /// Go on until the last connection has closed, then end.
+    Retire,
+    /// Close everything and end.
+    Stop,
+}
+
+/// A reactor as other threads see it.
+#[derive(Debug)]
+pub struct Remote {
+    commands: Mutex<Queue>,
+    ended: Condvar,
+    waker: Waker,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    list: Vec<Command>,
+    /// The reactor has ended: nobody would run them.
+    dead: bool,
+}
+
+impl Remote {
+    /// Queues a command and wakes the reactor, or gives it back when the reactor has ended.
+    pub(crate) fn post(&self, command: Command) -> Result<(), Command> {
+        let mut queue = lock(&self.commands);
+        if queue.dead {
+            return Err(command);
+        }
+        queue.list.push(command);
+        drop(queue);
+        self.wake();
+        Ok(())
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Accepts on `listener` until it is given up or the reactor ends. An ended reactor drops it.
+    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
+        drop(self.post(Command::Listen(listener, FdOperator::Listener(accept))));
+    }
+
+    /// Closes the connections of `group` as each comes to have nothing left to serve.
+    pub fn drain(&self, group: &Arc<Group>) {
+        drop(self.post(Command::Drain(group.clone())));
+    }
+
+    /// Closes the connections of `group` now; those inside a callback close when it returns.
+    pub fn abort(&self, group: &Arc<Group>) {
+        drop(self.post(Command::Abort(group.clone())));
+    }
+
+    /// Ends the reactor when its last connection has closed.
+    pub(crate) fn retire(&self) {
+        drop(self.post(Command::Retire));
+    }
+
+    /// Closes everything and ends the reactor. Returns at once.
+    pub fn stop(&self) {
+        drop(self.post(Command::Stop));
+    }
+
+    /// Waits until the reactor has ended, or `deadline`; says whether it has.
+    pub(crate) fn wait_ended(&self, deadline: Instant) -> bool {
+        let mut queue = lock(&self.commands);
+        let mut late = false;
+        while !queue.dead && !late {
+            (queue, late) = wait_until(&self.ended, queue, Some(deadline));
+        }
+        queue.dead
+    }
+
+    /// What the reactor has done so far.
+    pub fn stats(&self) -> LoopStats {
+        self.counters.snapshot()
+    }
+}
+
+/// A reactor that nobody runs yet.
+#[derive(Debug)]
+pub struct Reactor {
+    core: Core,
+}
+
+impl Reactor {
+    /// Opens the descriptors that a reactor needs.
+    ///
+    /// # Errors
+    /// The system's: out of descriptors, out of memory.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { core: Core::new()? })
+    }
+
+    /// What other threads need to reach it.
+    pub fn remote(&self) -> Arc<Remote> {
+        self.core.remote.clone()
+    }
+
+    /// Turns the loop on this thread until the reactor is stopped.
+    pub fn run(self) {
+        let mut core = self.core;
+        while let Some(scheduled) = core.next() {
+            core = dispatch::run(core, scheduled);
+        }
+        core.end();
+    }
+}
+
+/// All that a reactor owns, in one value that may move between threads.
+#[derive(Debug)]
+pub(crate) struct Core {
+    remote: Arc<Remote>,
+    poll: Box<dyn Poll>,
+    operators: Slab<FdOperator>,
+    events: VecDeque<PollEvent>,
+    /// Scheduled connections that wait for a turn; `due` of them have it now.
+    ready: VecDeque<Arc<Shared>>,
+    due: usize,
+    /// Scheduled connections that wait until a wake says that there is room for them.
+    crowded: Vec<Arc<Shared>>,
+    commands: Vec<Command>,
+    timers: Timers<Timer>,
+    streams: usize,
+    end: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Resume(Token),
+    Lingered(Token),
+}
+
+/// Whether the reactor is to end, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Never,
+    WhenEmpty,
+    Stopping { deadline: Instant },
+}
+
+impl Core {
+    fn new() -> io::Result<Self> {
+        let waker = Waker::new()?;
+        let poll = poll::driver(&waker)?;
+        let counters = Counters::default();
+        let remote = Arc::new(Remote {
+            commands: Mutex::new(Queue::default()),
+            ended: Condvar::new(),
+            waker,
+            counters,
+        });
+        Ok(Self {
+            remote,
+            poll,
+            operators: Slab::new(),
+            events: VecDeque::new(),
+            ready: VecDeque::new(),
+            due: 0,
+            crowded: Vec::new(),
+            commands: Vec::new(),
+            timers: Timers::new(),
+            streams: 0,
+            end: End::Never,
+        })
+    }
+
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// A connection that used up its budget: it is run again when all others had their turn.
+    pub(crate) fn run_again(&mut self, shared: Arc<Shared>) {
+        self.ready.push_back(shared);
+    }
+
+    /// A connection for which there is no room: it is run again when somebody wakes the reactor.
+    pub(crate) fn run_again_when_woken(&mut self, shared: Arc<Shared>) {
+        self.crowded.push(shared);
+    }
+
+    /// Turns until a connection is to be run; `None` when the reactor has come to its end.
+    pub(crate) fn next(&mut self) -> Option<Arc<Shared>> {
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                if let Some(scheduled) = self.deliver(event) {
+                    return Some(scheduled);
+                }
+            }
+            if self.due > 0 {
+                self.due -= 1;
+                return self.ready.pop_front();
+            }
+            self.run_commands();
+            self.fire_timers();
+            if self.has_ended() {
+                return None;
+            }
+            self.wait();
+            self.due = self.ready.len();
+        }
+    }
+
+    /// Tells the connection, or the acceptor, what happened. Returns a connection that is to be
+    /// run.
+    fn deliver(&mut self, event: PollEvent) -> Option<Arc<Shared>> {
+        match event {
+            PollEvent::Accepted { listener, outcome } => {
+                self.accepted(listener, outcome);
+                None
+            }
+            PollEvent::Stream { token, readiness } => match self.operators.find_mut(token) {
+                Some(FdOperator::Stream(shared)) => {
+                    let events = events_of(readiness, shared);
+                    let scheduled = events != Events::NONE && shared.task.word.notify(events);
+                    scheduled.then(|| shared.clone())
+                }
+                Some(FdOperator::Listener(_)) | None => {
+                    self.remote.counters.stale.add(1);
+                    None
+                }
+            },
+        }
+    }
+
+    fn accepted(&mut self, listener: Token, outcome: io::Result<(OwnedFd, SocketAddr)>) {
+        let Some(FdOperator::Listener(accept)) = self.operators.find_mut(listener) else {
+            return;
+        };
+        let error = match outcome {
+            Ok((stream, peer)) => return accept.accepted(stream, peer),
+            Err(error) => error,
+        };
+        match accept.failed(error) {
+            Some(pause) => self
+                .timers
+                .arm(Instant::now() + pause, Timer::Resume(listener)),
+            None => self.forget_listener(listener),
+        }
+    }
+
+    fn forget_listener(&mut self, listener: Token) {
+        self.operators.remove(listener);
+        if let Err(error) = self.poll.remove_listener(listener) {
+            log::debug!("cannot stop watching a listener: {error}");
+        }
+    }
+
+    fn run_commands(&mut self) {
+        std::mem::swap(&mut self.commands, &mut lock(&self.remote.commands).list);
+        let mut commands = std::mem::take(&mut self.commands);
+        for command in commands.drain(..) {
+            self.run_command(command);
+        }
+        self.commands = commands;
+    }
+
+    fn run_command(&mut self, command: Command) {
+        match command {
+            Command::Register(shared) => self.register(shared),
+            Command::Run(shared) => self.ready.push_back(shared),
+            Command::Finish(token) => self.finish(token),
+            Command::Linger(token, at) => self.timers.arm(at, Timer::Lingered(token)),
+            Command::Drain(group) => self.tell(&group, Events::DRAIN),
+            Command::Abort(group) => self.tell(&group, Events::ABORT),
+            Command::Listen(listener, operator) => self.listen(listener, operator),
+            Command::Retire => self.end = End::WhenEmpty,
+            Command::Stop => self.stop(),
+        }
+    }
+
+    fn register(&mut self, shared: Arc<Shared>) {
+        let Some(stream) = shared.lane.stream() else {
+            return;
+        };
+        let token = self.operators.insert(FdOperator::Stream(shared.clone()));
+        self.streams += 1;
+        shared.set_token(token);
+        let mut events = Events::STARTED;
+        if let Err(error) = self.poll.add_stream(stream.as_fd(), token) {
+            log::warn!("cannot watch the connection from {}: {error}", shared.peer);
+            events = Events::STARTED | Events::ABORT;
+        } else if matches!(self.end, End::Stopping { .. }) {
+            events = Events::STARTED | Events::ABORT;
+        }
+        if shared.task.word.notify(events) {
+            self.ready.push_back(shared);
+        }
+    }
+
+    /// Closes the socket of a connection that has ended. Nothing else in this crate closes one that
+    /// is registered.
+    fn finish(&mut self, token: Token) {
+        let Some(FdOperator::Stream(shared)) = self.operators.remove(token) else {
+            return;
+        };
+        self.streams -= 1;
+        if let Some(stream) = shared.lane.stream()
+            && let Err(error) = self.poll.remove_stream(stream.as_fd())
+        {
+            log::debug!(
+                "cannot stop watching the connection from {}: {error}",
+                shared.peer
+            );
+        }
+        shared.close_stream();
+    }
+
+    fn listen(&mut self, listener: Arc<OwnedFd>, operator: FdOperator) {
+        let token = self.operators.insert(operator);
+        if let Err(error) = self.poll.add_listener(listener, token) {
+            self.accepted(token, Err(error));
+        }
+    }
+
+    fn tell(&mut self, group: &Arc<Group>, events: Events) {
+        for operator in self.operators.iter() {
+            let FdOperator::Stream(shared) = operator else {
+                continue;
+            };
+            if !Arc::ptr_eq(&shared.group, group) {
+                continue;
+            }
+            if shared.task.word.notify(events) {
+                self.ready.push_back(shared.clone());
+            }
+            if events == Events::ABORT {
+                shared.lane.interrupt();
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if matches!(self.end, End::Stopping { .. }) {
+            return;
+        }
+        self.end = End::Stopping {
+            deadline: Instant::now() + PARTING,
+        };
+        for operator in self.operators.iter() {
+            if let FdOperator::Stream(shared) = operator
+                && shared.abort()
+            {
+                self.ready.push_back(shared.clone());
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(timer) = self.timers.fire(now) {
+            match timer {
+                Timer::Resume(listener) => self.poll.resume_listener(listener),
+                Timer::Lingered(token) => {
+                    if let Some(FdOperator::Stream(shared)) = self.operators.find_mut(token)
+                        && shared.task.word.notify(Events::LINGERED)
+                    {
+                        self.ready.push_back(shared.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        match self.end {
+            End::Never => false,
+            End::WhenEmpty => self.streams == 0,
+            End::Stopping { deadline } => {
+                // Callers that hold a dialled connection drop it when they like.
+                let served = self.operators.iter().any(
+                    |operator| matches!(operator, FdOperator::Stream(shared) if !shared.group.is_dialled()),
+                );
+                (self.ready.is_empty() && !served) || Instant::now() >= deadline
+            }
+        }
+    }
+
+    /// Waits for events, unless there is something to do already.
+    fn wait(&mut self) {
+        let waker = &self.remote.waker;
+        waker.going_to_sleep();
+        let busy = !self.ready.is_empty() || !lock(&self.remote.commands).list.is_empty();
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else {
+            self.next_deadline()
+        };
+        let outcome = self.poll.wait(timeout, &mut self.events);
+        waker.awake();
+        if let Err(error) = outcome {
+            // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
+            log::error!("a reactor ends, its connections with it: {error}");
+            self.stop();
+        }
+        // A wake may have been for them; the others cost one try each.
+        self.ready.extend(self.crowded.drain(..));
+        let counters = &self.remote.counters;
+        counters.turns.add(1);
+        counters.events.add(self.events.len());
+        counters.connections.set(self.streams);
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let next = self.timers.wait(Instant::now);
+        match self.end {
+            End::Stopping { deadline } => {
+                let parting = deadline.saturating_duration_since(Instant::now());
+                Some(next.map_or(parting, |next| next.min(parting)))
+            }
+            _ => next,
+        }
+    }
+
+    /// The reactor's last act: from here on whoever posts keeps the command and acts by itself.
+    fn end(mut self) {
+        let left = {
+            let mut queue = lock(&self.remote.commands);
+            queue.dead = true;
+            std::mem::take(&mut queue.list)
+        };
+        for command in left {
+            match command {
+                Command::Finish(token) => self.finish(token),
+                Command::Register(shared) | Command::Run(shared) => {
+                    shared.abort();
+                    runner::run_to_end(&shared);
+                }
+                _ => {}
+            }
+        }
+        for shared in self.ready.drain(..).chain(self.crowded.drain(..)) {
+            shared.abort();
+            runner::run_to_end(&shared);
+        }
+        self.remote.ended.notify_all();
+    }
+}
+
+/// What the connection should know of a readiness. What is writable first goes to its lane, which
+/// tells more only if somebody waits for it.
+fn events_of(readiness: Readiness, shared: &Shared) -> Events {
+    let mut events = Events::NONE;
+    if readiness.sendable {
+        events = shared.lane.writable(shared.group.options().output);
+    }
+    if readiness.receivable {
+        events = events | Events::READABLE;
+    }
+    if readiness.peer_closed {
+        events = events | Events::PEER_CLOSED;
+    }
+    if readiness.failed {
+        events = events | Events::FAILED;
+    }
+    events
+}

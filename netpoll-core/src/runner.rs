@@ -1,0 +1,268 @@
+//! One scheduled run of a connection: from the moment a thread owns it until it gives it back.
+//!
+//! The same code runs on a reactor, on a worker, and wherever else a dispatch mode may run it: it
+//! looks at what happened, receives, calls back, flushes, and closes.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::callbacks::Service;
+use crate::connection::input::{End, Received};
+use crate::connection::{Connection, Shared};
+use crate::error::{CloseReason, Error};
+use crate::reactor::Command;
+use crate::slab::Token;
+use crate::task::{Events, Run};
+
+/// How many rounds of receive and callback one run may take before others get their turn.
+const ROUNDS: usize = 16;
+
+/// What stands in the cell of a connection's task: what its owner owns.
+#[derive(Default)]
+pub(crate) struct Runner {
+    /// Gone once a close has begun; a dialled one was never here.
+    connection: Option<Connection>,
+    service: Option<Box<dyn Service>>,
+    stage: Stage,
+    reason: Option<CloseReason>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// `on_connect` has not run.
+    #[default]
+    New,
+    Open,
+    /// No more callbacks but `on_disconnect`; the lane sends what it has accepted.
+    Closing,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Given back, or ended, or somebody else's already: nothing to do.
+    Done,
+    /// Used up its rounds and is still scheduled: to be run again when others had their turn.
+    Again,
+}
+
+enum Step {
+    /// There may be more to do at once.
+    More,
+    /// Nothing to do until something happens.
+    Wait,
+    /// The close is complete.
+    Closed,
+}
+
+/// Runs a scheduled connection.
+pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
+    let Some(mut run) = shared.task.begin() else {
+        return Outcome::Done;
+    };
+    for _ in 0..ROUNDS {
+        let events = run.look();
+        match run.step(shared, events) {
+            Step::More => {}
+            Step::Wait => match run.release() {
+                Ok(()) => return Outcome::Done,
+                Err(notified) => run = notified,
+            },
+            Step::Closed => {
+                end(run, shared);
+                return Outcome::Done;
+            }
+        }
+    }
+    run.reschedule();
+    Outcome::Again
+}
+
+/// Runs a connection that nobody else will run again: after an abort this ends it.
+pub(crate) fn run_to_end(shared: &Arc<Shared>) {
+    while run(shared) == Outcome::Again {}
+}
+
+/// The last acts, each outside of the cell: `on_disconnect`, then the reactor closes the socket.
+fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
+    let reason = run.reason.take().unwrap_or(CloseReason::Local);
+    log::debug!("connection from {}: {reason}", shared.peer);
+    run.connection = None;
+    if matches!(
+        reason,
+        CloseReason::Local | CloseReason::Callback(_) | CloseReason::Shutdown
+    ) && !run.look().has_any(Events::ABORT)
+    {
+        shared.lane.part();
+    }
+    if let Some(service) = run.service.take() {
+        service.disconnect(&reason);
+    }
+    run.close();
+    shared.finish();
+}
+
+impl Runner {
+    /// What the cell of a served connection holds.
+    pub(crate) fn serving(connection: Connection, service: Box<dyn Service>) -> Self {
+        Self {
+            connection: Some(connection),
+            service: Some(service),
+            ..Self::default()
+        }
+    }
+
+    fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        if !events.has_any(Events::STARTED | Events::ABORT) {
+            return Step::Wait;
+        }
+        if events.has_any(Events::ABORT) {
+            return self.give_up();
+        }
+        match self.stage {
+            Stage::New => self.connect(shared),
+            Stage::Open if events.has_any(Events::CLOSE) => self.close(shared, CloseReason::Local),
+            Stage::Open => self.serve(shared, events),
+            Stage::Closing if events.has_any(Events::LINGERED) || shared.lane.is_done() => {
+                Step::Closed
+            }
+            Stage::Closing => Step::Wait,
+        }
+    }
+
+    fn connect(&mut self, shared: &Arc<Shared>) -> Step {
+        self.stage = Stage::Open;
+        let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
+            // A dialled connection that its caller dropped.
+            return self.close(shared, CloseReason::Local);
+        };
+        let verdict = service.connect(connection);
+        self.after_callback(shared, verdict)
+    }
+
+    /// Receives once and calls back if that is due.
+    fn serve(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
+            return self.close(shared, CloseReason::Local);
+        };
+        if shared.lane.is_congested() {
+            // DRAINED will tell. Until then the peer's bytes stay in the kernel.
+            return Step::Wait;
+        }
+        let word = &shared.task.word;
+        let ended_before = connection.input.end().is_some();
+        let received = connection.input.receive(word);
+        let woken = word.clear(Events::WAKE) != Events::NONE;
+        let due = match received {
+            Received::Bytes => true,
+            // The last call for what was left unread: now it is known that nothing follows.
+            Received::End(_) => !ended_before && !connection.input.buffer.is_empty(),
+            Received::Nothing | Received::Full => false,
+        };
+        if due || woken {
+            let verdict = service.request(connection);
+            return self.after_callback(shared, verdict);
+        }
+        if let Received::End(end) = received {
+            return self.close(shared, reason_of(end, shared));
+        }
+        if events.has_any(Events::DRAIN) && connection.input.buffer.is_empty() {
+            return self.close(shared, CloseReason::Shutdown);
+        }
+        Step::Wait
+    }
+
+    /// Flushes what the callback left, or closes as it said.
+    fn after_callback(&mut self, shared: &Arc<Shared>, verdict: Result<(), CloseReason>) -> Step {
+        let Some(connection) = &mut self.connection else {
+            return Step::Closed;
+        };
+        if let Err(mut reason) = verdict {
+            connection.staged.clear();
+            if let CloseReason::Callback(error) = &reason {
+                reason = passed_on(error, connection, shared).unwrap_or(reason);
+            }
+            return self.close(shared, reason);
+        }
+        connection.staged.flush();
+        if !connection.staged.is_empty() {
+            let sent = shared
+                .lane
+                .send(&mut connection.staged, shared.group.options().output);
+            if sent.is_err() {
+                let failure = shared.lane.failure();
+                let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
+                return self.close(shared, reason);
+            }
+        }
+        // The buffer may be empty and the peer gone, or the next request may stand in the socket.
+        let again = connection.input.is_promising(&shared.task.word)
+            || connection.input.end().is_some()
+            || shared
+                .task
+                .word
+                .events()
+                .has_any(Events::CLOSE | Events::DRAIN);
+        if again { Step::More } else { Step::Wait }
+    }
+
+    /// Begins an orderly close: what was accepted is still sent, within the linger time.
+    fn close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
+        self.stage = Stage::Closing;
+        self.reason = Some(reason);
+        self.connection = None;
+        if shared.lane.close() {
+            return Step::Closed;
+        }
+        let deadline = Instant::now().checked_add(shared.group.options().linger);
+        let armed = match (shared.token(), deadline) {
+            (Token::NONE, _) => Err(()),
+            (token, Some(at)) => shared.home.post(Command::Linger(token, at)).map_err(drop),
+            (_, None) => Ok(()),
+        };
+        // Without a reactor nobody drains the lane.
+        if armed.is_ok() {
+            Step::Wait
+        } else {
+            Step::Closed
+        }
+    }
+
+    /// Ends at once, whatever is left.
+    fn give_up(&mut self) -> Step {
+        self.stage = Stage::Closing;
+        self.reason.get_or_insert(CloseReason::Shutdown);
+        self.connection = None;
+        Step::Closed
+    }
+}
+
+/// Why the peer's stream ended; a send may have met the reset first, and taken it.
+fn reason_of(end: End, shared: &Shared) -> CloseReason {
+    match (end, shared.lane.failure()) {
+        (End::Failed(errno), _) => CloseReason::of_socket(io::Error::from_raw_os_error(errno)),
+        (End::Finished, Some(error)) => CloseReason::of_socket(error),
+        (End::Finished, None) => CloseReason::Peer,
+    }
+}
+
+/// The reason behind an error that a callback returned, where it only passed on what a read or a
+/// flush had told it.
+fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<CloseReason> {
+    let end = connection.input.end();
+    match error.kind() {
+        ErrorKind::UnexpectedEof => end.map(|end| reason_of(end, shared)),
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            (end.is_some() || shared.lane.failure().is_some()).then_some(CloseReason::Reset)
+        }
+        ErrorKind::NotConnected => {
+            let events = shared.task.word.events();
+            let aborted = events
+                .has_any(Events::ABORT)
+                .then_some(CloseReason::Shutdown);
+            aborted.or(events.has_any(Events::CLOSE).then_some(CloseReason::Local))
+        }
+        _ => None,
+    }
+}

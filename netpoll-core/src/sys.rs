@@ -1,0 +1,231 @@
+//! Every system call of this project, each under the name of what it does to us.
+//!
+//! Nothing else calls the kernel, so this is where faults are injected and where `strace` should be
+//! read beside. `EINTR` repeats here and is seen nowhere else.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags};
+
+/// The most blocks that one `readv` or `sendmsg` is given; the kernel's own limit is 1 024.
+pub(crate) const MAX_SLICES: usize = 64;
+
+/// An epoll instance.
+#[derive(Debug)]
+pub(crate) struct EpollFd(Epoll);
+
+impl EpollFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Registers `fd` once and for all: edge-triggered, for both directions.
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
+        Ok(self
+            .0
+            .add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
+    }
+
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.0.delete(fd)?)
+    }
+
+    /// Waits for events; `None` waits for ever. An interrupted wait returns 0 events.
+    pub(crate) fn wait(
+        &self,
+        events: &mut [EpollEvent],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        match self.0.wait(events, milliseconds(timeout)) {
+            Err(nix::errno::Errno::EINTR) => Ok(0),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Rounded up, so that a timer of less than a millisecond sleeps instead of spinning through zeros.
+fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else {
+        return EpollTimeout::NONE;
+    };
+    let rounded = timeout
+        .saturating_add(Duration::from_nanos(999_999))
+        .as_millis();
+    EpollTimeout::from(u16::try_from(rounded).unwrap_or(u16::MAX))
+}
+
+/// An eventfd, registered edge-triggered and never read: each write is an edge.
+#[derive(Debug)]
+pub(crate) struct Bell(EventFd);
+
+impl Bell {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(EventFd::from_flags(
+            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
+        )?))
+    }
+
+    /// Rings. A full counter means that it rings already; reading it makes room for another edge.
+    pub(crate) fn ring(&self) {
+        while let Err(errno) = self.0.write(1) {
+            match errno {
+                nix::errno::Errno::EINTR => {}
+                nix::errno::Errno::EAGAIN => drop(self.0.read()),
+                _ => return log::error!("cannot wake a reactor: {errno}"),
+            }
+        }
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Takes one connection out of a listener's queue, non-blocking and closed on exec from birth.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (socket, peer) = repeat(|| SockRef::from(&listener).accept4(flags))?;
+    let peer = peer.as_socket().ok_or(ErrorKind::Unsupported)?;
+    Ok((socket.into(), peer))
+}
+
+/// Whether an error of accept is about the one connection that it would have returned, so that the
+/// next one may be tried at once. accept(2) wants these treated like EAGAIN.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM // the firewall's answer
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+        )
+    )
+}
+
+/// Whether an error of accept says that the listener itself is beyond repair, rather than that
+/// descriptors or memory have run out for a while.
+pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT | libc::EEXIST)
+    )
+}
+
+/// Reads into several slices: one `readv`.
+pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    repeat(|| Ok(nix::sys::uio::readv(fd, into)?))
+}
+
+/// Sends several slices: one `sendmsg`, which must not raise SIGPIPE in whoever uses us.
+pub(crate) fn send(fd: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> io::Result<usize> {
+    repeat(|| SockRef::from(&fd).send_vectored_with_flags(from, libc::MSG_NOSIGNAL))
+}
+
+/// Ends our stream towards the peer (FIN). A peer that is gone already is no error.
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match SockRef::from(&fd).shutdown(std::net::Shutdown::Write) {
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+        other => other,
+    }
+}
+
+/// A listening TCP socket: bound, with `SO_REUSEADDR` and `TCP_NODELAY`, which accepted sockets
+/// inherit.
+pub(crate) fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// A TCP socket on its way to `address`; when it is writable, [`connect_error`] says how it went.
+pub(crate) fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp_socket(address)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&SockAddr::from(address)) {
+        Ok(()) => {}
+        // An interrupted connect goes on like one in progress; calling it again would be an error.
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
+/// How a connect ended. Reading it takes the error out of the socket.
+pub(crate) fn connect_error(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match SockRef::from(&fd).take_error()? {
+        None => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// The address of our end.
+pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    SockRef::from(&fd)
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| ErrorKind::Unsupported.into())
+}
+
+/// Makes a socket that somebody else opened fit for a reactor.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_nonblocking(true)
+}
+
+/// Sends small writes at once instead of waiting to fill a segment.
+pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_nodelay(true)
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))
+}
+
+fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_of_a_fraction_of_a_millisecond_is_not_a_busy_poll() {
+        assert_eq!(
+            milliseconds(Some(Duration::from_micros(1))),
+            EpollTimeout::from(1u8)
+        );
+        assert_eq!(milliseconds(Some(Duration::ZERO)), EpollTimeout::ZERO);
+        assert_eq!(
+            milliseconds(Some(Duration::MAX)),
+            EpollTimeout::from(u16::MAX)
+        );
+        assert_eq!(milliseconds(None), EpollTimeout::NONE);
+    }
+}

@@ -1,0 +1,229 @@
+//! The task word's rules: one by one, and in every interleaving (loom).
+
+use super::*;
+
+#[cfg(not(loom))]
+mod rules {
+    use super::*;
+
+    fn idle_task() -> Task<u32> {
+        let task = Task::new(0);
+        let run = task.begin().expect("a new task is scheduled");
+        assert!(run.release().is_ok());
+        task
+    }
+
+    #[test]
+    fn the_first_event_schedules_and_the_next_ones_join_it() {
+        let task = idle_task();
+        assert!(task.word.notify(Events::READABLE));
+        assert!(!task.word.notify(Events::CLOSE));
+        let run = task.begin().expect("scheduled");
+        assert!(run.look().has_any(Events::READABLE));
+        assert!(run.look().has_any(Events::CLOSE));
+    }
+
+    #[test]
+    fn a_running_task_cannot_be_begun_and_an_event_makes_its_release_fail() {
+        let task = idle_task();
+        assert!(task.word.notify(Events::READABLE));
+        let run = task.begin().expect("scheduled");
+        assert!(task.begin().is_none());
+        let _ = run.look();
+        assert!(
+            !task.word.notify(Events::WAKE),
+            "the runner looks again, nobody need be sent"
+        );
+        let run = run.release().expect_err("it was notified since it looked");
+        assert!(run.look().has_any(Events::WAKE));
+        assert!(run.release().is_ok());
+    }
+
+    #[test]
+    fn an_idle_task_cannot_be_begun() {
+        assert!(idle_task().begin().is_none());
+    }
+
+    #[test]
+    fn a_closed_task_is_never_scheduled_again() {
+        let task = idle_task();
+        assert!(task.word.notify(Events::CLOSE));
+        task.begin().expect("scheduled").close();
+        assert!(!task.word.notify(Events::READABLE));
+        assert!(task.begin().is_none());
+        assert!(task.word.is_closed());
+    }
+
+    #[test]
+    fn a_kept_task_is_handed_over_once() {
+        let task = Task::new(0);
+        task.begin().expect("scheduled").keep();
+        assert!(!task.word.notify(Events::READABLE));
+        task.word.hand_over(Events::CLOSE);
+        let run = task.begin().expect("handed over");
+        assert!(run.look().has_any(Events::CLOSE));
+        assert!(task.begin().is_none());
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_without_an_event() {
+        let task = Task::new(0);
+        let soon = Instant::now() + std::time::Duration::from_millis(1);
+        assert_eq!(task.word.wait(Events::READABLE, Some(soon)), Events::NONE);
+        assert!(Instant::now() >= soon);
+    }
+}
+
+#[cfg(loom)]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+    use crate::sync::AtomicUsize;
+
+    /// A pretend socket: `arrived` counts edges, the runner must see each.
+    struct Model {
+        task: Task<Served>,
+        arrived: AtomicUsize,
+    }
+
+    #[derive(Default)]
+    struct Served {
+        seen: usize,
+        closed: usize,
+    }
+
+    impl Model {
+        fn idle() -> Arc<Self> {
+            let task = Task::new(Served::default());
+            let model = Arc::new(Self {
+                task,
+                arrived: AtomicUsize::new(0),
+            });
+            if let Some(run) = model.task.begin() {
+                assert!(run.release().is_ok());
+            }
+            model
+        }
+
+        /// A reactor: bytes arrive, the edge is delivered, and who schedules runs.
+        fn edge(&self) {
+            self.arrived.fetch_add(1, Ordering::SeqCst);
+            if self.task.word.notify(Events::READABLE) {
+                self.run();
+            }
+        }
+
+        fn close(&self) {
+            if self.task.word.notify(Events::CLOSE) {
+                self.run();
+            }
+        }
+
+        /// The runner's loop, as in `runner.rs`.
+        fn run(&self) {
+            let Some(mut run) = self.task.begin() else {
+                return;
+            };
+            loop {
+                let events = run.look();
+                if events.has_any(Events::CLOSE) {
+                    run.closed += 1;
+                    return run.close();
+                }
+                if self.task.word.clear(Events::READABLE) != Events::NONE {
+                    run.seen = self.arrived.load(Ordering::SeqCst);
+                }
+                match run.release() {
+                    Ok(()) => return,
+                    Err(notified) => run = notified,
+                }
+            }
+        }
+
+        /// The cell at the end, when all threads have left.
+        fn served(&self) -> (usize, usize) {
+            self.task.cell.with_mut(|cell| {
+                // SAFETY: all other threads of the model have been joined.
+                let served = unsafe { &*cell };
+                (served.seen, served.closed)
+            })
+        }
+    }
+
+    fn join(threads: Vec<thread::JoinHandle<()>>) {
+        for each in threads {
+            each.join().expect("the model's thread");
+        }
+    }
+
+    /// Edges from two threads: none is lost, and loom's cell sees no two owners at once.
+    #[test]
+    fn loom_no_edge_is_lost_and_there_is_one_owner() {
+        loom::model(|| {
+            let model = Model::idle();
+            let other = model.clone();
+            let threads = vec![thread::spawn(move || other.edge())];
+            model.edge();
+            join(threads);
+            assert_eq!(model.served(), (2, 0));
+            assert!(
+                model.task.begin().is_none(),
+                "left scheduled, and nobody would run it"
+            );
+        });
+    }
+
+    /// A close from the user and one from elsewhere while bytes arrive: exactly one disconnect.
+    #[test]
+    fn loom_exactly_one_disconnect() {
+        loom::model(|| {
+            let model = Model::idle();
+            let (user, shutdown) = (model.clone(), model.clone());
+            let threads = vec![
+                thread::spawn(move || user.close()),
+                thread::spawn(move || shutdown.close()),
+            ];
+            model.edge();
+            join(threads);
+            assert_eq!(model.served().1, 1);
+        });
+    }
+
+    /// An owner that waits for bytes on its own thread wakes when they come, whenever they come.
+    #[test]
+    fn loom_a_waiting_owner_is_woken() {
+        loom::model(|| {
+            let model = Arc::new(Task::new(()));
+            let run = model.begin();
+            let reactor = model.clone();
+            let threads = vec![thread::spawn(move || {
+                reactor.word.notify(Events::READABLE);
+            })];
+            assert_eq!(model.word.wait(Events::READABLE, None), Events::READABLE);
+            join(threads);
+            run.expect("a new task is scheduled").keep();
+        });
+    }
+
+    /// A caller drops the connection that it drove while a last event comes: the task is handed
+    /// over to exactly one runner, and the event is not lost.
+    #[test]
+    fn loom_a_handed_over_task_is_run_once() {
+        loom::model(|| {
+            let task = Task::new(Served::default());
+            let model = Arc::new(Model {
+                task,
+                arrived: AtomicUsize::new(0),
+            });
+            model.task.begin().expect("a new task is scheduled").keep();
+            let reactor = model.clone();
+            let threads = vec![thread::spawn(move || reactor.edge())];
+            model.task.word.hand_over(Events::CLOSE);
+            model.run();
+            join(threads);
+            assert_eq!(model.served().1, 1);
+        });
+    }
+}

@@ -1,0 +1,211 @@
+//! The options of an event loop: set by name, checked once.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpoll_core::{
+    Callbacks, Connection, Dispatch, Error, LoadBalance, OnConnect, OnDisconnect, OnPrepare,
+    OnRequest, OutputLimits, PollManager, Result,
+};
+
+use crate::event_loop::{EventLoop, Settings};
+
+/// Builds an [`EventLoop`]; `S` is the session that each connection has.
+///
+/// The session's type comes from [`on_prepare`](Self::on_prepare), so that call stands first;
+/// without it the session is `()`. Every limit has a default, and [`build`](Self::build) refuses
+/// what can't be used with one sentence.
+///
+/// ```
+/// use netpoll_core::{CloseReason, Connection};
+/// use netpoll_server::EventLoop;
+///
+/// struct Session { requests: u64 }
+///
+/// let event_loop = EventLoop::builder()
+///     .on_prepare(|_: &Connection| Ok(Session { requests: 0 }))
+///     .on_request(|session: &mut Session, conn: &mut Connection| {
+///         session.requests += 1;
+///         let (mut reader, mut writer) = conn.split();
+///         writer.append(reader.slice(reader.len())?);
+///         writer.flush()
+///     })
+///     .on_disconnect(|session: Session, why: &CloseReason| {
+///         println!("{} requests, then {why}", session.requests);
+///     })
+///     .loops(2)
+///     .build()?;
+/// # Ok::<(), netpoll_core::Error>(())
+/// ```
+pub struct Builder<S = ()> {
+    on_prepare: Box<dyn OnPrepare<S>>,
+    on_connect: Option<Box<dyn OnConnect<S>>>,
+    on_request: Option<Box<dyn OnRequest<S>>>,
+    on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
+    /// `on_prepare` came after a callback, which is lost by it.
+    misordered: bool,
+    settings: Settings,
+}
+
+impl Builder<()> {
+    pub(crate) fn new() -> Self {
+        Self::with(
+            Box::new(|_: &Connection| Ok(())),
+            Settings::default(),
+            false,
+        )
+    }
+
+    /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
+    /// that are given the session.
+    pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> Builder<S> {
+        let late =
+            self.on_connect.is_some() || self.on_request.is_some() || self.on_disconnect.is_some();
+        Builder::with(Box::new(callback), self.settings, late)
+    }
+}
+
+impl<S> Builder<S> {
+    fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
+        let (on_connect, on_request, on_disconnect) = (None, None, None);
+        Self {
+            on_prepare,
+            on_connect,
+            on_request,
+            on_disconnect,
+            misordered,
+            settings,
+        }
+    }
+
+    /// Runs once when the connection is there; see [`OnConnect`].
+    #[must_use]
+    pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
+        self.on_connect = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs whenever bytes have arrived; see [`OnRequest`].
+    #[must_use]
+    pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
+        self.on_request = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
+    #[must_use]
+    pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
+        self.on_disconnect = Some(Box::new(callback));
+        self
+    }
+
+    /// How many loops serve the connections: 1 to 1 024. Default: one for each core that the
+    /// process may use. The acceptor is not among them: it runs on the thread that calls
+    /// `serve`.
+    #[must_use]
+    pub fn loops(mut self, loops: usize) -> Self {
+        self.settings.loops = loops;
+        self
+    }
+
+    /// How connections spread over the loops. Default: round robin.
+    #[must_use]
+    pub fn load_balance(mut self, balance: LoadBalance) -> Self {
+        self.settings.balance = balance;
+        self
+    }
+
+    /// Serves on the loops of this manager, which outlives the event loop, instead of on its own;
+    /// `loops` and `load_balance` then have no effect.
+    #[must_use]
+    pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
+        self.settings.manager = Some(manager);
+        self
+    }
+
+    /// Where callbacks run. Default: on a pool of workers.
+    #[must_use]
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.settings.dispatch = dispatch;
+        self
+    }
+
+    /// How long one read waits for all the bytes that it asked for. Default: for ever.
+    #[must_use]
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.options.read_timeout = Some(timeout);
+        self
+    }
+
+    /// How long one flush above the high-water mark waits. Default: for ever.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.options.write_timeout = Some(timeout);
+        self
+    }
+
+    /// Bytes that a connection may have buffered unread. Default 1 MiB.
+    #[must_use]
+    pub fn input_limit(mut self, bytes: usize) -> Self {
+        self.settings.options.input_limit = bytes;
+        self
+    }
+
+    /// The water marks of a connection's output queue, in bytes. Default 256 KiB and 1 MiB.
+    #[must_use]
+    pub fn output_limits(mut self, low: usize, high: usize) -> Self {
+        self.settings.options.output = OutputLimits { low, high };
+        self
+    }
+
+    /// How long an orderly close may take to send what was accepted. Default 10 s.
+    #[must_use]
+    pub fn linger(mut self, time: Duration) -> Self {
+        self.settings.options.linger = time;
+        self
+    }
+
+    /// Checks the options and makes the event loop. Nothing is started before `serve`.
+    ///
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the option.
+    pub fn build(self) -> Result<EventLoop>
+    where
+        S: Send + 'static,
+    {
+        if self.misordered {
+            return Err(Error::config(
+                "on_prepare was called after another callback, but it makes their session: call it first",
+            ));
+        }
+        let Some(on_request) = self.on_request else {
+            return Err(Error::config(
+                "on_request is missing, so nobody would serve a connection",
+            ));
+        };
+        let Self {
+            on_prepare,
+            on_connect,
+            on_disconnect,
+            settings,
+            ..
+        } = self;
+        settings.validate()?;
+        let callbacks = Callbacks {
+            on_prepare,
+            on_connect,
+            on_request,
+            on_disconnect,
+        };
+        Ok(EventLoop::with(Arc::new(callbacks), settings))
+    }
+}
+
+impl<S> fmt::Debug for Builder<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Builder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

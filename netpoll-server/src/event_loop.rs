@@ -1,0 +1,283 @@
+//! The event loop: serves a listener until it is shut down.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use netpoll_core::{
+    Callbacks, Connection, ConnectionOptions, Dispatch, Dispatcher, Error, Group, LoadBalance,
+    PollManager, Prepare, Reactor, Remote, Result, default_loops,
+};
+
+use crate::acceptor::{Acceptor, Failure, Trouble};
+use crate::builder::Builder;
+use crate::listener::Listener;
+
+/// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
+/// threads to end; those that take longer are inside a callback, and are left behind.
+const GRACE: Duration = Duration::from_millis(200);
+
+/// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
+/// hands them to the loops of a manager, which run the callbacks as the dispatch mode says.
+///
+/// It is a handle: clones are the same event loop, so one thread serves and another, or a callback,
+/// shuts down.
+///
+/// ```
+/// use std::time::Duration;
+/// use netpoll_core::Connection;
+/// use netpoll_server::{EventLoop, Listener};
+///
+/// let listener = Listener::bind("tcp", "127.0.0.1:0")?;
+/// let event_loop = EventLoop::new(|conn: &mut Connection| {
+///     let (mut reader, mut writer) = conn.split();
+///     writer.append(reader.slice(reader.len())?);
+///     writer.flush()
+/// });
+/// let server = event_loop.clone();
+/// let serving = std::thread::spawn(move || server.serve(listener));
+/// event_loop.shutdown(Duration::from_secs(1));
+/// assert_eq!(serving.join().unwrap()?.aborted, 0);
+/// # Ok::<(), netpoll_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct EventLoop {
+    inner: Arc<Inner>,
+}
+
+/// What a shutdown did with the connections that were open when it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Had nothing left to serve, or came to that before the deadline.
+    pub drained: usize,
+    /// Were closed by force at the deadline, or are still inside a callback and close with it.
+    pub aborted: usize,
+}
+
+struct Inner {
+    callbacks: Arc<dyn Prepare>,
+    settings: Settings,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) loops: usize,
+    pub(crate) balance: LoadBalance,
+    pub(crate) manager: Option<Arc<PollManager>>,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) options: ConnectionOptions,
+}
+
+#[derive(Default)]
+struct State {
+    served: bool,
+    /// The main reactor, while it runs.
+    main: Option<Arc<Remote>>,
+    /// When the shutdown that was asked for becomes forceful.
+    deadline: Option<Instant>,
+}
+
+impl EventLoop {
+    /// An event loop with default options, for callbacks without a session.
+    ///
+    /// `on_request` runs on a worker thread and may block; see
+    /// [`OnRequest`](netpoll_core::OnRequest).
+    pub fn new<F>(on_request: F) -> Self
+    where
+        F: Fn(&mut Connection) -> Result<()> + Send + Sync + 'static,
+    {
+        let callbacks = Callbacks {
+            on_prepare: Box::new(|_: &Connection| Ok(())),
+            on_connect: None,
+            on_request: Box::new(move |(): &mut (), connection: &mut Connection| {
+                on_request(connection)
+            }),
+            on_disconnect: None,
+        };
+        Self::with(Arc::new(callbacks), Settings::default())
+    }
+
+    /// All options, sessions, and the other callbacks.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn with(callbacks: Arc<dyn Prepare>, settings: Settings) -> Self {
+        let state = Mutex::new(State::default());
+        Self {
+            inner: Arc::new(Inner {
+                callbacks,
+                settings,
+                state,
+            }),
+        }
+    }
+
+    /// Serves `listener` on this thread until [`shutdown`](Self::shutdown), then returns what
+    /// became of the connections. All threads that it started have ended by then, but for those
+    /// inside a callback that outlasts the deadline. An event loop serves once.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is called a second time; the system's, when descriptors, memory or
+    /// threads run out at the start; the listener's, when it was closed or broke under us, in which
+    /// case the connections are aborted.
+    pub fn serve(&self, listener: impl Into<Listener>) -> Result<Report> {
+        let listener = listener.into();
+        if std::mem::replace(&mut self.state().served, true) {
+            return Err(Error::config(
+                "serve was called again, but an event loop serves once",
+            ));
+        }
+        let settings = &self.inner.settings;
+        let manager = match &settings.manager {
+            Some(manager) => manager.clone(),
+            None => Arc::new(PollManager::new(settings.loops, settings.balance)?),
+        };
+        let dispatcher = Dispatcher::new(settings.dispatch)?;
+        let group = Group::served(settings.options, dispatcher.clone())?;
+        let outcome = self.accept(listener, &manager, &group);
+        let report = self.part(&manager, &group, outcome.is_err());
+        dispatcher.stop(GRACE);
+        if let Some(own) = Arc::into_inner(manager) {
+            own.close(GRACE);
+        }
+        outcome.map(|()| report)
+    }
+
+    /// Begins a shutdown and returns at once; `serve` does the rest, and returns when it is done.
+    /// It stops accepting, closes connections that have nothing left to serve, waits for the
+    /// others, and at the deadline closes those by force. To be called from any thread, a
+    /// callback's among them; before `serve`, that returns at once; again, it does nothing.
+    pub fn shutdown(&self, deadline: Duration) {
+        let mut state = self.state();
+        if state.deadline.is_some() {
+            return;
+        }
+        // A deadline beyond the end of time is a year away.
+        let year = Duration::from_secs(365 * 24 * 3600);
+        state.deadline = Some(Instant::now() + deadline.min(year));
+        if let Some(main) = &state.main {
+            main.stop();
+        }
+    }
+
+    /// Accepts until a shutdown; an error is the listener's.
+    fn accept(
+        &self,
+        listener: Listener,
+        manager: &Arc<PollManager>,
+        group: &Arc<Group>,
+    ) -> Result<()> {
+        let reactor = Reactor::new()?;
+        let main = reactor.remote();
+        let failure = Failure::default();
+        {
+            let mut state = self.state();
+            if state.deadline.is_some() {
+                return Ok(());
+            }
+            state.main = Some(main.clone());
+        }
+        log::info!("serving {}", listener.local_addr()?);
+        let acceptor = Acceptor {
+            group: group.clone(),
+            callbacks: self.inner.callbacks.clone(),
+            manager: manager.clone(),
+            main: main.clone(),
+            failure: failure.clone(),
+            trouble: Trouble::default(),
+        };
+        main.listen(listener.into_socket()?, Box::new(acceptor));
+        reactor.run();
+        self.state().main = None;
+        match failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            Some(error) => Err(broken(&error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Parts from the connections: in order until the deadline, then by force.
+    fn part(&self, manager: &PollManager, group: &Arc<Group>, at_once: bool) -> Report {
+        let open = group.live();
+        let deadline = self
+            .state()
+            .deadline
+            .filter(|_| !at_once)
+            .unwrap_or_else(Instant::now);
+        let remotes = manager.remotes();
+        for remote in &remotes {
+            remote.drain(group);
+        }
+        let aborted = group.wait_empty(deadline);
+        if aborted > 0 {
+            for remote in &remotes {
+                remote.abort(group);
+            }
+            let left = group.wait_empty(Instant::now() + GRACE);
+            log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
+        }
+        let report = Report {
+            drained: open.saturating_sub(aborted),
+            aborted,
+        };
+        log::info!(
+            "shut down: {} connections drained, {aborted} aborted",
+            report.drained
+        );
+        report
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn broken(error: &io::Error) -> Error {
+    let text = format!("the listener can accept no more, was it closed? {error}");
+    Error::Io(io::Error::new(error.kind(), text))
+}
+
+impl Settings {
+    /// Checks what can be checked before anything is started.
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.options.validate()?;
+        self.dispatch.validate()?;
+        if self.manager.is_none() {
+            PollManager::validate(self.loops)?;
+        }
+        Ok(())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            loops: default_loops(),
+            balance: LoadBalance::default(),
+            manager: None,
+            dispatch: Dispatch::default(),
+            options: ConnectionOptions::default(),
+        }
+    }
+}
+
+impl fmt::Debug for EventLoop {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        out.debug_struct("EventLoop")
+            .field("settings", &self.inner.settings)
+            .field("serving", &state.main.is_some())
+            .field("shutting_down", &state.deadline.is_some())
+            .finish()
+    }
+}
