@@ -409,6 +409,21 @@ impl Drop for Idle {
     }
 }
 
+/// Asks the allocator to give free memory back to the system.
+///
+/// glibc keeps what lies below its last block in use, however much that is: after a burst, all of it.
+pub(crate) fn return_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    malloc_trim(0);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+// SAFETY: this is its declaration in <malloc.h>. It may be called at any time on any thread, and takes
+// no pointer.
+unsafe extern "C" {
+    safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+}
+
 fn layout(capacity: usize) -> Layout {
     Layout::from_size_align(size_of::<Header>() + capacity, align_of::<Header>())
         .expect("a block's size is at most u32::MAX")

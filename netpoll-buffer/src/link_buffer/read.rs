@@ -58,6 +58,17 @@ impl LinkBuffer {
     /// assert_eq!(buffer.next(2), Ok(&b"ab"[..]));
     /// assert_eq!(buffer.len(), 1);
     /// ```
+    ///
+    /// A slice that would outlive the next operation does not compile:
+    ///
+    /// ```compile_fail,E0499
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// let first = buffer.next(1)?;
+    /// let second = buffer.next(1)?;
+    /// assert_eq!((first, second), (&b"a"[..], &b"b"[..]));
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
     #[inline]
     pub fn next(&mut self, n: usize) -> Result<&[u8], Shortfall> {
         Shortfall::check(n, self.len)?;

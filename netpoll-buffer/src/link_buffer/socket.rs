@@ -110,6 +110,7 @@ impl LinkBuffer {
     fn reserve(&mut self, target: usize) -> (usize, usize) {
         let mut pieces = 0;
         let mut room = 0;
+        let mut enough = target;
         if let Some(last) = self
             .chain
             .last_mut()
@@ -117,9 +118,10 @@ impl LinkBuffer {
         {
             pieces = 1;
             room = last.room_len();
+            // Less will do when it continues a block, rather than to take another for the rest.
+            enough = target / 2;
         }
-        // Half an offer is enough when it continues a block that is there already.
-        while room < target.div_ceil(2) {
+        while room < enough {
             pieces += 1;
             room += self
                 .chain

@@ -216,6 +216,15 @@ impl LinkBuffer {
     /// buffer.flush();
     /// assert_eq!(buffer.len(), 6);
     /// ```
+    ///
+    /// What was appended is gone, to the compiler too:
+    ///
+    /// ```compile_fail,E0382
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let (mut buffer, other) = (LinkBuffer::new(), LinkBuffer::from("abc"));
+    /// buffer.append(other);
+    /// other.len();
+    /// ```
     #[inline]
     pub fn append(&mut self, mut other: Self) {
         self.release();

@@ -4,6 +4,11 @@
     reason = "a test that can't go on says so by panicking"
 )]
 
+mod alone;
+mod memory;
+mod misuse;
 mod model;
 mod queue;
+mod search;
+mod socket;
 mod steady;

@@ -52,7 +52,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 }
 
 /// A `readv` that finds `n` bytes.
-fn arrive(n: usize) -> impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize> {
+pub(crate) fn arrive(n: usize) -> impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize> {
     move |space| {
         let mut left = n;
         for piece in space {
@@ -64,7 +64,7 @@ fn arrive(n: usize) -> impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize> {
     }
 }
 
-fn echo(input: &mut LinkBuffer, output: &mut LinkBuffer, n: usize) {
+pub(crate) fn echo(input: &mut LinkBuffer, output: &mut LinkBuffer, n: usize) {
     while input.len() < n {
         let missing = n - input.len();
         input.fill(1 << 20, arrive(missing)).unwrap();

@@ -1,0 +1,265 @@
+//! What panics, corrupts or misleads in Go's netpoll is an error or impossible here. What the compiler
+//! refuses (use after append, slices that outlive the next operation) stands in the documentation of
+//! `append` and `next`, as examples that must not compile.
+
+use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
+
+use bytes::{Buf, BufMut, Bytes};
+use netpoll_buffer::{AsRead, FromRead, FromWrite, LinkBuffer, Shortfall, Sink, Source};
+
+/// Three blocks: "abc", "def" and "ghi".
+fn three_blocks() -> LinkBuffer {
+    ["abc", "def", "ghi"]
+        .into_iter()
+        .map(LinkBuffer::from)
+        .collect()
+}
+
+#[test]
+fn acknowledging_more_than_was_malloced_is_an_error() {
+    let mut buffer = LinkBuffer::new();
+    buffer.malloc(3).copy_from_slice(b"abc");
+    assert_eq!(
+        buffer.malloc_ack(4),
+        Err(Shortfall {
+            requested: 4,
+            available: 3
+        })
+    );
+    assert_eq!(buffer.malloc_len(), 3);
+    buffer.flush();
+    assert_eq!(
+        buffer.malloc_ack(1),
+        Err(Shortfall {
+            requested: 1,
+            available: 0
+        })
+    );
+    assert_eq!(buffer.chunk(), b"abc");
+}
+
+#[test]
+fn acknowledging_discards_over_several_blocks() {
+    let mut buffer = LinkBuffer::from("readable");
+    for _ in 0..3 {
+        buffer.malloc(5000).fill(b'x');
+    }
+    buffer.malloc_ack(5001).unwrap();
+    buffer.write_byte(b'y');
+    buffer.flush();
+    buffer.skip(8 + 5001).unwrap();
+    assert_eq!(buffer.chunk(), b"y");
+}
+
+#[test]
+fn a_buffer_can_be_written_to_after_others_were_appended() {
+    let mut buffer = LinkBuffer::from("abc");
+    buffer.append(LinkBuffer::new());
+    buffer.append(LinkBuffer::from("def"));
+    buffer.write_bytes(b"ghi");
+    assert_eq!((buffer.len(), buffer.malloc_len()), (3, 6));
+    buffer.flush();
+    assert_eq!(buffer.next(9), Ok(&b"abcdefghi"[..]));
+}
+
+#[test]
+fn a_slice_can_be_written_to_without_touching_its_parent() {
+    let mut parent = LinkBuffer::new();
+    parent.write_bytes(b"abcdef");
+    parent.flush();
+    let mut slice = parent.slice(3).unwrap();
+    slice.malloc(2).copy_from_slice(b"!!");
+    slice.flush();
+    parent.write_bytes(b"ghi");
+    parent.flush();
+    assert_eq!(slice.next(5), Ok(&b"abc!!"[..]));
+    assert_eq!(parent.next(6), Ok(&b"defghi"[..]));
+}
+
+#[test]
+fn a_slice_keeps_its_bytes_whatever_becomes_of_its_parent() {
+    let mut parent = LinkBuffer::new();
+    parent.write_bytes(&[b'x'; 5000]);
+    parent.flush();
+    let slice = parent.slice(4500).unwrap();
+    parent.clear();
+    for _ in 0..100 {
+        parent.write_bytes(&[b'y'; 5000]);
+    }
+    drop(parent);
+    assert!(slice.chunks().flatten().all(|&byte| byte == b'x'));
+}
+
+#[test]
+fn gathering_leaves_no_block_out() {
+    let buffer = three_blocks();
+    let mut chunks = [IoSlice::new(&[]); 8];
+    assert_eq!(buffer.gather(&mut chunks), 3);
+    assert!(
+        chunks[..3]
+            .iter()
+            .flat_map(|chunk| chunk.iter())
+            .eq(b"abcdefghi")
+    );
+    assert_eq!(LinkBuffer::from("one").gather(&mut chunks), 1);
+    assert_eq!(buffer.gather(&mut []), 0);
+}
+
+#[test]
+fn gathering_shows_no_pending_bytes() {
+    let mut buffer = LinkBuffer::from("abc");
+    buffer.write_bytes(b"def");
+    let mut chunks = [IoSlice::new(&[]); 8];
+    assert_eq!(buffer.gather(&mut chunks), 1);
+    assert_eq!(&*chunks[0], b"abc");
+}
+
+#[test]
+fn until_reads_from_a_fresh_source() {
+    let mut source = FromRead::new(&b"line\nrest"[..]);
+    assert_eq!(source.until(b'\n', 100).unwrap(), b"line\n");
+    assert_eq!(
+        source.until(b'\n', 100).unwrap_err().kind(),
+        ErrorKind::UnexpectedEof
+    );
+    assert_eq!(
+        source.buffered().len(),
+        4,
+        "nothing is consumed by a failure"
+    );
+}
+
+#[test]
+fn until_is_bounded() {
+    let mut endless = FromRead::new(io::repeat(b'x'));
+    assert_eq!(
+        endless.until(b'\n', 10_000).unwrap_err().kind(),
+        ErrorKind::InvalidData
+    );
+    assert!(endless.buffered().len() < 20_000);
+}
+
+#[test]
+fn peeking_again_copies_only_what_is_new_and_holds_one_block() {
+    let mut buffer = three_blocks();
+    for n in [4, 3, 5, 9, 6, 9] {
+        assert_eq!(buffer.peek(n), Ok(&b"abcdefghi"[..n]));
+    }
+    assert_eq!(buffer.chunks().count(), 1);
+}
+
+#[test]
+fn asking_for_nothing_changes_nothing() {
+    let mut buffer = three_blocks();
+    for mut buffer in [LinkBuffer::new(), buffer.slice(9).unwrap()] {
+        let len = buffer.len();
+        assert_eq!(buffer.peek(0), Ok(&[][..]));
+        assert_eq!(buffer.next(0), Ok(&[][..]));
+        assert_eq!(buffer.skip(0), Ok(()));
+        assert_eq!(buffer.slice(0).unwrap().len(), 0);
+        assert_eq!(buffer.read_bytes(0), Ok(Bytes::new()));
+        assert_eq!(buffer.read_string(0), Ok(Ok(String::new())));
+        assert!(buffer.malloc(0).is_empty());
+        buffer.write_bytes(&[]);
+        buffer.write_shared(Bytes::new());
+        assert_eq!(buffer.write_direct(Bytes::new(), 0), Ok(()));
+        assert_eq!(buffer.malloc_ack(0), Ok(()));
+        buffer.append(LinkBuffer::new());
+        assert_eq!((buffer.len(), buffer.malloc_len()), (len, 0));
+    }
+}
+
+#[test]
+fn a_shortfall_says_how_much_is_missing_and_consumes_nothing() {
+    let mut buffer = three_blocks();
+    let shortfall = Shortfall {
+        requested: 10,
+        available: 9,
+    };
+    assert_eq!(buffer.peek(10), Err(shortfall));
+    assert_eq!(buffer.next(10), Err(shortfall));
+    assert_eq!(buffer.skip(10), Err(shortfall));
+    assert_eq!(buffer.slice(10).err(), Some(shortfall));
+    assert_eq!(buffer.read_bytes(10), Err(shortfall));
+    assert_eq!(buffer.read_string(10), Err(shortfall));
+    assert_eq!(
+        buffer
+            .write_direct(Bytes::new(), 1)
+            .err()
+            .map(|error| error.available),
+        Some(0)
+    );
+    assert_eq!(io::Error::from(shortfall).kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(shortfall.to_string(), "10 bytes requested, 9 available");
+    assert_eq!(buffer.len(), 9);
+}
+
+#[test]
+fn writing_directly_goes_between_what_is_reserved() {
+    let mut buffer = LinkBuffer::new();
+    buffer.malloc(4).copy_from_slice(b"acdf");
+    buffer.write_direct(Bytes::from_static(b"b"), 3).unwrap();
+    buffer.write_direct(Bytes::from_static(b"e"), 1).unwrap();
+    buffer.write_direct(Bytes::from_static(b"g"), 0).unwrap();
+    buffer.malloc(1)[0] = b'h';
+    buffer.flush();
+    assert_eq!(buffer.next(8), Ok(&b"abcdefgh"[..]));
+}
+
+#[test]
+#[should_panic(expected = "advance past the end")]
+fn buf_panics_past_the_end_as_it_must() {
+    LinkBuffer::from("abc").advance(4);
+}
+
+#[test]
+fn encoders_write_across_blocks() {
+    let mut buffer = LinkBuffer::new();
+    for n in 0..10_000_u32 {
+        buffer.put_u32(n);
+        buffer.put_slice(b"-");
+    }
+    assert!(buffer.is_empty());
+    LinkBuffer::flush(&mut buffer);
+    for n in 0..10_000 {
+        assert_eq!((buffer.get_u32(), buffer.get_u8()), (n, b'-'));
+    }
+}
+
+#[test]
+fn reading_through_std_sees_every_block() {
+    let mut text = String::new();
+    AsRead::new(three_blocks())
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, "abcdefghi");
+    let mut lines = three_blocks().lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "abcdefghi");
+}
+
+#[test]
+fn a_failed_write_keeps_what_was_not_written() {
+    /// Takes three bytes, then fails once, then takes everything.
+    struct Choking(Vec<u8>, u32);
+    impl io::Write for Choking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            let n = if self.1 == 1 { 3 } else { bytes.len() };
+            if self.1 == 2 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.0.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = FromWrite::new(Choking(Vec::new(), 0));
+    sink.append(three_blocks());
+    assert_eq!(sink.flush().unwrap_err().kind(), ErrorKind::WouldBlock);
+    sink.flush().unwrap();
+    let (written, rest) = sink.into_parts();
+    assert_eq!(written.0, b"abcdefghi");
+    assert!(rest.is_empty());
+}

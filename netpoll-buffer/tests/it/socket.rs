@@ -1,0 +1,152 @@
+//! Against real sockets.
+
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use bytes::Bytes;
+use netpoll_buffer::LinkBuffer;
+use socket2::SockRef;
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    for socket in [&near, &far] {
+        SockRef::from(socket).set_send_buffer_size(1 << 20).unwrap();
+        socket.set_nonblocking(true).unwrap();
+    }
+    (near, far)
+}
+
+#[test]
+fn two_hundred_kib_at_once_are_read_in_four_calls() {
+    let (mut near, mut far) = pair();
+    let sent: Vec<u8> = (0..200 << 10).map(|n: u32| (n % 251) as u8).collect();
+    assert_eq!(
+        near.write(&sent).unwrap(),
+        sent.len(),
+        "the socket has room for all of it"
+    );
+    let mut buffer = LinkBuffer::new();
+    let mut calls = 0;
+    loop {
+        calls += 1;
+        let filled = buffer
+            .fill(usize::MAX, |space| far.read_vectored(space))
+            .unwrap();
+        if filled.read < filled.reserved {
+            break;
+        }
+    }
+    println!("{calls} calls");
+    assert!(calls <= 4, "{calls} calls");
+    assert!(buffer.chunks().flatten().eq(&sent));
+}
+
+#[test]
+fn forty_blocks_leave_in_one_call() {
+    let (mut near, mut far) = pair();
+    let mut buffer: LinkBuffer = (0..40).map(|n| Bytes::from(vec![n; 4096])).collect();
+    assert_eq!(buffer.chunks().count(), 40);
+    let mut calls = 0;
+    while !buffer.is_empty() {
+        calls += 1;
+        let mut chunks = [IoSlice::new(&[]); 64];
+        let n = buffer.gather(&mut chunks);
+        let sent = near.write_vectored(&chunks[..n]).unwrap();
+        buffer.consume(sent);
+    }
+    assert_eq!(calls, 1);
+    let mut received = vec![0; 40 * 4096];
+    far.read_exact(&mut received).unwrap();
+    assert!(
+        received
+            .chunks(4096)
+            .zip(0..)
+            .all(|(block, n)| block == [n; 4096])
+    );
+}
+
+#[test]
+fn more_blocks_than_one_call_takes_leave_in_several() {
+    let (mut near, mut far) = pair();
+    let mut buffer: LinkBuffer = (0..3000_u32)
+        .map(|n| Bytes::from(vec![n as u8; 1024]))
+        .collect();
+    let mut received = Vec::new();
+    while !buffer.is_empty() || received.len() < 3000 * 1024 {
+        let mut chunks = [IoSlice::new(&[]); 1024];
+        let n = buffer.gather(&mut chunks);
+        match near.write_vectored(&chunks[..n]) {
+            Ok(sent) => buffer.consume(sent),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        let mut arrived = [0; 16 << 10];
+        let n = far.read(&mut arrived).unwrap_or(0);
+        received.extend_from_slice(&arrived[..n]);
+    }
+    assert!(
+        received
+            .chunks(1024)
+            .zip(0_u32..)
+            .all(|(block, n)| block == [n as u8; 1024])
+    );
+}
+
+#[test]
+fn an_error_or_an_end_leaves_no_block_behind() {
+    let (near, mut far) = pair();
+    let mut buffer = LinkBuffer::new();
+    let nothing = buffer.fill(4096, |space| far.read_vectored(space));
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!(format!("{buffer:?}").contains("segments: 0"));
+    drop(near);
+    let end = buffer.fill(4096, |space| far.read_vectored(space)).unwrap();
+    assert!(end.read == 0 && end.reserved > 0);
+    assert!(format!("{buffer:?}").contains("segments: 0"));
+}
+
+#[test]
+fn a_read_that_claims_too_much_is_an_error() {
+    let mut buffer = LinkBuffer::new();
+    let claimed = buffer.fill(4096, |_| Ok(5000));
+    assert_eq!(claimed.unwrap_err().kind(), ErrorKind::InvalidData);
+    assert!(buffer.is_empty());
+}
+
+#[test]
+fn no_more_is_read_than_allowed() {
+    let mut buffer = LinkBuffer::new();
+    for max in [1, 100, 4096, 5000, 100_000] {
+        let filled = buffer
+            .fill(max, |space| Ok(space.iter().map(|piece| piece.len()).sum()))
+            .unwrap();
+        assert!(filled.read == filled.reserved && filled.read <= max);
+    }
+    let none = buffer
+        .fill(0, |_| unreachable!("there is no space"))
+        .unwrap();
+    assert_eq!((none.read, none.reserved), (0, 0));
+}
+
+#[test]
+fn the_offer_follows_the_traffic() {
+    let mut buffer = LinkBuffer::new();
+    let mut offer = |arrives: usize| {
+        let filled = buffer
+            .fill(usize::MAX, |space| {
+                Ok(space
+                    .iter()
+                    .map(|piece| piece.len())
+                    .sum::<usize>()
+                    .min(arrives))
+            })
+            .unwrap();
+        buffer.clear();
+        filled.reserved
+    };
+    let first = offer(1);
+    let grown = (0..4).map(|_| offer(usize::MAX)).last().unwrap();
+    assert!(first == 4096 && grown == 256 << 10, "{first} and {grown}");
+    assert_eq!(offer(200 << 10), grown, "stays while it is needed");
+    let shrunk = (0..20).map(|_| offer(100)).last().unwrap();
+    assert_eq!(shrunk, first);
+}
