@@ -14,7 +14,15 @@ use criterion::{
 };
 use netpoll_buffer::LinkBuffer;
 
-criterion_group!(benches, write_then_read, frames, forward, echo);
+criterion_group!(
+    benches,
+    write_then_read,
+    backlog,
+    owned,
+    frames,
+    forward,
+    echo
+);
 criterion_main!(benches);
 
 /// A message is copied in and copied out.
@@ -41,6 +49,60 @@ fn write_then_read_with<Q: Queue>(group: &mut BenchmarkGroup<'_, WallTime>, size
             black_box(&mut out);
         });
     });
+}
+
+/// The same with a queue that never runs empty, so that nothing is given back to be taken again.
+fn backlog(criterion: &mut Criterion) {
+    for size in [64, 1 << 10] {
+        let mut group = criterion.benchmark_group(format!("backlog/{size}"));
+        group.throughput(Throughput::Bytes(size as u64));
+        backlog_with::<LinkBuffer>(&mut group, size);
+        backlog_with::<BytesMut>(&mut group, size);
+        backlog_with::<VecDeque<u8>>(&mut group, size);
+        backlog_with::<Ring>(&mut group, size);
+        group.finish();
+    }
+}
+
+fn backlog_with<Q: Queue>(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
+    let message = vec![b'x'; size];
+    let mut out = vec![0; size];
+    let mut queue = Q::default();
+    for _ in 0..8 {
+        queue.write(&message);
+    }
+    group.bench_function(Q::NAME, |bencher| {
+        bencher.iter(|| {
+            queue.write(black_box(&message));
+            queue.read(&mut out);
+            black_box(&mut out);
+        });
+    });
+}
+
+/// A message is cut off as a value of its own, for another thread or a later time.
+fn owned(criterion: &mut Criterion) {
+    for size in [64, 1 << 10, 16 << 10] {
+        let message = vec![b'x'; size];
+        let mut group = criterion.benchmark_group(format!("owned/{size}"));
+        group.throughput(Throughput::Bytes(size as u64));
+        let mut buffer = LinkBuffer::new();
+        group.bench_function("LinkBuffer::slice", |bencher| {
+            bencher.iter(|| {
+                buffer.write_bytes(black_box(&message));
+                buffer.flush();
+                black_box(buffer.slice(size).expect("it was written"));
+            });
+        });
+        let mut buffer = BytesMut::new();
+        group.bench_function("BytesMut::split_to", |bencher| {
+            bencher.iter(|| {
+                buffer.extend_from_slice(black_box(&message));
+                black_box(buffer.split_to(size));
+            });
+        });
+        group.finish();
+    }
 }
 
 /// A stream of length-prefixed frames arrives in two parts, cut at every place in turn.

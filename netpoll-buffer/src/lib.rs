@@ -1,4 +1,72 @@
 //! Linked, counted, zero-copy buffers: chains of pooled blocks.
+//!
+//! A [`LinkBuffer`] is a queue of bytes in linked blocks of memory. Slicing it and appending it to
+//! another passes blocks on, so what arrives from one socket can leave through another without having
+//! been copied; and dropping is releasing, so there is nothing to forget.
+//!
+//! ```
+//! use netpoll_buffer::LinkBuffer;
+//!
+//! # let socket = &b"\x05hello, and more"[..];
+//! # use std::io::Read;
+//! # let mut socket = socket;
+//! let (mut input, mut output) = (LinkBuffer::new(), LinkBuffer::new());
+//! input.fill(1 << 20, |space| socket.read_vectored(space))?;
+//!
+//! let length = input.read_byte()?;
+//! let message = input.slice(length.into())?; // shares the block that it lies in
+//! output.append(message); // moves it
+//! output.flush();
+//! assert_eq!(output.chunk(), b"hello");
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # The life of a byte
+//!
+//! ```text
+//!  socket ──readv──▶ room of a pooled block      fill: reserves as much as the traffic suggests
+//!                    │ input
+//!                    ▼
+//!           peek, until, next ────▶ parsed       in place; copied only where it spans blocks
+//!                    │ slice
+//!                    ▼
+//!           a segment of the same block          one reference more
+//!                    │ append, flush
+//!                    ▼ output
+//!  socket ◀─sendmsg─ the same block              gather
+//!                    │ consume
+//!                    ▼
+//!             the thread's pool                  when the last reference goes
+//! ```
+//!
+//! # Memory
+//!
+//! Blocks come in classes of 512 B, 4 KiB, 16 KiB, 64 KiB, 256 KiB and 1 MiB, larger ones in their exact
+//! size. Reading starts with 4 KiB and goes up to four blocks of 64 KiB at a time; writing starts with
+//! 4 KiB and goes up to 64 KiB; only [`malloc`](LinkBuffer::malloc) and pull-ups, which must be
+//! contiguous, take larger ones. Blocks nobody holds rest, in a cache of each thread and behind these
+//! in a store that all share:
+//!
+//! | class | in each thread's cache | in the store |
+//! |---|---|---|
+//! | 512 B | 64 | 1024 |
+//! | 4 KiB | 64 | 2048 |
+//! | 16 KiB | 16 | 512 |
+//! | 64 KiB | 32 | 256 |
+//! | 256 KiB | 2 | 16 |
+//! | 1 MiB | 2 | 8 |
+//! | larger | none | none |
+//!
+//! That is at most 5 MiB for a thread and 45 MiB for all of them together; [`trim`] gives it back to the
+//! system. [`stats`] says how many blocks are out, what they hold, and what was copied.
+//!
+//! What a block held before is never shown to its next user: memory from `malloc` is zeroed, other
+//! room can't be read before it was written, and the one exception,
+//! [`fill`](LinkBuffer::fill), hands it to a system call.
+//!
+//! # Features
+//!
+//! None: `bytes` and `memchr` are the only dependencies. `--cfg loom` replaces the atomics for models.
 
 mod block;
 mod chain;

@@ -60,46 +60,26 @@ struct Size {
     shared: usize,
 }
 
+/// At most 5 MiB rest in the cache of a thread and 45 MiB in the store.
+const CLASSES: [Size; Class::COUNT] = [
+    size(0, 64, 1024), // headers of foreign memory
+    size(512, 64, 1024),
+    size(4 * KIB, 64, 2048),
+    size(16 * KIB, 16, 512),
+    size(64 * KIB, 32, 256),
+    size(256 * KIB, 2, 16),
+    size(1024 * KIB, 2, 8),
+];
+
 const KIB: usize = 1 << 10;
 
-/// At most 3.3 MiB rest in a thread's cache and 45 MiB in the store.
-const CLASSES: [Size; Class::COUNT] = [
+const fn size(capacity: usize, local: usize, shared: usize) -> Size {
     Size {
-        capacity: 0,
-        local: 64,
-        shared: 1024,
-    }, // headers of foreign memory
-    Size {
-        capacity: 512,
-        local: 64,
-        shared: 1024,
-    },
-    Size {
-        capacity: 4 * KIB,
-        local: 64,
-        shared: 2048,
-    },
-    Size {
-        capacity: 16 * KIB,
-        local: 16,
-        shared: 512,
-    },
-    Size {
-        capacity: 64 * KIB,
-        local: 32,
-        shared: 256,
-    },
-    Size {
-        capacity: 256 * KIB,
-        local: 2,
-        shared: 16,
-    },
-    Size {
-        capacity: 1024 * KIB,
-        local: 2,
-        shared: 8,
-    },
-];
+        capacity,
+        local,
+        shared,
+    }
+}
 
 impl Class {
     /// How many classes have blocks that rest.
@@ -113,11 +93,11 @@ impl Class {
     pub(crate) fn of(room: usize) -> Self {
         match room {
             0..=512 => Self(1),
-            513..=0x1000 => Self(2),
-            0x1001..=0x4000 => Self(3),
-            0x4001..=0x1_0000 => Self(4),
-            0x1_0001..=0x4_0000 => Self(5),
-            0x4_0001..=0x10_0000 => Self(6),
+            ..=0x1000 => Self(2),
+            ..=0x4000 => Self(3),
+            ..=0x1_0000 => Self(4),
+            ..=0x4_0000 => Self(5),
+            ..=0x10_0000 => Self(6),
             _ => Self::LARGE,
         }
     }
@@ -206,11 +186,7 @@ pub(crate) fn put_spill(spill: Box<Spill>) {
 }
 
 /// How many lists of segments may rest, and how many segments long (24 bytes each).
-const SPILLS: Size = Size {
-    capacity: 0,
-    local: 32,
-    shared: 256,
-};
+const SPILLS: Size = size(0, 32, 256);
 const MAX_SPILL: usize = 256;
 
 /// What one thread has at hand.
@@ -315,4 +291,20 @@ fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Mutex<Vec<T>>, b
 /// The store's lists stay whole whatever a thread does, so a poisoned lock means nothing here.
 fn lock<T>(store: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
     store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_room_gets_the_smallest_class_that_has_it() {
+        for (class, size) in (0..).zip(CLASSES).skip(1) {
+            assert_eq!(Class::of(size.capacity), Class(class));
+            assert_eq!(Class::of(size.capacity + 1), Class(class + 1));
+        }
+        assert_eq!(Class::of(0), Class(1));
+        assert_eq!(Class::of(usize::MAX), Class::LARGE);
+        assert_eq!(Class::LARGE.capacity(), None);
+    }
 }

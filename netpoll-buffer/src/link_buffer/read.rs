@@ -326,8 +326,10 @@ impl LinkBuffer {
         let needed = n - whole.len();
         let mut copied = needed;
         if whole.room_len() < needed {
-            let pieces = std::mem::replace(&mut whole, Segment::with_room(n));
-            copied += whole.write(pieces.bytes());
+            // Grown by half at least, so that looking at ever more of a message copies it a few times only.
+            let room = n.max(whole.len() + whole.len() / 2).min(MAX_SEGMENT);
+            let short = std::mem::replace(&mut whole, Segment::with_room(room));
+            copied += whole.write(short.bytes());
         }
         while whole.len() < n {
             let next = self.chain.first_mut().expect("the chain holds `len` bytes");

@@ -148,6 +148,23 @@ fn peeking_again_copies_only_what_is_new_and_holds_one_block() {
     assert_eq!(buffer.chunks().count(), 1);
 }
 
+/// A message that is looked at again whenever 4 KiB more of it have arrived is copied a few times, not
+/// once for each look.
+#[test]
+fn peeking_at_ever_more_costs_little() {
+    let mut buffer = LinkBuffer::new();
+    let mut moves = 0;
+    let mut at = std::ptr::null();
+    for _ in 0..2000 {
+        buffer.append(LinkBuffer::from(vec![b'x'; 4096]));
+        buffer.flush();
+        let now = buffer.peek(buffer.len()).unwrap().as_ptr();
+        moves += u32::from(now != at);
+        at = now;
+    }
+    assert!(moves < 20, "{moves} moves for 8 MiB");
+}
+
 #[test]
 fn asking_for_nothing_changes_nothing() {
     let mut buffer = three_blocks();
