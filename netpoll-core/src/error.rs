@@ -19,10 +19,8 @@ pub enum Error {
     Config(Box<str>),
     /// Listening on an address, or dialling it, failed.
     Address {
-        /// What was being done: `"listen on"` or `"dial"`.
-        doing: &'static str,
-        /// The network and address as the caller named them.
-        address: Box<str>,
+        /// What was being done, to which address: `dial tcp 127.0.0.1:7000`.
+        what: Box<str>,
         /// What the system answered.
         source: io::Error,
     },
@@ -106,9 +104,9 @@ impl Error {
         Self::Config(sentence.into().into_boxed_str())
     }
 
-    /// A failure to do something with an address.
+    /// A failure to do something, as in "dial", with an address.
     pub fn address(
-        doing: &'static str,
+        doing: &str,
         network: &str,
         address: impl fmt::Display,
         source: io::Error,
@@ -261,6 +259,6 @@ mod tests {
 
     #[test]
     fn an_error_is_small() {
-        assert!(size_of::<Error>() <= 40, "{} bytes", size_of::<Error>());
+        assert!(size_of::<Error>() <= 32, "{} bytes", size_of::<Error>());
     }
 }

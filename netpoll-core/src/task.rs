@@ -127,7 +127,7 @@ pub(crate) struct Run<'a, T> {
     task: &'a Task<T>,
 }
 
-impl<T> Run<'_, T> {
+impl<'a, T> Run<'a, T> {
     /// The events so far; those that come from now on make `release` fail.
     pub(crate) fn look(&self) -> Events {
         self.task.word.look()
