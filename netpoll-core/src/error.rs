@@ -112,8 +112,7 @@ impl Error {
         source: io::Error,
     ) -> Self {
         Self::Address {
-            doing,
-            address: format!("{network} {address}").into(),
+            what: format!("{doing} {network} {address}").into(),
             source,
         }
     }
@@ -123,12 +122,8 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(sentence) => out.write_str(sentence),
-            Self::Address {
-                doing,
-                address,
-                source,
-            } => {
-                write!(out, "cannot {doing} {address}: {source}")?;
+            Self::Address { what, source } => {
+                write!(out, "cannot {what}: {source}")?;
                 out.write_str(advice(source.kind()))
             }
             Self::Closed => out.write_str("the connection is closed on this side"),
