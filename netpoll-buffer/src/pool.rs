@@ -93,11 +93,11 @@ impl Class {
     pub(crate) fn of(room: usize) -> Self {
         match room {
             0..=512 => Self(1),
-            ..=0x1000 => Self(2),
-            ..=0x4000 => Self(3),
-            ..=0x1_0000 => Self(4),
-            ..=0x4_0000 => Self(5),
-            ..=0x10_0000 => Self(6),
+            513..=0x1000 => Self(2),
+            0x1001..=0x4000 => Self(3),
+            0x4001..=0x1_0000 => Self(4),
+            0x1_0001..=0x4_0000 => Self(5),
+            0x4_0001..=0x10_0000 => Self(6),
             _ => Self::LARGE,
         }
     }
@@ -211,22 +211,25 @@ impl Local {
 
     #[inline]
     fn take(&mut self, class: Class) -> Option<Idle> {
-        let size = CLASSES.get(class.index()).filter(|_| POOLED)?;
-        let resting = &mut self.blocks[class.index()];
+        let resting = self.blocks.get_mut(class.index()).filter(|_| POOLED)?;
         if resting.is_empty() {
-            refill(resting, &STORE.blocks[class.index()], size.local);
+            refill(
+                resting,
+                &STORE.blocks[class.index()],
+                CLASSES[class.index()].local,
+            );
         }
         resting.pop()
     }
 
     #[inline]
     fn put(&mut self, class: Class, idle: Idle) {
-        let Some(size) = CLASSES.get(class.index()).filter(|_| POOLED) else {
+        let Some(resting) = self.blocks.get_mut(class.index()).filter(|_| POOLED) else {
             return;
         };
-        let resting = &mut self.blocks[class.index()];
+        let size = CLASSES[class.index()];
         if resting.len() >= size.local {
-            spill_over(resting, &STORE.blocks[class.index()], *size);
+            spill_over(resting, &STORE.blocks[class.index()], size);
         }
         resting.push(idle);
     }

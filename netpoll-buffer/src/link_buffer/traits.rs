@@ -87,7 +87,7 @@ impl Write for LinkBuffer {
     }
 }
 
-/// Linked, not copied, from 1 KiB on; readable at once. As are the conversions below.
+/// Linked, not copied, from 4 KiB on; readable at once. As are the conversions below.
 impl From<Bytes> for LinkBuffer {
     fn from(bytes: Bytes) -> Self {
         let mut buffer = Self::new();

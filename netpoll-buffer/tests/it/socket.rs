@@ -69,10 +69,10 @@ fn forty_blocks_leave_in_one_call() {
 fn more_blocks_than_one_call_takes_leave_in_several() {
     let (mut near, mut far) = pair();
     let mut buffer: LinkBuffer = (0..3000_u32)
-        .map(|n| Bytes::from(vec![n as u8; 1024]))
+        .map(|n| Bytes::from(vec![n as u8; 4096]))
         .collect();
     let mut received = Vec::new();
-    while !buffer.is_empty() || received.len() < 3000 * 1024 {
+    while !buffer.is_empty() || received.len() < 3000 * 4096 {
         let mut chunks = [IoSlice::new(&[]); 1024];
         let n = buffer.gather(&mut chunks);
         match near.write_vectored(&chunks[..n]) {
@@ -85,9 +85,9 @@ fn more_blocks_than_one_call_takes_leave_in_several() {
     }
     assert!(
         received
-            .chunks(1024)
+            .chunks(4096)
             .zip(0_u32..)
-            .all(|(block, n)| block == [n as u8; 1024])
+            .all(|(block, n)| block == [n as u8; 4096])
     );
 }
 
