@@ -44,7 +44,7 @@ pub(crate) struct Segment {
 }
 
 /// The most bytes that one segment can hold.
-pub(crate) const MAX_SEGMENT: usize = u32::MAX as usize - size_of::<Header>();
+pub(crate) const MAX_SEGMENT: usize = u32::MAX as usize - DATA;
 
 impl Segment {
     /// An empty segment with room for at least `room` bytes, from the pool where it has such blocks.
@@ -248,7 +248,11 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// What stands before a block's bytes: one cache line.
+/// Where a block's bytes begin.
+const DATA: usize = size_of::<Header>().next_multiple_of(CACHE_LINE);
+const CACHE_LINE: usize = 64;
+
+/// What stands before a block's bytes.
 struct Header {
     references: AtomicUsize,
     /// The first byte: behind this header, or wherever `foreign` has its own.
@@ -353,14 +357,14 @@ impl Idle {
     )]
     fn allocate(class: Class, room: usize) -> Self {
         let capacity = class.capacity().unwrap_or(room);
-        let layout = layout(capacity);
+        let layout = layout(class, capacity);
         // SAFETY: the layout has a header in it, so its size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(header) = NonNull::new(memory.cast::<Header>()) else {
             handle_alloc_error(layout)
         };
-        // SAFETY: the allocation is a header and `capacity` bytes: one past the header is inside it.
-        let data = unsafe { header.add(1) }.cast::<u8>();
+        // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind them.
+        let data = unsafe { header.byte_add(DATA) }.cast::<u8>();
         let value = Header {
             references: AtomicUsize::new(1),
             data,
@@ -400,7 +404,8 @@ impl Drop for Idle {
     fn drop(&mut self) {
         let header = self.header();
         // An idle block with a foreign header carries no foreign memory any more, and no bytes.
-        let layout = layout(header.class.capacity().unwrap_or(header.capacity as usize));
+        let capacity = header.class.capacity().unwrap_or(header.capacity as usize);
+        let layout = layout(header.class, capacity);
         // SAFETY: written by `allocate` and dropped here only; the `Bytes` inside goes with it.
         unsafe { self.header.drop_in_place() };
         // SAFETY: allocated by `allocate` with this very layout: the class and, where it has no
@@ -424,9 +429,18 @@ unsafe extern "C" {
     safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
 }
 
-fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(size_of::<Header>() + capacity, align_of::<Header>())
-        .expect("a block's size is at most u32::MAX")
+/// How a block lies in memory: its bytes begin with a cache line, behind the header.
+///
+/// Except for large ones: the system's allocator hands out aligned memory that is zero by writing
+/// zeros, and other memory, when there is much of it, by mapping pages that are not there before they
+/// are used.
+fn layout(class: Class, capacity: usize) -> Layout {
+    let alignment = if class == Class::LARGE {
+        align_of::<Header>()
+    } else {
+        CACHE_LINE
+    };
+    Layout::from_size_align(DATA + capacity, alignment).expect("a block's size is at most u32::MAX")
 }
 
 #[cfg(all(test, loom))]
