@@ -28,6 +28,8 @@ use crate::sync::{
 
 /// How long no job must be taken from a waiting queue before the standby starts more workers.
 const STUCK: Duration = Duration::from_millis(1);
+/// How seldom, at the most, the standby looks at a pool that moves.
+const MOVING: Duration = Duration::from_millis(16);
 
 /// See the module.
 pub(crate) struct Workers {
@@ -271,15 +273,20 @@ impl Workers {
         }
     }
 
-    /// Looks every millisecond, while jobs wait, whether the pool moves.
+    /// Looks, while jobs wait, whether the pool moves: every millisecond where it doesn't, less often
+    /// where it does.
     fn watch(self: &Arc<Self>) {
+        let mut pause = STUCK;
         let mut before = self.taken.load(Ordering::Relaxed);
         while self.is_short_of_hands() && !self.is_stopping() {
-            thread::sleep(STUCK);
+            thread::sleep(pause); // sleep: what is looked for is that nothing happens for a while
             let now = self.taken.load(Ordering::Relaxed);
-            if now == before && self.is_short_of_hands() {
+            if now != before {
+                pause = (pause * 2).min(MOVING);
+            } else if self.is_short_of_hands() {
+                pause = STUCK;
                 let mut staff = lock(&self.staff);
-                for _ in 0..=(staff.workers.len() / 4) {
+                for _ in 0..1 + staff.workers.len() / 4 {
                     self.hire(&mut staff);
                 }
             }
