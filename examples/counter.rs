@@ -31,18 +31,11 @@ impl Session {
 }
 
 fn main() -> Result<()> {
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:7001".into());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7001".into());
     let listener = Listener::bind("tcp", &address)?;
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
-        .on_prepare(|conn: &Connection| {
-            Ok(Session {
-                peer: conn.peer_addr(),
-                lines: 0,
-            })
-        })
+        .on_prepare(|conn: &Connection| Ok(Session { peer: conn.peer_addr(), lines: 0 }))
         .on_connect(|_: &mut Session, conn: &mut Connection| {
             conn.writer().write_bytes(b"hello, send me lines\n");
             Ok(())

@@ -29,9 +29,7 @@ fn main() -> ExitCode {
 
 fn serve(options: &Options) -> netpoll::Result<()> {
     // Signals are blocked before any thread starts, so that the one that waits for them gets them.
-    let mut stop = SigSet::empty();
-    stop.add(Signal::SIGINT);
-    stop.add(Signal::SIGTERM);
+    let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     stop.thread_block().map_err(std::io::Error::from)?;
 
     let listener = Listener::bind("tcp", &options.address)?;
@@ -47,21 +45,11 @@ fn serve(options: &Options) -> netpoll::Result<()> {
         .build()?;
 
     println!("listening on {address}");
-    println!(
-        "talk to it: nc {} {}   (Ctrl-C ends the server)",
-        address.ip(),
-        address.port()
-    );
+    println!("talk to it: nc {} {}   (Ctrl-C ends the server)", address.ip(), address.port());
     let stopping = event_loop.clone();
-    std::thread::spawn(move || {
-        stop.wait()
-            .map(|_| stopping.shutdown(Duration::from_secs(5)))
-    });
+    std::thread::spawn(move || stop.wait().map(|_| stopping.shutdown(Duration::from_secs(5))));
     let report = event_loop.serve(listener)?;
-    println!(
-        "stopped: {} connections drained, {} aborted",
-        report.drained, report.aborted
-    );
+    println!("stopped: {} connections drained, {} aborted", report.drained, report.aborted);
     Ok(())
 }
 
@@ -87,10 +75,6 @@ impl Options {
                 _ => address = arg,
             }
         }
-        Ok(Self {
-            address,
-            loops,
-            dispatch,
-        })
+        Ok(Self { address, loops, dispatch })
     }
 }

@@ -10,15 +10,10 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:7000".into());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
     let mut conn = netpoll::dial_connection("tcp", &address, Duration::from_secs(1))?;
     conn.set_read_timeout(Some(Duration::from_secs(5)));
-    eprintln!(
-        "connected to {}, type lines (Ctrl-D ends)",
-        conn.peer_addr()
-    );
+    eprintln!("connected to {}, type lines (Ctrl-D ends)", conn.peer_addr());
     for line in std::io::stdin().lock().lines() {
         conn.write_all(line?.as_bytes())?;
         conn.write_all(b"\n")?;

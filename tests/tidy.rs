@@ -18,47 +18,19 @@ mod source;
 /// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well;
 /// ARCHITECTURE.md names the same files.
 const UNSAFE_FILES: &[(&str, &str)] = &[
-    (
-        "netpoll-buffer/src/block.rs",
-        "blocks are counted by hand, and filled before they are read",
-    ),
-    (
-        "netpoll-buffer/tests/it/steady.rs",
-        "an allocator that counts is an unsafe trait",
-    ),
-    (
-        "netpoll-core/src/task.rs",
-        "the task's word proves that a connection has one owner",
-    ),
-    (
-        "netpoll-core/src/sys.rs",
-        "system calls that nix and socket2 do not offer",
-    ),
+    ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
+    ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
+    ("netpoll-core/src/task.rs", "the task's word proves that a connection has one owner"),
+    ("netpoll-core/src/sys.rs", "system calls that nix and socket2 do not offer"),
 ];
 
 /// Where system calls may be made, and through which crates. Fault injection hangs on this being
 /// one file. A path that ends in `/` is a directory, of the root or of any package.
 const SYSTEM_CALL_FILES: &[(&str, &[&str], &str)] = &[
-    (
-        "netpoll-core/src/sys.rs",
-        &["nix", "libc", "socket2"],
-        "every system call",
-    ),
-    (
-        "netpoll-core/src/socket.rs",
-        &["socket2"],
-        "the options of a socket",
-    ),
-    (
-        "examples/",
-        &["nix", "libc", "socket2"],
-        "signals, which the library leaves to its user",
-    ),
-    (
-        "tests/",
-        &["nix", "libc", "socket2"],
-        "the other end of the socket, and its odd habits",
-    ),
+    ("netpoll-core/src/sys.rs", &["nix", "libc", "socket2"], "every system call"),
+    ("netpoll-core/src/socket.rs", &["socket2"], "the options of a socket"),
+    ("examples/", &["nix", "libc", "socket2"], "signals, which the library leaves to its user"),
+    ("tests/", &["nix", "libc", "socket2"], "the other end of the socket, and its odd habits"),
 ];
 
 /// Files that may be longer than `FILE_LINES_MAX`, with the reason.
@@ -93,14 +65,10 @@ fn the_repository_is_tidy() {
 /// Collects the files below `directory`, as paths relative to `root`, in a stable order.
 fn walk(root: &Path, directory: &Path, files: &mut Vec<String>) {
     let entries = fs::read_dir(directory).expect("the repository can be read");
-    let mut paths: Vec<_> = entries
-        .map(|entry| entry.expect("a readable entry").path())
-        .collect();
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("a readable entry").path()).collect();
     paths.sort();
     for path in paths {
-        let relative = path
-            .strip_prefix(root)
-            .expect("the walk stays below the root");
+        let relative = path.strip_prefix(root).expect("the walk stays below the root");
         let relative = relative.to_str().expect("a UTF-8 path").to_owned();
         let name = relative.rsplit('/').next().unwrap_or_default();
         if name.starts_with('.') || SKIPPED_DIRECTORIES.contains(&name) {
@@ -124,7 +92,5 @@ fn check(root: &Path, path: &str) -> Vec<String> {
     let text = fs::read_to_string(root.join(path)).expect("a file of the repository is UTF-8");
     let source = Source::new(path, &text);
     let faults = rules.iter().flat_map(|rule| rule(&source));
-    faults
-        .map(|(line, fault)| format!("{path}:{line}: {fault}"))
-        .collect()
+    faults.map(|(line, fault)| format!("{path}:{line}: {fault}")).collect()
 }

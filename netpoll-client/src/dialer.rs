@@ -56,9 +56,7 @@ pub fn dial_connection(network: &str, address: &str, timeout: Duration) -> Resul
         dialer.dial_connection(network, address, timeout)
     } else {
         let dialer = Dialer::new(ConnectionOptions::default())?;
-        DEFAULT
-            .get_or_init(|| dialer)
-            .dial_connection(network, address, timeout)
+        DEFAULT.get_or_init(|| dialer).dial_connection(network, address, timeout)
     }
 }
 
@@ -76,10 +74,7 @@ impl Dialer {
     /// # Errors
     /// [`Error::Config`] where an option can't be used.
     pub fn new(options: ConnectionOptions) -> Result<Self> {
-        Ok(Self {
-            group: Group::dialled(options)?,
-            manager: None,
-        })
+        Ok(Self { group: Group::dialled(options)?, manager: None })
     }
 
     /// Lets `manager`'s loops watch the connections. Dropping the manager closes them.

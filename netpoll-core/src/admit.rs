@@ -80,18 +80,12 @@ pub fn dial(
         run.keep();
     }
     group.enter();
-    home.post(Command::Register(shared))
-        .map_err(|_| Error::Closed)?;
+    home.post(Command::Register(shared)).map_err(|_| Error::Closed)?;
     connection.connected(deadline)?;
     Ok(connection)
 }
 
 fn input(stream: Arc<Stream>, group: &Group) -> Input {
     let options = group.options();
-    Input::new(
-        stream,
-        options.input_limit,
-        options.read_timeout,
-        group.may_wait(),
-    )
+    Input::new(stream, options.input_limit, options.read_timeout, group.may_wait())
 }

@@ -20,10 +20,7 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     pub(crate) fn new(kind: LoadBalance) -> Self {
-        Self {
-            kind,
-            picks: AtomicUsize::new(0),
-        }
+        Self { kind, picks: AtomicUsize::new(0) }
     }
 
     /// One of `count` loops; `count` is not 0.

@@ -156,10 +156,7 @@ impl<S: Send + 'static> Prepare for Callbacks<S> {
     fn prepare(self: Arc<Self>, connection: &Connection) -> Result<Box<dyn Service>> {
         let prepared = guard("on_prepare", || self.on_prepare.on_prepare(connection));
         match prepared {
-            Ok(session) => Ok(Box::new(Served {
-                session: session?,
-                callbacks: self,
-            })),
+            Ok(session) => Ok(Box::new(Served { session: session?, callbacks: self })),
             Err(Panicked) => Err(io::Error::other("on_prepare panicked").into()),
         }
     }
@@ -175,16 +172,12 @@ impl<S: Send + 'static> Service for Served<S> {
         let Some(on_connect) = &self.callbacks.on_connect else {
             return Ok(());
         };
-        verdict(guard("on_connect", || {
-            on_connect.on_connect(&mut self.session, connection)
-        }))
+        verdict(guard("on_connect", || on_connect.on_connect(&mut self.session, connection)))
     }
 
     fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
         let on_request = &self.callbacks.on_request;
-        verdict(guard("on_request", || {
-            on_request.on_request(&mut self.session, connection)
-        }))
+        verdict(guard("on_request", || on_request.on_request(&mut self.session, connection)))
     }
 
     fn disconnect(self: Box<Self>, reason: &CloseReason) {
@@ -205,10 +198,7 @@ struct Panicked;
 /// by the panic; after it only `on_disconnect` sees it.
 fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
-        log::error!(
-            "{name} panicked: {}; its connection is closed",
-            describe(&*payload)
-        );
+        log::error!("{name} panicked: {}; its connection is closed", describe(&*payload));
         // A payload may panic in its Drop.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
         Panicked
@@ -217,8 +207,7 @@ fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
 
 fn describe(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {

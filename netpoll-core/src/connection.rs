@@ -60,13 +60,7 @@ pub struct Connection {
 impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, input: Input, owned: bool) -> Self {
         let write_timeout = shared.group.options().write_timeout;
-        Self {
-            shared,
-            input,
-            staged: LinkBuffer::new(),
-            write_timeout,
-            owned,
-        }
+        Self { shared, input, staged: LinkBuffer::new(), write_timeout, owned }
     }
 
     /// The reading side.
@@ -99,10 +93,7 @@ impl Connection {
         self.staged.flush();
         if !self.staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
-            let _ = self
-                .shared
-                .lane
-                .send(&mut self.staged, self.shared.group.options().output);
+            let _ = self.shared.lane.send(&mut self.staged, self.shared.group.options().output);
         }
         self.shared.request_close();
     }
@@ -160,10 +151,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.owned {
-            self.shared
-                .task
-                .word
-                .hand_over(Events::CLOSE | Events::STARTED);
+            self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
             schedule(&self.shared);
         }
     }

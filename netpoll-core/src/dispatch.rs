@@ -41,11 +41,7 @@ impl Default for Dispatch {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self {
-            max_threads: 256,
-            queue: 4096,
-            idle: Duration::from_secs(10),
-        }
+        Self { max_threads: 256, queue: 4096, idle: Duration::from_secs(10) }
     }
 }
 
@@ -59,14 +55,10 @@ impl Dispatch {
             return Ok(());
         };
         if options.max_threads == 0 {
-            return Err(Error::config(
-                "max_threads is 0, so no callback could ever run",
-            ));
+            return Err(Error::config("max_threads is 0, so no callback could ever run"));
         }
         if options.queue == 0 {
-            return Err(Error::config(
-                "queue is 0, so no connection could reach a worker",
-            ));
+            return Err(Error::config("queue is 0, so no connection could reach a worker"));
         }
         Ok(())
     }

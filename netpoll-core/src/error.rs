@@ -111,10 +111,7 @@ impl Error {
         address: impl fmt::Display,
         source: io::Error,
     ) -> Self {
-        Self::Address {
-            what: format!("{doing} {network} {address}").into(),
-            source,
-        }
+        Self::Address { what: format!("{doing} {network} {address}").into(), source }
     }
 }
 
@@ -246,10 +243,7 @@ mod tests {
     fn an_address_error_is_one_sentence_with_advice() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let text = Error::address("dial", "tcp", "127.0.0.1:1", refused).to_string();
-        assert_eq!(
-            text,
-            "cannot dial tcp 127.0.0.1:1: connection refused; nobody listens there"
-        );
+        assert_eq!(text, "cannot dial tcp 127.0.0.1:1: connection refused; nobody listens there");
     }
 
     #[test]

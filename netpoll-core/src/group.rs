@@ -45,13 +45,7 @@ impl Group {
     ) -> Result<Arc<Self>> {
         options.validate()?;
         let (live, empty) = (Mutex::new(0), Condvar::new());
-        Ok(Arc::new(Self {
-            options,
-            dispatcher,
-            may_wait,
-            live,
-            empty,
-        }))
+        Ok(Arc::new(Self { options, dispatcher, may_wait, live, empty }))
     }
 
     /// The limits of its connections.

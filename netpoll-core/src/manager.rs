@@ -125,28 +125,18 @@ impl PollManager {
     /// The loop for the next connection, as the load balance chooses it.
     pub fn pick(&self) -> Arc<Remote> {
         let all = lock(&self.loops);
-        all.active[self.balancer.pick(all.active.len())]
-            .remote
-            .clone()
+        all.active[self.balancer.pick(all.active.len())].remote.clone()
     }
 
     /// Every loop that may have connections, those that are retired among them.
     pub fn remotes(&self) -> Vec<Arc<Remote>> {
         let all = lock(&self.loops);
-        all.active
-            .iter()
-            .chain(&all.retired)
-            .map(|each| each.remote.clone())
-            .collect()
+        all.active.iter().chain(&all.retired).map(|each| each.remote.clone()).collect()
     }
 
     /// What each loop that is picked from has done so far.
     pub fn stats(&self) -> Vec<LoopStats> {
-        lock(&self.loops)
-            .active
-            .iter()
-            .map(|each| each.remote.stats())
-            .collect()
+        lock(&self.loops).active.iter().map(|each| each.remote.stats()).collect()
     }
 }
 
@@ -159,9 +149,7 @@ impl PollManager {
 
 /// How many loops there are where nobody says: one for each core that this process may use.
 pub fn default_loops() -> usize {
-    thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(LOOPS_AT_MOST)
+    thread::available_parallelism().map_or(1, usize::from).min(LOOPS_AT_MOST)
 }
 
 impl Drop for PollManager {

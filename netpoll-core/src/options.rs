@@ -44,10 +44,7 @@ impl Default for ConnectionOptions {
             read_timeout: None,
             write_timeout: None,
             input_limit: 1 << 20,
-            output: OutputLimits {
-                low: 256 << 10,
-                high: 1 << 20,
-            },
+            output: OutputLimits { low: 256 << 10, high: 1 << 20 },
             linger: Duration::from_secs(10),
         }
     }
@@ -62,9 +59,7 @@ impl ConnectionOptions {
         not_zero("read_timeout", self.read_timeout)?;
         not_zero("write_timeout", self.write_timeout)?;
         if self.input_limit == 0 {
-            return Err(Error::config(
-                "input_limit is 0 bytes, so nothing could ever be read",
-            ));
+            return Err(Error::config("input_limit is 0 bytes, so nothing could ever be read"));
         }
         let OutputLimits { low, high } = self.output;
         if high == 0 || low >= high {
@@ -90,37 +85,20 @@ mod tests {
     use super::*;
 
     fn complaint(options: ConnectionOptions) -> String {
-        options
-            .validate()
-            .expect_err("options that can't be used")
-            .to_string()
+        options.validate().expect_err("options that can't be used").to_string()
     }
 
     #[test]
     fn nonsense_is_refused_by_name() {
         let good = ConnectionOptions::default();
         assert!(good.validate().is_ok());
-        assert!(
-            complaint(ConnectionOptions {
-                input_limit: 0,
-                ..good
-            })
-            .contains("input_limit")
-        );
+        assert!(complaint(ConnectionOptions { input_limit: 0, ..good }).contains("input_limit"));
         let zero = Some(Duration::ZERO);
         assert!(
-            complaint(ConnectionOptions {
-                read_timeout: zero,
-                ..good
-            })
-            .contains("read_timeout")
+            complaint(ConnectionOptions { read_timeout: zero, ..good }).contains("read_timeout")
         );
         assert!(
-            complaint(ConnectionOptions {
-                write_timeout: zero,
-                ..good
-            })
-            .contains("write_timeout")
+            complaint(ConnectionOptions { write_timeout: zero, ..good }).contains("write_timeout")
         );
         let output = OutputLimits { low: 2, high: 2 };
         assert!(complaint(ConnectionOptions { output, ..good }).contains("output_limits"));

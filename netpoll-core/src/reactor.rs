@@ -290,9 +290,7 @@ impl Core {
             Err(error) => error,
         };
         match accept.failed(error) {
-            Some(pause) => self
-                .timers
-                .arm(Instant::now() + pause, Timer::Resume(listener)),
+            Some(pause) => self.timers.arm(Instant::now() + pause, Timer::Resume(listener)),
             None => self.forget_listener(listener),
         }
     }
@@ -356,10 +354,7 @@ impl Core {
         if let Some(stream) = shared.lane.stream()
             && let Err(error) = self.poll.remove_stream(stream.as_fd())
         {
-            log::debug!(
-                "cannot stop watching the connection from {}: {error}",
-                shared.peer
-            );
+            log::debug!("cannot stop watching the connection from {}: {error}", shared.peer);
         }
         shared.close_stream();
     }
@@ -392,9 +387,7 @@ impl Core {
         if matches!(self.end, End::Stopping { .. }) {
             return;
         }
-        self.end = End::Stopping {
-            deadline: Instant::now() + PARTING,
-        };
+        self.end = End::Stopping { deadline: Instant::now() + PARTING };
         for operator in self.operators.iter() {
             if let FdOperator::Stream(shared) = operator
                 && shared.abort()
@@ -428,13 +421,18 @@ impl Core {
             End::Never => false,
             End::WhenEmpty => self.streams == 0,
             End::Stopping { deadline } => {
-                // Callers that hold a dialled connection drop it when they like.
-                let served = self.operators.iter().any(
-                    |operator| matches!(operator, FdOperator::Stream(shared) if !shared.group.is_dialled()),
-                );
-                (self.ready.is_empty() && !served) || Instant::now() >= deadline
+                let parted = self.ready.is_empty() && !self.has_served_streams();
+                parted || Instant::now() >= deadline
             }
         }
+    }
+
+    /// Whether a connection is left that is ours to end; callers drop a dialled one when they like.
+    fn has_served_streams(&self) -> bool {
+        self.operators.iter().any(|operator| match operator {
+            FdOperator::Stream(shared) => !shared.group.is_dialled(),
+            FdOperator::Listener(_) => false,
+        })
     }
 
     /// Waits for events, unless there is something to do already.
@@ -442,11 +440,7 @@ impl Core {
         let waker = &self.remote.waker;
         waker.going_to_sleep();
         let busy = !self.ready.is_empty() || !lock(&self.remote.commands).list.is_empty();
-        let timeout = if busy {
-            Some(Duration::ZERO)
-        } else {
-            self.next_deadline()
-        };
+        let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline() };
         let outcome = self.poll.wait(timeout, &mut self.events);
         waker.awake();
         if let Err(error) = outcome {

@@ -89,10 +89,8 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().unwrap_or(CloseReason::Local);
     log::debug!("connection from {}: {reason}", shared.peer);
     run.connection = None;
-    if matches!(
-        reason,
-        CloseReason::Local | CloseReason::Callback(_) | CloseReason::Shutdown
-    ) && !run.look().has_any(Events::ABORT)
+    if matches!(reason, CloseReason::Local | CloseReason::Callback(_) | CloseReason::Shutdown)
+        && !run.look().has_any(Events::ABORT)
     {
         shared.lane.part();
     }
@@ -106,11 +104,7 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
 impl Runner {
     /// What the cell of a served connection holds.
     pub(crate) fn serving(connection: Connection, service: Box<dyn Service>) -> Self {
-        Self {
-            connection: Some(connection),
-            service: Some(service),
-            ..Self::default()
-        }
+        Self { connection: Some(connection), service: Some(service), ..Self::default() }
     }
 
     fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
@@ -187,9 +181,7 @@ impl Runner {
         }
         connection.staged.flush();
         if !connection.staged.is_empty() {
-            let sent = shared
-                .lane
-                .send(&mut connection.staged, shared.group.options().output);
+            let sent = shared.lane.send(&mut connection.staged, shared.group.options().output);
             if sent.is_err() {
                 let failure = shared.lane.failure();
                 let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
@@ -199,11 +191,7 @@ impl Runner {
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
         let again = connection.input.is_promising(&shared.task.word)
             || connection.input.end().is_some()
-            || shared
-                .task
-                .word
-                .events()
-                .has_any(Events::CLOSE | Events::DRAIN);
+            || shared.task.word.events().has_any(Events::CLOSE | Events::DRAIN);
         if again { Step::More } else { Step::Wait }
     }
 
@@ -222,11 +210,7 @@ impl Runner {
             (_, None) => Ok(()),
         };
         // Without a reactor nobody drains the lane.
-        if armed.is_ok() {
-            Step::Wait
-        } else {
-            Step::Closed
-        }
+        if armed.is_ok() { Step::Wait } else { Step::Closed }
     }
 
     /// Ends at once, whatever is left.
@@ -258,9 +242,7 @@ fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<
         }
         ErrorKind::NotConnected => {
             let events = shared.task.word.events();
-            let aborted = events
-                .has_any(Events::ABORT)
-                .then_some(CloseReason::Shutdown);
+            let aborted = events.has_any(Events::ABORT).then_some(CloseReason::Shutdown);
             aborted.or(events.has_any(Events::CLOSE).then_some(CloseReason::Local))
         }
         _ => None,

@@ -53,18 +53,12 @@ struct Slot<T> {
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { slots: Vec::new(), free: Vec::new() }
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Token {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                value: None,
-            });
+            self.slots.push(Slot { generation: 0, value: None });
             (self.slots.len() - 1) as u32
         });
         let entry = &mut self.slots[slot as usize];
@@ -74,11 +68,7 @@ impl<T> Slab<T> {
 
     pub(crate) fn find_mut(&mut self, token: Token) -> Option<&mut T> {
         let slot = self.slots.get_mut(token.slot())?;
-        if slot.generation == token.generation() {
-            slot.value.as_mut()
-        } else {
-            None
-        }
+        if slot.generation == token.generation() { slot.value.as_mut() } else { None }
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {

@@ -74,14 +74,12 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
             )));
         }
     };
-    let all = address
-        .to_socket_addrs()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidInput => Error::config(format!(
-                "cannot {doing} {network} {address}: {error}; write it as host:port or [v6]:port"
-            )),
-            _ => Error::address(doing, network, address, error),
-        })?;
+    let all = address.to_socket_addrs().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Error::config(format!(
+            "cannot {doing} {network} {address}: {error}; write it as host:port or [v6]:port"
+        )),
+        _ => Error::address(doing, network, address, error),
+    })?;
     let fitting: Vec<_> = all.filter(fits).collect();
     if fitting.is_empty() {
         return Err(Error::config(format!(

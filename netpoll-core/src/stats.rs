@@ -17,8 +17,7 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add(&self, n: usize) {
-        self.0
-            .store(self.read().wrapping_add(n as u64), Ordering::Relaxed);
+        self.0.store(self.read().wrapping_add(n as u64), Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, n: usize) {

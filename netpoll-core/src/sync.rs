@@ -34,18 +34,13 @@ pub(crate) fn wait_until<'a, T>(
     deadline: Option<Instant>,
 ) -> (MutexGuard<'a, T>, bool) {
     let Some(deadline) = deadline else {
-        return (
-            condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
-            false,
-        );
+        return (condvar.wait(guard).unwrap_or_else(PoisonError::into_inner), false);
     };
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
         return (guard, true);
     }
-    let (guard, _) = condvar
-        .wait_timeout(guard, left)
-        .unwrap_or_else(PoisonError::into_inner);
+    let (guard, _) = condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
     (guard, false)
 }
 

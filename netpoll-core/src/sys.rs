@@ -29,9 +29,7 @@ impl EpollFd {
 
     /// Registers `fd` once and for all: edge-triggered, for both directions.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
-        Ok(self
-            .0
-            .add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
+        Ok(self.0.add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
     }
 
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -56,9 +54,7 @@ fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else {
         return EpollTimeout::NONE;
     };
-    let rounded = timeout
-        .saturating_add(Duration::from_nanos(999_999))
-        .as_millis();
+    let rounded = timeout.saturating_add(Duration::from_nanos(999_999)).as_millis();
     EpollTimeout::from(u16::try_from(rounded).unwrap_or(u16::MAX))
 }
 
@@ -68,9 +64,7 @@ pub(crate) struct Bell(EventFd);
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(EventFd::from_flags(
-            EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
-        )?))
+        Ok(Self(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
     }
 
     /// Rings. A full counter means that it rings already; reading it makes room for another edge.
@@ -181,10 +175,7 @@ pub(crate) fn connect_error(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// The address of our end.
 pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-    SockRef::from(&fd)
-        .local_addr()?
-        .as_socket()
-        .ok_or_else(|| ErrorKind::Unsupported.into())
+    SockRef::from(&fd).local_addr()?.as_socket().ok_or_else(|| ErrorKind::Unsupported.into())
 }
 
 /// Makes a socket that somebody else opened fit for a reactor.
@@ -217,15 +208,9 @@ mod tests {
 
     #[test]
     fn a_wait_of_a_fraction_of_a_millisecond_is_not_a_busy_poll() {
-        assert_eq!(
-            milliseconds(Some(Duration::from_micros(1))),
-            EpollTimeout::from(1u8)
-        );
+        assert_eq!(milliseconds(Some(Duration::from_micros(1))), EpollTimeout::from(1u8));
         assert_eq!(milliseconds(Some(Duration::ZERO)), EpollTimeout::ZERO);
-        assert_eq!(
-            milliseconds(Some(Duration::MAX)),
-            EpollTimeout::from(u16::MAX)
-        );
+        assert_eq!(milliseconds(Some(Duration::MAX)), EpollTimeout::from(u16::MAX));
         assert_eq!(milliseconds(None), EpollTimeout::NONE);
     }
 }

@@ -19,10 +19,7 @@
 //! An event that comes while a runner runs is never lost and never needs a second thread: its bits
 //! and NOTIFIED are set in one step, and `release` succeeds only while NOTIFIED is clear.
 
-#![expect(
-    unsafe_code,
-    reason = "the cell: its exclusivity is what the word proves"
-)]
+#![expect(unsafe_code, reason = "the cell: its exclusivity is what the word proves")]
 
 use std::fmt;
 use std::ops::{BitOr, Deref, DerefMut};
@@ -101,10 +98,7 @@ unsafe impl<T: Send> Sync for Task<T> {}
 impl<T> Task<T> {
     /// A scheduled task: its maker begins it, and so decides when it becomes idle.
     pub(crate) fn new(value: T) -> Self {
-        Self {
-            word: Word::new(SCHEDULED),
-            cell: UnsafeCell::new(value),
-        }
+        Self { word: Word::new(SCHEDULED), cell: UnsafeCell::new(value) }
     }
 
     /// Takes the cell, if the task is scheduled: the one call that makes an owner.
@@ -115,9 +109,7 @@ impl<T> Task<T> {
 
 impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Task")
-            .field("word", &self.word)
-            .finish_non_exhaustive()
+        out.debug_struct("Task").field("word", &self.word).finish_non_exhaustive()
     }
 }
 
@@ -135,11 +127,7 @@ impl<'a, T> Run<'a, T> {
 
     /// Gives the cell back, unless something happened since the last `look`.
     pub(crate) fn release(self) -> Result<(), Self> {
-        if self.task.word.release() {
-            Ok(())
-        } else {
-            Err(self)
-        }
+        if self.task.word.release() { Ok(()) } else { Err(self) }
     }
 
     /// Gives the cell to the next `begin`: the caller passes the task on to somebody who calls it.
@@ -190,11 +178,7 @@ pub(crate) struct Word {
 
 impl Word {
     fn new(state: u32) -> Self {
-        Self {
-            bits: AtomicU32::new(state),
-            parked: Mutex::new(()),
-            unpark: Condvar::new(),
-        }
+        Self { bits: AtomicU32::new(state), parked: Mutex::new(()), unpark: Condvar::new() }
     }
 
     /// Adds events. `true`: the task was idle and is now scheduled, and the caller must see to it
@@ -259,10 +243,7 @@ impl Word {
         let mut now = self.bits.load(Ordering::Relaxed);
         while now & STATE == SCHEDULED {
             let next = (now & !STATE) | RUNNING;
-            match self
-                .bits
-                .compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.bits.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(changed) => now = changed,
             }
@@ -278,10 +259,7 @@ impl Word {
         let mut now = self.bits.load(Ordering::Relaxed);
         while now & NOTIFIED == 0 {
             let next = (now & !STATE) | IDLE;
-            match self
-                .bits
-                .compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.bits.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(changed) => now = changed,
             }

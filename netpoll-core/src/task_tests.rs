@@ -30,10 +30,7 @@ mod rules {
         let run = task.begin().expect("scheduled");
         assert!(task.begin().is_none());
         let _ = run.look();
-        assert!(
-            !task.word.notify(Events::WAKE),
-            "the runner looks again, nobody need be sent"
-        );
+        assert!(!task.word.notify(Events::WAKE), "the runner looks again, nobody need be sent");
         let run = run.release().expect_err("it was notified since it looked");
         assert!(run.look().has_any(Events::WAKE));
         assert!(run.release().is_ok());
@@ -82,25 +79,27 @@ mod loom_models {
     use super::*;
     use crate::sync::AtomicUsize;
 
-    /// A pretend socket: `arrived` counts edges, the runner must see each.
-    struct Model {
-        task: Task<Served>,
+    /// A pretend socket: `arrived` counts edges, the runner must see each. The cell counts rounds, and
+    /// loom checks that no two runners are in it at once.
+    #[derive(Default)]
+    struct Progress {
         arrived: AtomicUsize,
+        seen: AtomicUsize,
+        closed: AtomicUsize,
     }
 
-    #[derive(Default)]
-    struct Served {
-        seen: usize,
-        closed: usize,
+    struct Model {
+        task: Task<usize>,
+        progress: Progress,
     }
 
     impl Model {
+        fn scheduled() -> Arc<Self> {
+            Arc::new(Self { task: Task::new(0), progress: Progress::default() })
+        }
+
         fn idle() -> Arc<Self> {
-            let task = Task::new(Served::default());
-            let model = Arc::new(Self {
-                task,
-                arrived: AtomicUsize::new(0),
-            });
+            let model = Self::scheduled();
             if let Some(run) = model.task.begin() {
                 assert!(run.release().is_ok());
             }
@@ -109,7 +108,7 @@ mod loom_models {
 
         /// A reactor: bytes arrive, the edge is delivered, and who schedules runs.
         fn edge(&self) {
-            self.arrived.fetch_add(1, Ordering::SeqCst);
+            self.progress.arrived.fetch_add(1, Ordering::SeqCst);
             if self.task.word.notify(Events::READABLE) {
                 self.run();
             }
@@ -128,12 +127,14 @@ mod loom_models {
             };
             loop {
                 let events = run.look();
+                *run += 1;
                 if events.has_any(Events::CLOSE) {
-                    run.closed += 1;
+                    self.progress.closed.fetch_add(1, Ordering::SeqCst);
                     return run.close();
                 }
                 if self.task.word.clear(Events::READABLE) != Events::NONE {
-                    run.seen = self.arrived.load(Ordering::SeqCst);
+                    let arrived = self.progress.arrived.load(Ordering::SeqCst);
+                    self.progress.seen.store(arrived, Ordering::SeqCst);
                 }
                 match run.release() {
                     Ok(()) => return,
@@ -142,13 +143,12 @@ mod loom_models {
             }
         }
 
-        /// The cell at the end, when all threads have left.
-        fn served(&self) -> (usize, usize) {
-            self.task.cell.with_mut(|cell| {
-                // SAFETY: all other threads of the model have been joined.
-                let served = unsafe { &*cell };
-                (served.seen, served.closed)
-            })
+        fn seen(&self) -> usize {
+            self.progress.seen.load(Ordering::SeqCst)
+        }
+
+        fn closed(&self) -> usize {
+            self.progress.closed.load(Ordering::SeqCst)
         }
     }
 
@@ -175,11 +175,8 @@ mod loom_models {
             let threads = vec![thread::spawn(move || other.edge())];
             model.edge();
             join(threads);
-            assert_eq!(model.served(), (2, 0));
-            assert!(
-                model.task.begin().is_none(),
-                "left scheduled, and nobody would run it"
-            );
+            assert_eq!((model.seen(), model.closed()), (2, 0));
+            assert!(model.task.begin().is_none(), "left scheduled, and nobody would run it");
         });
     }
 
@@ -189,13 +186,11 @@ mod loom_models {
         explore(|| {
             let model = Model::idle();
             let (user, shutdown) = (model.clone(), model.clone());
-            let threads = vec![
-                thread::spawn(move || user.close()),
-                thread::spawn(move || shutdown.close()),
-            ];
+            let threads =
+                vec![thread::spawn(move || user.close()), thread::spawn(move || shutdown.close())];
             model.edge();
             join(threads);
-            assert_eq!(model.served().1, 1);
+            assert_eq!(model.closed(), 1);
         });
     }
 
@@ -220,18 +215,14 @@ mod loom_models {
     #[test]
     fn loom_a_handed_over_task_is_run_once() {
         explore(|| {
-            let task = Task::new(Served::default());
-            let model = Arc::new(Model {
-                task,
-                arrived: AtomicUsize::new(0),
-            });
+            let model = Model::scheduled();
             model.task.begin().expect("a new task is scheduled").keep();
             let reactor = model.clone();
             let threads = vec![thread::spawn(move || reactor.edge())];
             model.task.word.hand_over(Events::CLOSE);
             model.run();
             join(threads);
-            assert_eq!(model.served().1, 1);
+            assert_eq!(model.closed(), 1);
         });
     }
 }

@@ -15,10 +15,7 @@ pub(crate) struct Timers<T> {
 
 impl<T> Timers<T> {
     pub(crate) fn new() -> Self {
-        Self {
-            due: BTreeMap::new(),
-            armed: 0,
-        }
+        Self { due: BTreeMap::new(), armed: 0 }
     }
 
     pub(crate) fn arm(&mut self, at: Instant, what: T) {
@@ -29,11 +26,7 @@ impl<T> Timers<T> {
     /// The next thing that is due at `now`.
     pub(crate) fn fire(&mut self, now: Instant) -> Option<T> {
         let first = self.due.first_entry()?;
-        if first.key().0 <= now {
-            Some(first.remove())
-        } else {
-            None
-        }
+        if first.key().0 <= now { Some(first.remove()) } else { None }
     }
 
     /// How long to wait for the next thing; `None` while there is none.

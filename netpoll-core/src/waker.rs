@@ -16,10 +16,7 @@ pub(crate) struct Waker {
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            flag: SleepFlag::new(),
-            bell: Bell::new()?,
-        })
+        Ok(Self { flag: SleepFlag::new(), bell: Bell::new()? })
     }
 
     /// Makes the reactor's next wait, or the one it is in, return. To be called *after* the work it
@@ -105,10 +102,7 @@ mod loom_models {
                 waker.join().expect("the model's thread");
             }
             let rang = rings.load(Ordering::SeqCst);
-            assert!(
-                found == 2 || rang > 0,
-                "asleep with {found} of 2 found and no ring"
-            );
+            assert!(found == 2 || rang > 0, "asleep with {found} of 2 found and no ring");
             assert!(rang <= 1, "{rang} rings for one sleep");
         });
     }

@@ -197,10 +197,7 @@ impl Workers {
             return self.changed.notify_all();
         }
         let pool = self.clone();
-        match thread::Builder::new()
-            .name("netpoll-standby".into())
-            .spawn(move || pool.stand_by())
-        {
+        match thread::Builder::new().name("netpoll-standby".into()).spawn(move || pool.stand_by()) {
             Ok(_) => staff.standby = true,
             Err(error) => {
                 self.watched.store(false, Ordering::SeqCst);
@@ -273,8 +270,8 @@ impl Workers {
         }
     }
 
-    /// Looks, while jobs wait, whether the pool moves: every millisecond where it doesn't, less often
-    /// where it does.
+    /// Looks, while jobs wait, whether the pool moves: every millisecond where it doesn't, less
+    /// often where it does.
     fn watch(self: &Arc<Self>) {
         let mut pause = STUCK;
         let mut before = self.taken.load(Ordering::Relaxed);
@@ -303,10 +300,7 @@ impl Workers {
 fn complain(staff: &mut Staff, error: &std::io::Error) {
     if !staff.complained {
         staff.complained = true;
-        log::warn!(
-            "cannot start a worker, going on with {}: {error}",
-            staff.workers.len()
-        );
+        log::warn!("cannot start a worker, going on with {}: {error}", staff.workers.len());
     }
 }
 

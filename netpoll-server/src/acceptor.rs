@@ -59,18 +59,13 @@ impl Accept for Acceptor {
 
 impl Trouble {
     fn next_pause(&mut self, error: &io::Error, now: Instant) -> Duration {
-        let pause = self
-            .pause
-            .map_or(PAUSE_AT_FIRST, |pause| (pause * 2).min(PAUSE_AT_MOST));
+        let pause = self.pause.map_or(PAUSE_AT_FIRST, |pause| (pause * 2).min(PAUSE_AT_MOST));
         self.pause = Some(pause);
-        if self
-            .logged
-            .is_none_or(|logged| now.duration_since(logged) >= LOG_PERIOD)
-        {
+        if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_PERIOD) {
             let before = std::mem::take(&mut self.unlogged);
             log::warn!(
-                "cannot accept: {error}; the listener pauses, connections go on ({before} more times \
-                 since the last such line); raise the limit (ulimit -n) or close connections"
+                "cannot accept: {error}; the listener pauses, connections go on ({before} more \
+                 times since the last such line); raise the limit (ulimit -n) or close connections"
             );
             self.logged = Some(now);
         } else {
@@ -88,9 +83,8 @@ mod tests {
     fn pauses_double_up_to_a_second_and_log_once_a_period() {
         let (mut trouble, start) = (Trouble::default(), Instant::now());
         let error = io::Error::from_raw_os_error(24);
-        let pauses: Vec<_> = (0..10)
-            .map(|_| trouble.next_pause(&error, start).as_millis())
-            .collect();
+        let pauses: Vec<_> =
+            (0..10).map(|_| trouble.next_pause(&error, start).as_millis()).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         assert_eq!(trouble.unlogged, 9);
         trouble.next_pause(&error, start + LOG_PERIOD);

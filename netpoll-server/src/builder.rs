@@ -50,11 +50,7 @@ pub struct Builder<S = ()> {
 
 impl Builder<()> {
     pub(crate) fn new() -> Self {
-        Self::with(
-            Box::new(|_: &Connection| Ok(())),
-            Settings::default(),
-            false,
-        )
+        Self::with(Box::new(|_: &Connection| Ok(())), Settings::default(), false)
     }
 
     /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
@@ -69,14 +65,7 @@ impl Builder<()> {
 impl<S> Builder<S> {
     fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
         let (on_connect, on_request, on_disconnect) = (None, None, None);
-        Self {
-            on_prepare,
-            on_connect,
-            on_request,
-            on_disconnect,
-            misordered,
-            settings,
-        }
+        Self { on_prepare, on_connect, on_request, on_disconnect, misordered, settings }
     }
 
     /// Runs once when the connection is there; see [`OnConnect`].
@@ -176,36 +165,21 @@ impl<S> Builder<S> {
     {
         if self.misordered {
             return Err(Error::config(
-                "on_prepare was called after another callback, but it makes their session: call it first",
+                "on_prepare was called after another callback, but it makes the session: call it first",
             ));
         }
         let Some(on_request) = self.on_request else {
-            return Err(Error::config(
-                "on_request is missing, so nobody would serve a connection",
-            ));
+            return Err(Error::config("on_request is missing, so nobody would serve a connection"));
         };
-        let Self {
-            on_prepare,
-            on_connect,
-            on_disconnect,
-            settings,
-            ..
-        } = self;
+        let Self { on_prepare, on_connect, on_disconnect, settings, .. } = self;
         settings.validate()?;
-        let callbacks = Callbacks {
-            on_prepare,
-            on_connect,
-            on_request,
-            on_disconnect,
-        };
+        let callbacks = Callbacks { on_prepare, on_connect, on_request, on_disconnect };
         Ok(EventLoop::with(Arc::new(callbacks), settings))
     }
 }
 
 impl<S> fmt::Debug for Builder<S> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Builder")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        out.debug_struct("Builder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }

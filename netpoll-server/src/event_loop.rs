@@ -107,13 +107,7 @@ impl EventLoop {
 
     pub(crate) fn with(callbacks: Arc<dyn Prepare>, settings: Settings) -> Self {
         let state = Mutex::new(State::default());
-        Self {
-            inner: Arc::new(Inner {
-                callbacks,
-                settings,
-                state,
-            }),
-        }
+        Self { inner: Arc::new(Inner { callbacks, settings, state }) }
     }
 
     /// Serves `listener` on this thread until [`shutdown`](Self::shutdown), then returns what
@@ -127,9 +121,7 @@ impl EventLoop {
     pub fn serve(&self, listener: impl Into<Listener>) -> Result<Report> {
         let listener = listener.into();
         if std::mem::replace(&mut self.state().served, true) {
-            return Err(Error::config(
-                "serve was called again, but an event loop serves once",
-            ));
+            return Err(Error::config("serve was called again, but an event loop serves once"));
         }
         let settings = &self.inner.settings;
         let manager = match &settings.manager {
@@ -193,11 +185,7 @@ impl EventLoop {
         main.listen(listener.into_socket()?, Box::new(acceptor));
         reactor.run();
         self.state().main = None;
-        match failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(broken(&error)),
             None => Ok(()),
         }
@@ -206,11 +194,7 @@ impl EventLoop {
     /// Parts from the connections: in order until the deadline, then by force.
     fn part(&self, manager: &PollManager, group: &Arc<Group>, at_once: bool) -> Report {
         let open = group.live();
-        let deadline = self
-            .state()
-            .deadline
-            .filter(|_| !at_once)
-            .unwrap_or_else(Instant::now);
+        let deadline = self.state().deadline.filter(|_| !at_once).unwrap_or_else(Instant::now);
         let remotes = manager.remotes();
         for remote in &remotes {
             remote.drain(group);
@@ -223,22 +207,13 @@ impl EventLoop {
             let left = group.wait_empty(Instant::now() + GRACE);
             log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
         }
-        let report = Report {
-            drained: open.saturating_sub(aborted),
-            aborted,
-        };
-        log::info!(
-            "shut down: {} connections drained, {aborted} aborted",
-            report.drained
-        );
+        let report = Report { drained: open.saturating_sub(aborted), aborted };
+        log::info!("shut down: {} connections drained, {aborted} aborted", report.drained);
         report
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -62,8 +62,6 @@ impl Listener {
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self {
-            fd: Arc::new(listener.into()),
-        }
+        Self { fd: Arc::new(listener.into()) }
     }
 }

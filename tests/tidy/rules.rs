@@ -46,11 +46,7 @@ fn file_length(source: &Source) -> Faults {
 
 fn example_length(source: &Source) -> Faults {
     let example = source.path.starts_with("examples/");
-    let max = if example {
-        EXAMPLE_LINES_MAX
-    } else {
-        usize::MAX
-    };
+    let max = if example { EXAMPLE_LINES_MAX } else { usize::MAX };
     at_most(max, source, "show the second idea in a second example")
 }
 
@@ -78,7 +74,8 @@ fn function_length(source: &Source) -> Faults {
 }
 
 fn first_line(source: &Source) -> Faults {
-    let says = source.text.starts_with("//!");
+    // The face's documentation is the README.
+    let says = source.text.starts_with("//!") || source.text.starts_with("#![doc = include_str!(");
     let message = "the file does not say what it is for; begin it with a `//!` line";
     at((!says).then_some(1), message)
 }
@@ -165,14 +162,7 @@ fn system_calls(source: &Source) -> Faults {
 }
 
 fn locks(source: &Source) -> Faults {
-    const REPLACED: [&str; 6] = [
-        "atomic",
-        "Mutex",
-        "MutexGuard",
-        "Condvar",
-        "RwLock",
-        "Barrier",
-    ];
+    const REPLACED: [&str; 6] = ["atomic", "Mutex", "MutexGuard", "Condvar", "RwLock", "Barrier"];
     let in_core = source.path.starts_with("netpoll-core/src/");
     if !in_core || source.path == "netpoll-core/src/sync.rs" {
         return Vec::new();
@@ -274,16 +264,8 @@ mod catches {
             assert_eq!(below(""), [1], "{bad}");
             assert_eq!(below("// SAFETY: f.\n"), [], "{bad}");
             assert_eq!(below("/// # Safety\n///\n/// f\n"), [], "{bad}");
-            assert_eq!(
-                below(&format!("// SAFETY: f.{}", "\n".repeat(12))),
-                [],
-                "{bad}"
-            );
-            assert_eq!(
-                below(&format!("// SAFETY: f.{}", "\n".repeat(13))),
-                [14],
-                "{bad}"
-            );
+            assert_eq!(below(&format!("// SAFETY: f.{}", "\n".repeat(12))), [], "{bad}");
+            assert_eq!(below(&format!("// SAFETY: f.{}", "\n".repeat(13))), [14], "{bad}");
         }
         let good = "// unsafe {\n#![deny(unsafe_code)]";
         assert_eq!(lines(unsafe_reason, "a.rs", good), []);

@@ -24,12 +24,7 @@ impl Source {
             put(&mut comments, token, lexeme == Lexeme::Comment);
             rest = tail;
         }
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-            comments,
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), code, comments }
     }
 
     /// The line of a byte offset, counted from 1.

@@ -38,9 +38,7 @@ impl Handle {
         if self.shared.is_interrupted() {
             return Err(crate::Error::Closed);
         }
-        self.shared
-            .lane
-            .offer(message.into(), self.shared.group.options().output)
+        self.shared.lane.offer(message.into(), self.shared.group.options().output)
     }
 
     /// Has `on_request` called once more, even if no byte arrives. Calls coalesce. A dialled

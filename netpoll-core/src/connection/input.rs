@@ -114,10 +114,7 @@ impl Input {
             return Ok(());
         }
         if n > self.limit {
-            return Err(Error::InputLimit {
-                requested: n,
-                limit: self.limit,
-            });
+            return Err(Error::InputLimit { requested: n, limit: self.limit });
         }
         let mut deadline = None;
         while self.buffer.len() < n {
@@ -141,9 +138,7 @@ impl Input {
             return Err(Error::WouldBlock);
         }
         if deadline.is_none() {
-            *deadline = self
-                .timeout
-                .and_then(|timeout| Instant::now().checked_add(timeout));
+            *deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         }
         // The end of the stream and a failure come with READABLE; alone they would not go away.
         match word.wait(Events::READABLE | Events::CLOSE | Events::ABORT, *deadline) {

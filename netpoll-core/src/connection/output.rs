@@ -3,8 +3,8 @@
 //! ```text
 //!   a callback's Writer ──flush──┐                       ┌── sendmsg at once, on the flusher's thread,
 //!                                ├──► [ lock | queue ] ──┤   while the queue is empty
-//!   Handle::send, any thread ────┘                       └── sendmsg by the reactor, on each writable
-//!                                                            edge, while it is not
+//!   Handle::send, any thread ────┘                       └── sendmsg by the reactor, on each
+//!                                                            writable edge, while it is not
 //! ```
 //!
 //! It is a lane of its own, so other threads send and the reactor drains while a callback of the
@@ -130,11 +130,7 @@ impl Lane {
             self.below.notify_all();
         }
         let closing = queue.phase == Phase::Closing && queue.bytes.is_empty();
-        if connected || relieved || closing {
-            Events::DRAINED
-        } else {
-            Events::NONE
-        }
+        if connected || relieved || closing { Events::DRAINED } else { Events::NONE }
     }
 
     /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`.
@@ -243,12 +239,7 @@ impl Lane {
 
     /// Sends until the queue is empty or the socket full; in the latter case `blocked` is set.
     fn transmit(&self, queue: &mut MutexGuard<'_, Queue>) -> Result<()> {
-        let Queue {
-            bytes,
-            stream,
-            failure,
-            ..
-        } = &mut **queue;
+        let Queue { bytes, stream, failure, .. } = &mut **queue;
         let Some(stream) = stream else {
             return Err(Error::Closed);
         };

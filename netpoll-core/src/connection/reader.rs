@@ -1,9 +1,6 @@
 //! Reading: from the buffer while it lasts, then from the socket, waiting where that is allowed.
 
-#![expect(
-    clippy::missing_errors_doc,
-    reason = "all reads fail alike, so the type says how"
-)]
+#![expect(clippy::missing_errors_doc, reason = "all reads fail alike, so the type says how")]
 
 use std::io::{self, BufRead, Read};
 
@@ -195,11 +192,7 @@ impl Buf for Reader<'_> {
     }
 
     fn advance(&mut self, n: usize) {
-        assert!(
-            n <= self.len(),
-            "cannot advance past {} buffered bytes to {n}",
-            self.len()
-        );
+        assert!(n <= self.len(), "cannot advance past {} buffered bytes to {n}", self.len());
         self.input.buffer.consume(n);
     }
 }

@@ -29,14 +29,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: SocketAddr) -> Self {
         let token = AtomicU64::new(Token::NONE.to_u64());
-        Self {
-            task: Task::new(Runner::default()),
-            lane,
-            group,
-            home,
-            peer,
-            token,
-        }
+        Self { task: Task::new(Runner::default()), lane, group, home, peer, token }
     }
 
     pub(crate) fn token(&self) -> Token {
@@ -74,10 +67,7 @@ impl Shared {
 
     /// Whether its owner has been told to stop waiting.
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.task
-            .word
-            .events()
-            .has_any(Events::CLOSE | Events::ABORT)
+        self.task.word.events().has_any(Events::CLOSE | Events::ABORT)
     }
 
     /// Hands the closed connection back to its reactor, which closes the socket.

@@ -27,11 +27,7 @@ impl<'a> Writer<'a> {
         staged: &'a mut LinkBuffer,
         timeout: Option<Duration>,
     ) -> Self {
-        Self {
-            shared,
-            staged,
-            timeout,
-        }
+        Self { shared, staged, timeout }
     }
 
     /// Reserves `n` contiguous bytes to be written in place.
@@ -44,9 +40,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// `InvalidInput` where fewer were written.
     pub fn malloc_ack(&mut self, n: usize) -> Result<()> {
-        self.staged
-            .malloc_ack(n)
-            .map_err(|error| io::Error::from(error).into())
+        self.staged.malloc_ack(n).map_err(|error| io::Error::from(error).into())
     }
 
     /// Bytes written since the last flush.
@@ -93,9 +87,7 @@ impl<'a> Writer<'a> {
         if !lane.is_congested() || !self.shared.group.may_wait() {
             return Ok(());
         }
-        let deadline = self
-            .timeout
-            .and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         lane.wait_below(deadline, || self.shared.is_interrupted())
     }
 

@@ -40,11 +40,7 @@ impl Epoll {
         let epoll = EpollFd::new()?;
         epoll.add(bell, RawFlags::EPOLLIN, Token::NONE.to_u64())?;
         let raw = vec![RawEvent::empty(); EVENTS_AT_FIRST];
-        Ok(Self {
-            epoll,
-            raw,
-            listeners: HashMap::new(),
-        })
+        Ok(Self { epoll, raw, listeners: HashMap::new() })
     }
 
     fn translate(&mut self, count: usize, events: &mut VecDeque<PollEvent>) {
@@ -56,10 +52,8 @@ impl Epoll {
             match self.listeners.get_mut(&token) {
                 Some(listener) => listener.pending = true,
                 None => {
-                    events.push_back(PollEvent::Stream {
-                        token,
-                        readiness: readiness(raw.events()),
-                    });
+                    events
+                        .push_back(PollEvent::Stream { token, readiness: readiness(raw.events()) });
                 }
             }
         }
@@ -100,9 +94,7 @@ impl Epoll {
     }
 
     fn may_accept(&self) -> bool {
-        self.listeners
-            .values()
-            .any(|listener| listener.pending && !listener.paused)
+        self.listeners.values().any(|listener| listener.pending && !listener.paused)
     }
 }
 
@@ -117,16 +109,8 @@ impl Poll for Epoll {
     }
 
     fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token) -> io::Result<()> {
-        self.epoll
-            .add(listener.as_fd(), RawFlags::EPOLLIN, token.to_u64())?;
-        self.listeners.insert(
-            token,
-            Listener {
-                fd: listener,
-                pending: true,
-                paused: false,
-            },
-        );
+        self.epoll.add(listener.as_fd(), RawFlags::EPOLLIN, token.to_u64())?;
+        self.listeners.insert(token, Listener { fd: listener, pending: true, paused: false });
         Ok(())
     }
 
@@ -148,11 +132,7 @@ impl Poll for Epoll {
         timeout: Option<Duration>,
         events: &mut VecDeque<PollEvent>,
     ) -> io::Result<()> {
-        let timeout = if self.may_accept() {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
+        let timeout = if self.may_accept() { Some(Duration::ZERO) } else { timeout };
         let count = self.epoll.wait(&mut self.raw, timeout)?;
         self.translate(count, events);
         self.accept(events);
@@ -196,15 +176,9 @@ mod tests {
                 flags.set(name, mask & (1 << bit) != 0);
             }
             let ready = readiness(flags);
-            assert!(
-                ready.receivable || ready.sendable,
-                "{flags:?} would be lost"
-            );
+            assert!(ready.receivable || ready.sendable, "{flags:?} would be lost");
             assert_eq!(ready.receivable, flags != RawFlags::EPOLLOUT, "{flags:?}");
-            assert!(
-                !ready.failed || ready.receivable,
-                "{flags:?}: a failure must be fetched"
-            );
+            assert!(!ready.failed || ready.receivable, "{flags:?}: a failure must be fetched");
         }
     }
 
