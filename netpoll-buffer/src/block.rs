@@ -19,10 +19,7 @@
 //! The second rule is that every byte of a block is initialised from its birth (it is allocated
 //! zeroed), so showing spare room as `&mut [u8]` is sound. What a *former* user left there must not
 //! be shown to the next one: see `LinkBuffer::malloc`.
-#![expect(
-    unsafe_code,
-    reason = "owns raw memory; every other file of the crate is safe"
-)]
+#![expect(unsafe_code, reason = "owns raw memory; every other file of the crate is safe")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -52,35 +49,19 @@ impl Segment {
     /// # Panics
     ///
     /// When `room` is more than [`MAX_SEGMENT`].
-    #[expect(
-        clippy::inline_always,
-        reason = "made in place: see `Chain::push_room`"
-    )]
+    #[expect(clippy::inline_always, reason = "made in place: see `Chain::push_room`")]
     #[inline(always)]
     pub(crate) fn with_room(room: usize) -> Self {
         let block = Block::take(room);
         let limit = block.header().capacity;
-        Self {
-            block,
-            start: 0,
-            end: 0,
-            limit,
-        }
+        Self { block, start: 0, end: 0, limit }
     }
 
     /// Links memory that lives elsewhere, without copying it. At most [`MAX_SEGMENT`] bytes.
     pub(crate) fn foreign(bytes: Bytes) -> Self {
-        assert!(
-            bytes.len() <= MAX_SEGMENT,
-            "foreign memory is linked in pieces"
-        );
+        assert!(bytes.len() <= MAX_SEGMENT, "foreign memory is linked in pieces");
         let end = bytes.len() as u32;
-        Self {
-            block: Block::link(bytes),
-            start: 0,
-            end,
-            limit: end,
-        }
+        Self { block: Block::link(bytes), start: 0, end, limit: end }
     }
 
     #[inline]
@@ -125,11 +106,7 @@ impl Segment {
     /// Takes the first `n` bytes of the room, as they are now, among the bytes.
     #[inline]
     pub(crate) fn commit(&mut self, n: usize) {
-        assert!(
-            n <= self.room_len(),
-            "committed {n} bytes of {}",
-            self.room_len()
-        );
+        assert!(n <= self.room_len(), "committed {n} bytes of {}", self.room_len());
         self.end += n as u32;
     }
 
@@ -187,12 +164,8 @@ impl Segment {
     pub(crate) fn split_to(&mut self, n: usize) -> Self {
         assert!(n <= self.len(), "split {n} bytes off {}", self.len());
         let middle = self.start + n as u32;
-        let front = Self {
-            block: self.block.share(),
-            start: self.start,
-            end: middle,
-            limit: middle,
-        };
+        let front =
+            Self { block: self.block.share(), start: self.start, end: middle, limit: middle };
         self.start = middle;
         front
     }
@@ -277,10 +250,7 @@ unsafe impl Sync for Block {}
 
 impl Block {
     fn take(room: usize) -> Self {
-        assert!(
-            room <= MAX_SEGMENT,
-            "{room} bytes are more than one block can hold"
-        );
+        assert!(room <= MAX_SEGMENT, "{room} bytes are more than one block can hold");
         let class = Class::of(room);
         let idle = pool::take(class, room).unwrap_or_else(|| Idle::allocate(class, room));
         idle.into_block()
@@ -309,9 +279,7 @@ impl Block {
         // Relaxed, as in `Arc`: a new reference is made from one that already keeps the block alive.
         let before = self.header().references.fetch_add(1, Ordering::Relaxed);
         assert!(before < usize::MAX / 2, "too many references to one block");
-        Self {
-            header: self.header,
-        }
+        Self { header: self.header }
     }
 }
 
@@ -329,9 +297,7 @@ impl Drop for Block {
             fence(Ordering::Acquire);
         }
         self.header().witness.reuse();
-        let mut idle = Idle {
-            header: self.header,
-        };
+        let mut idle = Idle { header: self.header };
         let header = idle.header_mut();
         let (class, capacity) = (header.class, header.capacity as usize);
         if class == Class::FOREIGN {
@@ -351,10 +317,7 @@ pub(crate) struct Idle {
 unsafe impl Send for Idle {}
 
 impl Idle {
-    #[expect(
-        clippy::cast_ptr_alignment,
-        reason = "the layout has a header's alignment"
-    )]
+    #[expect(clippy::cast_ptr_alignment, reason = "the layout has a header's alignment")]
     fn allocate(class: Class, room: usize) -> Self {
         let capacity = class.capacity().unwrap_or(room);
         let layout = layout(class, capacity);
@@ -387,9 +350,7 @@ impl Idle {
     fn into_block(self) -> Block {
         // The count was left at 1 or 0, depending on how the last owner went.
         self.header().references.store(1, Ordering::Relaxed);
-        let block = Block {
-            header: self.header,
-        };
+        let block = Block { header: self.header };
         std::mem::forget(self);
         block
     }
@@ -435,11 +396,7 @@ unsafe extern "C" {
 /// zeros, and other memory, when there is much of it, by mapping pages that are not there before they
 /// are used.
 fn layout(class: Class, capacity: usize) -> Layout {
-    let alignment = if class == Class::LARGE {
-        align_of::<Header>()
-    } else {
-        CACHE_LINE
-    };
+    let alignment = if class == Class::LARGE { align_of::<Header>() } else { CACHE_LINE };
     Layout::from_size_align(DATA + capacity, alignment).expect("a block's size is at most u32::MAX")
 }
 

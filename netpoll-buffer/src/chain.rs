@@ -32,10 +32,7 @@ pub(crate) struct Spill(VecDeque<Segment>);
 
 impl Chain {
     pub(crate) const fn new() -> Self {
-        Self {
-            first: None,
-            rest: None,
-        }
+        Self { first: None, rest: None }
     }
 
     #[inline]
@@ -59,16 +56,8 @@ impl Chain {
     /// The first `n` bytes, segment by segment.
     #[inline]
     pub(crate) fn chunks(&self, n: usize) -> Chunks<'_> {
-        let rest = self
-            .rest
-            .as_ref()
-            .map(|rest| rest.iter())
-            .unwrap_or_default();
-        Chunks {
-            first: self.first.as_ref(),
-            rest,
-            left: n,
-        }
+        let rest = self.rest.as_ref().map(|rest| rest.iter()).unwrap_or_default();
+        Chunks { first: self.first.as_ref(), rest, left: n }
     }
 
     #[inline]
@@ -80,11 +69,7 @@ impl Chain {
     #[inline]
     pub(crate) fn last_segments_mut(&mut self, n: usize) -> impl Iterator<Item = &mut Segment> {
         let before = self.segments() - n;
-        let rest = self
-            .rest
-            .as_mut()
-            .map(|rest| rest.iter_mut())
-            .unwrap_or_default();
+        let rest = self.rest.as_mut().map(|rest| rest.iter_mut()).unwrap_or_default();
         self.first.iter_mut().chain(rest).skip(before)
     }
 
@@ -124,18 +109,14 @@ impl Chain {
     fn push_behind(&mut self, segment: Segment) {
         let Some(last) = self.last_mut() else { return };
         if let Some(segment) = last.join(segment) {
-            self.rest
-                .get_or_insert_with(pool::take_spill)
-                .push_back(segment);
+            self.rest.get_or_insert_with(pool::take_spill).push_back(segment);
         }
     }
 
     #[inline]
     pub(crate) fn push_front(&mut self, segment: Segment) {
         if let Some(second) = self.first.replace(segment) {
-            self.rest
-                .get_or_insert_with(pool::take_spill)
-                .push_front(second);
+            self.rest.get_or_insert_with(pool::take_spill).push_front(second);
         }
     }
 

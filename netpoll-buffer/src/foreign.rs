@@ -26,9 +26,7 @@ where
     M: AsRef<[u8]> + Send + 'static,
     F: FnOnce(M) + Send + 'static,
 {
-    Bytes::from_owner(Foreign {
-        owner: Some((memory, release)),
-    })
+    Bytes::from_owner(Foreign { owner: Some((memory, release)) })
 }
 
 struct Foreign<M, F: FnOnce(M)> {
@@ -38,9 +36,7 @@ struct Foreign<M, F: FnOnce(M)> {
 
 impl<M: AsRef<[u8]>, F: FnOnce(M)> AsRef<[u8]> for Foreign<M, F> {
     fn as_ref(&self) -> &[u8] {
-        self.owner
-            .as_ref()
-            .map_or(&[], |(memory, _)| memory.as_ref())
+        self.owner.as_ref().map_or(&[], |(memory, _)| memory.as_ref())
     }
 }
 

@@ -74,11 +74,7 @@ const CLASSES: [Size; Class::COUNT] = [
 const KIB: usize = 1 << 10;
 
 const fn size(capacity: usize, local: usize, shared: usize) -> Size {
-    Size {
-        capacity,
-        local,
-        shared,
-    }
+    Size { capacity, local, shared }
 }
 
 impl Class {
@@ -155,10 +151,7 @@ pub(crate) fn count_copied(bytes: usize) {
 }
 
 /// An empty list for the segments that a chain can't hold inline.
-#[expect(
-    clippy::unnecessary_box_returns,
-    reason = "a chain holds the box, to be small"
-)]
+#[expect(clippy::unnecessary_box_returns, reason = "a chain holds the box, to be small")]
 pub(crate) fn take_spill() -> Box<Spill> {
     let resting = LOCAL.try_with(|local| {
         let spills = &mut local.borrow_mut().spills;
@@ -192,10 +185,7 @@ const MAX_SPILL: usize = 256;
 /// What one thread has at hand.
 struct Local {
     blocks: [Vec<Idle>; Class::COUNT],
-    #[expect(
-        clippy::vec_box,
-        reason = "the boxes move in and out of chains as they are"
-    )]
+    #[expect(clippy::vec_box, reason = "the boxes move in and out of chains as they are")]
     spills: Vec<Box<Spill>>,
     counters: Arc<Counters>,
 }
@@ -213,11 +203,7 @@ impl Local {
     fn take(&mut self, class: Class) -> Option<Idle> {
         let resting = self.blocks.get_mut(class.index()).filter(|_| POOLED)?;
         if resting.is_empty() {
-            refill(
-                resting,
-                &STORE.blocks[class.index()],
-                CLASSES[class.index()].local,
-            );
+            refill(resting, &STORE.blocks[class.index()], CLASSES[class.index()].local);
         }
         resting.pop()
     }
@@ -238,11 +224,7 @@ impl Local {
 impl Drop for Local {
     fn drop(&mut self) {
         for (class, resting) in self.blocks.iter_mut().enumerate() {
-            give(
-                resting.drain(..),
-                &STORE.blocks[class],
-                CLASSES[class].shared,
-            );
+            give(resting.drain(..), &STORE.blocks[class], CLASSES[class].shared);
         }
         give(self.spills.drain(..), &STORE.spills, SPILLS.shared);
         stats::retire(&self.counters);

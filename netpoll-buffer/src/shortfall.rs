@@ -27,10 +27,7 @@ impl Shortfall {
     #[inline]
     pub(crate) fn check(requested: usize, available: usize) -> Result<(), Self> {
         if requested > available {
-            return Err(Self {
-                requested,
-                available,
-            });
+            return Err(Self { requested, available });
         }
         Ok(())
     }
@@ -38,11 +35,7 @@ impl Shortfall {
 
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} bytes requested, {} available",
-            self.requested, self.available
-        )
+        write!(f, "{} bytes requested, {} available", self.requested, self.available)
     }
 }
 

@@ -143,10 +143,7 @@ impl<W: Write> FromWrite<W> {
     /// Nothing is written before [`flush`](Sink::flush). What is still staged when this is dropped is
     /// not written at all.
     pub const fn new(write: W) -> Self {
-        Self {
-            write,
-            buffer: LinkBuffer::new(),
-        }
+        Self { write, buffer: LinkBuffer::new() }
     }
 
     /// The `Write`, and what was not written to it yet.

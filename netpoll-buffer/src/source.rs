@@ -41,10 +41,7 @@ pub trait Source {
     fn require(&mut self, n: usize) -> io::Result<()>;
 
     /// As [`LinkBuffer::peek`].
-    #[expect(
-        clippy::missing_errors_doc,
-        reason = "said at the trait, here and below"
-    )]
+    #[expect(clippy::missing_errors_doc, reason = "said at the trait, here and below")]
     fn peek(&mut self, n: usize) -> io::Result<&[u8]> {
         self.require(n)?;
         Ok(self.buffered().peek(n)?)
@@ -166,10 +163,7 @@ const READ_MAX: usize = 64 << 10;
 impl<R: Read> FromRead<R> {
     /// Nothing is read before it is asked for.
     pub const fn new(read: R) -> Self {
-        Self {
-            read,
-            buffer: LinkBuffer::new(),
-        }
+        Self { read, buffer: LinkBuffer::new() }
     }
 
     /// The `Read`, and what was read from it and not consumed.

@@ -43,10 +43,7 @@ pub fn stats() -> Stats {
     drop(threads);
     let resting_classes =
         (0..Class::COUNT).map(|index| total.out(index) * Class::capacity_of(index));
-    let large = total
-        .large_taken
-        .load(Relaxed)
-        .saturating_sub(total.large_returned.load(Relaxed));
+    let large = total.large_taken.load(Relaxed).saturating_sub(total.large_returned.load(Relaxed));
     Stats {
         blocks_out: (0..=Class::COUNT).map(|index| total.out(index)).sum(),
         bytes_held: resting_classes.sum::<u64>() + large,
@@ -104,9 +101,7 @@ impl Counters {
     }
 
     fn out(&self, class: usize) -> u64 {
-        self.taken[class]
-            .load(Relaxed)
-            .saturating_sub(self.returned[class].load(Relaxed))
+        self.taken[class].load(Relaxed).saturating_sub(self.returned[class].load(Relaxed))
     }
 
     fn absorb(&self, other: &Self) {
@@ -116,12 +111,7 @@ impl Counters {
     }
 
     fn all(&self) -> impl Iterator<Item = &AtomicU64> {
-        let single = [
-            &self.large_taken,
-            &self.large_returned,
-            &self.allocated,
-            &self.copied,
-        ];
+        let single = [&self.large_taken, &self.large_returned, &self.allocated, &self.copied];
         self.taken.iter().chain(&self.returned).chain(single)
     }
 }
@@ -151,10 +141,7 @@ struct Threads {
     retired: Counters,
 }
 
-static THREADS: Mutex<Threads> = Mutex::new(Threads {
-    live: Vec::new(),
-    retired: Counters::new(),
-});
+static THREADS: Mutex<Threads> = Mutex::new(Threads { live: Vec::new(), retired: Counters::new() });
 
 fn lock() -> MutexGuard<'static, Threads> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)

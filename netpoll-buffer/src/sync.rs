@@ -14,10 +14,7 @@ pub(crate) struct Witness {
     bytes: loom::cell::UnsafeCell<()>,
 }
 
-#[cfg_attr(
-    not(loom),
-    expect(clippy::unused_self, reason = "nothing outside a model")
-)]
+#[cfg_attr(not(loom), expect(clippy::unused_self, reason = "nothing outside a model"))]
 impl Witness {
     /// Somebody reads the block's bytes.
     #[inline]

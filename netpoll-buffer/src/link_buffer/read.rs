@@ -110,18 +110,11 @@ impl LinkBuffer {
     /// ```
     #[inline]
     pub fn consume(&mut self, n: usize) {
-        let mut left = n.min(self.len);
-        self.took(left);
-        loop {
-            let Some(first) = self.chain.first_mut() else {
-                return;
-            };
-            if left < first.len() {
-                first.advance(left);
-                return;
-            }
-            left -= first.len();
-            self.chain.drop_front();
+        let n = n.min(self.len);
+        self.took(n);
+        match self.chain.first_mut() {
+            Some(first) if n < first.len() => first.advance(n),
+            _ => self.drop_front(n),
         }
     }
 
@@ -151,11 +144,7 @@ impl LinkBuffer {
         while left > 0 {
             let piece = self.cut(left);
             left -= piece.len();
-            slice.chain.push_back(if worth_sharing(&piece) {
-                piece
-            } else {
-                copy_of(&piece)
-            });
+            slice.chain.push_back(if worth_sharing(&piece) { piece } else { copy_of(&piece) });
         }
         slice.len = n;
         self.took(n);
@@ -205,11 +194,7 @@ impl LinkBuffer {
     pub fn read_bytes(&mut self, n: usize) -> Result<Bytes, Shortfall> {
         Shortfall::check(n, self.len)?;
         self.release();
-        if self
-            .chain
-            .first()
-            .is_some_and(|first| n > TRIVIAL && n <= first.len())
-        {
+        if self.chain.first().is_some_and(|first| n > TRIVIAL && n <= first.len()) {
             let piece = self.cut(n);
             self.took(n);
             return Ok(if worth_sharing(&piece) {
@@ -254,6 +239,11 @@ impl LinkBuffer {
     #[inline]
     pub fn copy_to(&mut self, out: &mut [u8]) -> usize {
         let n = out.len().min(self.len);
+        if let Some(first) = self.chain.first().filter(|first| first.len() >= n) {
+            out[..n].copy_from_slice(&first.bytes()[..n]);
+            self.consume(n);
+            return n;
+        }
         let mut left = &mut out[..n];
         for chunk in self.chain.chunks(n) {
             let (now, later) = left.split_at_mut(chunk.len());
@@ -297,6 +287,18 @@ impl LinkBuffer {
     pub(super) fn took(&mut self, n: usize) {
         self.len -= n;
         self.search.consumed(n);
+    }
+
+    /// Drops the first `n` bytes and the blocks that held nothing else.
+    fn drop_front(&mut self, n: usize) {
+        let mut left = n;
+        while let Some(first) = self.chain.first_mut() {
+            if left < first.len() {
+                return first.advance(left);
+            }
+            left -= first.len();
+            self.chain.drop_front();
+        }
     }
 
     /// Takes up to `n` (> 0) bytes off the front, as one piece. The caller counts them.

@@ -66,15 +66,8 @@ impl LinkBuffer {
         let key = &needle[..needle.len().min(KEY)];
         let key_at = self.search_from(key, from);
         // Nothing before the first place where the key is, or may yet be completed, needs another look.
-        self.search.remember(
-            key,
-            key_at.unwrap_or((self.len + 1).saturating_sub(key.len())),
-        );
-        if key.len() == needle.len() {
-            key_at
-        } else {
-            self.search_from(needle, key_at?)
-        }
+        self.search.remember(key, key_at.unwrap_or((self.len + 1).saturating_sub(key.len())));
+        if key.len() == needle.len() { key_at } else { self.search_from(needle, key_at?) }
     }
 
     /// The next bytes up to and including the first `delimiter`, contiguous and consumed.
@@ -133,11 +126,7 @@ fn begins_with<'a>(chunks: impl Iterator<Item = &'a [u8]>, mut bytes: &[u8]) -> 
 
 impl Search {
     pub(super) const fn new() -> Self {
-        Self {
-            looked: 0,
-            key: [0; KEY],
-            key_len: 0,
-        }
+        Self { looked: 0, key: [0; KEY], key_len: 0 }
     }
 
     pub(super) fn forget(&mut self) {
@@ -147,9 +136,7 @@ impl Search {
     /// The first `n` bytes are gone.
     #[inline]
     pub(super) fn consumed(&mut self, n: usize) {
-        self.looked = self
-            .looked
-            .saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
+        self.looked = self.looked.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
     }
 
     /// Where a search for `needle` may begin.

@@ -111,11 +111,7 @@ impl LinkBuffer {
         let mut pieces = 0;
         let mut room = 0;
         let mut enough = target;
-        if let Some(last) = self
-            .chain
-            .last_mut()
-            .filter(|last| last.room_len() >= WORTH_FILLING)
-        {
+        if let Some(last) = self.chain.last_mut().filter(|last| last.room_len() >= WORTH_FILLING) {
             pieces = 1;
             room = last.room_len();
             // Less will do when it continues a block, rather than to take another for the rest.
@@ -123,10 +119,7 @@ impl LinkBuffer {
         }
         while room < enough {
             pieces += 1;
-            room += self
-                .chain
-                .push_room((target - room).min(LARGEST_BLOCK))
-                .room_len();
+            room += self.chain.push_room((target - room).min(LARGEST_BLOCK)).room_len();
         }
         (pieces, room)
     }
@@ -185,10 +178,7 @@ pub(super) struct Appetite {
 
 impl Appetite {
     pub(super) const fn new() -> Self {
-        Self {
-            level: 0,
-            small_reads: 0,
-        }
+        Self { level: 0, small_reads: 0 }
     }
 
     #[inline]
@@ -207,10 +197,7 @@ impl Appetite {
         } else if self.level > 0 && read <= OFFERS[usize::from(self.level) - 1] {
             self.small_reads += 1;
             if self.small_reads == PATIENCE {
-                *self = Self {
-                    level: self.level - 1,
-                    small_reads: 0,
-                };
+                *self = Self { level: self.level - 1, small_reads: 0 };
             }
         } else {
             self.small_reads = 0;

@@ -28,11 +28,7 @@ impl Buf for LinkBuffer {
     /// When fewer than `n` bytes are readable, as [`Buf`] demands.
     #[inline]
     fn advance(&mut self, n: usize) {
-        assert!(
-            n <= self.len(),
-            "advance past the end: {n} of {}",
-            self.len()
-        );
+        assert!(n <= self.len(), "advance past the end: {n} of {}", self.len());
         self.consume(n);
     }
 
@@ -131,9 +127,7 @@ impl<'a> Extend<&'a [u8]> for LinkBuffer {
 /// Links pending bytes.
 impl Extend<Bytes> for LinkBuffer {
     fn extend<I: IntoIterator<Item = Bytes>>(&mut self, pieces: I) {
-        pieces
-            .into_iter()
-            .for_each(|piece| self.write_shared(piece));
+        pieces.into_iter().for_each(|piece| self.write_shared(piece));
     }
 }
 

@@ -39,10 +39,7 @@ impl LinkBuffer {
             return &mut [];
         }
         self.release();
-        let fits = self
-            .chain
-            .last_mut()
-            .is_some_and(|last| last.room_len() >= n);
+        let fits = self.chain.last_mut().is_some_and(|last| last.room_len() >= n);
         if !fits {
             let room = self.block_size(n).max(n);
             self.chain.push_back(Segment::with_room(room));
@@ -85,10 +82,7 @@ impl LinkBuffer {
         let mut surplus = self.pending - n;
         self.pending = n;
         while surplus > 0 {
-            let last = self
-                .chain
-                .last_mut()
-                .expect("the chain holds the pending bytes");
+            let last = self.chain.last_mut().expect("the chain holds the pending bytes");
             if last.len() > surplus {
                 last.truncate(last.len() - surplus);
                 return Ok(());
@@ -114,13 +108,9 @@ impl LinkBuffer {
     #[inline]
     pub fn write_bytes(&mut self, bytes: &[u8]) {
         self.release();
-        let mut left = bytes;
-        if let Some(last) = self.chain.last_mut() {
-            left = &left[last.write(left)..];
-        }
-        while !left.is_empty() {
-            let room = self.block_size(left.len());
-            left = &left[self.chain.push_room(room).write(left)..];
+        match self.chain.last_mut() {
+            Some(last) if last.room_len() >= bytes.len() => _ = last.write(bytes),
+            _ => self.write_over(bytes),
         }
         self.pending += bytes.len();
     }
@@ -171,8 +161,7 @@ impl LinkBuffer {
         self.release();
         self.pending += bytes.len();
         while bytes.len() > MAX_SEGMENT {
-            self.chain
-                .push_back(Segment::foreign(bytes.split_to(MAX_SEGMENT)));
+            self.chain.push_back(Segment::foreign(bytes.split_to(MAX_SEGMENT)));
         }
         self.chain.push_back(Segment::foreign(bytes));
     }
@@ -260,8 +249,19 @@ impl LinkBuffer {
     /// How large a block to take for `n` more bytes: the more there is, the larger.
     #[inline]
     pub(super) fn block_size(&self, n: usize) -> usize {
-        n.max(self.len + self.pending)
-            .clamp(SMALLEST_BLOCK, LARGEST_BLOCK)
+        n.max(self.len + self.pending).clamp(SMALLEST_BLOCK, LARGEST_BLOCK)
+    }
+
+    /// Fills the room there is, then new blocks. The caller counts the bytes.
+    fn write_over(&mut self, bytes: &[u8]) {
+        let mut left = bytes;
+        if let Some(last) = self.chain.last_mut() {
+            left = &left[last.write(left)..];
+        }
+        while !left.is_empty() {
+            let room = self.block_size(left.len());
+            left = &left[self.chain.push_room(room).write(left)..];
+        }
     }
 
     /// Cuts the last `n` pending bytes off.
@@ -269,10 +269,7 @@ impl LinkBuffer {
         let mut tail = Self::new();
         let mut left = n;
         while left > 0 {
-            let last = self
-                .chain
-                .last_mut()
-                .expect("the chain holds the pending bytes");
+            let last = self.chain.last_mut().expect("the chain holds the pending bytes");
             let piece = if last.len() > left {
                 let front = last.split_to(last.len() - left);
                 mem::replace(last, front)

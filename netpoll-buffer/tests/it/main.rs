@@ -1,8 +1,5 @@
 //! What a user of the crate may rely on.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that can't go on says so by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
 mod alone;
 mod memory;

@@ -53,12 +53,7 @@ fn a_reader_that_lies_about_what_it_read_gets_zeros() {
     }
     drop(filled(8192));
     let mut source = FromRead::new(Liar);
-    assert!(
-        Source::next(&mut source, 4096)
-            .unwrap()
-            .iter()
-            .all(|&byte| byte == 0)
-    );
+    assert!(Source::next(&mut source, 4096).unwrap().iter().all(|&byte| byte == 0));
 }
 
 #[test]
@@ -189,19 +184,14 @@ fn pull_ups_are_counted() {
 #[test]
 fn an_echo_finds_its_blocks_in_the_pool() {
     alone("memory::an_echo_finds_its_blocks_in_the_pool", || {
-        let mut connections: Vec<_> = (0..100)
-            .map(|_| (LinkBuffer::new(), LinkBuffer::new()))
-            .collect();
+        let mut connections: Vec<_> =
+            (0..100).map(|_| (LinkBuffer::new(), LinkBuffer::new())).collect();
         for round in 0..1000 {
             for (input, output) in &mut connections {
                 echo(input, output, 64 << (round % 8));
             }
         }
-        let Stats {
-            blocks_taken,
-            blocks_allocated,
-            ..
-        } = stats();
+        let Stats { blocks_taken, blocks_allocated, .. } = stats();
         println!("{blocks_allocated} of {blocks_taken} blocks allocated");
         assert!(blocks_allocated * 100 <= blocks_taken);
     });
@@ -209,61 +199,42 @@ fn an_echo_finds_its_blocks_in_the_pool() {
 
 #[test]
 fn a_pair_of_threads_passes_blocks_in_a_circle() {
-    alone(
-        "memory::a_pair_of_threads_passes_blocks_in_a_circle",
-        || {
-            let (sender, receiver) = mpsc::sync_channel(64);
-            let releaser = thread::spawn(move || receiver.into_iter().for_each(drop::<LinkBuffer>));
-            for _ in 0..100_000 {
-                sender.send(filled(64)).unwrap();
-            }
-            drop(sender);
-            releaser.join().unwrap();
-            let Stats {
-                blocks_out,
-                blocks_taken,
-                blocks_allocated,
-                ..
-            } = stats();
-            println!("{blocks_allocated} of {blocks_taken} blocks allocated");
-            assert_eq!(blocks_out, 0);
-            // What is on the way and in both caches, and not one per message.
-            assert!(
-                blocks_allocated <= 400,
-                "{blocks_allocated} of {blocks_taken}"
-            );
-        },
-    );
+    alone("memory::a_pair_of_threads_passes_blocks_in_a_circle", || {
+        let (sender, receiver) = mpsc::sync_channel(64);
+        let releaser = thread::spawn(move || receiver.into_iter().for_each(drop::<LinkBuffer>));
+        for _ in 0..100_000 {
+            sender.send(filled(64)).unwrap();
+        }
+        drop(sender);
+        releaser.join().unwrap();
+        let Stats { blocks_out, blocks_taken, blocks_allocated, .. } = stats();
+        println!("{blocks_allocated} of {blocks_taken} blocks allocated");
+        assert_eq!(blocks_out, 0);
+        // What is on the way and in both caches, and not one per message.
+        assert!(blocks_allocated <= 400, "{blocks_allocated} of {blocks_taken}");
+    });
 }
 
 #[test]
 fn a_thread_that_ends_leaves_its_blocks_to_the_others() {
-    alone(
-        "memory::a_thread_that_ends_leaves_its_blocks_to_the_others",
-        || {
-            let hold = || drop((0..60).map(|_| filled(64)).collect::<Vec<_>>());
-            thread::spawn(hold).join().unwrap();
-            let before = stats().blocks_allocated;
-            assert_eq!(before, 60);
-            hold();
-            assert_eq!(stats().blocks_allocated, before);
-        },
-    );
+    alone("memory::a_thread_that_ends_leaves_its_blocks_to_the_others", || {
+        let hold = || drop((0..60).map(|_| filled(64)).collect::<Vec<_>>());
+        thread::spawn(hold).join().unwrap();
+        let before = stats().blocks_allocated;
+        assert_eq!(before, 60);
+        hold();
+        assert_eq!(stats().blocks_allocated, before);
+    });
 }
 
 #[test]
 fn a_buffer_that_outlives_the_threads_cache_is_freed() {
-    alone(
-        "memory::a_buffer_that_outlives_the_threads_cache_is_freed",
-        || {
-            thread_local!(static LATE: std::cell::RefCell<LinkBuffer> = const { std::cell::RefCell::new(LinkBuffer::new()) });
-            // The buffer's destructor is registered first, so it runs last.
-            thread::spawn(|| LATE.with_borrow_mut(|late| late.append(filled(100_000))))
-                .join()
-                .unwrap();
-            assert_eq!(stats().blocks_out, 0);
-        },
-    );
+    alone("memory::a_buffer_that_outlives_the_threads_cache_is_freed", || {
+        thread_local!(static LATE: std::cell::RefCell<LinkBuffer> = const { std::cell::RefCell::new(LinkBuffer::new()) });
+        // The buffer's destructor is registered first, so it runs last.
+        thread::spawn(|| LATE.with_borrow_mut(|late| late.append(filled(100_000)))).join().unwrap();
+        assert_eq!(stats().blocks_out, 0);
+    });
 }
 
 #[test]
@@ -286,10 +257,7 @@ fn a_burst_gives_its_memory_back() {
             mib(trimmed)
         );
         assert!(peak > start + 250 * MIB);
-        assert!(
-            sanitized() || trimmed < start + 8 * MIB,
-            "nothing rests after a trim"
-        );
+        assert!(sanitized() || trimmed < start + 8 * MIB, "nothing rests after a trim");
     });
 }
 
@@ -312,9 +280,7 @@ fn what_rests_is_bounded() {
 /// The memory of this process: all addresses, and those in RAM.
 fn memory() -> (usize, usize) {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    let mut bytes = statm
-        .split(' ')
-        .map(|pages| pages.parse::<usize>().unwrap_or(0) * 4096);
+    let mut bytes = statm.split(' ').map(|pages| pages.parse::<usize>().unwrap_or(0) * 4096);
     (bytes.next().unwrap(), bytes.next().unwrap())
 }
 

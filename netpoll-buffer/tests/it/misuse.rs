@@ -9,32 +9,17 @@ use netpoll_buffer::{AsRead, FromRead, FromWrite, LinkBuffer, Shortfall, Sink, S
 
 /// Three blocks: "abc", "def" and "ghi".
 fn three_blocks() -> LinkBuffer {
-    ["abc", "def", "ghi"]
-        .into_iter()
-        .map(LinkBuffer::from)
-        .collect()
+    ["abc", "def", "ghi"].into_iter().map(LinkBuffer::from).collect()
 }
 
 #[test]
 fn acknowledging_more_than_was_malloced_is_an_error() {
     let mut buffer = LinkBuffer::new();
     buffer.malloc(3).copy_from_slice(b"abc");
-    assert_eq!(
-        buffer.malloc_ack(4),
-        Err(Shortfall {
-            requested: 4,
-            available: 3
-        })
-    );
+    assert_eq!(buffer.malloc_ack(4), Err(Shortfall { requested: 4, available: 3 }));
     assert_eq!(buffer.malloc_len(), 3);
     buffer.flush();
-    assert_eq!(
-        buffer.malloc_ack(1),
-        Err(Shortfall {
-            requested: 1,
-            available: 0
-        })
-    );
+    assert_eq!(buffer.malloc_ack(1), Err(Shortfall { requested: 1, available: 0 }));
     assert_eq!(buffer.chunk(), b"abc");
 }
 
@@ -95,12 +80,7 @@ fn gathering_leaves_no_block_out() {
     let buffer = three_blocks();
     let mut chunks = [IoSlice::new(&[]); 8];
     assert_eq!(buffer.gather(&mut chunks), 3);
-    assert!(
-        chunks[..3]
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .eq(b"abcdefghi")
-    );
+    assert!(chunks[..3].iter().flat_map(|chunk| chunk.iter()).eq(b"abcdefghi"));
     assert_eq!(LinkBuffer::from("one").gather(&mut chunks), 1);
     assert_eq!(buffer.gather(&mut []), 0);
 }
@@ -118,24 +98,14 @@ fn gathering_shows_no_pending_bytes() {
 fn until_reads_from_a_fresh_source() {
     let mut source = FromRead::new(&b"line\nrest"[..]);
     assert_eq!(source.until(b'\n', 100).unwrap(), b"line\n");
-    assert_eq!(
-        source.until(b'\n', 100).unwrap_err().kind(),
-        ErrorKind::UnexpectedEof
-    );
-    assert_eq!(
-        source.buffered().len(),
-        4,
-        "nothing is consumed by a failure"
-    );
+    assert_eq!(source.until(b'\n', 100).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(source.buffered().len(), 4, "nothing is consumed by a failure");
 }
 
 #[test]
 fn until_is_bounded() {
     let mut endless = FromRead::new(io::repeat(b'x'));
-    assert_eq!(
-        endless.until(b'\n', 10_000).unwrap_err().kind(),
-        ErrorKind::InvalidData
-    );
+    assert_eq!(endless.until(b'\n', 10_000).unwrap_err().kind(), ErrorKind::InvalidData);
     assert!(endless.buffered().len() < 20_000);
 }
 
@@ -189,23 +159,14 @@ fn asking_for_nothing_changes_nothing() {
 #[test]
 fn a_shortfall_says_how_much_is_missing_and_consumes_nothing() {
     let mut buffer = three_blocks();
-    let shortfall = Shortfall {
-        requested: 10,
-        available: 9,
-    };
+    let shortfall = Shortfall { requested: 10, available: 9 };
     assert_eq!(buffer.peek(10), Err(shortfall));
     assert_eq!(buffer.next(10), Err(shortfall));
     assert_eq!(buffer.skip(10), Err(shortfall));
     assert_eq!(buffer.slice(10).err(), Some(shortfall));
     assert_eq!(buffer.read_bytes(10), Err(shortfall));
     assert_eq!(buffer.read_string(10), Err(shortfall));
-    assert_eq!(
-        buffer
-            .write_direct(Bytes::new(), 1)
-            .err()
-            .map(|error| error.available),
-        Some(0)
-    );
+    assert_eq!(buffer.write_direct(Bytes::new(), 1).err().map(|error| error.available), Some(0));
     assert_eq!(io::Error::from(shortfall).kind(), ErrorKind::UnexpectedEof);
     assert_eq!(shortfall.to_string(), "10 bytes requested, 9 available");
     assert_eq!(buffer.len(), 9);
@@ -246,9 +207,7 @@ fn encoders_write_across_blocks() {
 #[test]
 fn reading_through_std_sees_every_block() {
     let mut text = String::new();
-    AsRead::new(three_blocks())
-        .read_to_string(&mut text)
-        .unwrap();
+    AsRead::new(three_blocks()).read_to_string(&mut text).unwrap();
     assert_eq!(text, "abcdefghi");
     let mut lines = three_blocks().lines();
     assert_eq!(lines.next().unwrap().unwrap(), "abcdefghi");

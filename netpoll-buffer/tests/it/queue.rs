@@ -55,10 +55,7 @@ impl Model {
     /// Bytes with few values, so that searches find something, and no short period.
     fn data(&mut self, n: usize) -> Vec<u8> {
         let next = || {
-            self.counter = self
-                .counter
-                .wrapping_mul(1_664_525)
-                .wrapping_add(1_013_904_223);
+            self.counter = self.counter.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (self.counter >> 24) as u8 % 8
         };
         std::iter::repeat_with(next).take(n).collect()
@@ -71,10 +68,7 @@ impl Model {
     fn expected(&mut self, n: usize) -> Result<Vec<u8>, Shortfall> {
         let available = self.readable.len();
         if n > available {
-            return Err(Shortfall {
-                requested: n,
-                available,
-            });
+            return Err(Shortfall { requested: n, available });
         }
         Ok(self.take(n))
     }
@@ -84,8 +78,7 @@ impl Model {
         if needle.is_empty() {
             return Some(0);
         }
-        all.windows(needle.len())
-            .position(|window| window == needle)
+        all.windows(needle.len()).position(|window| window == needle)
     }
 
     /// Does the same to both, and compares what they return and what is left.
@@ -134,8 +127,7 @@ impl Model {
             Op::MallocAck(n) => {
                 let done = self.buffer.malloc_ack(n);
                 assert_eq!(done.is_ok(), n <= self.pending.len());
-                self.pending
-                    .truncate(n.max(if done.is_ok() { 0 } else { usize::MAX }));
+                self.pending.truncate(n.max(if done.is_ok() { 0 } else { usize::MAX }));
             }
             Op::AppendCopy(n) => {
                 let data = self.data(n);
@@ -161,10 +153,7 @@ impl Model {
     fn fill(&mut self, max: usize, arrives: usize) {
         let data = self.data(arrives);
         let mut source = &data[..];
-        let filled = self
-            .buffer
-            .fill(max, |space| source.read_vectored(space))
-            .unwrap();
+        let filled = self.buffer.fill(max, |space| source.read_vectored(space)).unwrap();
         assert!(filled.read <= max && filled.read <= filled.reserved);
         assert!(
             filled.read == filled.reserved || filled.read == arrives,
@@ -202,9 +191,7 @@ impl Model {
                 assert_eq!(self.buffer.find_bytes(&needle), self.position(&needle));
             }
             Op::ReadString(n) => {
-                let expected = self
-                    .expected(n)
-                    .map(|data| Ok(String::from_utf8(data).unwrap()));
+                let expected = self.expected(n).map(|data| Ok(String::from_utf8(data).unwrap()));
                 assert_eq!(self.buffer.read_string(n), expected);
             }
             Op::ReadByte => {
@@ -273,12 +260,7 @@ impl Model {
     fn check(&self) {
         assert_eq!(self.buffer.len(), self.readable.len());
         assert_eq!(self.buffer.malloc_len(), self.pending.len());
-        assert!(
-            self.readable
-                .iter()
-                .zip(self.buffer.chunk())
-                .all(|(a, b)| a == b)
-        );
+        assert!(self.readable.iter().zip(self.buffer.chunk()).all(|(a, b)| a == b));
         assert_eq!(self.buffer.chunk().is_empty(), self.readable.is_empty());
     }
 

@@ -15,11 +15,7 @@ fn a_needle_is_found_across_any_cut() {
     for first in 0..text.len() {
         for second in first..text.len() {
             let mut buffer = blocks(&[&text[..first], &text[first..second], &text[second..]]);
-            assert_eq!(
-                buffer.find_bytes(b"\r\n\r\n"),
-                expected,
-                "cut at {first} and {second}"
-            );
+            assert_eq!(buffer.find_bytes(b"\r\n\r\n"), expected, "cut at {first} and {second}");
         }
     }
 }
@@ -63,10 +59,8 @@ fn consuming_moves_what_is_remembered() {
 /// each time would take as long as some 2000 looks at the whole line.
 #[test]
 fn waiting_for_a_delimiter_looks_at_every_byte_once() {
-    let searches: [fn(&mut LinkBuffer) -> Option<usize>; 2] = [
-        |buffer| buffer.find(b'\n'),
-        |buffer| buffer.find_bytes(b"\r\n\r\n"),
-    ];
+    let searches: [fn(&mut LinkBuffer) -> Option<usize>; 2] =
+        [|buffer| buffer.find(b'\n'), |buffer| buffer.find_bytes(b"\r\n\r\n")];
     for search in searches {
         let mut buffer = LinkBuffer::new();
         let started = Instant::now();
@@ -80,9 +74,6 @@ fn waiting_for_a_delimiter_looks_at_every_byte_once() {
         let started = Instant::now();
         assert_eq!(search(&mut whole), None);
         let once = started.elapsed();
-        assert!(
-            waiting < once * 300,
-            "{waiting:?} to wait, {once:?} to look once"
-        );
+        assert!(waiting < once * 300, "{waiting:?} to wait, {once:?} to look once");
     }
 }

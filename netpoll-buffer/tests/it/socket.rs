@@ -20,18 +20,12 @@ fn pair() -> (UnixStream, UnixStream) {
 fn two_hundred_kib_at_once_are_read_in_four_calls() {
     let (mut near, mut far) = pair();
     let sent: Vec<u8> = (0..200 << 10).map(|n: u32| (n % 251) as u8).collect();
-    assert_eq!(
-        near.write(&sent).unwrap(),
-        sent.len(),
-        "the socket has room for all of it"
-    );
+    assert_eq!(near.write(&sent).unwrap(), sent.len(), "the socket has room for all of it");
     let mut buffer = LinkBuffer::new();
     let mut calls = 0;
     loop {
         calls += 1;
-        let filled = buffer
-            .fill(usize::MAX, |space| far.read_vectored(space))
-            .unwrap();
+        let filled = buffer.fill(usize::MAX, |space| far.read_vectored(space)).unwrap();
         if filled.read < filled.reserved {
             break;
         }
@@ -57,20 +51,13 @@ fn forty_blocks_leave_in_one_call() {
     assert_eq!(calls, 1);
     let mut received = vec![0; 40 * 4096];
     far.read_exact(&mut received).unwrap();
-    assert!(
-        received
-            .chunks(4096)
-            .zip(0..)
-            .all(|(block, n)| block == [n; 4096])
-    );
+    assert!(received.chunks(4096).zip(0..).all(|(block, n)| block == [n; 4096]));
 }
 
 #[test]
 fn more_blocks_than_one_call_takes_leave_in_several() {
     let (mut near, mut far) = pair();
-    let mut buffer: LinkBuffer = (0..3000_u32)
-        .map(|n| Bytes::from(vec![n as u8; 4096]))
-        .collect();
+    let mut buffer: LinkBuffer = (0..3000_u32).map(|n| Bytes::from(vec![n as u8; 4096])).collect();
     let mut received = Vec::new();
     while !buffer.is_empty() || received.len() < 3000 * 4096 {
         let mut chunks = [IoSlice::new(&[]); 1024];
@@ -83,12 +70,7 @@ fn more_blocks_than_one_call_takes_leave_in_several() {
         let n = far.read(&mut arrived).unwrap_or(0);
         received.extend_from_slice(&arrived[..n]);
     }
-    assert!(
-        received
-            .chunks(4096)
-            .zip(0_u32..)
-            .all(|(block, n)| block == [n as u8; 4096])
-    );
+    assert!(received.chunks(4096).zip(0_u32..).all(|(block, n)| block == [n as u8; 4096]));
 }
 
 #[test]
@@ -116,14 +98,11 @@ fn a_read_that_claims_too_much_is_an_error() {
 fn no_more_is_read_than_allowed() {
     let mut buffer = LinkBuffer::new();
     for max in [1, 100, 4096, 5000, 100_000] {
-        let filled = buffer
-            .fill(max, |space| Ok(space.iter().map(|piece| piece.len()).sum()))
-            .unwrap();
+        let filled =
+            buffer.fill(max, |space| Ok(space.iter().map(|piece| piece.len()).sum())).unwrap();
         assert!(filled.read == filled.reserved && filled.read <= max);
     }
-    let none = buffer
-        .fill(0, |_| unreachable!("there is no space"))
-        .unwrap();
+    let none = buffer.fill(0, |_| unreachable!("there is no space")).unwrap();
     assert_eq!((none.read, none.reserved), (0, 0));
 }
 
@@ -133,11 +112,7 @@ fn the_offer_follows_the_traffic() {
     let mut offer = |arrives: usize| {
         let filled = buffer
             .fill(usize::MAX, |space| {
-                Ok(space
-                    .iter()
-                    .map(|piece| piece.len())
-                    .sum::<usize>()
-                    .min(arrives))
+                Ok(space.iter().map(|piece| piece.len()).sum::<usize>().min(arrives))
             })
             .unwrap();
         buffer.clear();

@@ -12,10 +12,7 @@ thread_local! {
 
 struct Counting;
 
-#[expect(
-    unsafe_code,
-    reason = "an allocator that counts, by thread so that tests don't mix"
-)]
+#[expect(unsafe_code, reason = "an allocator that counts, by thread so that tests don't mix")]
 // SAFETY: passes everything on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
