@@ -14,15 +14,7 @@ use criterion::{
 };
 use netpoll_buffer::LinkBuffer;
 
-criterion_group!(
-    benches,
-    write_then_read,
-    backlog,
-    owned,
-    frames,
-    forward,
-    echo
-);
+criterion_group!(benches, write_then_read, backlog, owned, frames, forward, echo);
 criterion_main!(benches);
 
 /// A message is copied in and copied out.
@@ -181,9 +173,7 @@ fn echo(criterion: &mut Criterion) {
     let (mut input, mut output) = (LinkBuffer::new(), LinkBuffer::new());
     criterion.bench_function("echo/64", |bencher| {
         bencher.iter(|| {
-            input
-                .fill(1 << 20, |space| Ok(arrive(space)))
-                .expect("it arrives");
+            input.fill(1 << 20, |space| Ok(arrive(space))).expect("it arrives");
             output.append(input.slice(input.len()).expect("all of it is there"));
             output.flush();
             let mut chunks = [IoSlice::new(&[]); 4];
@@ -297,11 +287,7 @@ struct Ring {
 
 impl Default for Ring {
     fn default() -> Self {
-        Self {
-            bytes: vec![0; 4 << 10],
-            start: 0,
-            end: 0,
-        }
+        Self { bytes: vec![0; 4 << 10], start: 0, end: 0 }
     }
 }
 
@@ -313,10 +299,7 @@ impl Ring {
     fn halves(&self) -> (&[u8], &[u8]) {
         let start = self.start & (self.bytes.len() - 1);
         let front = self.len().min(self.bytes.len() - start);
-        (
-            &self.bytes[start..][..front],
-            &self.bytes[..self.len() - front],
-        )
+        (&self.bytes[start..][..front], &self.bytes[..self.len() - front])
     }
 
     fn grow(&mut self, needed: usize) {
@@ -325,11 +308,7 @@ impl Ring {
         let (front, back) = self.halves();
         grown[..front.len()].copy_from_slice(front);
         grown[front.len()..length].copy_from_slice(back);
-        *self = Self {
-            bytes: grown,
-            start: 0,
-            end: length,
-        };
+        *self = Self { bytes: grown, start: 0, end: length };
     }
 }
 

@@ -1,7 +1,7 @@
 //! Any sequence of operations on a `LinkBuffer` does what a queue of bytes does.
 //!
-//! The operations and the queue are those of the property test. With cargo-fuzz: `cargo +nightly fuzz
-//! run link_buffer`; without, see `fuzz/README.md`.
+//! The operations and the queue are those of the property test. With cargo-fuzz: `cargo +nightly
+//! fuzz run link_buffer`; without, see `fuzz/README.md`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

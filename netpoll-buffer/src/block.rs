@@ -44,7 +44,8 @@ pub(crate) struct Segment {
 pub(crate) const MAX_SEGMENT: usize = u32::MAX as usize - DATA;
 
 impl Segment {
-    /// An empty segment with room for at least `room` bytes, from the pool where it has such blocks.
+    /// An empty segment with room for at least `room` bytes, from the pool where it has such
+    /// blocks.
     ///
     /// # Panics
     ///
@@ -84,8 +85,8 @@ impl Segment {
     pub(crate) fn bytes(&self) -> &[u8] {
         let header = self.block.header();
         header.witness.read();
-        // SAFETY: start <= capacity (the fields' invariant), so the pointer stays inside the block's
-        // data, which `self.block` keeps alive.
+        // SAFETY: start <= capacity (the fields' invariant), so the pointer stays inside the
+        // block's data, which `self.block` keeps alive.
         let first = unsafe { header.data.add(self.start as usize) };
         // SAFETY: [start, end) lies inside the data and is initialised. It is this segment's
         // territory, and `&self` keeps `room` and `split_to` from being called meanwhile.
@@ -188,11 +189,11 @@ impl Segment {
     #[inline]
     fn behind(&mut self, from: u32) -> &mut [u8] {
         let header = self.block.header();
-        // SAFETY: from <= limit <= capacity (the fields' invariant), so the pointer stays inside the
-        // block's data, which `self.block` keeps alive.
+        // SAFETY: from <= limit <= capacity (the fields' invariant), so the pointer stays inside
+        // the block's data, which `self.block` keeps alive.
         let first = unsafe { header.data.add(from as usize) };
-        // SAFETY: [from, limit) is this segment's territory and nobody else's; `&mut self` makes this
-        // the only reference into it. It is empty for foreign memory, which may be read-only.
+        // SAFETY: [from, limit) is this segment's territory and nobody else's; `&mut self` makes
+        // this the only reference into it. It is empty for foreign memory, which may be read-only.
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), (self.limit - from) as usize) }
     }
 
@@ -242,8 +243,8 @@ struct Block {
     header: NonNull<Header>,
 }
 
-// SAFETY: the header is shared only through atomics and fields that change while there is one owner;
-// the bytes are divided among the segments (see the rule at the top).
+// SAFETY: the header is shared only through atomics and fields that change while there is one
+// owner; the bytes are divided among the segments (see the rule at the top).
 unsafe impl Send for Block {}
 // SAFETY: as above; a shared `&Block` gives no access to bytes, a `&Segment` reads its own only.
 unsafe impl Sync for Block {}
@@ -269,14 +270,15 @@ impl Block {
 
     #[inline]
     fn header(&self) -> &Header {
-        // SAFETY: written by `Idle::allocate`, freed by `Idle::drop`, which needs the last reference;
-        // this is one of them. Nobody has `&mut Header` while a `Block` exists.
+        // SAFETY: written by `Idle::allocate`, freed by `Idle::drop`, which needs the last
+        // reference; this is one of them. Nobody has `&mut Header` while a `Block` exists.
         unsafe { self.header.as_ref() }
     }
 
     #[inline]
     fn share(&self) -> Self {
-        // Relaxed, as in `Arc`: a new reference is made from one that already keeps the block alive.
+        // Relaxed, as in `Arc`: a new reference is made from one that already keeps the block
+        // alive.
         let before = self.header().references.fetch_add(1, Ordering::Relaxed);
         assert!(before < usize::MAX / 2, "too many references to one block");
         Self { header: self.header }
@@ -287,9 +289,9 @@ impl Drop for Block {
     #[inline]
     fn drop(&mut self) {
         let references = &self.header().references;
-        // The only owner needs no read-modify-write: there is nobody to race with. Acquire here, and
-        // the fence below, pair with the Release of those who left before: their reads of the bytes
-        // happen before the block is used again.
+        // The only owner needs no read-modify-write: there is nobody to race with. Acquire here,
+        // and the fence below, pair with the Release of those who left before: their reads of the
+        // bytes happen before the block is used again.
         if references.load(Ordering::Acquire) != 1 {
             if references.fetch_sub(1, Ordering::Release) != 1 {
                 return;
@@ -326,7 +328,8 @@ impl Idle {
         let Some(header) = NonNull::new(memory.cast::<Header>()) else {
             handle_alloc_error(layout)
         };
-        // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind them.
+        // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind
+        // them.
         let data = unsafe { header.byte_add(DATA) }.cast::<u8>();
         let value = Header {
             references: AtomicUsize::new(1),
@@ -377,15 +380,16 @@ impl Drop for Idle {
 
 /// Asks the allocator to give free memory back to the system.
 ///
-/// glibc keeps what lies below its last block in use, however much that is: after a burst, all of it.
+/// glibc keeps what lies below its last block in use, however much that is: after a burst, all of
+/// it.
 pub(crate) fn return_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     malloc_trim(0);
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-// SAFETY: this is its declaration in <malloc.h>. It may be called at any time on any thread, and takes
-// no pointer.
+// SAFETY: this is its declaration in <malloc.h>. It may be called at any time on any thread, and
+// takes no pointer.
 unsafe extern "C" {
     safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
 }
@@ -393,8 +397,8 @@ unsafe extern "C" {
 /// How a block lies in memory: its bytes begin with a cache line, behind the header.
 ///
 /// Except for large ones: the system's allocator hands out aligned memory that is zero by writing
-/// zeros, and other memory, when there is much of it, by mapping pages that are not there before they
-/// are used.
+/// zeros, and other memory, when there is much of it, by mapping pages that are not there before
+/// they are used.
 fn layout(class: Class, capacity: usize) -> Layout {
     let alignment = if class == Class::LARGE { align_of::<Header>() } else { CACHE_LINE };
     Layout::from_size_align(DATA + capacity, alignment).expect("a block's size is at most u32::MAX")

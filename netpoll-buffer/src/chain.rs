@@ -17,9 +17,9 @@ use crate::pool;
 ///    read here                                        written here
 /// ```
 ///
-/// Most messages lie in one block, so most chains never need the list; and a chain that does need it
-/// allocates nothing in the steady state. `rest` is in use only behind a `first`. Segments may be
-/// empty (one whose bytes were just handed out by `next`, say).
+/// Most messages lie in one block, so most chains never need the list; and a chain that does need
+/// it allocates nothing in the steady state. `rest` is in use only behind a `first`. Segments may
+/// be empty (one whose bytes were just handed out by `next`, say).
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     first: Option<Segment>,
@@ -84,8 +84,8 @@ impl Chain {
 
     /// Adds an empty segment with room for at least `room` bytes.
     ///
-    /// It is made where it stays: moving a segment right after its fields were written costs a failed
-    /// store forwarding, as much as all the rest.
+    /// It is made where it stays: moving a segment right after its fields were written costs a
+    /// failed store forwarding, as much as all the rest.
     #[inline]
     pub(crate) fn push_room(&mut self, room: usize) -> &mut Segment {
         if self.first.is_none() {
@@ -96,7 +96,8 @@ impl Chain {
         rest.back_mut().expect("it was just pushed")
     }
 
-    /// Adds a segment behind the others; one that continues the last in its block becomes part of it.
+    /// Adds a segment behind the others; one that continues the last in its block becomes part of
+    /// it.
     #[inline]
     pub(crate) fn push_back(&mut self, segment: Segment) {
         if self.first.is_none() {
@@ -169,7 +170,8 @@ impl Drop for Chain {
     }
 }
 
-/// The readable bytes of a buffer, block by block: see [`LinkBuffer::chunks`](crate::LinkBuffer::chunks).
+/// The readable bytes of a buffer, block by block: see
+/// [`LinkBuffer::chunks`](crate::LinkBuffer::chunks).
 #[derive(Clone, Debug)]
 pub struct Chunks<'a> {
     first: Option<&'a Segment>,

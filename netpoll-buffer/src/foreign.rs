@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 /// Makes [`Bytes`] of memory whose owner is told when nobody reads it any more.
 ///
-/// For [`LinkBuffer::write_shared`](crate::LinkBuffer::write_shared), when the memory has to go back to
-/// an arena, a mapping or another language. `release` is called once, by whoever lets go last, on its
-/// thread; it gets the memory back. One allocation, no copy. Where nobody needs to be told,
-/// `Bytes::from(vec)`, `Bytes::from_static` and [`Bytes::from_owner`] do.
+/// For [`LinkBuffer::write_shared`](crate::LinkBuffer::write_shared), when the memory has to go
+/// back to an arena, a mapping or another language. `release` is called once, by whoever lets go
+/// last, on its thread; it gets the memory back. One allocation, no copy. Where nobody needs to be
+/// told, `Bytes::from(vec)`, `Bytes::from_static` and [`Bytes::from_owner`] do.
 ///
 /// ```
 /// use netpoll_buffer::{LinkBuffer, released};

@@ -1,8 +1,8 @@
 //! Linked, counted, zero-copy buffers: chains of pooled blocks.
 //!
 //! A [`LinkBuffer`] is a queue of bytes in linked blocks of memory. Slicing it and appending it to
-//! another passes blocks on, so what arrives from one socket can leave through another without having
-//! been copied; and dropping is releasing, so there is nothing to forget.
+//! another passes blocks on, so what arrives from one socket can leave through another without
+//! having been copied; and dropping is releasing, so there is nothing to forget.
 //!
 //! ```
 //! use netpoll_buffer::LinkBuffer;
@@ -41,11 +41,11 @@
 //!
 //! # Memory
 //!
-//! Blocks come in classes of 512 B, 4 KiB, 16 KiB, 64 KiB, 256 KiB and 1 MiB, larger ones in their exact
-//! size. Reading starts with 4 KiB and goes up to four blocks of 64 KiB at a time; writing starts with
-//! 4 KiB and goes up to 64 KiB; only [`malloc`](LinkBuffer::malloc) and pull-ups, which must be
-//! contiguous, take larger ones. Blocks nobody holds rest, in a cache of each thread and behind these
-//! in a store that all share:
+//! Blocks come in classes of 512 B, 4 KiB, 16 KiB, 64 KiB, 256 KiB and 1 MiB, larger ones in their
+//! exact size. Reading starts with 4 KiB and goes up to four blocks of 64 KiB at a time; writing
+//! starts with 4 KiB and goes up to 64 KiB; only [`malloc`](LinkBuffer::malloc) and pull-ups, which
+//! must be contiguous, take larger ones. Blocks nobody holds rest, in a cache of each thread and
+//! behind these in a store that all share:
 //!
 //! | class | in each thread's cache | in the store |
 //! |---|---|---|
@@ -57,8 +57,8 @@
 //! | 1 MiB | 2 | 8 |
 //! | larger | none | none |
 //!
-//! That is at most 5 MiB for a thread and 45 MiB for all of them together; [`trim`] gives it back to the
-//! system. [`stats`] says how many blocks are out, what they hold, and what was copied.
+//! That is at most 5 MiB for a thread and 45 MiB for all of them together; [`trim`] gives it back
+//! to the system. [`stats`] says how many blocks are out, what they hold, and what was copied.
 //!
 //! What a block held before is never shown to its next user: memory from `malloc` is zeroed, other
 //! room can't be read before it was written, and the one exception,
@@ -66,7 +66,8 @@
 //!
 //! # Features
 //!
-//! None: `bytes` and `memchr` are the only dependencies. `--cfg loom` replaces the atomics for models.
+//! None: `bytes` and `memchr` are the only dependencies. `--cfg loom` replaces the atomics for
+//! models.
 
 mod block;
 mod chain;

@@ -27,9 +27,9 @@ pub use socket::Filled;
 ///            readable                 flush        pending
 /// ```
 ///
-/// One side reads, the other writes, and [`flush`](Self::flush) makes readable what was written. Bytes
-/// stay where they are: slicing and appending pass blocks on. An empty buffer holds no block at all,
-/// and is small, so that ten thousand idle connections cost little.
+/// One side reads, the other writes, and [`flush`](Self::flush) makes readable what was written.
+/// Bytes stay where they are: slicing and appending pass blocks on. An empty buffer holds no block
+/// at all, and is small, so that ten thousand idle connections cost little.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -43,8 +43,8 @@ pub use socket::Filled;
 /// ```
 #[derive(Default)]
 pub struct LinkBuffer {
-    /// Holds `len` readable bytes, then `pending` ones. The first segment may be empty: its bytes were
-    /// lent out by `next`, and the next operation releases it.
+    /// Holds `len` readable bytes, then `pending` ones. The first segment may be empty: its bytes
+    /// were lent out by `next`, and the next operation releases it.
     chain: Chain,
     len: usize,
     pending: usize,

@@ -11,10 +11,10 @@
 //!   └─────────────────────────────┘
 //! ```
 //!
-//! A thread whose cache overflows hands half of it to the store; one whose cache is empty takes half a
-//! cache out. So a pair of threads, one that reads and one that releases, allocates nothing and meets
-//! at the lock once in many blocks (the magazines of Bonwick and Adams, *Vmem*, 2001). A thread that
-//! ends gives its cache to the store.
+//! A thread whose cache overflows hands half of it to the store; one whose cache is empty takes
+//! half a cache out. So a pair of threads, one that reads and one that releases, allocates nothing
+//! and meets at the lock once in many blocks (the magazines of Bonwick and Adams, *Vmem*, 2001). A
+//! thread that ends gives its cache to the store.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,10 +25,10 @@ use crate::stats::{self, Counters};
 
 /// Gives the memory of all resting blocks back to the system.
 ///
-/// Frees the shared store and the calling thread's cache; the caches of other threads (at most 5 MiB
-/// each) stay. On glibc it also has the allocator return its free pages, which takes milliseconds when
-/// there are many. For use after a burst, or by a process that goes idle; what rests is bounded without
-/// it.
+/// Frees the shared store and the calling thread's cache; the caches of other threads (at most 5
+/// MiB each) stay. On glibc it also has the allocator return its free pages, which takes
+/// milliseconds when there are many. For use after a burst, or by a process that goes idle; what
+/// rests is bounded without it.
 ///
 /// ```
 /// use netpoll_buffer::{LinkBuffer, trim};

@@ -4,8 +4,8 @@ use std::{error, fmt, io};
 
 /// More bytes were asked for than there are.
 ///
-/// The buffer is unchanged, so the same call succeeds once more bytes have arrived. Converts into an
-/// [`io::Error`] of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
+/// The buffer is unchanged, so the same call succeeds once more bytes have arrived. Converts into
+/// an [`io::Error`] of kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
 ///
 /// ```
 /// use netpoll_buffer::{LinkBuffer, Shortfall};

@@ -140,8 +140,8 @@ pub struct FromWrite<W> {
 const PIECES: usize = 64;
 
 impl<W: Write> FromWrite<W> {
-    /// Nothing is written before [`flush`](Sink::flush). What is still staged when this is dropped is
-    /// not written at all.
+    /// Nothing is written before [`flush`](Sink::flush). What is still staged when this is dropped
+    /// is not written at all.
     pub const fn new(write: W) -> Self {
         Self { write, buffer: LinkBuffer::new() }
     }

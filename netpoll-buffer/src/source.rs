@@ -1,4 +1,5 @@
-//! Where bytes come from: what protocol code is written against, and `std::io::Read` on either side.
+//! Where bytes come from: what protocol code is written against, and `std::io::Read` on either
+//! side.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,8 +10,8 @@ use crate::LinkBuffer;
 /// Bytes to parse, whether from a connection, a file or a test vector.
 ///
 /// A source keeps what has arrived in a [`LinkBuffer`] and can wait for more; every method asks for
-/// what it needs first. A bare `LinkBuffer` is a source that never waits, and [`FromRead`] makes one
-/// of any [`io::Read`].
+/// what it needs first. A bare `LinkBuffer` is a source that never waits, and [`FromRead`] makes
+/// one of any [`io::Read`].
 ///
 /// # Errors
 ///
@@ -61,12 +62,13 @@ pub trait Source {
         Ok(self.buffered().skip(n)?)
     }
 
-    /// As [`LinkBuffer::until`], waiting for the delimiter, which must be among the first `max` bytes.
+    /// As [`LinkBuffer::until`], waiting for the delimiter, which must be among the first `max`
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) when it is not among them: a peer that never sends
-    /// it must not fill the memory.
+    /// [`InvalidData`](io::ErrorKind::InvalidData) when it is not among them: a peer that never
+    /// sends it must not fill the memory.
     fn until(&mut self, delimiter: u8, max: usize) -> io::Result<&[u8]> {
         let at = loop {
             if let Some(at) = self.buffered().find(delimiter).filter(|&at| at < max) {
@@ -138,8 +140,8 @@ impl<S: Source + ?Sized> Source for &mut S {
 
 /// A [`Source`] that reads from any [`io::Read`] (netpoll's `NewReader`).
 ///
-/// Reads no more at a time than is asked for or fits a block, into zeroed memory, so even a `Read` that
-/// claims more than it wrote shows nobody else's bytes.
+/// Reads no more at a time than is asked for or fits a block, into zeroed memory, so even a `Read`
+/// that claims more than it wrote shows nobody else's bytes.
 ///
 /// ```
 /// use netpoll_buffer::{FromRead, Source};
@@ -215,8 +217,10 @@ impl<R: Read> Source for FromRead<R> {
 /// use std::io::BufRead;
 /// use netpoll_buffer::{AsRead, LinkBuffer};
 ///
-/// let lines: Vec<_> = AsRead::new(LinkBuffer::from("one\ntwo")).lines().collect::<Result<_, _>>()?;
-/// assert_eq!(lines, ["one", "two"]);
+/// let mut lines = AsRead::new(LinkBuffer::from("one\ntwo")).lines();
+/// assert_eq!(lines.next().transpose()?.as_deref(), Some("one"));
+/// assert_eq!(lines.next().transpose()?.as_deref(), Some("two"));
+/// assert!(lines.next().is_none());
 /// # std::io::Result::Ok(())
 /// ```
 #[derive(Debug)]

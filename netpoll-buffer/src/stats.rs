@@ -24,8 +24,8 @@ pub struct Stats {
 /// Adds up the counters of all threads.
 ///
 /// Takes a lock and looks at every thread's counters; counting itself costs a plain store. Figures
-/// of threads that are running may be a moment old, and `blocks_out` briefly off when a block passes
-/// from one thread to another during the call.
+/// of threads that are running may be a moment old, and `blocks_out` briefly off when a block
+/// passes from one thread to another during the call.
 ///
 /// ```
 /// let before = netpoll_buffer::stats();

@@ -23,8 +23,9 @@ const LEAST_ROOM: usize = 64;
 /// assert_eq!(buffer.chunk(), [0x12, 0x34]);
 /// ```
 // SAFETY: `chunk_mut` shows the room of the last segment, which `&mut self` keeps in place until
-// `advance_mut` commits a part of it: that is what the trait demands. A former user's bytes can't be
-// read through an `UninitSlice`, and whoever calls `advance_mut` promises to have written over them.
+// `advance_mut` commits a part of it: that is what the trait demands. A former user's bytes can't
+// be read through an `UninitSlice`, and whoever calls `advance_mut` promises to have written over
+// them.
 unsafe impl BufMut for LinkBuffer {
     #[inline]
     fn remaining_mut(&self) -> usize {

@@ -20,9 +20,9 @@ const MAX_PINNED: usize = 64;
 impl LinkBuffer {
     /// The next `n` bytes, contiguous, without consuming them.
     ///
-    /// Costs nothing when they lie in one block. Otherwise they are copied into one first (counted in
-    /// [`Stats::bytes_copied`](crate::Stats::bytes_copied)), which then replaces the pieces: peeking
-    /// again, or at more, copies only what is new.
+    /// Costs nothing when they lie in one block. Otherwise they are copied into one first (counted
+    /// in [`Stats::bytes_copied`](crate::Stats::bytes_copied)), which then replaces the pieces:
+    /// peeking again, or at more, copies only what is new.
     ///
     /// # Errors
     ///
@@ -45,8 +45,8 @@ impl LinkBuffer {
 
     /// The next `n` bytes, contiguous and consumed.
     ///
-    /// Costs what [`peek`](Self::peek) costs. The slice lives until the next operation on the buffer,
-    /// which gives the block back if nothing is left in it.
+    /// Costs what [`peek`](Self::peek) costs. The slice lives until the next operation on the
+    /// buffer, which gives the block back if nothing is left in it.
     ///
     /// # Errors
     ///
@@ -118,7 +118,8 @@ impl LinkBuffer {
         }
     }
 
-    /// Cuts the next `n` bytes off into a buffer of their own, readable and independent of this one.
+    /// Cuts the next `n` bytes off into a buffer of their own, readable and independent of this
+    /// one.
     ///
     /// Whole blocks are moved, the last one is shared, nothing is copied; with one exception: of a
     /// block larger than 4 KiB, a piece of at most 4 KiB that is less than 1/64 of it is copied, so
@@ -155,8 +156,8 @@ impl LinkBuffer {
     ///
     /// # Errors
     ///
-    /// [`Shortfall`] when fewer than `n` bytes are readable. The inner result says whether the bytes
-    /// were UTF-8; they are consumed and in the error if not.
+    /// [`Shortfall`] when fewer than `n` bytes are readable. The inner result says whether the
+    /// bytes were UTF-8; they are consumed and in the error if not.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -177,7 +178,8 @@ impl LinkBuffer {
     /// The next `n` bytes as [`Bytes`], which may outlive the buffer.
     ///
     /// Bytes in one block are shared (one small allocation), except for a few or for so few of so
-    /// large a block that [`slice`](Self::slice) would copy them. Bytes in several blocks are copied.
+    /// large a block that [`slice`](Self::slice) would copy them. Bytes in several blocks are
+    /// copied.
     ///
     /// # Errors
     ///
@@ -328,7 +330,8 @@ impl LinkBuffer {
         let needed = n - whole.len();
         let mut copied = needed;
         if whole.room_len() < needed {
-            // Grown by half at least, so that looking at ever more of a message copies it a few times only.
+            // Grown by half at least, so that looking at ever more of a message copies it a few
+            // times only.
             let room = n.max(whole.len() + whole.len() / 2).min(MAX_SEGMENT);
             let short = std::mem::replace(&mut whole, Segment::with_room(room));
             copied += whole.write(short.bytes());

@@ -6,8 +6,8 @@ use super::LinkBuffer;
 
 /// What the last search found out: `key` does not begin anywhere before `looked`.
 ///
-/// The key is the needle, or its first four bytes, so that what is remembered holds for every needle
-/// that begins alike.
+/// The key is the needle, or its first four bytes, so that what is remembered holds for every
+/// needle that begins alike.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Search {
     /// In bytes from the front. Stays at 4 GiB, where looking twice costs less than room here.
@@ -21,8 +21,8 @@ const KEY: usize = 4;
 impl LinkBuffer {
     /// Where the first `byte` is, as an offset from the front.
     ///
-    /// A search that finds nothing is remembered: the next one for the same byte begins where this one
-    /// ended, so waiting for a delimiter looks at every byte once.
+    /// A search that finds nothing is remembered: the next one for the same byte begins where this
+    /// one ended, so waiting for a delimiter looks at every byte once.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -65,15 +65,16 @@ impl LinkBuffer {
         let from = self.search.resume(needle);
         let key = &needle[..needle.len().min(KEY)];
         let key_at = self.search_from(key, from);
-        // Nothing before the first place where the key is, or may yet be completed, needs another look.
+        // Nothing before the first place where the key is, or may yet be completed, needs another
+        // look.
         self.search.remember(key, key_at.unwrap_or((self.len + 1).saturating_sub(key.len())));
         if key.len() == needle.len() { key_at } else { self.search_from(needle, key_at?) }
     }
 
     /// The next bytes up to and including the first `delimiter`, contiguous and consumed.
     ///
-    /// Costs what [`next`](Self::next) costs, and looks at every byte once however often it is called
-    /// before the delimiter arrives. `None` when it is not there; nothing is consumed then.
+    /// Costs what [`next`](Self::next) costs, and looks at every byte once however often it is
+    /// called before the delimiter arrives. `None` when it is not there; nothing is consumed then.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;

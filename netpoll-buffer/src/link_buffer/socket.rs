@@ -13,8 +13,8 @@ pub struct Filled {
     pub reserved: usize,
 }
 
-/// How much space is offered, by level. A read that fills it all goes up two levels; several in a row
-/// that would have fitted a lower one go down.
+/// How much space is offered, by level. A read that fills it all goes up two levels; several in a
+/// row that would have fitted a lower one go down.
 const OFFERS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 
 /// Space is taken in blocks of at most this size.
@@ -33,13 +33,14 @@ impl LinkBuffer {
     /// Reserves space, calls `read` once with it, and makes readable what was read.
     ///
     /// The space is the room behind the last bytes and as many pooled blocks as the recent traffic
-    /// suggests: 4 KiB at first, up to 256 KiB in several blocks while reads fill it, less again when
-    /// they don't; never more than `max` bytes. What was not filled goes back to the pool, so a read of
-    /// nothing leaves an empty buffer without a block. Pending bytes are flushed first, to keep the
-    /// order. With a `max` of 0, `read` is not called and nothing is reserved.
+    /// suggests: 4 KiB at first, up to 256 KiB in several blocks while reads fill it, less again
+    /// when they don't; never more than `max` bytes. What was not filled goes back to the pool, so
+    /// a read of nothing leaves an empty buffer without a block. Pending bytes are flushed first,
+    /// to keep the order. With a `max` of 0, `read` is not called and nothing is reserved.
     ///
-    /// The space is initialised but not cleared: `read` must not look at it, and must not return more
-    /// than it wrote, as a system call does not. To read from what can't be trusted with that, malloc.
+    /// The space is initialised but not cleared: `read` must not look at it, and must not return
+    /// more than it wrote, as a system call does not. To read from what can't be trusted with that,
+    /// malloc.
     ///
     /// # Errors
     ///
@@ -81,7 +82,8 @@ impl LinkBuffer {
 
     /// Puts the readable chunks into `out`, for `writev` or `sendmsg`, and says how many there are.
     ///
-    /// At most as many as `out` has places. What the socket took is to be [consumed](Self::consume).
+    /// At most as many as `out` has places. What the socket took is to be
+    /// [consumed](Self::consume).
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -189,7 +191,8 @@ impl Appetite {
     #[inline]
     fn learn(&mut self, read: usize, reserved: usize, offer: usize) {
         if read == reserved {
-            // A reservation that was cut short by the caller's maximum says nothing about the traffic.
+            // A reservation that was cut short by the caller's maximum says nothing about the
+            // traffic.
             if reserved >= offer / 2 {
                 self.level = (self.level + 2).min(OFFERS.len() as u8 - 1);
             }

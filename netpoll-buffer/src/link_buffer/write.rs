@@ -12,16 +12,17 @@ use crate::block::{MAX_SEGMENT, Segment};
 const SMALLEST_BLOCK: usize = 4 << 10;
 const LARGEST_BLOCK: usize = 64 << 10;
 
-/// Below this, copying foreign bytes is cheaper than linking them and sending one more piece: measured
-/// through a pair of sockets, where both cost the same at 4 KiB.
+/// Below this, copying foreign bytes is cheaper than linking them and sending one more piece:
+/// measured through a pair of sockets, where both cost the same at 4 KiB.
 const WORTH_LINKING: usize = 4 << 10;
 
 impl LinkBuffer {
     /// Adds `n` pending bytes, contiguous and zero, to be overwritten by the caller.
     ///
-    /// Costs a `memset` of `n` bytes: pooled memory carries what former connections left in it, and a
-    /// caller that acknowledges more than it wrote must not send that. Writes that bring their bytes
-    /// along ([`write_bytes`](Self::write_bytes) and the others) need no clearing and do none.
+    /// Costs a `memset` of `n` bytes: pooled memory carries what former connections left in it, and
+    /// a caller that acknowledges more than it wrote must not send that. Writes that bring their
+    /// bytes along ([`write_bytes`](Self::write_bytes) and the others) need no clearing and do
+    /// none.
     ///
     /// # Panics
     ///
@@ -95,8 +96,8 @@ impl LinkBuffer {
 
     /// Adds a copy of `bytes`.
     ///
-    /// Fills the last block and takes new ones as needed. To hand over memory instead of copying it,
-    /// use [`write_shared`](Self::write_shared).
+    /// Fills the last block and takes new ones as needed. To hand over memory instead of copying
+    /// it, use [`write_shared`](Self::write_shared).
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -143,8 +144,9 @@ impl LinkBuffer {
 
     /// Adds memory that somebody else owns, without copying it.
     ///
-    /// A `Vec<u8>`, a `&'static [u8]` and anything that [`Bytes::from_owner`] takes become [`Bytes`]
-    /// without a copy too. Less than 4 KiB is copied: that costs less than one more piece to send.
+    /// A `Vec<u8>`, a `&'static [u8]` and anything that [`Bytes::from_owner`] takes become
+    /// [`Bytes`] without a copy too. Less than 4 KiB is copied: that costs less than one more piece
+    /// to send.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -193,7 +195,8 @@ impl LinkBuffer {
         Ok(())
     }
 
-    /// Moves all bytes of `other`, readable and pending, behind this buffer's, to be flushed with them.
+    /// Moves all bytes of `other`, readable and pending, behind this buffer's, to be flushed with
+    /// them.
     ///
     /// Passes blocks on and never copies; pieces that were cut from one block and meet again become
     /// one piece.

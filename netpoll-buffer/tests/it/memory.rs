@@ -1,5 +1,6 @@
 //! What is held, by whom and for how long; and that nobody sees what another left.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Read};
 use std::sync::mpsc;
@@ -128,7 +129,8 @@ fn a_small_slice_pins_no_huge_block() {
         assert!(stats().bytes_held <= 4096, "{:?}", stats());
         drop((slice, bytes));
 
-        // The rule: at most 64 times its size, or a block of 4 KiB, or it is more than 4 KiB itself.
+        // The rule: at most 64 times its size, or a block of 4 KiB, or it is more than 4 KiB
+        // itself.
         for (block, n, copied) in [
             (4 << 10, 1, false),
             (64 << 10, 1023, true),
@@ -230,7 +232,9 @@ fn a_thread_that_ends_leaves_its_blocks_to_the_others() {
 #[test]
 fn a_buffer_that_outlives_the_threads_cache_is_freed() {
     alone("memory::a_buffer_that_outlives_the_threads_cache_is_freed", || {
-        thread_local!(static LATE: std::cell::RefCell<LinkBuffer> = const { std::cell::RefCell::new(LinkBuffer::new()) });
+        thread_local! {
+            static LATE: RefCell<LinkBuffer> = const { RefCell::new(LinkBuffer::new()) };
+        }
         // The buffer's destructor is registered first, so it runs last.
         thread::spawn(|| LATE.with_borrow_mut(|late| late.append(filled(100_000)))).join().unwrap();
         assert_eq!(stats().blocks_out, 0);

@@ -1,6 +1,6 @@
-//! What panics, corrupts or misleads in Go's netpoll is an error or impossible here. What the compiler
-//! refuses (use after append, slices that outlive the next operation) stands in the documentation of
-//! `append` and `next`, as examples that must not compile.
+//! What panics, corrupts or misleads in Go's netpoll is an error or impossible here. What the
+//! compiler refuses (use after append, slices that outlive the next operation) stands in the
+//! documentation of `append` and `next`, as examples that must not compile.
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 
@@ -118,8 +118,8 @@ fn peeking_again_copies_only_what_is_new_and_holds_one_block() {
     assert_eq!(buffer.chunks().count(), 1);
 }
 
-/// A message that is looked at again whenever 4 KiB more of it have arrived is copied a few times, not
-/// once for each look.
+/// A message that is looked at again whenever 4 KiB more of it have arrived is copied a few times,
+/// not once for each look.
 #[test]
 fn peeking_at_ever_more_costs_little() {
     let mut buffer = LinkBuffer::new();

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::queue::{Model, Op};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn behaves_like_a_queue_of_bytes(ops in prop::collection::vec(op(), 1..200)) {
@@ -15,6 +15,10 @@ proptest! {
         }
         model.finish();
     }
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Mostly small, sometimes more than a block.
