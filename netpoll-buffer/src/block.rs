@@ -154,6 +154,7 @@ impl Segment {
         assert!(n <= self.len(), "truncated {} bytes to {n}", self.len());
         let end = self.start + n as u32;
         if self.limit == self.end {
+            // Foreign memory above all must not become room.
             self.limit = end;
         }
         self.end = end;
@@ -174,12 +175,10 @@ impl Segment {
     /// Takes `next` in if it is the neighbour behind in the same block; else gives it back.
     #[inline]
     pub(crate) fn join(&mut self, next: Self) -> Option<Self> {
-        let neighbours = self.block.header == next.block.header
-            && self.end == next.start
-            && self.limit == next.start;
-        if !neighbours {
+        if self.block.header != next.block.header || self.end != next.start {
             return Some(next);
         }
+        debug_assert_eq!(self.limit, next.start, "the territories would overlap");
         self.end = next.end;
         self.limit = next.limit;
         None

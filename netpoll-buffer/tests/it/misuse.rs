@@ -37,6 +37,19 @@ fn acknowledging_discards_over_several_blocks() {
 }
 
 #[test]
+fn memory_of_others_is_never_written_to() {
+    let bytes = Bytes::from(vec![b'x'; 5000]);
+    let mut buffer = LinkBuffer::new();
+    buffer.write_shared(bytes.clone());
+    buffer.malloc_ack(10).unwrap();
+    buffer.write_bytes(b"yyy");
+    buffer.malloc(3);
+    buffer.fill(4096, |space| Ok(space[0].len())).unwrap();
+    assert!(bytes.iter().all(|&byte| byte == b'x'));
+    assert_eq!(buffer.next(13), Ok(&b"xxxxxxxxxxyyy"[..]));
+}
+
+#[test]
 fn a_buffer_can_be_written_to_after_others_were_appended() {
     let mut buffer = LinkBuffer::from("abc");
     buffer.append(LinkBuffer::new());

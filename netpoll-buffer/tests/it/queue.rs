@@ -61,6 +61,13 @@ impl Model {
         std::iter::repeat_with(next).take(n).collect()
     }
 
+    /// The data as memory that somebody else reads too, and checks in the end.
+    fn shared(&mut self, data: &[u8]) -> Bytes {
+        let bytes = Bytes::copy_from_slice(data);
+        self.bytes.push((bytes.clone(), data.to_vec()));
+        bytes
+    }
+
     fn take(&mut self, n: usize) -> Vec<u8> {
         self.readable.drain(..n).collect()
     }
@@ -105,7 +112,8 @@ impl Model {
             }
             Op::WriteShared(n) => {
                 let data = self.data(n);
-                self.buffer.write_shared(data.clone().into());
+                let bytes = self.shared(&data);
+                self.buffer.write_shared(bytes);
                 self.pending.extend(data);
             }
             Op::WriteDirect(n, remain) => {
@@ -138,7 +146,8 @@ impl Model {
             }
             Op::AppendShared(n) => {
                 let data = self.data(n);
-                self.buffer.append(data.clone().into());
+                let bytes = self.shared(&data);
+                self.buffer.append(bytes.into());
                 self.pending.extend(data);
             }
             Op::Flush => {

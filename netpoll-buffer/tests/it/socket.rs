@@ -125,3 +125,14 @@ fn the_offer_follows_the_traffic() {
     let shrunk = (0..20).map(|_| offer(100)).last().unwrap();
     assert_eq!(shrunk, first);
 }
+
+#[test]
+fn a_message_goes_on_in_the_block_where_it_began() {
+    let mut buffer = LinkBuffer::new();
+    for arrives in [100, 200, 300] {
+        let before = buffer.len();
+        let filled = buffer.fill(usize::MAX, |_| Ok(arrives)).unwrap();
+        assert_eq!(filled.reserved, 4096 - before);
+    }
+    assert_eq!(buffer.chunks().count(), 1);
+}
