@@ -9,6 +9,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use netpoll::{CloseReason, Connection, EventLoop, Listener, Result};
 
@@ -30,7 +31,17 @@ impl Session {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7001".into());
     let listener = Listener::bind("tcp", &address)?;
     println!("listening on {}", listener.local_addr()?);

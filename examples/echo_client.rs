@@ -7,9 +7,20 @@
 //! ```
 
 use std::io::{BufRead, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match talk() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn talk() -> netpoll::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7000".into());
     let mut conn = netpoll::dial_connection("tcp", &address, Duration::from_secs(1))?;
     conn.set_read_timeout(Some(Duration::from_secs(5)));

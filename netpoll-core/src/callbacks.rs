@@ -55,8 +55,9 @@ pub trait OnConnect<S>: Send + Sync + 'static {
 /// consume everything: it is called again when more arrives, or a last time when the peer ends its
 /// stream. What it wrote is flushed when it returns.
 ///
-/// An error closes the connection with that reason, but `WouldBlock`, which means "call me again
-/// when there is more".
+/// An error closes the connection with that reason, and drops what was written and not flushed. Two
+/// errors are no failures: `WouldBlock` means "call me again when there is more", and `UnexpectedEof`
+/// at the end of the peer's stream closes with [`CloseReason::Peer`], after what was written is sent.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnRequest<{S}>`",
     note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| -> netpoll::Result<()>`, types annotated"

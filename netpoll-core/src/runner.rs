@@ -26,6 +26,8 @@ pub(crate) struct Runner {
     service: Option<Box<dyn Service>>,
     stage: Stage,
     reason: Option<CloseReason>,
+    /// The peer is gone, the buffer full, and the callback was told so.
+    told: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -148,11 +150,16 @@ impl Runner {
         let ended_before = connection.input.end().is_some();
         let received = connection.input.receive(word);
         let woken = word.clear(Events::WAKE) != Events::NONE;
+        let full = received == Received::Full && events.has_any(Events::PEER_GONE);
+        let told_before = std::mem::replace(&mut self.told, full);
         let due = match received {
             Received::Bytes => true,
             // The last call for what was left unread: now it is known that nothing follows.
             Received::End(_) => !ended_before && !connection.input.buffer.is_empty(),
-            Received::Nothing | Received::Full => false,
+            // The last call as well, unless it makes room: the end stands behind bytes that nobody
+            // takes, and no edge will come any more.
+            Received::Full => full && !told_before,
+            Received::Nothing => false,
         };
         if due || woken {
             let verdict = service.request(connection);
@@ -160,6 +167,9 @@ impl Runner {
         }
         if let Received::End(end) = received {
             return self.close(shared, reason_of(end, shared));
+        }
+        if full {
+            return self.close(shared, reason_unread(shared));
         }
         if events.has_any(Events::DRAIN) && connection.input.buffer.is_empty() {
             return self.close(shared, CloseReason::Shutdown);
@@ -172,12 +182,14 @@ impl Runner {
         let Some(connection) = &mut self.connection else {
             return Step::Closed;
         };
-        if let Err(mut reason) = verdict {
+        let verdict = verdict.map_err(|reason| match &reason {
+            CloseReason::Callback(error) => passed_on(error, connection, shared).unwrap_or(reason),
+            _ => reason,
+        });
+        // A callback that reads until the end of the stream ends by that error, and what it wrote on
+        // the way is as good as any; what another error or a panic cut short is not.
+        if verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer)) {
             connection.staged.clear();
-            if let CloseReason::Callback(error) = &reason {
-                reason = passed_on(error, connection, shared).unwrap_or(reason);
-            }
-            return self.close(shared, reason);
         }
         connection.staged.flush();
         if !connection.staged.is_empty() {
@@ -188,10 +200,13 @@ impl Runner {
                 return self.close(shared, reason);
             }
         }
+        if let Err(reason) = verdict {
+            return self.close(shared, reason);
+        }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
         let again = connection.input.is_promising(&shared.task.word)
             || connection.input.end().is_some()
-            || shared.task.word.events().has_any(Events::CLOSE | Events::DRAIN);
+            || shared.task.word.events().has_any(Events::CLOSE | Events::DRAIN | Events::PEER_GONE);
         if again { Step::More } else { Step::Wait }
     }
 
@@ -229,6 +244,14 @@ fn reason_of(end: End, shared: &Shared) -> CloseReason {
         (End::Finished, Some(error)) => CloseReason::of_socket(error),
         (End::Finished, None) => CloseReason::Peer,
     }
+}
+
+/// Why a peer is gone whose stream was not read to its end.
+fn reason_unread(shared: &Shared) -> CloseReason {
+    let stream = shared.lane.stream();
+    let pending = stream.and_then(|stream| stream.connect_error().err());
+    let failure = pending.or_else(|| shared.lane.failure());
+    failure.map_or(CloseReason::Peer, CloseReason::of_socket)
 }
 
 /// The reason behind an error that a callback returned, where it only passed on what a read or a

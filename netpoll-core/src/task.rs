@@ -45,6 +45,8 @@ impl Events {
     pub(crate) const PEER_CLOSED: Self = Self(1 << 6);
     /// The socket failed or hung up.
     pub(crate) const FAILED: Self = Self(1 << 7);
+    /// Either: no bytes will come but those that the socket has.
+    pub(crate) const PEER_GONE: Self = Self(Self::PEER_CLOSED.0 | Self::FAILED.0);
     /// Somebody asked for a callback.
     pub(crate) const WAKE: Self = Self(1 << 8);
     /// Somebody asked for an orderly close.
