@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::connection::Connection;
-use crate::error::{CloseReason, Result};
+use crate::error::{CloseReason, Error, Result};
 
 /// Makes the session of a connection, before the connection is registered with its reactor.
 ///
@@ -193,13 +193,13 @@ impl<S: Send + 'static> Service for Served<S> {
 
 /// A callback panicked; it has been logged.
 #[derive(Debug)]
-struct Panicked;
+pub(crate) struct Panicked;
 
 /// Runs a callback so that a panic in it ends no more than its connection. The session may be torn
 /// by the panic; after it only `on_disconnect` sees it.
-fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
+pub(crate) fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
-        log::error!("{name} panicked: {}; its connection is closed", describe(&*payload));
+        log::error!("{name} panicked: {}", describe(&*payload));
         // A payload may panic in its Drop.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
         Panicked
@@ -213,8 +213,8 @@ fn describe(payload: &(dyn Any + Send)) -> &str {
 
 fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {
     match outcome {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Ok(Ok(()) | Err(Error::WouldBlock)) => Ok(()),
+        Ok(Err(Error::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Ok(Err(error)) => Err(CloseReason::Callback(error)),
         Err(Panicked) => Err(CloseReason::Panic),
     }

@@ -88,7 +88,8 @@ impl Connection {
 
     /// Closes in order: flushes what was written, sends what was accepted, within the linger time,
     /// then ends the stream. Returns at once; from here on reads that would wait and all writes
-    /// fail with [`Error::Closed`], and no further callback but `on_disconnect` runs.
+    /// fail with [`Error::Closed`], and no further callback but `on_disconnect` runs. A peer that
+    /// still sends after that may be reset, and lose the end of what it was sent.
     pub fn close(&mut self) {
         self.staged.flush();
         if !self.staged.is_empty() {
@@ -139,12 +140,11 @@ impl Connection {
         let Some(stream) = self.shared.lane.stream() else {
             return Err(Error::Closed.into());
         };
-        stream.connect_error()?;
-        if now.has_any(Events::DRAINED | Events::FAILED) {
-            Ok(())
-        } else {
-            Err(Error::Closed.into())
+        stream.take_error()?;
+        if now.has_any(Events::ABORT | Events::CLOSE) {
+            return Err(self.shared.lane.failure().unwrap_or_else(|| Error::Closed.into()));
         }
+        Ok(())
     }
 }
 

@@ -60,6 +60,11 @@ impl Dispatch {
         if options.queue == 0 {
             return Err(Error::config("queue is 0, so no connection could reach a worker"));
         }
+        if options.idle.is_zero() {
+            return Err(Error::config(
+                "idle is 0, so every worker would end with its first callback",
+            ));
+        }
         Ok(())
     }
 }
@@ -108,20 +113,22 @@ impl Dispatcher {
 
 /// Runs a scheduled connection where its group says, from its reactor, which goes on with the core
 /// that this returns.
-pub(crate) fn run(mut core: Core, shared: Arc<Shared>) -> Core {
-    match &shared.group.dispatcher().0 {
-        Mode::Pool(workers) if !workers.is_stopping() => {
-            let workers = workers.clone();
-            if let Err(shared) = workers.submit_or_wait(shared, core.remote()) {
-                core.run_again_when_woken(shared);
+pub(crate) fn run(mut core: Core, mut shared: Arc<Shared>) -> Core {
+    if let Mode::Pool(workers) = &shared.group.dispatcher().0 {
+        let workers = workers.clone();
+        match workers.submit_or_wait(shared, core.remote()) {
+            Ok(()) => return core,
+            Err(kept) if !workers.is_stopping() => {
+                core.run_when_there_is_room(kept);
+                return core;
             }
+            Err(kept) => shared = kept,
         }
-        // A stopped pool has aborted its connections: what is left of each ends here.
-        Mode::Inline | Mode::Pool(_) => {
-            if runner::run(&shared) == Outcome::Again {
-                core.run_again(shared);
-            }
-        }
+        // Without workers no callback may run any more but `on_disconnect`.
+        shared.abort();
+    }
+    if runner::run(&shared) == Outcome::Again {
+        core.run_again(shared);
     }
     core
 }

@@ -55,8 +55,6 @@ pub enum Wait {
     Read,
     /// The peer to take bytes.
     Write,
-    /// A connection to be established.
-    Dial,
 }
 
 /// Why a connection ended, as `on_disconnect` is told.
@@ -121,7 +119,7 @@ impl fmt::Display for Error {
             Self::Config(sentence) => out.write_str(sentence),
             Self::Address { what, source } => {
                 write!(out, "cannot {what}: {source}")?;
-                out.write_str(advice(source.kind()))
+                out.write_str(advice(source.kind(), what.starts_with("listen")))
             }
             Self::Closed => out.write_str("the connection is closed on this side"),
             Self::EndOfStream => {
@@ -133,7 +131,6 @@ impl fmt::Display for Error {
             Self::TimedOut(Wait::Write) => {
                 out.write_str("timed out waiting for the peer to take bytes")
             }
-            Self::TimedOut(Wait::Dial) => out.write_str("timed out waiting for the connection"),
             Self::WouldBlock => out.write_str("the operation would have to wait, and must not"),
             Self::Full => out.write_str("the output queue is above its high-water mark"),
             Self::InputLimit { requested, limit } => write!(
@@ -146,11 +143,12 @@ impl fmt::Display for Error {
 }
 
 /// What the reader of an address error can do about it.
-fn advice(kind: io::ErrorKind) -> &'static str {
+fn advice(kind: io::ErrorKind, listening: bool) -> &'static str {
     match kind {
-        io::ErrorKind::AddrInUse => "; choose another port, or stop who holds it",
-        io::ErrorKind::AddrNotAvailable => "; this machine doesn't have that address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+        io::ErrorKind::AddrInUse if listening => "; choose another port, or stop who holds it",
+        io::ErrorKind::AddrNotAvailable if listening => "; this machine doesn't have that address",
+        io::ErrorKind::PermissionDenied if listening => "; ports below 1024 need privileges",
+        io::ErrorKind::AddrNotAvailable => "; are all local ports in use?",
         io::ErrorKind::ConnectionRefused => "; nobody listens there",
         _ => "",
     }

@@ -15,6 +15,7 @@ pub struct Group {
     options: ConnectionOptions,
     dispatcher: Dispatcher,
     may_wait: bool,
+    is_dialled: bool,
     live: Mutex<usize>,
     empty: Condvar,
 }
@@ -26,7 +27,7 @@ impl Group {
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn served(options: ConnectionOptions, dispatcher: Dispatcher) -> Result<Arc<Self>> {
         let may_wait = dispatcher.may_wait();
-        Self::new(options, dispatcher, may_wait)
+        Self::new(options, dispatcher, may_wait, false)
     }
 
     /// A group of connections that callers drive on their own threads.
@@ -35,17 +36,18 @@ impl Group {
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn dialled(options: ConnectionOptions) -> Result<Arc<Self>> {
         // What is left to do when the caller has dropped one never waits: the reactor does it.
-        Self::new(options, Dispatcher::inline(), true)
+        Self::new(options, Dispatcher::inline(), true, true)
     }
 
     fn new(
         options: ConnectionOptions,
         dispatcher: Dispatcher,
         may_wait: bool,
+        is_dialled: bool,
     ) -> Result<Arc<Self>> {
         options.validate()?;
         let (live, empty) = (Mutex::new(0), Condvar::new());
-        Ok(Arc::new(Self { options, dispatcher, may_wait, live, empty }))
+        Ok(Arc::new(Self { options, dispatcher, may_wait, is_dialled, live, empty }))
     }
 
     /// The limits of its connections.
@@ -79,7 +81,7 @@ impl Group {
 
     /// Whether callers drive its connections, not callbacks.
     pub(crate) fn is_dialled(&self) -> bool {
-        self.may_wait && !self.dispatcher.may_wait()
+        self.is_dialled
     }
 
     pub(crate) fn enter(&self) {

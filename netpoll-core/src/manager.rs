@@ -13,7 +13,7 @@ use crate::sync::{Mutex, lock};
 
 /// More loops than this are a mistake, not a machine.
 const LOOPS_AT_MOST: usize = 1024;
-/// How long a drop waits for the loops: longer than a reactor waits for its last connections.
+/// How long a drop waits for the loops.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Owns N reactors ("loops"), each an epoll and an eventfd on a named thread of its own.
@@ -159,9 +159,10 @@ impl Drop for PollManager {
         let all = std::mem::take(&mut *lock(&self.loops));
         let loops: Vec<Loop> = all.active.into_iter().chain(all.retired).collect();
         for each in &loops {
-            each.remote.stop();
+            // Half of the time for the reactor, and half for its thread.
+            each.remote.stop(self.patience / 2);
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now().checked_add(self.patience);
         for each in loops {
             each.join(deadline);
         }
@@ -179,15 +180,13 @@ impl Loop {
         Ok(Self { remote, thread })
     }
 
-    fn join(self, deadline: Instant) {
+    fn join(self, deadline: Option<Instant>) {
         if self.thread.thread().id() == thread::current().id() {
             // A callback of this loop dropped the manager: the loop ends when it returns.
             return;
         }
         if !self.remote.wait_ended(deadline) {
-            return log::warn!(
-                "a loop is inside a callback that doesn't return; it is left behind"
-            );
+            return log::warn!("a loop is left behind: a callback on it doesn't return");
         }
         // The core has ended, and with it all that could panic or block.
         let _ = self.thread.join();

@@ -25,7 +25,10 @@ pub trait Accept: Send {
 
     /// Accepting failed, and not because of the one connection: descriptors or memory have run out,
     /// or the listener is dead. Returns how long to pause, or `None` to give the listener up.
-    fn failed(&mut self, error: io::Error) -> Option<Duration>;
+    fn failed(&mut self, error: &io::Error) -> Option<Duration>;
+
+    /// The listener can't be watched, or was given up: nothing more will be accepted.
+    fn given_up(self: Box<Self>, error: io::Error);
 }
 
 impl fmt::Debug for FdOperator {

@@ -79,6 +79,8 @@ pub(crate) struct Readiness {
     pub(crate) peer_closed: bool,
     /// The socket has failed, or both directions are shut.
     pub(crate) failed: bool,
+    /// Urgent data has come. Reads end at its mark, wherever that is.
+    pub(crate) urgent: bool,
 }
 
 /// The driver of this system.

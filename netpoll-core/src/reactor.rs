@@ -35,8 +35,10 @@ use crate::task::Events;
 use crate::timer::Timers;
 use crate::waker::Waker;
 
-/// How long a stopped reactor waits for connections whose callbacks are still running elsewhere.
-const PARTING: Duration = Duration::from_secs(1);
+/// How soon connections for which there was no room are tried again though nobody said that there is.
+const CROWDED: Duration = Duration::from_millis(50);
+/// How often a retired reactor without connections looks whether it may end.
+const RETIRED: Duration = Duration::from_millis(100);
 
 /// What other threads may ask of a reactor.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Register(Arc<Shared>),
     /// This connection is scheduled: see that it is run.
     Run(Arc<Shared>),
+    /// There is room again for connections that were to be run elsewhere.
+    Room,
     /// This connection has ended: close its socket.
     Finish(Token),
     /// End this connection's orderly close at that time.
@@ -58,7 +62,7 @@ pub(crate) enum Command {
     /// Go on until the last connection has closed, then end.
     Retire,
     /// Close everything and end.
-    Stop,
+    Stop(Duration),
 }
 
 /// A reactor as other threads see it.
@@ -75,6 +79,8 @@ struct Queue {
     list: Vec<Command>,
     /// The reactor has ended: nobody would run them.
     dead: bool,
+    /// What it had left to do is done as well: its thread only returns any more.
+    ended: bool,
 }
 
 impl Remote {
@@ -109,24 +115,30 @@ impl Remote {
         drop(self.post(Command::Abort(group.clone())));
     }
 
+    /// Says that there may be room again for those that were to be run elsewhere.
+    pub(crate) fn tell_of_room(&self) {
+        drop(self.post(Command::Room));
+    }
+
     /// Ends the reactor when its last connection has closed.
     pub(crate) fn retire(&self) {
         drop(self.post(Command::Retire));
     }
 
-    /// Closes everything and ends the reactor. Returns at once.
-    pub fn stop(&self) {
-        drop(self.post(Command::Stop));
+    /// Closes everything and ends the reactor, which waits `patience` for connections whose
+    /// callbacks are still running elsewhere. Returns at once.
+    pub fn stop(&self, patience: Duration) {
+        drop(self.post(Command::Stop(patience)));
     }
 
     /// Waits until the reactor has ended, or `deadline`; says whether it has.
-    pub(crate) fn wait_ended(&self, deadline: Instant) -> bool {
+    pub(crate) fn wait_ended(&self, deadline: Option<Instant>) -> bool {
         let mut queue = lock(&self.commands);
         let mut late = false;
-        while !queue.dead && !late {
-            (queue, late) = wait_until(&self.ended, queue, Some(deadline));
+        while !queue.ended && !late {
+            (queue, late) = wait_until(&self.ended, queue, deadline);
         }
-        queue.dead
+        queue.ended
     }
 
     /// What the reactor has done so far.
@@ -187,6 +199,7 @@ pub(crate) struct Core {
 enum Timer {
     Resume(Token),
     Lingered(Token),
+    Crowded,
 }
 
 /// Whether the reactor is to end, and when.
@@ -232,8 +245,12 @@ impl Core {
         self.ready.push_back(shared);
     }
 
-    /// A connection for which there is no room: it is run again when somebody wakes the reactor.
-    pub(crate) fn run_again_when_woken(&mut self, shared: Arc<Shared>) {
+    /// A connection for which there is no room: it is run again when somebody says that there is, or
+    /// after a while.
+    pub(crate) fn run_when_there_is_room(&mut self, shared: Arc<Shared>) {
+        if self.crowded.is_empty() {
+            self.timers.arm(Instant::now() + CROWDED, Timer::Crowded);
+        }
         self.crowded.push(shared);
     }
 
@@ -247,7 +264,9 @@ impl Core {
             }
             if self.due > 0 {
                 self.due -= 1;
-                return self.ready.pop_front();
+                if let Some(scheduled) = self.ready.pop_front() {
+                    return Some(scheduled);
+                }
             }
             self.run_commands();
             self.fire_timers();
@@ -289,16 +308,18 @@ impl Core {
             Ok((stream, peer)) => return accept.accepted(stream, peer),
             Err(error) => error,
         };
-        match accept.failed(error) {
+        match accept.failed(&error) {
             Some(pause) => self.timers.arm(Instant::now() + pause, Timer::Resume(listener)),
-            None => self.forget_listener(listener),
+            None => self.give_up_listener(listener, error),
         }
     }
 
-    fn forget_listener(&mut self, listener: Token) {
-        self.operators.remove(listener);
+    fn give_up_listener(&mut self, listener: Token, error: io::Error) {
         if let Err(error) = self.poll.remove_listener(listener) {
             log::debug!("cannot stop watching a listener: {error}");
+        }
+        if let Some(FdOperator::Listener(accept)) = self.operators.remove(listener) {
+            accept.given_up(error);
         }
     }
 
@@ -315,13 +336,15 @@ impl Core {
         match command {
             Command::Register(shared) => self.register(shared),
             Command::Run(shared) => self.ready.push_back(shared),
+            Command::Room => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(token) => self.finish(token),
             Command::Linger(token, at) => self.timers.arm(at, Timer::Lingered(token)),
-            Command::Drain(group) => self.tell(&group, Events::DRAIN),
+            // A last request may stand in the kernel, its edge on the way: one more read will see.
+            Command::Drain(group) => self.tell(&group, Events::DRAIN | Events::READABLE),
             Command::Abort(group) => self.tell(&group, Events::ABORT),
             Command::Listen(listener, operator) => self.listen(listener, operator),
             Command::Retire => self.end = End::WhenEmpty,
-            Command::Stop => self.stop(),
+            Command::Stop(patience) => self.stop(patience),
         }
     }
 
@@ -335,6 +358,7 @@ impl Core {
         let mut events = Events::STARTED;
         if let Err(error) = self.poll.add_stream(stream.as_fd(), token) {
             log::warn!("cannot watch the connection from {}: {error}", shared.peer);
+            shared.lane.fail(&error);
             events = Events::STARTED | Events::ABORT;
         } else if matches!(self.end, End::Stopping { .. }) {
             events = Events::STARTED | Events::ABORT;
@@ -362,7 +386,7 @@ impl Core {
     fn listen(&mut self, listener: Arc<OwnedFd>, operator: FdOperator) {
         let token = self.operators.insert(operator);
         if let Err(error) = self.poll.add_listener(listener, token) {
-            self.accepted(token, Err(error));
+            self.give_up_listener(token, error);
         }
     }
 
@@ -377,17 +401,19 @@ impl Core {
             if shared.task.word.notify(events) {
                 self.ready.push_back(shared.clone());
             }
-            if events == Events::ABORT {
+            if events.has_any(Events::ABORT) {
                 shared.lane.interrupt();
             }
         }
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, patience: Duration) {
         if matches!(self.end, End::Stopping { .. }) {
             return;
         }
-        self.end = End::Stopping { deadline: Instant::now() + PARTING };
+        // A century is for ever.
+        let deadline = Instant::now() + patience.min(Duration::from_secs(100 * 365 * 86_400));
+        self.end = End::Stopping { deadline };
         for operator in self.operators.iter() {
             if let FdOperator::Stream(shared) = operator
                 && shared.abort()
@@ -405,6 +431,7 @@ impl Core {
         while let Some(timer) = self.timers.fire(now) {
             match timer {
                 Timer::Resume(listener) => self.poll.resume_listener(listener),
+                Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
                 Timer::Lingered(token) => {
                     if let Some(FdOperator::Stream(shared)) = self.operators.find_mut(token)
                         && shared.task.word.notify(Events::LINGERED)
@@ -419,7 +446,8 @@ impl Core {
     fn has_ended(&self) -> bool {
         match self.end {
             End::Never => false,
-            End::WhenEmpty => self.streams == 0,
+            // Nobody who picked this loop before it retired may still be about to register with it.
+            End::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
             End::Stopping { deadline } => {
                 let parted = self.ready.is_empty() && !self.has_served_streams();
                 parted || Instant::now() >= deadline
@@ -446,10 +474,8 @@ impl Core {
         if let Err(error) = outcome {
             // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
             log::error!("a reactor ends, its connections with it: {error}");
-            self.stop();
+            self.stop(Duration::from_secs(1));
         }
-        // A wake may have been for them; the others cost one try each.
-        self.ready.extend(self.crowded.drain(..));
         let counters = &self.remote.counters;
         counters.turns.add(1);
         counters.events.add(self.events.len());
@@ -462,6 +488,9 @@ impl Core {
             End::Stopping { deadline } => {
                 let parting = deadline.saturating_duration_since(Instant::now());
                 Some(next.map_or(parting, |next| next.min(parting)))
+            }
+            End::WhenEmpty if self.streams == 0 => {
+                Some(next.map_or(RETIRED, |next| next.min(RETIRED)))
             }
             _ => next,
         }
@@ -488,6 +517,7 @@ impl Core {
             shared.abort();
             runner::run_to_end(&shared);
         }
+        lock(&self.remote.commands).ended = true;
         self.remote.ended.notify_all();
     }
 }
@@ -507,6 +537,9 @@ fn events_of(readiness: Readiness, shared: &Shared) -> Events {
     }
     if readiness.failed {
         events = events | Events::FAILED;
+    }
+    if readiness.urgent {
+        events = events | Events::URGENT;
     }
     events
 }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::callbacks::Service;
+use crate::callbacks::{Panicked, Service, guard};
 use crate::connection::input::{End, Received};
 use crate::connection::{Connection, Shared};
 use crate::error::{CloseReason, Error};
@@ -17,6 +17,10 @@ use crate::task::{Events, Run};
 
 /// How many rounds of receive and callback one run may take before others get their turn.
 const ROUNDS: usize = 16;
+
+/// What makes another round worth its while after a callback.
+const WORTH_A_LOOK: Events =
+    Events::PEER_GONE.or(Events::WAKE).or(Events::CLOSE).or(Events::DRAIN).or(Events::ABORT);
 
 /// What stands in the cell of a connection's task: what its owner owns.
 #[derive(Default)]
@@ -60,12 +64,13 @@ enum Step {
 
 /// Runs a scheduled connection.
 pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
-    let Some(mut run) = shared.task.begin() else {
-        return Outcome::Done;
-    };
+    let Some(mut run) = shared.task.begin() else { return Outcome::Done };
     for _ in 0..ROUNDS {
         let events = run.look();
-        match run.step(shared, events) {
+        // Callbacks have their own guard. What may panic beside them is the release of memory that
+        // the user lent to a buffer; it ends the connection as well, and no more than that.
+        let step = guard("the release of lent memory", || run.step(shared, events));
+        match step.unwrap_or_else(|Panicked| run.begin_close(shared, CloseReason::Panic)) {
             Step::More => {}
             Step::Wait => match run.release() {
                 Ok(()) => return Outcome::Done,
@@ -90,11 +95,10 @@ pub(crate) fn run_to_end(shared: &Arc<Shared>) {
 fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().unwrap_or(CloseReason::Local);
     log::debug!("connection from {}: {reason}", shared.peer);
-    run.connection = None;
-    if matches!(reason, CloseReason::Local | CloseReason::Callback(_) | CloseReason::Shutdown)
-        && !run.look().has_any(Events::ABORT)
-    {
-        shared.lane.part();
+    let connection = run.connection.take();
+    guard("the release of lent memory", || drop(connection)).ok();
+    if !matches!(reason, CloseReason::Peer | CloseReason::Reset) && shared.lane.is_empty() {
+        shared.lane.discard_unread();
     }
     if let Some(service) = run.service.take() {
         service.disconnect(&reason);
@@ -114,13 +118,15 @@ impl Runner {
             return Step::Wait;
         }
         if events.has_any(Events::ABORT) {
-            return self.give_up();
+            return self.give_up(shared);
         }
         match self.stage {
             Stage::New => self.connect(shared),
-            Stage::Open if events.has_any(Events::CLOSE) => self.close(shared, CloseReason::Local),
+            Stage::Open if events.has_any(Events::CLOSE) => {
+                self.begin_close(shared, CloseReason::Local)
+            }
             Stage::Open => self.serve(shared, events),
-            Stage::Closing if events.has_any(Events::LINGERED) || shared.lane.is_done() => {
+            Stage::Closing if events.has_any(Events::LINGERED) || shared.lane.is_empty() => {
                 Step::Closed
             }
             Stage::Closing => Step::Wait,
@@ -131,7 +137,7 @@ impl Runner {
         self.stage = Stage::Open;
         let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
             // A dialled connection that its caller dropped.
-            return self.close(shared, CloseReason::Local);
+            return self.begin_close(shared, CloseReason::Local);
         };
         let verdict = service.connect(connection);
         self.after_callback(shared, verdict)
@@ -140,7 +146,7 @@ impl Runner {
     /// Receives once and calls back if that is due.
     fn serve(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
         let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
-            return self.close(shared, CloseReason::Local);
+            return self.begin_close(shared, CloseReason::Local);
         };
         if shared.lane.is_congested() {
             // DRAINED will tell. Until then the peer's bytes stay in the kernel.
@@ -166,13 +172,19 @@ impl Runner {
             return self.after_callback(shared, verdict);
         }
         if let Received::End(end) = received {
-            return self.close(shared, reason_of(end, shared));
+            return self.begin_close(shared, reason_of(end, shared));
         }
         if full {
-            return self.close(shared, reason_unread(shared));
+            return self.begin_close(shared, reason_unread(shared));
+        }
+        if let (Received::Nothing, true) = (received, events.has_any(Events::FAILED)) {
+            // Only a send met it.
+            if let Some(error) = shared.lane.failure() {
+                return self.begin_close(shared, CloseReason::of_socket(error));
+            }
         }
         if events.has_any(Events::DRAIN) && connection.input.buffer.is_empty() {
-            return self.close(shared, CloseReason::Shutdown);
+            return self.begin_close(shared, CloseReason::Shutdown);
         }
         Step::Wait
     }
@@ -188,7 +200,8 @@ impl Runner {
         });
         // A callback that reads until the end of the stream ends by that error, and what it wrote on
         // the way is as good as any; what another error or a panic cut short is not.
-        if verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer)) {
+        let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
+        if failed || shared.is_interrupted() {
             connection.staged.clear();
         }
         connection.staged.flush();
@@ -197,24 +210,25 @@ impl Runner {
             if sent.is_err() {
                 let failure = shared.lane.failure();
                 let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
-                return self.close(shared, reason);
+                return self.begin_close(shared, reason);
             }
         }
         if let Err(reason) = verdict {
-            return self.close(shared, reason);
+            return self.begin_close(shared, reason);
         }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
         let again = connection.input.is_promising(&shared.task.word)
             || connection.input.end().is_some()
-            || shared.task.word.events().has_any(Events::CLOSE | Events::DRAIN | Events::PEER_GONE);
+            || shared.task.word.events().has_any(WORTH_A_LOOK);
         if again { Step::More } else { Step::Wait }
     }
 
     /// Begins an orderly close: what was accepted is still sent, within the linger time.
-    fn close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
+    fn begin_close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
         self.stage = Stage::Closing;
-        self.reason = Some(reason);
-        self.connection = None;
+        self.reason.get_or_insert(reason);
+        let connection = self.connection.take();
+        guard("the release of lent memory", || drop(connection)).ok();
         if shared.lane.close() {
             return Step::Closed;
         }
@@ -229,9 +243,11 @@ impl Runner {
     }
 
     /// Ends at once, whatever is left.
-    fn give_up(&mut self) -> Step {
+    fn give_up(&mut self, shared: &Shared) -> Step {
         self.stage = Stage::Closing;
-        self.reason.get_or_insert(CloseReason::Shutdown);
+        let failure = shared.lane.failure();
+        let reason = failure.map_or(CloseReason::Shutdown, CloseReason::of_socket);
+        self.reason.get_or_insert(reason);
         self.connection = None;
         Step::Closed
     }
@@ -249,7 +265,7 @@ fn reason_of(end: End, shared: &Shared) -> CloseReason {
 /// Why a peer is gone whose stream was not read to its end.
 fn reason_unread(shared: &Shared) -> CloseReason {
     let stream = shared.lane.stream();
-    let pending = stream.and_then(|stream| stream.connect_error().err());
+    let pending = stream.and_then(|stream| stream.take_error().err());
     let failure = pending.or_else(|| shared.lane.failure());
     failure.map_or(CloseReason::Peer, CloseReason::of_socket)
 }

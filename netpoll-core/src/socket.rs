@@ -16,6 +16,14 @@ use crate::sys;
 #[derive(Debug)]
 pub(crate) struct Stream(OwnedFd);
 
+/// What a send did.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    pub(crate) bytes: usize,
+    /// Whether the socket took all that it was offered, and so may take more.
+    pub(crate) all_offered: bool,
+}
+
 impl Stream {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self(fd)
@@ -26,23 +34,27 @@ impl Stream {
         input.fill(max, |slices| sys::receive(self.0.as_fd(), slices))
     }
 
-    /// Pushes what stands readable in `output`, once: one `sendmsg`. Returns whether all of what it
-    /// offered was taken.
-    pub(crate) fn send(&self, output: &mut LinkBuffer) -> io::Result<bool> {
+    /// Pushes what stands readable in `output`, once: one `sendmsg`. It consumes nothing.
+    pub(crate) fn send(&self, output: &LinkBuffer) -> io::Result<Sent> {
         let mut slices = [io::IoSlice::new(&[]); sys::MAX_SLICES];
         let count = output.gather(&mut slices);
         let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-        let sent = sys::send(self.0.as_fd(), &slices[..count])?;
-        output.consume(sent);
-        Ok(sent == offered)
+        let bytes = sys::send(self.0.as_fd(), &slices[..count])?;
+        Ok(Sent { bytes, all_offered: bytes == offered })
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         sys::shutdown_write(self.0.as_fd())
     }
 
-    pub(crate) fn connect_error(&self) -> io::Result<()> {
-        sys::connect_error(self.0.as_fd())
+    /// Makes the coming close a reset.
+    pub(crate) fn reset_on_close(&self) -> io::Result<()> {
+        sys::reset_on_close(self.0.as_fd())
+    }
+
+    /// The error that the socket holds, if any; it is taken out.
+    pub(crate) fn take_error(&self) -> io::Result<()> {
+        sys::take_error(self.0.as_fd())
     }
 
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {

@@ -132,6 +132,11 @@ pub(crate) fn send(fd: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> io::Result<usize
     repeat(|| SockRef::from(&fd).send_vectored_with_flags(from, libc::MSG_NOSIGNAL))
 }
 
+/// Makes the coming close a reset: the peer must not take what it got for all that there was.
+pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_linger(Some(Duration::ZERO))
+}
+
 /// Ends our stream towards the peer (FIN). A peer that is gone already is no error.
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     match SockRef::from(&fd).shutdown(std::net::Shutdown::Write) {
@@ -151,7 +156,7 @@ pub(crate) fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedF
     Ok(socket.into())
 }
 
-/// A TCP socket on its way to `address`; when it is writable, [`connect_error`] says how it went.
+/// A TCP socket on its way to `address`; when it is writable, [`take_error`] says how it went.
 pub(crate) fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = tcp_socket(address)?;
     socket.set_tcp_nodelay(true)?;
@@ -165,8 +170,8 @@ pub(crate) fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// How a connect ended. Reading it takes the error out of the socket.
-pub(crate) fn connect_error(fd: BorrowedFd<'_>) -> io::Result<()> {
+/// The error that the socket holds, of a connect that failed or later. Reading takes it out.
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     match SockRef::from(&fd).take_error()? {
         None => Ok(()),
         Some(error) => Err(error),
@@ -186,6 +191,20 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Sends small writes at once instead of waiting to fill a segment.
 pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(true)
+}
+
+/// The number under which the system knows the calling thread.
+pub(crate) fn thread_number() -> i32 {
+    nix::unistd::gettid().as_raw()
+}
+
+/// Whether a thread of this process sleeps: it neither runs nor waits for a core. Not known is no.
+pub(crate) fn is_thread_asleep(number: i32) -> bool {
+    let Ok(stat) = std::fs::read(format!("/proc/self/task/{number}/stat")) else { return false };
+    // "number (name) state …", and the name may hold anything.
+    let after_name = stat.iter().rposition(|&byte| byte == b')');
+    let state = after_name.and_then(|end| stat.get(end + 2));
+    matches!(state, Some(b'S' | b'D'))
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {

@@ -46,7 +46,9 @@ impl Events {
     /// The socket failed or hung up.
     pub(crate) const FAILED: Self = Self(1 << 7);
     /// Either: no bytes will come but those that the socket has.
-    pub(crate) const PEER_GONE: Self = Self(Self::PEER_CLOSED.0 | Self::FAILED.0);
+    pub(crate) const PEER_GONE: Self = Self::PEER_CLOSED.or(Self::FAILED);
+    /// Urgent data has come: from now on a short read does not mean that the socket is empty.
+    pub(crate) const URGENT: Self = Self(1 << 14);
     /// Somebody asked for a callback.
     pub(crate) const WAKE: Self = Self(1 << 8);
     /// Somebody asked for an orderly close.
@@ -60,6 +62,11 @@ impl Events {
     /// The time that an orderly close may take is over.
     pub(crate) const LINGERED: Self = Self(1 << 13);
 
+    /// `|`, for constants.
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(crate) fn has_any(self, of: Self) -> bool {
         self.0 & of.0 != 0
     }
@@ -69,7 +76,7 @@ impl BitOr for Events {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        self.or(other)
     }
 }
 

@@ -1,19 +1,20 @@
 //! A pool of threads that run callbacks which may block.
 //!
-//! A connection is in the queue at most once, since its task is scheduled at most once. The queue
-//! is bounded; a reactor that finds it full keeps the connection and is woken when a worker has
-//! made room, so nobody waits in a submit and nothing spins.
+//! A connection is in the queue at most once, since its task is scheduled at most once. The queue is
+//! bounded; a reactor that finds it full keeps the connection, and is told when a worker has made
+//! room, so nobody waits in a submit and nothing spins.
 //!
-//! The pool grows by two rules. Up to one thread a core, a job that finds no idle worker starts
-//! one. Beyond that a *standby* thread decides: while jobs wait it looks once a millisecond, and
-//! where no job was taken since its last look, all workers are inside callbacks that block, and it
-//! starts a quarter more, up to `max_threads`. A worker, or a standby, without work for `idle`
-//! ends.
+//! The pool grows by two rules. Up to one thread a core, a job that finds no idle worker starts one.
+//! Beyond that a *standby* thread decides. While jobs wait and no worker is idle it looks every few
+//! milliseconds; where all the workers that it looks at are asleep inside callbacks, it starts a
+//! quarter more, up to `max_threads`. Workers that compute are not asleep, and more of them would only
+//! get in each other's way. A worker, or a standby, without work for `idle` ends.
 
-use std::collections::HashSet;
+mod staff;
+
 use std::fmt;
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -25,11 +26,14 @@ use crate::runner::{self, Outcome};
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
+use staff::Staff;
 
-/// How long no job must be taken from a waiting queue before the standby starts more workers.
-const STUCK: Duration = Duration::from_millis(1);
-/// How seldom, at the most, the standby looks at a pool that moves.
-const MOVING: Duration = Duration::from_millis(16);
+/// How soon the standby looks again after it started workers, or when jobs have just begun to wait.
+const SOON: Duration = Duration::from_millis(1);
+/// How seldom, at the most, it looks at a pool that moves.
+const SELDOM: Duration = Duration::from_millis(16);
+/// Where no job was taken for this long, workers are started whatever those that are there do.
+const STUCK: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub(crate) struct Workers {
@@ -42,24 +46,16 @@ pub(crate) struct Workers {
     idle: AtomicUsize,
     /// As in `staff`, to be read without its lock.
     hired: AtomicUsize,
-    /// Jobs taken so far: the standby's sign that the pool moves.
+    /// Jobs taken so far: a sign that the pool moves.
     taken: AtomicU64,
-    /// The standby looks, or there is no use for one: no need to call it.
+    /// The standby is awake, or there is no use for one: a submit need not call it.
     watched: AtomicBool,
     stopping: AtomicBool,
-    /// A reactor waits for room.
-    crowded: AtomicBool,
+    /// Reactors that keep connections for which there was no room; `crowded` says that there are any.
     waiting: Mutex<Vec<Arc<Remote>>>,
+    crowded: AtomicBool,
     staff: Mutex<Staff>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct Staff {
-    workers: HashSet<ThreadId>,
-    standby: bool,
-    started: u64,
-    complained: bool,
 }
 
 enum Job {
@@ -83,40 +79,45 @@ impl Workers {
             taken: AtomicU64::new(0),
             watched: AtomicBool::new(options.max_threads <= at_once),
             stopping: AtomicBool::new(false),
-            crowded: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
+            crowded: AtomicBool::new(false),
             staff: Mutex::new(Staff::default()),
             changed: Condvar::new(),
         })
     }
 
-    /// Passes a connection to a worker, or gives it back: the queue is full, or the pool stopped.
+    /// Passes a connection to a worker. What comes back, that connection or another, is the caller's
+    /// to run or to keep: the queue is full, no thread can be had, or the pool has stopped.
     pub(crate) fn submit(self: &Arc<Self>, shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
         if self.is_stopping() {
             return Err(shared);
         }
         match self.submit.try_send(Job::Run(shared)) {
-            Ok(()) => {
-                self.staff_up();
-                Ok(())
+            Ok(()) => {}
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
+                return job.give_back();
             }
-            Err(
-                TrySendError::Full(Job::Run(shared)) | TrySendError::Disconnected(Job::Run(shared)),
-            ) => Err(shared),
-            Err(_) => Ok(()),
         }
+        self.staff_up();
+        // Nobody is there to take it, or it came after the last worker had left for good.
+        if self.hired.load(Ordering::SeqCst) == 0 || self.is_stopping() {
+            return self.queue.try_recv().map_or(Ok(()), Job::give_back);
+        }
+        Ok(())
     }
 
-    /// As `submit`; after an `Err` the reactor of `remote` is woken when there is room.
+    /// As `submit`; after an `Err` the reactor of `remote` is told when there is room.
     pub(crate) fn submit_or_wait(
         self: &Arc<Self>,
         shared: Arc<Shared>,
         remote: &Arc<Remote>,
     ) -> Result<(), Arc<Shared>> {
-        let Err(shared) = self.submit(shared) else {
-            return Ok(());
-        };
-        lock(&self.waiting).push(remote.clone());
+        let Err(shared) = self.submit(shared) else { return Ok(()) };
+        let mut waiting = lock(&self.waiting);
+        if !waiting.iter().any(|each| Arc::ptr_eq(each, remote)) {
+            waiting.push(remote.clone());
+        }
+        drop(waiting);
         self.crowded.store(true, Ordering::SeqCst);
         // A worker may have made room before it could see the flag.
         self.submit(shared)
@@ -127,26 +128,24 @@ impl Workers {
     }
 
     /// Ends the threads: those without work at once, those inside a callback with it, for which it
-    /// waits `patience`. Returns how many are left. A worker that calls it does not wait for
-    /// itself.
+    /// waits `patience`. Returns how many are left. A worker that calls it does not wait for itself.
     pub(crate) fn stop(&self, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now().checked_add(patience);
         self.stopping.store(true, Ordering::SeqCst);
-        let mut staff = lock(&self.staff);
         self.changed.notify_all();
-        for _ in 0..staff.workers.len() {
-            // A full queue has jobs for all, after which they see that we stop.
-            let _ = self.submit.try_send(Job::Leave);
-        }
-        let own = usize::from(staff.workers.contains(&thread::current().id()));
+        self.let_one_leave();
+        let mut staff = lock(&self.staff);
+        let own = usize::from(staff.has_this_thread());
         let mut late = false;
-        while staff.workers.len() + usize::from(staff.standby) > own && !late {
-            (staff, late) = wait_until(&self.changed, staff, Some(deadline));
+        while staff.present() > own && !late {
+            (staff, late) = wait_until(&self.changed, staff, deadline);
         }
-        let left = staff.workers.len();
+        let left = staff.present() - own;
+        staff.join_those_who_left();
         drop(staff);
+        self.make_room_known();
         for job in self.queue.try_iter() {
-            if let Job::Run(shared) = job {
+            if let Err(shared) = job.give_back() {
                 // Submitted while we stopped; nobody else would ever end it.
                 shared.abort();
                 runner::run_to_end(&shared);
@@ -168,72 +167,61 @@ impl Workers {
         if self.is_stopping() {
             return;
         }
-        if staff.workers.len() < self.at_once {
+        if staff.workers() < self.at_once {
             self.hire(&mut staff);
         }
-        if !self.watched.swap(true, Ordering::SeqCst) {
-            self.call_standby(&mut staff);
+        if !self.watched.swap(true, Ordering::SeqCst) && !self.call_standby(&mut staff) {
+            self.watched.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Starts a worker. It enters the staff by itself, under the lock that the caller holds.
     fn hire(self: &Arc<Self>, staff: &mut MutexGuard<'_, Staff>) {
-        if staff.workers.len() >= self.options.max_threads {
-            return;
-        }
-        staff.started += 1;
-        let (pool, name) = (self.clone(), format!("netpoll-work-{}", staff.started));
-        match thread::Builder::new().name(name).spawn(move || pool.work()) {
-            Ok(worker) => {
-                staff.workers.insert(worker.thread().id());
-                self.hired.store(staff.workers.len(), Ordering::SeqCst);
-            }
-            Err(error) => complain(staff, &error),
+        if staff.workers() < self.options.max_threads {
+            let pool = self.clone();
+            staff.hire(move || pool.work());
+            self.hired.store(staff.workers(), Ordering::SeqCst);
         }
     }
 
-    fn call_standby(self: &Arc<Self>, staff: &mut MutexGuard<'_, Staff>) {
-        if staff.standby {
-            return self.changed.notify_all();
+    /// Wakes the standby, or starts one; says whether there is one.
+    fn call_standby(self: &Arc<Self>, staff: &mut MutexGuard<'_, Staff>) -> bool {
+        if staff.has_standby() {
+            self.changed.notify_all();
+            return true;
         }
         let pool = self.clone();
-        match thread::Builder::new().name("netpoll-standby".into()).spawn(move || pool.stand_by()) {
-            Ok(_) => staff.standby = true,
-            Err(error) => {
-                self.watched.store(false, Ordering::SeqCst);
-                complain(staff, &error);
-            }
-        }
+        staff.appoint_standby(move || pool.stand_by())
     }
 
     fn work(self: &Arc<Self>) {
+        lock(&self.staff).arrived();
         while let Some(shared) = self.next() {
             if runner::run(&shared) == Outcome::Again {
                 schedule(&shared);
             }
         }
         let mut staff = lock(&self.staff);
-        staff.workers.remove(&thread::current().id());
-        self.hired.store(staff.workers.len(), Ordering::SeqCst);
+        staff.leave();
+        self.hired.store(staff.workers(), Ordering::SeqCst);
+        drop(staff);
         self.changed.notify_all();
+        if self.is_stopping() {
+            self.let_one_leave();
+        } else if !self.queue.is_empty() {
+            // A job came when this worker had looked for the last time, and still counted as hired.
+            self.staff_up();
+        }
     }
 
     fn next(self: &Arc<Self>) -> Option<Arc<Shared>> {
         let job = self.queue.try_recv().ok().or_else(|| self.wait())?;
         self.taken.fetch_add(1, Ordering::Relaxed);
-        if self.crowded.swap(false, Ordering::SeqCst) {
-            for remote in lock(&self.waiting).drain(..) {
-                remote.wake();
-            }
-        }
+        self.make_room_known();
         if !self.queue.is_empty() {
             // Two submits may have counted on the same idle worker: this one.
             self.staff_up();
         }
-        match job {
-            Job::Run(shared) => Some(shared),
-            Job::Leave => None,
-        }
+        job.give_back().err()
     }
 
     fn wait(&self) -> Option<Job> {
@@ -247,47 +235,63 @@ impl Workers {
         job.ok().or_else(|| self.queue.try_recv().ok())
     }
 
+    /// Wakes an idle worker so that it sees that we stop; it does the same for the next. With a full
+    /// queue nobody is idle for long.
+    fn let_one_leave(&self) {
+        let _ = self.submit.try_send(Job::Leave);
+    }
+
+    fn make_room_known(&self) {
+        if self.crowded.load(Ordering::SeqCst) && self.crowded.swap(false, Ordering::SeqCst) {
+            for remote in lock(&self.waiting).drain(..) {
+                remote.tell_of_room();
+            }
+        }
+    }
+
     /// The standby's life: asleep until a job finds no idle worker, then watching.
     fn stand_by(self: &Arc<Self>) {
         loop {
             self.watch();
             let mut staff = lock(&self.staff);
             self.watched.store(false, Ordering::SeqCst);
-            let deadline = Instant::now() + self.options.idle;
+            let deadline = Instant::now().checked_add(self.options.idle);
             let mut late = false;
             while !self.is_stopping() && !self.watched.load(Ordering::SeqCst) && !late {
                 if self.is_short_of_hands() {
                     self.watched.store(true, Ordering::SeqCst);
                     break;
                 }
-                (staff, late) = wait_until(&self.changed, staff, Some(deadline));
+                (staff, late) = wait_until(&self.changed, staff, deadline);
             }
-            if late || self.is_stopping() {
-                staff.standby = false;
-                self.changed.notify_all();
-                return;
+            if self.is_stopping() || (late && !self.watched.load(Ordering::SeqCst)) {
+                staff.dismiss_standby();
+                drop(staff);
+                return self.changed.notify_all();
             }
         }
     }
 
-    /// Looks, while jobs wait, whether the pool moves: every millisecond where it doesn't, less
-    /// often where it does.
+    /// Looks, while jobs wait, whether more workers would help.
     fn watch(self: &Arc<Self>) {
-        let mut pause = STUCK;
-        let mut before = self.taken.load(Ordering::Relaxed);
+        let mut pause = SOON;
+        let mut moved = (self.taken.load(Ordering::Relaxed), Instant::now());
         while self.is_short_of_hands() && !self.is_stopping() {
             thread::sleep(pause); // sleep: what is looked for is that nothing happens for a while
-            let now = self.taken.load(Ordering::Relaxed);
-            if now != before {
-                pause = (pause * 2).min(MOVING);
-            } else if self.is_short_of_hands() {
-                pause = STUCK;
-                let mut staff = lock(&self.staff);
-                for _ in 0..1 + staff.workers.len() / 4 {
+            let taken = self.taken.load(Ordering::Relaxed);
+            if taken != moved.0 {
+                moved = (taken, Instant::now());
+            }
+            let mut staff = lock(&self.staff);
+            if self.is_short_of_hands() && (staff.all_asleep() || moved.1.elapsed() >= STUCK) {
+                for _ in 0..=staff.workers() / 4 {
                     self.hire(&mut staff);
                 }
+                pause = SOON;
+                moved.1 = Instant::now();
+            } else {
+                pause = (pause * 2).min(SELDOM);
             }
-            before = now;
         }
     }
 
@@ -296,11 +300,13 @@ impl Workers {
     }
 }
 
-/// Says once that threads can't be had; the pool goes on with those it has.
-fn complain(staff: &mut Staff, error: &std::io::Error) {
-    if !staff.complained {
-        staff.complained = true;
-        log::warn!("cannot start a worker, going on with {}: {error}", staff.workers.len());
+impl Job {
+    /// The connection in it, for somebody else to run.
+    fn give_back(self) -> Result<(), Arc<Shared>> {
+        match self {
+            Self::Run(shared) => Err(shared),
+            Self::Leave => Ok(()),
+        }
     }
 }
 

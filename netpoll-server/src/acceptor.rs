@@ -46,14 +46,14 @@ impl Accept for Acceptor {
         }
     }
 
-    fn failed(&mut self, error: io::Error) -> Option<Duration> {
-        if socket::is_listener_dead(&error) {
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            *failure = Some(error);
-            self.main.stop();
-            return None;
-        }
-        Some(self.trouble.next_pause(&error, Instant::now()))
+    fn failed(&mut self, error: &io::Error) -> Option<Duration> {
+        let dead = socket::is_listener_dead(error);
+        (!dead).then(|| self.trouble.next_pause(error, Instant::now()))
+    }
+
+    fn given_up(self: Box<Self>, error: io::Error) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        self.main.stop(Duration::ZERO);
     }
 }
 

@@ -120,17 +120,17 @@ impl<S> Builder<S> {
         self
     }
 
-    /// How long one read waits for all the bytes that it asked for. Default: for ever.
+    /// How long one read waits for all the bytes that it asked for. Default: `None`, for ever.
     #[must_use]
-    pub fn read_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.options.read_timeout = Some(timeout);
+    pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.options.read_timeout = timeout.into();
         self
     }
 
-    /// How long one flush above the high-water mark waits. Default: for ever.
+    /// How long one flush above the high-water mark waits. Default 60 s; `None` is for ever.
     #[must_use]
-    pub fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.options.write_timeout = Some(timeout);
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.options.write_timeout = timeout.into();
         self
     }
 

@@ -152,7 +152,7 @@ impl EventLoop {
         let year = Duration::from_secs(365 * 24 * 3600);
         state.deadline = Some(Instant::now() + deadline.min(year));
         if let Some(main) = &state.main {
-            main.stop();
+            main.stop(Duration::ZERO);
         }
     }
 

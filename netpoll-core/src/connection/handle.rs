@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::task::Events;
 
 use super::shared::{Shared, schedule};
 
 /// A connection as other threads see it: `Clone + Send + Sync`, and harmless when it outlives the
 /// connection, since every operation then fails with [`Error::Closed`](crate::Error::Closed) and
-/// none can reach the next owner of its descriptor. It keeps some hundred bytes alive, not the
-/// socket.
+/// none can reach the next owner of its descriptor. It keeps some hundred bytes and its
+/// loop's eventfd alive, not the socket.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -36,9 +36,16 @@ impl Handle {
     /// socket which fails in the middle of it may have sent a part.
     pub fn send(&self, message: impl Into<Bytes>) -> Result<()> {
         if self.shared.is_interrupted() {
-            return Err(crate::Error::Closed);
+            return Err(Error::Closed);
         }
-        self.shared.lane.offer(message.into(), self.shared.group.options().output)
+        let sent = self.shared.lane.offer(message.into(), self.shared.group.options().output);
+        if let Err(Error::Io(_)) = sent {
+            // No edge need follow an error that only a send meets.
+            if self.shared.task.word.notify(Events::FAILED | Events::READABLE) {
+                schedule(&self.shared);
+            }
+        }
+        sent
     }
 
     /// Has `on_request` called once more, even if no byte arrives. Calls coalesce. A dialled

@@ -94,9 +94,9 @@ impl Input {
             Ok(filled) if filled.read == 0 => self.ended(End::Finished),
             Ok(filled) => {
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
-                // came together with the bytes.
+                // came together with the bytes, or more behind the mark of urgent data.
                 self.undrained = filled.read == filled.reserved
-                    || word.events().has_any(Events::PEER_CLOSED | Events::FAILED);
+                    || word.events().has_any(Events::PEER_GONE | Events::URGENT);
                 Received::Bytes
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -110,13 +110,33 @@ impl Input {
     /// Reads until `n` bytes are buffered; waits for them if `wait` and this connection's thread
     /// may.
     pub(crate) fn ensure(&mut self, word: &Word, n: usize, wait: bool) -> Result<()> {
-        if self.buffer.len() >= n {
-            return Ok(());
+        self.ensure_by(word, n, wait, &mut None)
+    }
+
+    /// Reads until `delimiter` is buffered. All its waits together have the time of one read.
+    pub(crate) fn ensure_delimiter(
+        &mut self,
+        word: &Word,
+        delimiter: u8,
+        wait: bool,
+    ) -> Result<()> {
+        let mut deadline = None;
+        while self.buffer.find(delimiter).is_none() {
+            self.ensure_by(word, self.buffer.len() + 1, wait, &mut deadline)?;
         }
-        if n > self.limit {
+        Ok(())
+    }
+
+    fn ensure_by(
+        &mut self,
+        word: &Word,
+        n: usize,
+        wait: bool,
+        deadline: &mut Option<Instant>,
+    ) -> Result<()> {
+        if n > self.limit && n > self.buffer.len() {
             return Err(Error::InputLimit { requested: n, limit: self.limit });
         }
-        let mut deadline = None;
         while self.buffer.len() < n {
             match self.receive(word) {
                 Received::Bytes => {}
@@ -124,7 +144,7 @@ impl Input {
                 Received::End(End::Failed(errno)) => {
                     return Err(io::Error::from_raw_os_error(errno).into());
                 }
-                Received::Nothing | Received::Full => self.wait(word, &mut deadline, wait)?,
+                Received::Nothing | Received::Full => self.wait(word, deadline, wait)?,
             }
         }
         Ok(())

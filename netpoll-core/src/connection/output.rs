@@ -21,6 +21,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
+use crate::callbacks::guard;
 use crate::error::{Error, Result, Wait};
 use crate::options::OutputLimits;
 use crate::socket::Stream;
@@ -91,23 +92,25 @@ impl Lane {
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
     /// accepted whole, however much is queued.
     pub(crate) fn send(&self, bytes: &mut LinkBuffer, limits: OutputLimits) -> Result<()> {
+        let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.check_open()?;
-        self.push(&mut queue, bytes, limits)
+        self.push(&mut queue, bytes, limits, &mut spent)
     }
 
     /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
     /// mark.
     pub(crate) fn offer(&self, bytes: Bytes, limits: OutputLimits) -> Result<()> {
+        let mut spent = Spent::default();
+        let mut message = LinkBuffer::new();
+        message.write_shared(bytes);
+        message.flush();
         let mut queue = lock(&self.queue);
         queue.check_open()?;
         if self.is_congested() {
             return Err(Error::Full);
         }
-        let mut message = LinkBuffer::new();
-        message.write_shared(bytes);
-        message.flush();
-        self.push(&mut queue, &mut message, limits)
+        self.push(&mut queue, &mut message, limits, &mut spent)
     }
 
     /// A writable edge: sends what is queued. Returns what the connection's owner should know of.
@@ -115,13 +118,14 @@ impl Lane {
         if !self.blocked.load(Ordering::SeqCst) {
             return Events::NONE;
         }
+        let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.blocked.store(false, Ordering::SeqCst);
         let connected = queue.phase == Phase::Connecting;
         if connected {
             queue.phase = Phase::Open;
         }
-        if self.transmit(&mut queue).is_err() {
+        if self.transmit(&mut queue, &mut spent).is_err() {
             return Events::FAILED | Events::READABLE;
         }
         let relieved = self.is_congested() && queue.bytes.len() <= limits.low;
@@ -129,8 +133,11 @@ impl Lane {
             self.congested.store(false, Ordering::Release);
             self.below.notify_all();
         }
-        let closing = queue.phase == Phase::Closing && queue.bytes.is_empty();
-        if connected || relieved || closing { Events::DRAINED } else { Events::NONE }
+        let closed = queue.phase == Phase::Closing && queue.bytes.is_empty();
+        if closed {
+            queue.end_stream();
+        }
+        if connected || relieved || closed { Events::DRAINED } else { Events::NONE }
     }
 
     /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`.
@@ -169,27 +176,27 @@ impl Lane {
         lock(&self.queue).bytes.len()
     }
 
-    /// Takes no more. Returns whether nothing is left to send.
+    /// Takes no more, and ends our stream (FIN) when all that was accepted is sent. Returns whether
+    /// it is.
     pub(crate) fn close(&self) -> bool {
         let mut queue = lock(&self.queue);
         queue.phase = Phase::Closing;
         self.below.notify_all();
+        if queue.bytes.is_empty() {
+            queue.end_stream();
+        }
         queue.bytes.is_empty()
     }
 
     /// Whether nothing is left to send.
-    pub(crate) fn is_done(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         lock(&self.queue).bytes.is_empty()
     }
 
-    /// Ends our stream in order, and takes from the kernel what the peer has sent unread: a close
-    /// that leaves it there resets the connection, and the reset would overtake what we sent
-    /// last.
-    pub(crate) fn part(&self) {
+    /// Takes out of the kernel what the peer has sent unread: a close that leaves it there resets
+    /// the connection, and the reset would overtake what we sent last.
+    pub(crate) fn discard_unread(&self) {
         let Some(stream) = self.stream() else { return };
-        if let Err(error) = stream.shutdown_write() {
-            return log::debug!("cannot end a stream in order: {error}");
-        }
         let mut unread = LinkBuffer::new();
         for _ in 0..DISCARDS_AT_MOST {
             match stream.receive(&mut unread, DISCARD_BYTES) {
@@ -197,6 +204,11 @@ impl Lane {
                 _ => break,
             }
         }
+    }
+
+    /// Notes an error that was met outside of sending, if none was before.
+    pub(crate) fn fail(&self, error: &io::Error) {
+        lock(&self.queue).failure.get_or_insert(error.raw_os_error().unwrap_or(0));
     }
 
     /// The error that ended sending, if one did.
@@ -212,10 +224,11 @@ impl Lane {
     /// Takes the stream out for closing: from here on no send can reach its number. Returns how
     /// many accepted bytes are lost by it.
     pub(crate) fn take_stream(&self) -> (Option<Arc<Stream>>, usize) {
+        let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.phase = Phase::Closing;
         let lost = queue.bytes.len();
-        queue.bytes.clear();
+        spent.take_all(&mut queue.bytes);
         self.below.notify_all();
         (queue.stream.take(), lost)
     }
@@ -225,11 +238,12 @@ impl Lane {
         queue: &mut MutexGuard<'_, Queue>,
         bytes: &mut LinkBuffer,
         limits: OutputLimits,
+        spent: &mut Spent,
     ) -> Result<()> {
         queue.bytes.append(std::mem::take(bytes));
         queue.bytes.flush();
         if !self.blocked.load(Ordering::SeqCst) {
-            self.transmit(queue)?;
+            self.transmit(queue, spent)?;
         }
         if queue.bytes.len() > limits.high {
             self.congested.store(true, Ordering::Release);
@@ -238,24 +252,25 @@ impl Lane {
     }
 
     /// Sends until the queue is empty or the socket full; in the latter case `blocked` is set.
-    fn transmit(&self, queue: &mut MutexGuard<'_, Queue>) -> Result<()> {
+    fn transmit(&self, queue: &mut MutexGuard<'_, Queue>, spent: &mut Spent) -> Result<()> {
         let Queue { bytes, stream, failure, .. } = &mut **queue;
-        let Some(stream) = stream else {
-            return Err(Error::Closed);
-        };
+        let Some(stream) = stream else { return Err(Error::Closed) };
         while !bytes.is_empty() {
-            let error = match stream.send(bytes) {
-                Ok(true) => continue,
-                Ok(false) => None,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-                Err(error) => Some(error),
-            };
-            if let Some(error) = error {
-                *failure = error.raw_os_error().or(Some(0));
-                bytes.clear();
-                self.congested.store(false, Ordering::Release);
-                self.below.notify_all();
-                return Err(error.into());
+            match stream.send(bytes) {
+                Ok(sent) => {
+                    spent.take(bytes, sent.bytes);
+                    if sent.all_offered {
+                        continue;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    *failure = error.raw_os_error().or(Some(0));
+                    spent.take_all(bytes);
+                    self.congested.store(false, Ordering::Release);
+                    self.below.notify_all();
+                    return Err(error.into());
+                }
             }
             if self.blocked.swap(true, Ordering::SeqCst) {
                 break;
@@ -266,11 +281,46 @@ impl Lane {
 }
 
 impl Queue {
+    /// Ends our stream. A peer that is gone has no use for it.
+    fn end_stream(&self) {
+        if let Some(Err(error)) = self.stream.as_ref().map(|stream| stream.shutdown_write()) {
+            log::debug!("cannot end a stream in order: {error}");
+        }
+    }
+
     fn check_open(&self) -> Result<()> {
         match (self.failure, self.phase) {
             (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),
             (None, Phase::Closing) => Err(Error::Closed),
             (None, _) => Ok(()),
         }
+    }
+}
+
+/// Blocks that were sent or given up, on their way out of the lock: the memory behind them may be the
+/// user's, whose `Drop` may do anything, call this connection's handle or panic.
+///
+/// It is declared before the guard of the lock, so that it is dropped after it.
+#[derive(Default)]
+struct Spent(LinkBuffer);
+
+impl Spent {
+    fn take(&mut self, from: &mut LinkBuffer, n: usize) {
+        if n == from.len() {
+            self.take_all(from);
+        } else if let Ok(sent) = from.slice(n) {
+            self.0.append(sent);
+        }
+    }
+
+    fn take_all(&mut self, from: &mut LinkBuffer) {
+        self.0.append(std::mem::take(from));
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        let spent = std::mem::take(&mut self.0);
+        guard("the release of sent memory", || drop(spent)).ok();
     }
 }

@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     /// The bytes up to the next `delimiter` and with it, consumed. Looks at no byte twice, and at
     /// no more than the input limit.
     pub fn until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.find(delimiter, true)?;
+        self.input.ensure_delimiter(self.word(), delimiter, true)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
 
     /// [`until`](Self::until) that never waits.
     pub fn try_until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.find(delimiter, false)?;
+        self.input.ensure_delimiter(self.word(), delimiter, false)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
@@ -146,14 +146,6 @@ impl<'a> Reader<'a> {
 
     fn ensure(&mut self, n: usize, wait: bool) -> Result<()> {
         self.input.ensure(self.word(), n, wait)
-    }
-
-    fn find(&mut self, delimiter: u8, wait: bool) -> Result<()> {
-        while self.input.buffer.find(delimiter).is_none() {
-            let more = self.input.buffer.len() + 1;
-            self.input.ensure(self.word(), more, wait)?;
-        }
-        Ok(())
     }
 
     fn word(&self) -> &'a Word {

@@ -42,6 +42,10 @@ impl Shared {
 
     /// Starts an orderly close, from any thread; whoever waits in a read or a flush of it returns.
     pub(crate) fn request_close(self: &Arc<Self>) {
+        if self.group.is_dialled() {
+            // Its caller may hold it for long; the peer is told now.
+            self.lane.close();
+        }
         if self.task.word.notify(Events::CLOSE) {
             schedule(self);
         }
@@ -80,8 +84,11 @@ impl Shared {
     /// Closes the socket and leaves the group: the last act.
     pub(crate) fn close_stream(&self) {
         let (stream, lost) = self.lane.take_stream();
-        if lost > 0 {
+        if let (Some(stream), 1..) = (&stream, lost) {
             log::debug!("{lost} accepted bytes to {} were not sent", self.peer);
+            if let Err(error) = stream.reset_on_close() {
+                log::debug!("cannot reset the connection to {}: {error}", self.peer);
+            }
         }
         drop(stream);
         self.group.leave();

@@ -100,7 +100,8 @@ impl Epoll {
 
 impl Poll for Epoll {
     fn add_stream(&mut self, stream: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        let flags = RawFlags::EPOLLIN | RawFlags::EPOLLOUT | RawFlags::EPOLLRDHUP;
+        let flags =
+            RawFlags::EPOLLIN | RawFlags::EPOLLOUT | RawFlags::EPOLLRDHUP | RawFlags::EPOLLPRI;
         self.epoll.add(stream, flags, token.to_u64())
     }
 
@@ -150,10 +151,13 @@ fn readiness(flags: RawFlags) -> Readiness {
     let failed = flags.intersects(RawFlags::EPOLLERR | RawFlags::EPOLLHUP);
     let peer_closed = flags.intersects(RawFlags::EPOLLRDHUP | RawFlags::EPOLLHUP);
     Readiness {
-        receivable: failed || peer_closed || flags.intersects(RawFlags::EPOLLIN),
+        receivable: failed
+            || peer_closed
+            || flags.intersects(RawFlags::EPOLLIN | RawFlags::EPOLLPRI),
         sendable: failed || flags.intersects(RawFlags::EPOLLOUT),
         peer_closed,
         failed,
+        urgent: flags.intersects(RawFlags::EPOLLPRI),
     }
 }
 
@@ -169,8 +173,9 @@ mod tests {
             RawFlags::EPOLLERR,
             RawFlags::EPOLLHUP,
             RawFlags::EPOLLRDHUP,
+            RawFlags::EPOLLPRI,
         ];
-        for mask in 1..32u32 {
+        for mask in 1..64u32 {
             let mut flags = RawFlags::empty();
             for (bit, name) in names.into_iter().enumerate() {
                 flags.set(name, mask & (1 << bit) != 0);

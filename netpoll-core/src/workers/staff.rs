@@ -1,0 +1,112 @@
+//! Who works in a pool: its threads, by name and number.
+
+use std::collections::HashMap;
+use std::io;
+use std::thread::{self, JoinHandle, ThreadId};
+
+use crate::sys;
+
+/// How many workers one look at whether all sleep asks the system about.
+const SAMPLE: usize = 16;
+
+/// The threads of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Staff {
+    workers: HashMap<ThreadId, Worker>,
+    /// Threads that have no more to do than to end.
+    left: Vec<JoinHandle<()>>,
+    standby: Option<JoinHandle<()>>,
+    hired: u64,
+    complained: bool,
+}
+
+#[derive(Debug)]
+struct Worker {
+    thread: JoinHandle<()>,
+    /// Its number in the system; none before it has run.
+    number: Option<i32>,
+}
+
+impl Staff {
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// All threads that still have something to do.
+    pub(super) fn present(&self) -> usize {
+        self.workers.len() + usize::from(self.standby.is_some())
+    }
+
+    pub(super) fn has_this_thread(&self) -> bool {
+        self.workers.contains_key(&thread::current().id())
+    }
+
+    pub(super) fn has_standby(&self) -> bool {
+        self.standby.is_some()
+    }
+
+    /// Starts a worker. It calls `arrived` and `leave` under the lock that the caller holds.
+    pub(super) fn hire(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.left.retain(|thread| !thread.is_finished());
+        self.hired += 1;
+        let name = format!("netpoll-work-{}", self.hired);
+        match thread::Builder::new().name(name).spawn(work) {
+            Ok(thread) => {
+                let id = thread.thread().id();
+                self.workers.insert(id, Worker { thread, number: None });
+            }
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    /// Starts the standby; says whether it could.
+    pub(super) fn appoint_standby(&mut self, watch: impl FnOnce() + Send + 'static) -> bool {
+        match thread::Builder::new().name("netpoll-standby".into()).spawn(watch) {
+            Ok(thread) => self.standby = Some(thread),
+            Err(error) => self.complain(&error),
+        }
+        self.has_standby()
+    }
+
+    /// For a new worker: says which thread it is.
+    pub(super) fn arrived(&mut self) {
+        if let Some(worker) = self.workers.get_mut(&thread::current().id()) {
+            worker.number = Some(sys::thread_number());
+        }
+    }
+
+    /// For a worker: its last act.
+    pub(super) fn leave(&mut self) {
+        let worker = self.workers.remove(&thread::current().id());
+        self.left.extend(worker.map(|worker| worker.thread));
+    }
+
+    /// For the standby: its last act.
+    pub(super) fn dismiss_standby(&mut self) {
+        self.left.extend(self.standby.take());
+    }
+
+    /// Waits until the threads of those who left have ended: they only return any more.
+    pub(super) fn join_those_who_left(&mut self) {
+        for thread in self.left.drain(..) {
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Whether all workers, or as many as one look takes, are asleep in the system: none computes, and
+    /// none waits for a core.
+    pub(super) fn all_asleep(&self) -> bool {
+        let asleep = |worker: &Worker| worker.number.is_some_and(sys::is_thread_asleep);
+        !self.workers.is_empty() && self.workers.values().take(SAMPLE).all(asleep)
+    }
+
+    /// Says once that threads can't be had; the pool goes on with those it has.
+    fn complain(&mut self, error: &io::Error) {
+        if !self.complained {
+            self.complained = true;
+            log::warn!("cannot start a worker, going on with {}: {error}", self.workers.len());
+        }
+    }
+}
