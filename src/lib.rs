@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub use bytes::Bytes;
-pub use netpoll_buffer::LinkBuffer;
+pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{DialConnection, Dialer, dial_connection};
 pub use netpoll_core::{
     CloseReason, Connection, ConnectionOptions, Dispatch, Error, Handle, LoadBalance, LoopStats,

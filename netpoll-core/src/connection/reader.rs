@@ -153,6 +153,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What is written against [`Source`](netpoll_buffer::Source) runs on a connection, a file or a test vector.
+impl netpoll_buffer::Source for Reader<'_> {
+    fn buffered(&mut self) -> &mut LinkBuffer {
+        &mut self.input.buffer
+    }
+
+    fn require(&mut self, n: usize) -> io::Result<()> {
+        Ok(self.ensure(n, true)?)
+    }
+}
+
 impl Read for Reader<'_> {
     /// Reads what there is, waiting for the first byte; 0 is the end of the peer's stream.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {

@@ -38,7 +38,7 @@ impl<'a> Writer<'a> {
     /// Keeps the first `n` of the bytes written since the last flush, and drops the rest.
     ///
     /// # Errors
-    /// `InvalidInput` where fewer were written.
+    /// `UnexpectedEof` where fewer were written.
     pub fn malloc_ack(&mut self, n: usize) -> Result<()> {
         self.staged.malloc_ack(n).map_err(|error| io::Error::from(error).into())
     }
@@ -51,6 +51,30 @@ impl<'a> Writer<'a> {
     /// Writes a copy of `bytes`.
     pub fn write_bytes(&mut self, bytes: &[u8]) {
         self.staged.write_bytes(bytes);
+    }
+
+    /// Writes a copy of `text`.
+    pub fn write_string(&mut self, text: &str) {
+        self.staged.write_string(text);
+    }
+
+    /// Writes one byte.
+    pub fn write_byte(&mut self, byte: u8) {
+        self.staged.write_byte(byte);
+    }
+
+    /// What was written since the last flush, as a [`bytes::BufMut`] to write numbers to.
+    pub fn buf(&mut self) -> &mut LinkBuffer {
+        self.staged
+    }
+
+    /// Writes `bytes` by reference, before the last `remain` bytes that were written: a payload into
+    /// a frame that was reserved around it.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where fewer than `remain` bytes were written since the last flush.
+    pub fn write_direct(&mut self, bytes: Bytes, remain: usize) -> Result<()> {
+        self.staged.write_direct(bytes, remain).map_err(|error| io::Error::from(error).into())
     }
 
     /// Writes `bytes` by reference, without copying them where that pays.
@@ -99,6 +123,17 @@ impl<'a> Writer<'a> {
     /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
     pub fn is_congested(&self) -> bool {
         self.shared.lane.is_congested()
+    }
+}
+
+/// What is written against [`Sink`](netpoll_buffer::Sink) runs on a connection, a file or a test vector.
+impl netpoll_buffer::Sink for Writer<'_> {
+    fn staged(&mut self) -> &mut LinkBuffer {
+        self.staged
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(Writer::flush(self)?)
     }
 }
 
