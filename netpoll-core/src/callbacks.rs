@@ -38,7 +38,8 @@ pub trait OnPrepare<S>: Send + Sync + 'static {
 /// the connection with that reason.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnConnect<{S}>`",
-    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| -> netpoll::Result<()>`, types annotated"
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types annotated, \
+            and returns a `netpoll::Result<()>`"
 )]
 pub trait OnConnect<S>: Send + Sync + 'static {
     /// See the trait.
@@ -56,11 +57,13 @@ pub trait OnConnect<S>: Send + Sync + 'static {
 /// stream. What it wrote is flushed when it returns.
 ///
 /// An error closes the connection with that reason, and drops what was written and not flushed. Two
-/// errors are no failures: `WouldBlock` means "call me again when there is more", and `UnexpectedEof`
-/// at the end of the peer's stream closes with [`CloseReason::Peer`], after what was written is sent.
+/// errors are no failures: `WouldBlock` means "call me again when there is more", and
+/// `UnexpectedEof` at the end of the peer's stream closes with [`CloseReason::Peer`], after what
+/// was written is sent.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnRequest<{S}>`",
-    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| -> netpoll::Result<()>`, types annotated"
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types annotated, \
+            and returns a `netpoll::Result<()>`"
 )]
 pub trait OnRequest<S>: Send + Sync + 'static {
     /// See the trait.

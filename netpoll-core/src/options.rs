@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 pub struct ConnectionOptions {
     /// How long one read waits for all the bytes that it asked for. `None`, the default: for ever.
     pub read_timeout: Option<Duration>,
-    /// How long one flush above the high-water mark waits for the peer to take bytes. Default 60 s:
-    /// peers that never read would otherwise hold the workers that serve them for ever. `None` is
-    /// for ever. Under `Dispatch::Inline` no flush waits.
+    /// How long one flush above the high-water mark waits for the peer to take bytes. Default 60
+    /// s: peers that never read would otherwise hold the workers that serve them for ever.
+    /// `None` is for ever. Under `Dispatch::Inline` no flush waits.
     pub write_timeout: Option<Duration>,
     /// Bytes that may be buffered unread; beyond them the kernel's receive window fills and the
     /// peer waits. Default 1 MiB: larger than most messages, and 10 000 connections that all

@@ -35,7 +35,8 @@ use crate::task::Events;
 use crate::timer::Timers;
 use crate::waker::Waker;
 
-/// How soon connections for which there was no room are tried again though nobody said that there is.
+/// How soon connections for which there was no room are tried again though nobody said that there
+/// is.
 const CROWDED: Duration = Duration::from_millis(50);
 /// How often a retired reactor without connections looks whether it may end.
 const RETIRED: Duration = Duration::from_millis(100);
@@ -245,8 +246,8 @@ impl Core {
         self.ready.push_back(shared);
     }
 
-    /// A connection for which there is no room: it is run again when somebody says that there is, or
-    /// after a while.
+    /// A connection for which there is no room: it is run again when somebody says that there is,
+    /// or after a while.
     pub(crate) fn run_when_there_is_room(&mut self, shared: Arc<Shared>) {
         if self.crowded.is_empty() {
             self.timers.arm(Instant::now() + CROWDED, Timer::Crowded);

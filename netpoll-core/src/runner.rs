@@ -198,8 +198,8 @@ impl Runner {
             CloseReason::Callback(error) => passed_on(error, connection, shared).unwrap_or(reason),
             _ => reason,
         });
-        // A callback that reads until the end of the stream ends by that error, and what it wrote on
-        // the way is as good as any; what another error or a panic cut short is not.
+        // A callback that reads until the end of the stream ends by that error, and what it wrote
+        // on the way is as good as any; what another error or a panic cut short is not.
         let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
         if failed || shared.is_interrupted() {
             connection.staged.clear();

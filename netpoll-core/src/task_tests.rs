@@ -79,8 +79,8 @@ mod loom_models {
     use super::*;
     use crate::sync::AtomicUsize;
 
-    /// A pretend socket: `arrived` counts edges, the runner must see each. The cell counts rounds, and
-    /// loom checks that no two runners are in it at once.
+    /// A pretend socket: `arrived` counts edges, the runner must see each. The cell counts rounds,
+    /// and loom checks that no two runners are in it at once.
     #[derive(Default)]
     struct Progress {
         arrived: AtomicUsize,

@@ -1,14 +1,14 @@
 //! A pool of threads that run callbacks which may block.
 //!
-//! A connection is in the queue at most once, since its task is scheduled at most once. The queue is
-//! bounded; a reactor that finds it full keeps the connection, and is told when a worker has made
-//! room, so nobody waits in a submit and nothing spins.
+//! A connection is in the queue at most once, since its task is scheduled at most once. The queue
+//! is bounded; a reactor that finds it full keeps the connection, and is told when a worker has
+//! made room, so nobody waits in a submit and nothing spins.
 //!
-//! The pool grows by two rules. Up to one thread a core, a job that finds no idle worker starts one.
-//! Beyond that a *standby* thread decides. While jobs wait and no worker is idle it looks every few
-//! milliseconds; where all the workers that it looks at are asleep inside callbacks, it starts a
-//! quarter more, up to `max_threads`. Workers that compute are not asleep, and more of them would only
-//! get in each other's way. A worker, or a standby, without work for `idle` ends.
+//! The pool grows by two rules. Up to one thread a core, a job that finds no idle worker starts
+//! one. Beyond that a *standby* thread decides. While jobs wait and no worker is idle it looks
+//! every few milliseconds; where all the workers that it looks at are asleep inside callbacks, it
+//! starts a quarter more, up to `max_threads`. Workers that compute are not asleep, and more of
+//! them would only get in each other's way. A worker, or a standby, without work for `idle` ends.
 
 mod staff;
 
@@ -51,7 +51,8 @@ pub(crate) struct Workers {
     /// The standby is awake, or there is no use for one: a submit need not call it.
     watched: AtomicBool,
     stopping: AtomicBool,
-    /// Reactors that keep connections for which there was no room; `crowded` says that there are any.
+    /// Reactors that keep connections for which there was no room; `crowded` says that there are
+    /// any.
     waiting: Mutex<Vec<Arc<Remote>>>,
     crowded: AtomicBool,
     staff: Mutex<Staff>,
@@ -86,8 +87,9 @@ impl Workers {
         })
     }
 
-    /// Passes a connection to a worker. What comes back, that connection or another, is the caller's
-    /// to run or to keep: the queue is full, no thread can be had, or the pool has stopped.
+    /// Passes a connection to a worker. What comes back, that connection or another, is the
+    /// caller's to run or to keep: the queue is full, no thread can be had, or the pool has
+    /// stopped.
     pub(crate) fn submit(self: &Arc<Self>, shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
         if self.is_stopping() {
             return Err(shared);
@@ -128,7 +130,8 @@ impl Workers {
     }
 
     /// Ends the threads: those without work at once, those inside a callback with it, for which it
-    /// waits `patience`. Returns how many are left. A worker that calls it does not wait for itself.
+    /// waits `patience`. Returns how many are left. A worker that calls it does not wait for
+    /// itself.
     pub(crate) fn stop(&self, patience: Duration) -> usize {
         let deadline = Instant::now().checked_add(patience);
         self.stopping.store(true, Ordering::SeqCst);
@@ -235,8 +238,8 @@ impl Workers {
         job.ok().or_else(|| self.queue.try_recv().ok())
     }
 
-    /// Wakes an idle worker so that it sees that we stop; it does the same for the next. With a full
-    /// queue nobody is idle for long.
+    /// Wakes an idle worker so that it sees that we stop; it does the same for the next. With a
+    /// full queue nobody is idle for long.
     fn let_one_leave(&self) {
         let _ = self.submit.try_send(Job::Leave);
     }

@@ -1,8 +1,8 @@
 //! The output lane of a connection: a queue of blocks behind a small lock.
 //!
 //! ```text
-//!   a callback's Writer ──flush──┐                       ┌── sendmsg at once, on the flusher's thread,
-//!                                ├──► [ lock | queue ] ──┤   while the queue is empty
+//!   a callback's Writer ──flush──┐                       ┌── sendmsg at once, on the flusher's
+//!                                ├──► [ lock | queue ] ──┤   thread, while the queue is empty
 //!   Handle::send, any thread ────┘                       └── sendmsg by the reactor, on each
 //!                                                            writable edge, while it is not
 //! ```
@@ -297,8 +297,8 @@ impl Queue {
     }
 }
 
-/// Blocks that were sent or given up, on their way out of the lock: the memory behind them may be the
-/// user's, whose `Drop` may do anything, call this connection's handle or panic.
+/// Blocks that were sent or given up, on their way out of the lock: the memory behind them may be
+/// the user's, whose `Drop` may do anything, call this connection's handle or panic.
 ///
 /// It is declared before the guard of the lock, so that it is dropped after it.
 #[derive(Default)]

@@ -153,7 +153,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What is written against [`Source`](netpoll_buffer::Source) runs on a connection, a file or a test vector.
+/// What is written against [`Source`](netpoll_buffer::Source) runs on a connection, a file or a
+/// test vector.
 impl netpoll_buffer::Source for Reader<'_> {
     fn buffered(&mut self) -> &mut LinkBuffer {
         &mut self.input.buffer

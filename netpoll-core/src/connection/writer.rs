@@ -68,8 +68,8 @@ impl<'a> Writer<'a> {
         self.staged
     }
 
-    /// Writes `bytes` by reference, before the last `remain` bytes that were written: a payload into
-    /// a frame that was reserved around it.
+    /// Writes `bytes` by reference, before the last `remain` bytes that were written: a payload
+    /// into a frame that was reserved around it.
     ///
     /// # Errors
     /// `UnexpectedEof` where fewer than `remain` bytes were written since the last flush.
@@ -126,7 +126,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// What is written against [`Sink`](netpoll_buffer::Sink) runs on a connection, a file or a test vector.
+/// What is written against [`Sink`](netpoll_buffer::Sink) runs on a connection, a file or a test
+/// vector.
 impl netpoll_buffer::Sink for Writer<'_> {
     fn staged(&mut self) -> &mut LinkBuffer {
         self.staged

@@ -95,8 +95,8 @@ impl Staff {
         }
     }
 
-    /// Whether all workers, or as many as one look takes, are asleep in the system: none computes, and
-    /// none waits for a core.
+    /// Whether all workers, or as many as one look takes, are asleep in the system: none computes,
+    /// and none waits for a core.
     pub(super) fn all_asleep(&self) -> bool {
         let asleep = |worker: &Worker| worker.number.is_some_and(sys::is_thread_asleep);
         !self.workers.is_empty() && self.workers.values().take(SAMPLE).all(asleep)
