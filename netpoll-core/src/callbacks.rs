@@ -38,8 +38,8 @@ pub trait OnPrepare<S>: Send + Sync + 'static {
 /// the connection with that reason.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnConnect<{S}>`",
-    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types annotated, \
-            and returns a `netpoll::Result<()>`"
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types \
+            annotated, and returns a `netpoll::Result<()>`"
 )]
 pub trait OnConnect<S>: Send + Sync + 'static {
     /// See the trait.
@@ -62,8 +62,8 @@ pub trait OnConnect<S>: Send + Sync + 'static {
 /// was written is sent.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnRequest<{S}>`",
-    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types annotated, \
-            and returns a `netpoll::Result<()>`"
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types \
+            annotated, and returns a `netpoll::Result<()>`"
 )]
 pub trait OnRequest<S>: Send + Sync + 'static {
     /// See the trait.

@@ -165,7 +165,7 @@ impl<S> Builder<S> {
     {
         if self.misordered {
             return Err(Error::config(
-                "on_prepare was called after another callback, whose session it makes: call it first",
+                "on_prepare was called after a callback whose session it makes: call it first",
             ));
         }
         let Some(on_request) = self.on_request else {
