@@ -23,6 +23,7 @@ mod writer;
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -154,6 +155,13 @@ impl Drop for Connection {
             self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
             schedule(&self.shared);
         }
+    }
+}
+
+/// For socket options. Reading, writing or closing behind the connection's back has no defined effect.
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.input.as_fd()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The input of a connection: its buffer, and the owner's reads from the socket.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,10 @@ impl Input {
             undrained: false,
             end: None,
         }
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     pub(crate) fn end(&self) -> Option<End> {
