@@ -1,0 +1,9 @@
+//! The promises of netpoll, tested from outside: real sockets, and clients that are not ours.
+//!
+//! Each module is one topic. `util` is the language they share. Tests that count descriptors or
+//! threads, or measure a process, run in a process of their own: see [`util::alone`].
+
+mod echo;
+mod lifecycle;
+mod peers;
+mod util;

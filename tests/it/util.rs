@@ -1,0 +1,392 @@
+//! The language of the tests: servers on port 0, plain clients, and waiting with a bound.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use netpoll::{
+    Builder, CloseReason, Connection, Dispatch, EventLoop, Listener, PoolOptions, Report, Result,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// How long a test waits for what must happen: it bounds failures, and delays no success.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process that runs one test alone may take. nextest ends it after that as well.
+const ALONE_AT_MOST: Duration = Duration::from_secs(175);
+/// Set for a process that runs one test alone, or plays one part in another process's test.
+const ROLE: &str = "NETPOLL_TEST_ROLE";
+
+/// Both dispatch modes.
+pub(crate) fn modes() -> [Dispatch; 2] {
+    [Dispatch::Inline, pool()]
+}
+
+pub(crate) fn pool() -> Dispatch {
+    Dispatch::Pool(PoolOptions::default())
+}
+
+/// An event loop that serves on a thread of its own.
+pub(crate) struct Server {
+    pub(crate) event_loop: EventLoop,
+    pub(crate) address: SocketAddr,
+    serving: Option<JoinHandle<Result<Report>>>,
+}
+
+impl Server {
+    pub(crate) fn start<S: Send + 'static>(builder: Builder<S>) -> Self {
+        let event_loop = builder.build().expect("options that can be used");
+        Self::serve(event_loop)
+    }
+
+    pub(crate) fn serve(event_loop: EventLoop) -> Self {
+        let listener = Listener::bind("tcp", "127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = event_loop.clone();
+        let serving = thread::spawn(move || server.serve(listener));
+        Self { event_loop, address, serving: Some(serving) }
+    }
+
+    /// A plain client, which waits with a bound.
+    pub(crate) fn connect(&self) -> TcpStream {
+        connect(self.address)
+    }
+
+    /// Shuts down in order, with a deadline that no test reaches unless it must.
+    pub(crate) fn stop(self) -> Report {
+        self.event_loop.shutdown(PATIENCE);
+        self.join()
+    }
+
+    /// What `serve` returned.
+    pub(crate) fn join(mut self) -> Report {
+        let serving = self.serving.take().expect("joined once");
+        let outcome = serving.join().expect("serve does not panic");
+        outcome.expect("serve ends without an error")
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.as_ref().is_some_and(|it| !it.is_finished())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            self.event_loop.shutdown(Duration::ZERO);
+            let _ = serving.join();
+        }
+    }
+}
+
+/// A builder whose `on_request` sends back what it was sent.
+pub(crate) fn echo() -> Builder {
+    EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+}
+
+/// Sends back what has arrived.
+pub(crate) fn echo_once(conn: &mut Connection) -> Result<()> {
+    let (mut reader, mut writer) = conn.split();
+    writer.append(reader.slice(reader.len())?);
+    writer.flush()
+}
+
+/// A plain client, which waits with a bound.
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    stream.set_write_timeout(Some(PATIENCE)).expect("an option");
+    stream.set_nodelay(true).expect("an option");
+    stream
+}
+
+/// What plain clients do, with a failure that says what was expected.
+pub(crate) trait Client {
+    /// Sends all of it.
+    fn say(&mut self, bytes: &[u8]);
+    /// Receives as many bytes, which must be these.
+    fn hear(&mut self, expected: &[u8]);
+    /// Sends, and hears the same.
+    fn echo(&mut self, bytes: &[u8]);
+    /// Everything up to the peer's FIN.
+    fn rest(&mut self) -> Vec<u8>;
+    /// Ends our stream and keeps receiving.
+    fn half_close(&self);
+    /// Closes with a reset.
+    fn reset(self);
+}
+
+impl Client for TcpStream {
+    fn say(&mut self, bytes: &[u8]) {
+        self.write_all(bytes).expect("the peer takes it");
+    }
+
+    fn hear(&mut self, expected: &[u8]) {
+        let mut heard = vec![0; expected.len()];
+        self.read_exact(&mut heard).expect("the peer answers");
+        assert!(heard == expected, "heard other bytes than expected");
+    }
+
+    fn echo(&mut self, bytes: &[u8]) {
+        self.say(bytes);
+        self.hear(bytes);
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        let mut heard = Vec::new();
+        self.read_to_end(&mut heard).expect("the peer ends in order");
+        heard
+    }
+
+    fn half_close(&self) {
+        self.shutdown(Shutdown::Write).expect("a FIN");
+    }
+
+    fn reset(self) {
+        let socket = socket2::SockRef::from(&self);
+        socket.set_linger(Some(Duration::ZERO)).expect("an option");
+    }
+}
+
+/// Waits for `condition`, with a bound; fails as what is said in `hope`.
+#[track_caller]
+pub(crate) fn eventually(hope: &str, condition: impl FnMut() -> bool) {
+    assert!(within(PATIENCE, condition), "in vain, hoped that {hope}");
+}
+
+/// Whether `condition` comes true in that time.
+pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        // sleep: the pace of looking at a condition that nothing announces
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+/// Lets time pass in which nothing must happen.
+pub(crate) fn quiet(milliseconds: u64) {
+    // sleep: that nothing happens shows only in time
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// What happened, in order, as told by callbacks.
+#[derive(Clone, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    pub(crate) fn add(&self, entry: impl Into<String>) {
+        self.0.lock().unwrap().push(entry.into());
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Waits until there are that many entries, and returns them.
+    #[track_caller]
+    pub(crate) fn wait(&self, count: usize) -> Vec<String> {
+        let enough = within(PATIENCE, || self.len() >= count);
+        let entries = self.entries();
+        assert!(enough, "hoped for {count} entries, there are {entries:?}");
+        entries
+    }
+
+    /// An `on_disconnect` that enters the reason.
+    pub(crate) fn on_disconnect<S>(&self) -> impl Fn(S, &CloseReason) + Send + Sync + 'static {
+        let journal = self.clone();
+        move |_, reason| journal.add(name_of(reason))
+    }
+}
+
+/// The variant's name.
+pub(crate) fn name_of(reason: &CloseReason) -> String {
+    let text = format!("{reason:?}");
+    let end = text.find(|c: char| !c.is_alphanumeric());
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+/// A counter that threads share.
+#[derive(Clone, Default)]
+pub(crate) struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    /// Adds one; returns how many there were before.
+    pub(crate) fn add(&self) -> usize {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// xorshift64*: numbers that a seed brings back.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// The seed of this run: `NETPOLL_TEST_SEED`, or the clock's.
+    pub(crate) fn seed() -> u64 {
+        match std::env::var("NETPOLL_TEST_SEED") {
+            Ok(seed) => seed.parse().expect("NETPOLL_TEST_SEED is a number"),
+            Err(_) => SystemTime::UNIX_EPOCH.elapsed().map_or(1, |it| u64::from(it.subsec_nanos())),
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        ((self.next() >> 33) as usize) % limit
+    }
+
+    /// 1 byte to `2^bits` bytes, each power of two as likely as any other.
+    pub(crate) fn size(&mut self, bits: u32) -> usize {
+        let magnitude = 1 << self.below(bits as usize);
+        magnitude + self.below(magnitude + 1)
+    }
+}
+
+/// `len` random bytes from a supply that all share; `place` says which.
+pub(crate) fn noise(place: usize, len: usize) -> &'static [u8] {
+    static SUPPLY: OnceLock<Vec<u8>> = OnceLock::new();
+    const SUPPLIED: usize = 20 << 20;
+    let supply = SUPPLY.get_or_init(|| {
+        let mut random = Random::new(7);
+        let words = (0..SUPPLIED / 8).map(|_| random.next().to_le_bytes());
+        words.flatten().collect()
+    });
+    let start = place % (supply.len() - len);
+    &supply[start..start + len]
+}
+
+/// How many descriptors this process has open.
+pub(crate) fn fd_count() -> usize {
+    // The listing itself has one.
+    fs::read_dir("/proc/self/fd").expect("procfs").count() - 1
+}
+
+/// How many threads this process has.
+pub(crate) fn thread_count() -> usize {
+    fs::read_dir("/proc/self/task").expect("procfs").count()
+}
+
+/// Memory that a process has in use, in bytes.
+pub(crate) fn resident(process: impl ToString) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.to_string()));
+    let status = status.expect("procfs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next());
+    kilobytes.and_then(|it| it.parse::<usize>().ok()).expect("a number") << 10
+}
+
+/// Processor time that a process has used.
+pub(crate) fn cpu_time(process: impl ToString) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.to_string()));
+    let stat = stat.expect("procfs");
+    // The name, in parentheses, may hold anything; state is the first field behind it.
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|it| it.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Lets this process open as many descriptors as the system allows.
+pub(crate) fn raise_fd_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    set_fd_limit(hard);
+}
+
+pub(crate) fn set_fd_limit(limit: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("a limit");
+}
+
+/// Runs `test` in a process of its own, where it may count descriptors and threads. `name` is the
+/// test that calls this, as the harness knows it.
+pub(crate) fn alone(name: &str, test: impl FnOnce()) {
+    if std::env::var(ROLE).is_ok_and(|role| role == name) {
+        return test();
+    }
+    let mut child = Process::start(name, &[]);
+    let mut output = String::new();
+    let complete = within(ALONE_AT_MOST, || child.child.try_wait().is_ok_and(|it| it.is_some()));
+    if !complete {
+        let _ = child.child.kill();
+    }
+    let _ = child.output.read_to_string(&mut output);
+    let status = child.child.wait().expect("a status");
+    println!("{output}");
+    assert!(status.success() && output.contains("1 passed"), "{name} alone: {status}");
+}
+
+/// This test binary once more, playing one part of a test.
+pub(crate) struct Process {
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Process {
+    /// Starts the test `role`, which asks [`is_role`] first, with further variables.
+    pub(crate) fn start(role: &str, variables: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("our own path"))
+            .args(["--exact", role, "--nocapture", "--test-threads=1", "--include-ignored"])
+            .env(ROLE, role)
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("our own binary starts");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, output }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the process says behind `key`.
+    pub(crate) fn said(&mut self, key: &str) -> String {
+        let (mut all, mut line) = (String::new(), String::new());
+        while self.output.read_line(&mut line).is_ok_and(|read| read > 0) {
+            if let Some((_, value)) = line.split_once(key) {
+                return value.trim().to_owned();
+            }
+            let _ = write!(all, "{line}");
+            line.clear();
+        }
+        panic!("the process ended without saying {key:?}; it said {all}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether this process was started to play `role`.
+pub(crate) fn is_role(role: &str) -> bool {
+    std::env::var(ROLE).is_ok_and(|it| it == role)
+}
