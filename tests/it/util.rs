@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -184,15 +184,15 @@ pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
 
 impl Journal {
     pub(crate) fn add(&self, entry: impl Into<String>) {
-        self.0.lock().unwrap().push(entry.into());
+        lock(&self.0).push(entry.into());
     }
 
     pub(crate) fn entries(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        lock(&self.0).clone()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+        lock(&self.0).len()
     }
 
     /// Waits until there are that many entries, and returns them.
@@ -216,6 +216,11 @@ pub(crate) fn name_of(reason: &CloseReason) -> String {
     let text = format!("{reason:?}");
     let end = text.find(|c: char| !c.is_alphanumeric());
     text[..end.unwrap_or(text.len())].to_owned()
+}
+
+/// A lock that a failed test can't poison.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A counter that threads share.
@@ -307,7 +312,7 @@ pub(crate) fn cpu_time(process: impl ToString) -> Duration {
     // The name, in parentheses, may hold anything; state is the first field behind it.
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
     let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|it| it.parse::<u64>().unwrap()).sum();
+    let ticks: u64 = fields[11..13].iter().map(|it| it.parse::<u64>().expect("ticks")).sum();
     Duration::from_millis(ticks * 10)
 }
 
@@ -389,4 +394,41 @@ impl Drop for Process {
 /// Whether this process was started to play `role`.
 pub(crate) fn is_role(role: &str) -> bool {
     std::env::var(ROLE).is_ok_and(|it| it == role)
+}
+
+impl Server {
+    /// As [`Server::serve`], on an address that no other test's port is on: there, what nobody
+    /// listens to any more stays refused.
+    pub(crate) fn serve_at(event_loop: EventLoop, address: &str) -> Self {
+        let listener = Listener::bind("tcp", address).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = event_loop.clone();
+        let serving = thread::spawn(move || server.serve(listener));
+        Self { event_loop, address, serving: Some(serving) }
+    }
+}
+
+/// A gate that callbacks wait at until the test opens it.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn pass(&self) {
+        let open = lock(&self.0.0);
+        let waited = self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open);
+        assert!(!waited.unwrap().1.timed_out(), "nobody opened the gate");
+    }
+}
+
+/// The threads of this process that netpoll started.
+pub(crate) fn our_threads() -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").expect("procfs");
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+    let names = tasks.filter_map(|task| name(task.ok()?));
+    names.map(|it| it.trim().to_owned()).filter(|it| it.starts_with("netpoll-")).collect()
 }
