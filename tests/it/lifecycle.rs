@@ -8,7 +8,9 @@ use std::thread;
 
 use netpoll::{CloseReason, Connection, Error, EventLoop, Handle, Result};
 
-use crate::util::{Client, Count, Journal, PATIENCE, Server, echo_once, eventually, modes, quiet};
+use crate::util::{
+    Client, Count, Journal, PATIENCE, Server, echo_once, eventually, lock, modes, quiet,
+};
 
 #[test]
 fn callbacks_come_in_order_and_once() {
@@ -66,7 +68,7 @@ fn on_connect_speaks_first_and_blocks_no_one_else() {
             .on_connect(move |(): &mut (), conn: &mut Connection| {
                 if first.swap(false, Ordering::SeqCst) {
                     entered.add();
-                    let _ = gate.lock().unwrap().recv_timeout(PATIENCE);
+                    let _ = lock(&gate).recv_timeout(PATIENCE);
                 }
                 conn.writer().write_bytes(b"hi ");
                 Ok(())

@@ -3,7 +3,10 @@
 //! Each module is one topic. `util` is the language they share. Tests that count descriptors or
 //! threads, or measure a process, run in a process of their own: see [`util::alone`].
 
+mod blocking;
+mod crowd;
 mod echo;
+mod handles;
 mod lifecycle;
 mod peers;
 mod util;

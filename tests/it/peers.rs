@@ -10,8 +10,8 @@ use netpoll::{
 };
 
 use crate::util::{
-    Client, Count, Journal, PATIENCE, Server, echo, echo_once, eventually, modes, noise, pool,
-    quiet,
+    Client, Count, Journal, PATIENCE, Server, echo, echo_once, eventually, lock, modes, noise,
+    pool, quiet,
 };
 
 /// What all connections of a server received.
@@ -22,7 +22,7 @@ impl Inbox {
     fn take_all(&self, conn: &mut Connection) -> Result<()> {
         let mut reader = conn.reader();
         let all = reader.read_bytes(reader.len())?;
-        self.0.lock().unwrap().extend_from_slice(&all);
+        lock(&self.0).extend_from_slice(&all);
         Ok(())
     }
 }
@@ -109,7 +109,7 @@ fn all_is_read_of_a_peer_that_sends_a_mebibyte_and_closes_at_once() {
             client.say(noise(round, 1 << 20));
             drop(client);
             assert_eq!(journal.wait(round), vec!["Peer"; round]);
-            let received = std::mem::take(&mut *inbox.0.lock().unwrap());
+            let received = std::mem::take(&mut *lock(&inbox.0));
             assert!(received == noise(round, 1 << 20), "{} bytes came", received.len());
         }
     }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -421,7 +421,8 @@ impl Gate {
     pub(crate) fn pass(&self) {
         let open = lock(&self.0.0);
         let waited = self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open);
-        assert!(!waited.unwrap().1.timed_out(), "nobody opened the gate");
+        let waited = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.1.timed_out(), "nobody opened the gate");
     }
 }
 

@@ -1,0 +1,207 @@
+//! Handles: many threads send to one connection, and old handles reach nobody.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use netpoll::{Bytes, Connection, Error, EventLoop, Handle};
+
+use crate::util::{
+    Client, PATIENCE, Random, Server, echo_once, eventually, lock, modes, noise, within,
+};
+
+const SENDERS: usize = 8;
+const MESSAGES: usize = 500;
+
+/// A server that gives out the handle of each connection that it accepts.
+fn handing_out(dispatch: netpoll::Dispatch) -> (Server, mpsc::Receiver<Handle>) {
+    let (sender, handles) = mpsc::channel();
+    let server = Server::start(
+        EventLoop::builder()
+            .on_connect(move |(): &mut (), conn: &mut Connection| {
+                let _ = sender.send(conn.handle());
+                Ok(())
+            })
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .dispatch(dispatch),
+    );
+    (server, handles)
+}
+
+/// `[sender, number, length]`, then that many bytes which follow from all three.
+fn message(sender: usize, number: usize, length: usize) -> Bytes {
+    let mut message: Vec<u8> =
+        [sender, number, length].into_iter().flat_map(|it| (it as u32).to_le_bytes()).collect();
+    message.extend_from_slice(noise(sender * 1_000_003 + number * 7919 + length, length));
+    message.into()
+}
+
+fn send_all(handle: &Handle, sender: usize, seed: u64) -> usize {
+    let mut random = Random::new(seed + 2 * sender as u64);
+    let mut refused = 0;
+    for number in 0..MESSAGES {
+        let message = message(sender, number, random.size(15));
+        let taken = within(PATIENCE, || match handle.send(message.clone()) {
+            Ok(()) => true,
+            Err(Error::Full) => {
+                refused += 1;
+                false
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        });
+        assert!(taken, "seed {seed}: the queue stays full");
+    }
+    refused
+}
+
+/// Reads messages until each sender's last, and checks that each is whole and in its order.
+fn hear_all(client: &mut TcpStream, seed: u64) {
+    let mut next = [0; SENDERS];
+    let mut body = Vec::new();
+    for _ in 0..SENDERS * MESSAGES {
+        let mut head = [0; 12];
+        client.read_exact(&mut head).expect("a message");
+        let field = |at: usize| {
+            u32::from_le_bytes(head[at * 4..][..4].try_into().expect("four bytes")) as usize
+        };
+        let (sender, number, length) = (field(0), field(1), field(2));
+        assert!(sender < SENDERS && number == next[sender], "seed {seed}: torn, lost or reordered");
+        next[sender] += 1;
+        body.resize(length, 0);
+        client.read_exact(&mut body).expect("the rest of a message");
+        assert!(body == message(sender, number, length)[12..], "seed {seed}: another message");
+    }
+    assert_eq!(next, [MESSAGES; SENDERS]);
+}
+
+#[test]
+fn eight_threads_send_to_one_connection_and_nothing_is_lost() {
+    for dispatch in modes() {
+        let seed = Random::seed();
+        let (server, handles) = handing_out(dispatch);
+        let mut client = server.connect();
+        let handle = handles.recv_timeout(PATIENCE).expect("a connection");
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let handle = handle.clone();
+                thread::spawn(move || send_all(&handle, sender, seed))
+            })
+            .collect();
+        eventually("the queue fills before anybody reads", || handle.pending() > 1 << 20);
+        hear_all(&mut client, seed);
+        let refused: usize = senders.into_iter().map(|it| it.join().expect("a sender")).sum();
+        assert!(refused > 0, "the queue was never full, so nothing was tested there");
+        assert_eq!(handle.pending(), 0);
+        client.echo(b"and the other way still works");
+    }
+}
+
+#[test]
+fn a_handle_sends_while_a_callback_blocks() {
+    let (sender, handles) = mpsc::channel();
+    let server = Server::start(EventLoop::builder().on_request(
+        move |(): &mut (), conn: &mut Connection| {
+            conn.reader().skip(5)?;
+            sender.send(conn.handle()).expect("the test listens");
+            let answer = conn.reader().read_bytes(6)?;
+            conn.writer().write_shared(answer);
+            Ok(())
+        },
+    ));
+    let mut client = server.connect();
+    client.say(b"begin");
+    let handle = handles.recv_timeout(PATIENCE).expect("a callback");
+    handle.send("meanwhile").expect("it is sent");
+    client.hear(b"meanwhile");
+    client.echo(b"finish");
+}
+
+/// What a client receives must be its own: connections come and go, so descriptors and slots are
+/// used again at once, while the handles of the closed ones keep sending.
+#[test]
+fn old_handles_reach_no_later_connection() {
+    const ROUNDS: usize = 1500;
+    for dispatch in modes() {
+        let old = Arc::new(Mutex::new(Vec::<(Handle, Bytes)>::new()));
+        let done = Arc::new(AtomicBool::new(false));
+        let keeper = old.clone();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    let tag = conn.reader().read_bytes(8)?;
+                    conn.writer().write_shared(tag.clone());
+                    conn.writer().flush()?;
+                    let mut old = lock(&keeper);
+                    if old.len() >= 256 {
+                        old.drain(..128);
+                    }
+                    old.push((conn.handle(), tag));
+                    Ok(())
+                })
+                .dispatch(dispatch)
+                .loops(2),
+        );
+        let haunters: Vec<_> = (0..2)
+            .map(|_| {
+                let (old, done) = (old.clone(), done.clone());
+                thread::spawn(move || haunt(&old, &done))
+            })
+            .collect();
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let address = server.address;
+                thread::spawn(move || {
+                    (0..ROUNDS).for_each(|round| visit(address, number, round));
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().expect("a client that met only its own bytes");
+        }
+        done.store(true, Ordering::SeqCst);
+        let refused: usize = haunters.into_iter().map(|it| it.join().expect("a haunter")).sum();
+        assert!(refused > 0, "no handle outlived its connection, so nothing was tested");
+    }
+}
+
+/// Sends each handle's own tag, and shuts or wakes some. Returns how often one was too late.
+fn haunt(old: &Mutex<Vec<(Handle, Bytes)>>, done: &AtomicBool) -> usize {
+    let (mut refused, mut turn) = (0, 0);
+    while !done.load(Ordering::SeqCst) {
+        let all = lock(old).clone();
+        for (handle, tag) in all {
+            turn += 1;
+            refused += usize::from(handle.send(tag).is_err());
+            handle.wake();
+            if turn % 7 == 0 {
+                handle.close();
+            }
+        }
+        thread::yield_now();
+    }
+    refused
+}
+
+fn visit(address: std::net::SocketAddr, number: usize, round: usize) {
+    let tag = format!("{number:02}{round:06}");
+    let mut stream = crate::util::connect(address);
+    // A handle may have closed it already.
+    if stream.write_all(tag.as_bytes()).is_err() {
+        return;
+    }
+    if round.is_multiple_of(2) {
+        let mut heard = [0; 8];
+        if stream.read_exact(&mut heard).is_ok() {
+            assert_eq!(heard, tag.as_bytes(), "bytes of another connection");
+        }
+        return;
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut heard = Vec::new();
+    let _ = stream.read_to_end(&mut heard);
+    let whole = heard.chunks_exact(8);
+    assert!(whole.clone().all(|it| it == tag.as_bytes()), "{tag}: bytes of another connection");
+    assert!(tag.as_bytes().starts_with(whole.remainder()), "{tag}: a torn message");
+}
