@@ -466,6 +466,8 @@ impl Core {
 
     /// Waits for events, unless there is something to do already.
     fn wait(&mut self) {
+        // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
+        self.remote.counters.connections.set(self.streams);
         let waker = &self.remote.waker;
         waker.going_to_sleep();
         let busy = !self.ready.is_empty() || !lock(&self.remote.commands).list.is_empty();
@@ -480,7 +482,6 @@ impl Core {
         let counters = &self.remote.counters;
         counters.turns.add(1);
         counters.events.add(self.events.len());
-        counters.connections.set(self.streams);
     }
 
     fn next_deadline(&self) -> Option<Duration> {
