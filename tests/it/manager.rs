@@ -1,0 +1,262 @@
+//! Poll managers: values that own their loops, share nothing, and can grow and shrink.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use netpoll::{
+    Connection, ConnectionOptions, DialConnection, Dialer, Dispatch, Error, EventLoop, LoadBalance,
+    PollManager,
+};
+
+use crate::errors::is_a_sentence;
+use crate::util::{
+    Client, Gate, Journal, PATIENCE, Server, alone, echo, eventually, fd_count, modes, our_threads,
+    pool, raise_fd_limit,
+};
+
+fn manager(loops: usize) -> Arc<PollManager> {
+    Arc::new(PollManager::new(loops, LoadBalance::RoundRobin).expect("a manager"))
+}
+
+/// How many connections each loop that is picked from has.
+fn spread(manager: &PollManager) -> Vec<u64> {
+    manager.stats().iter().map(|it| it.connections).collect()
+}
+
+fn crowd(server: &Server, size: usize) -> Vec<TcpStream> {
+    (0..size).map(|_| server.connect()).collect()
+}
+
+fn all_echo(clients: &mut [TcpStream], word: &str) {
+    clients.iter_mut().for_each(|it| it.say(word.as_bytes()));
+    clients.iter_mut().for_each(|it| it.hear(word.as_bytes()));
+}
+
+/// A connection to `server` that `manager`'s loops watch.
+fn dial(manager: &Arc<PollManager>, server: &Server) -> Connection {
+    let dialer = Dialer::new(ConnectionOptions::default()).expect("options");
+    let address = server.address.to_string();
+    let conn = dialer.manager(manager.clone()).dial_connection("tcp", &address, PATIENCE);
+    conn.expect("the server accepts")
+}
+
+fn echo_dialled(conn: &mut Connection, word: &[u8]) {
+    conn.write_all(word).and_then(|()| Write::flush(conn)).expect("the server takes it");
+    assert_eq!(conn.reader().next(word.len()).expect("an answer"), word);
+}
+
+#[test]
+fn a_manager_that_is_dropped_leaves_nothing() {
+    alone("manager::a_manager_that_is_dropped_leaves_nothing", || {
+        let descriptors = fd_count();
+        for loops in [1, 2, 17] {
+            let manager = manager(loops);
+            let mut names: Vec<_> = (0..loops).map(|it| format!("netpoll-loop-{it}")).collect();
+            names.sort();
+            // A thread takes its name when it begins to run.
+            eventually("each loop has a thread, with a name", || {
+                let mut threads = our_threads();
+                threads.sort();
+                threads == names
+            });
+            let begun = Instant::now();
+            drop(manager);
+            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            assert_eq!(fd_count(), descriptors);
+            // What is joined may stand in procfs for a moment.
+            eventually("no thread is left", || our_threads().is_empty());
+        }
+    });
+}
+
+#[test]
+fn two_managers_do_not_disturb_each_other() {
+    let (ours, theirs) = (manager(2), manager(2));
+    let server = Server::start(echo().manager(theirs.clone()));
+    let mut stays: Vec<_> = (0..4).map(|_| dial(&theirs, &server)).collect();
+    let mut goes: Vec<_> = (0..4).map(|_| dial(&ours, &server)).collect();
+    let mut clients = crowd(&server, 4);
+    all_echo(&mut clients, "before");
+    stays.iter_mut().chain(&mut goes).for_each(|it| echo_dialled(it, b"before"));
+    drop(ours);
+    for conn in &mut goes {
+        assert!(conn.reader().read_byte().is_err(), "its manager is gone");
+        assert!(!conn.is_active());
+    }
+    stays.iter_mut().for_each(|it| echo_dialled(it, b"after"));
+    all_echo(&mut clients, "after");
+    server.connect().echo(b"anew");
+}
+
+#[test]
+fn a_manager_that_was_given_runs_on_after_serve() {
+    for dispatch in modes() {
+        let manager = manager(2);
+        let other = Server::start(echo());
+        let mut dialled = dial(&manager, &other);
+        for round in 0..3 {
+            let server = Server::start(echo().manager(manager.clone()).dispatch(dispatch));
+            all_echo(&mut crowd(&server, 4), "hello");
+            server.stop();
+            assert_eq!(manager.loops(), 2, "{dispatch:?}, {round}");
+            echo_dialled(&mut dialled, b"still there");
+        }
+    }
+}
+
+#[test]
+fn two_servers_share_a_manager() {
+    for dispatch in modes() {
+        let manager = manager(2);
+        let journal = Journal::default();
+        let [one, two] = [(); 2].map(|()| {
+            let builder = echo().manager(manager.clone()).on_disconnect(journal.on_disconnect());
+            Server::start(builder.dispatch(dispatch))
+        });
+        let (mut ones, mut twos) = (crowd(&one, 10), crowd(&two, 10));
+        all_echo(&mut ones, "one");
+        all_echo(&mut twos, "two");
+        let report = one.stop();
+        assert_eq!((report.drained, report.aborted), (10, 0));
+        ones.iter_mut().for_each(|it| assert_eq!(it.rest(), b""));
+        assert_eq!(journal.entries(), vec!["Shutdown"; 10], "{dispatch:?}");
+        all_echo(&mut twos, "two is there still");
+        two.connect().echo(b"and takes more");
+    }
+}
+
+#[test]
+fn loops_come_and_go_under_live_connections() {
+    alone("manager::loops_come_and_go_under_live_connections", || {
+        for dispatch in modes() {
+            let manager = manager(4);
+            let server = Server::start(echo().manager(manager.clone()).dispatch(dispatch));
+            let loops = || {
+                let names = our_threads();
+                names.iter().filter(|it| it.starts_with("netpoll-loop-")).count()
+            };
+            let mut clients = crowd(&server, 40);
+            all_echo(&mut clients, "four loops");
+            assert_eq!(spread(&manager), [10; 4]);
+            manager.set_loops(1).expect("fewer");
+            all_echo(&mut clients, "one loop for new ones");
+            assert_eq!((manager.loops(), loops()), (1, 4), "{dispatch:?}");
+            clients.extend(crowd(&server, 20));
+            all_echo(&mut clients, "one has twenty more");
+            assert_eq!(spread(&manager), [30]);
+            manager.set_loops(3).expect("more");
+            all_echo(&mut clients, "two more");
+            clients.extend(crowd(&server, 30));
+            all_echo(&mut clients, "which get their share");
+            assert_eq!(spread(&manager), [40, 10, 10], "{dispatch:?}");
+            assert_eq!(loops(), 6);
+            // The first 40 were dealt out in turn: of those, loop 0 is still active.
+            clients.truncate(40);
+            eventually("retired loops keep what they have", || spread(&manager) == [10, 0, 0]);
+            all_echo(&mut clients, "the first forty");
+            clients.clear();
+            eventually("retired loops end with their last connection", || loops() == 3);
+            assert_eq!(server.stop().aborted, 0);
+            drop(manager);
+            eventually("no thread is left", || our_threads().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_shutdown_reaches_the_connections_of_retired_loops() {
+    for dispatch in modes() {
+        let (manager, journal) = (manager(3), Journal::default());
+        let builder = echo().manager(manager.clone()).on_disconnect(journal.on_disconnect());
+        let server = Server::start(builder.dispatch(dispatch));
+        let mut clients = crowd(&server, 9);
+        all_echo(&mut clients, "hello");
+        manager.set_loops(1).expect("fewer");
+        let report = server.stop();
+        assert_eq!((report.drained, report.aborted), (9, 0), "{dispatch:?}");
+        assert_eq!(journal.entries(), vec!["Shutdown"; 9]);
+    }
+}
+
+#[test]
+fn round_robin_gives_each_loop_as_many() {
+    raise_fd_limit();
+    let manager = manager(10);
+    let server = Server::start(echo().manager(manager.clone()).dispatch(Dispatch::Inline));
+    let mut clients = crowd(&server, 1000);
+    all_echo(&mut clients, "hello");
+    assert_eq!(spread(&manager), [100; 10]);
+    clients.clear();
+    eventually("the loops have none left", || spread(&manager) == [0; 10]);
+}
+
+#[test]
+fn the_shared_manager_is_always_the_same() {
+    let [one, two] = [(); 2].map(|()| PollManager::shared().expect("a manager"));
+    assert!(Arc::ptr_eq(&one, &two));
+    assert!(!Arc::ptr_eq(&one, &manager(1)));
+    let server = Server::start(echo().manager(one.clone()));
+    server.connect().echo(b"it serves");
+    server.stop();
+    assert_eq!(one.loops(), two.loops());
+}
+
+#[test]
+fn impossible_numbers_of_loops_are_refused() {
+    let running = manager(2);
+    for loops in [0, 1025, usize::MAX] {
+        let made = PollManager::new(loops, LoadBalance::RoundRobin).expect_err("impossible");
+        let set = running.set_loops(loops).expect_err("impossible");
+        for error in [made, set] {
+            assert!(matches!(error, Error::Config(_)), "{error:?}");
+            is_a_sentence(&error, &["loops", &loops.to_string(), "1024"]);
+        }
+        assert_eq!(running.loops(), 2);
+    }
+    let server = Server::start(echo().manager(running));
+    server.connect().echo(b"it runs on");
+}
+
+/// The last one who holds the manager is a callback on one of its own loops.
+#[test]
+fn a_callback_drops_its_own_manager() {
+    for dispatch in [Dispatch::Inline, pool()] {
+        let manager = manager(2);
+        let gate = Gate::default();
+        let (entered, inside) = mpsc::channel();
+        let (sender, took) = mpsc::channel();
+        let last = Arc::new(Mutex::new(None));
+        let (closed, taken) = (gate.clone(), last.clone());
+        let journal = Journal::default();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(move |(): &mut (), _: &mut Connection| {
+                    let _ = entered.send(());
+                    closed.pass();
+                    let manager: Option<Arc<PollManager>> = taken.lock().unwrap().take();
+                    assert_eq!(manager.as_ref().map(Arc::strong_count), Some(1));
+                    let begun = Instant::now();
+                    drop(manager);
+                    let _ = sender.send(begun.elapsed());
+                    Ok(())
+                })
+                .on_disconnect(journal.on_disconnect())
+                .manager(manager.clone())
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        client.say(b"x");
+        inside.recv_timeout(PATIENCE).expect("a callback");
+        *last.lock().unwrap() = Some(manager);
+        // The callback outlasts serve, and the event loop, which holds the manager as well.
+        server.event_loop.shutdown(Duration::ZERO);
+        assert_eq!(server.join().aborted, 1, "{dispatch:?}");
+        gate.open();
+        let took = took.recv_timeout(PATIENCE).expect("the drop returns");
+        assert!(took < Duration::from_secs(6), "{dispatch:?}: {took:?}");
+        assert_eq!(journal.wait(1), ["Shutdown"]);
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    }
+}
