@@ -175,23 +175,20 @@ impl<R: Read> FromRead<R> {
 
     /// Reads once, at most `n` bytes.
     fn read_more(&mut self, n: usize) -> io::Result<usize> {
-        let room = self.buffer.malloc(n);
-        let read = loop {
-            match self.read.read(room) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => break outcome,
+        let Self { read, buffer } = self;
+        let filled = buffer.fill(n, |space| {
+            // A `Read` need not be honest about how much it wrote.
+            for piece in &mut *space {
+                piece.fill(0);
             }
-        };
-        let kept = self.buffer.malloc_ack(*read.as_ref().unwrap_or(&0));
-        if kept.is_err() {
-            self.buffer.malloc_ack(0)?;
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "read more than there was room for",
-            ));
-        }
-        self.buffer.flush();
-        read
+            loop {
+                match read.read_vectored(space) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    outcome => return outcome,
+                }
+            }
+        })?;
+        Ok(filled.read)
     }
 }
 

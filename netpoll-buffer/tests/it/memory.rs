@@ -57,6 +57,26 @@ fn a_reader_that_lies_about_what_it_read_gets_zeros() {
     assert!(Source::next(&mut source, 4096).unwrap().iter().all(|&byte| byte == 0));
 }
 
+/// One byte at a time, as a peer can have it, fills blocks and does not take one each.
+#[test]
+fn a_reader_that_drips_holds_little() {
+    alone("memory::a_reader_that_drips_holds_little", || {
+        let mut source = FromRead::new(Dripping);
+        source.until(b'\n', 5000).unwrap_err();
+        assert!(stats().bytes_held <= 16 << 10, "{:?}", stats());
+    });
+}
+
+struct Dripping;
+
+impl Read for Dripping {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = out.len().min(1);
+        out[..n].fill(b'x');
+        Ok(n)
+    }
+}
+
 #[test]
 fn room_is_not_readable_before_it_is_written() {
     drop(filled(8192));

@@ -3,6 +3,7 @@
 //! documentation of `append` and `next`, as examples that must not compile.
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
+use std::panic::{self, AssertUnwindSafe};
 
 use bytes::{Buf, BufMut, Bytes};
 use netpoll_buffer::{AsRead, FromRead, FromWrite, LinkBuffer, Shortfall, Sink, Source};
@@ -113,6 +114,23 @@ fn until_reads_from_a_fresh_source() {
     assert_eq!(source.until(b'\n', 100).unwrap(), b"line\n");
     assert_eq!(source.until(b'\n', 100).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(source.buffered().len(), 4, "nothing is consumed by a failure");
+}
+
+#[test]
+fn a_reader_that_panics_or_a_user_that_writes_leaves_the_stream_as_it_was() {
+    struct Startled(u32);
+    impl Read for Startled {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.0 += 1;
+            assert!(self.0 > 1, "the first time");
+            out[..3].copy_from_slice(b"abc");
+            Ok(3)
+        }
+    }
+    let mut source = FromRead::new(Startled(0));
+    panic::catch_unwind(AssertUnwindSafe(|| source.require(1))).unwrap_err();
+    source.buffered().write_bytes(b"put back, ");
+    assert_eq!(Source::next(&mut source, 13).unwrap(), b"put back, abc");
 }
 
 #[test]
