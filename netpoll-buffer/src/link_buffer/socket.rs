@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use super::LinkBuffer;
+use crate::block::Segment;
 
 /// What a [`LinkBuffer::fill`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +114,12 @@ impl LinkBuffer {
         let mut pieces = 0;
         let mut room = 0;
         let mut enough = target;
-        if let Some(last) = self.chain.last_mut().filter(|last| last.room_len() >= WORTH_FILLING) {
+        // Not in a huge block, where a pull-up has left room: the little that follows the message
+        // would keep all of it alive.
+        let worth_filling = |last: &&mut Segment| {
+            last.room_len() >= WORTH_FILLING && last.pinned() <= LARGEST_BLOCK
+        };
+        if let Some(last) = self.chain.last_mut().filter(worth_filling) {
             pieces = 1;
             room = last.room_len();
             // Less will do when it continues a block, rather than to take another for the rest.

@@ -189,6 +189,27 @@ fn a_byte_after_a_large_message_holds_little() {
     });
 }
 
+/// The block that a pull-up made has room behind the message, and what comes next must not go
+/// there.
+#[test]
+fn a_byte_after_a_message_that_was_pulled_up_holds_little() {
+    alone("memory::a_byte_after_a_message_that_was_pulled_up_holds_little", || {
+        let mut buffer = LinkBuffer::new();
+        for size in [8, 10] {
+            while buffer.len() < size * MIB {
+                let missing = size * MIB - buffer.len();
+                buffer.fill(missing, arrive(missing)).unwrap();
+            }
+            buffer.peek(size * MIB).unwrap();
+        }
+        buffer.fill(1, arrive(1)).unwrap();
+        buffer.next(10 * MIB).unwrap();
+        buffer.release();
+        assert_eq!(buffer.len(), 1);
+        assert!(stats().bytes_held <= 64 << 10, "{:?}", stats());
+    });
+}
+
 #[test]
 fn pull_ups_are_counted() {
     alone("memory::pull_ups_are_counted", || {
