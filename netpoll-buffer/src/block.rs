@@ -301,11 +301,10 @@ impl Drop for Block {
         let mut idle = Idle { header: self.header };
         let header = idle.header_mut();
         let (class, capacity) = (header.class, header.capacity as usize);
-        if class == Class::FOREIGN {
-            // Before the pool is borrowed: dropping foreign memory runs its owner's code.
-            header.foreign = None;
-        }
+        let foreign = if class == Class::FOREIGN { header.foreign.take() } else { None };
         pool::put(class, capacity, idle);
+        // Last, as it runs the owner's code, which may use the pool or panic.
+        drop(foreign);
     }
 }
 

@@ -7,7 +7,7 @@ mod socket;
 mod traits;
 mod write;
 
-use std::fmt;
+use std::{fmt, mem};
 
 use crate::block::Segment;
 use crate::chain::Chain;
@@ -102,10 +102,11 @@ impl LinkBuffer {
     /// assert!(buffer.is_empty());
     /// ```
     pub fn clear(&mut self) {
-        self.chain.clear();
         self.len = 0;
         self.pending = 0;
         self.search.forget();
+        // Taken out first: the owner of foreign memory may panic.
+        drop(mem::take(&mut self.chain));
     }
 
     /// Gives back the block that the last [`next`](Self::next) or [`until`](Self::until) lent out.

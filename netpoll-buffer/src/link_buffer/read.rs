@@ -111,9 +111,11 @@ impl LinkBuffer {
     #[inline]
     pub fn consume(&mut self, n: usize) {
         let n = n.min(self.len);
-        self.took(n);
         match self.chain.first_mut() {
-            Some(first) if n < first.len() => first.advance(n),
+            Some(first) if n < first.len() => {
+                first.advance(n);
+                self.took(n);
+            }
             _ => self.drop_front(n),
         }
     }
@@ -145,10 +147,10 @@ impl LinkBuffer {
         while left > 0 {
             let piece = self.cut(left);
             left -= piece.len();
+            self.took(piece.len());
             slice.chain.push_back(if worth_sharing(&piece) { piece } else { copy_of(&piece) });
         }
         slice.len = n;
-        self.took(n);
         Ok(slice)
     }
 
@@ -291,14 +293,18 @@ impl LinkBuffer {
         self.search.consumed(n);
     }
 
-    /// Drops the first `n` bytes and the blocks that held nothing else.
+    /// Drops the first `n` bytes and the blocks that held nothing else. Counts each block before it
+    /// goes: the owner of foreign memory may panic.
     fn drop_front(&mut self, n: usize) {
         let mut left = n;
         while let Some(first) = self.chain.first_mut() {
-            if left < first.len() {
-                return first.advance(left);
+            let held = first.len();
+            if left < held {
+                first.advance(left);
+                return self.took(left);
             }
-            left -= first.len();
+            left -= held;
+            self.took(held);
             self.chain.drop_front();
         }
     }

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Read};
 use std::sync::mpsc;
-use std::thread;
+use std::{panic, thread};
 
 use bytes::BufMut;
-use netpoll_buffer::{FromRead, LinkBuffer, Source, Stats, stats, trim};
+use netpoll_buffer::{FromRead, LinkBuffer, Source, Stats, released, stats, trim};
 
 use crate::alone::alone;
 use crate::steady::{arrive, echo};
@@ -278,6 +278,15 @@ fn a_buffer_that_outlives_the_threads_cache_is_freed() {
         }
         // The buffer's destructor is registered first, so it runs last.
         thread::spawn(|| LATE.with_borrow_mut(|late| late.append(filled(100_000)))).join().unwrap();
+        assert_eq!(stats().blocks_out, 0);
+    });
+}
+
+#[test]
+fn a_block_goes_back_though_its_owner_panics() {
+    alone("memory::a_block_goes_back_though_its_owner_panics", || {
+        let touchy = released(vec![b'x'; 5000], |_| panic!("at the release"));
+        panic::catch_unwind(|| drop(LinkBuffer::from(touchy))).unwrap_err();
         assert_eq!(stats().blocks_out, 0);
     });
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::panic::{self, AssertUnwindSafe};
 
 use bytes::{Buf, BufMut, Bytes};
-use netpoll_buffer::{AsRead, FromRead, FromWrite, LinkBuffer, Shortfall, Sink, Source};
+use netpoll_buffer::{AsRead, FromRead, FromWrite, LinkBuffer, Shortfall, Sink, Source, released};
 
 /// Three blocks: "abc", "def" and "ghi".
 fn three_blocks() -> LinkBuffer {
@@ -164,6 +164,39 @@ fn peeking_at_ever_more_costs_little() {
         at = now;
     }
     assert!(moves < 20, "{moves} moves for 8 MiB");
+}
+
+/// Foreign memory whose owner panics when it gets it back, between memory whose owner does not.
+fn touchy() -> LinkBuffer {
+    let touchy = released(vec![b'b'; 5000], |_| panic!("at the release"));
+    [Bytes::from(vec![b'a'; 5000]), touchy, Bytes::from(vec![b'c'; 5000])].into_iter().collect()
+}
+
+#[test]
+fn an_owner_that_panics_leaves_the_buffer_whole() {
+    let ways: [fn(&mut LinkBuffer); 5] = [
+        |buffer| buffer.consume(12_000),
+        |buffer| drop(buffer.slice(5001).and_then(|_| buffer.slice(6000))),
+        LinkBuffer::clear,
+        |buffer| {
+            buffer.skip(9999).unwrap();
+            drop(buffer.slice(1));
+        },
+        |buffer| {
+            buffer.skip(5000).unwrap();
+            drop(buffer.read_bytes(5000));
+        },
+    ];
+    for empty in ways {
+        let mut buffer = touchy();
+        panic::catch_unwind(AssertUnwindSafe(|| empty(&mut buffer))).unwrap_err();
+        assert_eq!(buffer.chunks().map(<[u8]>::len).sum::<usize>(), buffer.len());
+        assert!(buffer.chunks().flatten().all(|&byte| byte == b'c'), "{buffer:?}");
+        buffer.clear();
+        buffer.write_bytes(b"fresh");
+        buffer.flush();
+        assert_eq!(buffer.next(5), Ok(&b"fresh"[..]));
+    }
 }
 
 #[test]
