@@ -149,12 +149,11 @@ impl Segment {
         unsafe { slice::from_raw_parts(first.as_ptr(), n) }
     }
 
-    /// Keeps the first `n` bytes. The others become room where there was room behind them.
+    /// Keeps the first `n` bytes. The others become room, unless they are foreign.
     pub(crate) fn truncate(&mut self, n: usize) {
         assert!(n <= self.len(), "truncated {} bytes to {n}", self.len());
         let end = self.start + n as u32;
-        if self.limit == self.end {
-            // Foreign memory above all must not become room.
+        if self.block.header().class == Class::FOREIGN {
             self.limit = end;
         }
         self.end = end;

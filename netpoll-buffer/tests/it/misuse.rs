@@ -38,6 +38,16 @@ fn acknowledging_discards_over_several_blocks() {
 }
 
 #[test]
+fn what_was_discarded_of_a_full_block_is_room_again() {
+    let mut buffer = LinkBuffer::new();
+    buffer.malloc(4096)[0] = b'a';
+    buffer.malloc_ack(1).unwrap();
+    buffer.write_bytes(b"bc");
+    buffer.flush();
+    assert_eq!(buffer.chunks().collect::<Vec<_>>(), [b"abc"]);
+}
+
+#[test]
 fn memory_of_others_is_never_written_to() {
     let bytes = Bytes::from(vec![b'x'; 5000]);
     let mut buffer = LinkBuffer::new();
