@@ -30,8 +30,12 @@ fn crowd(server: &Server, size: usize) -> Vec<TcpStream> {
 }
 
 fn all_echo(clients: &mut [TcpStream], word: &str) {
-    clients.iter_mut().for_each(|it| it.say(word.as_bytes()));
-    clients.iter_mut().for_each(|it| it.hear(word.as_bytes()));
+    for it in clients.iter_mut() {
+        it.say(word.as_bytes());
+    }
+    for it in clients {
+        it.hear(word.as_bytes());
+    }
 }
 
 /// A connection to `server` that `manager`'s loops watch.
@@ -85,7 +89,9 @@ fn two_managers_do_not_disturb_each_other() {
         assert!(conn.reader().read_byte().is_err(), "its manager is gone");
         assert!(!conn.is_active());
     }
-    stays.iter_mut().for_each(|it| echo_dialled(it, b"after"));
+    for it in &mut stays {
+        echo_dialled(it, b"after");
+    }
     all_echo(&mut clients, "after");
     server.connect().echo(b"anew");
 }
@@ -120,7 +126,9 @@ fn two_servers_share_a_manager() {
         all_echo(&mut twos, "two");
         let report = one.stop();
         assert_eq!((report.drained, report.aborted), (10, 0));
-        ones.iter_mut().for_each(|it| assert_eq!(it.rest(), b""));
+        for it in &mut ones {
+            assert_eq!(it.rest(), b"");
+        }
         assert_eq!(journal.entries(), vec!["Shutdown"; 10], "{dispatch:?}");
         all_echo(&mut twos, "two is there still");
         two.connect().echo(b"and takes more");

@@ -46,10 +46,14 @@ fn idle_connections_are_closed_at_once() {
         let server =
             Server::start(echo().dispatch(dispatch).on_disconnect(journal.on_disconnect()));
         let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|it| it.echo(b"idle from now on"));
+        for it in &mut clients {
+            it.echo(b"idle from now on");
+        }
         let begun = Instant::now();
         server.event_loop.shutdown(PATIENCE);
-        clients.iter_mut().for_each(|it| assert_eq!(it.rest(), b""));
+        for it in &mut clients {
+            assert_eq!(it.rest(), b"");
+        }
         assert_eq!(counts(server.join()), (20, 0), "{dispatch:?}");
         assert!(begun.elapsed() < AT_ONCE, "{dispatch:?}: {:?}", begun.elapsed());
         assert_eq!(journal.entries(), vec!["Shutdown"; 20]);
@@ -185,8 +189,12 @@ fn a_request_that_meets_the_shutdown_is_answered() {
         for _ in 0..40 {
             let server = Server::start(echo().dispatch(dispatch).loops(1));
             let mut clients: Vec<_> = (0..4).map(|_| server.connect()).collect();
-            clients.iter_mut().for_each(|it| it.echo(b"hello"));
-            clients.iter_mut().for_each(|it| it.say(b"and farewell"));
+            for it in &mut clients {
+                it.echo(b"hello");
+            }
+            for it in &mut clients {
+                it.say(b"and farewell");
+            }
             server.event_loop.shutdown(PATIENCE);
             for client in &mut clients {
                 assert_eq!(client.rest(), b"and farewell", "{dispatch:?}");
@@ -218,7 +226,9 @@ fn the_deadline_ends_reads_that_wait() {
             .dispatch(pool()),
     );
     let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
-    clients[..3].iter_mut().for_each(|it| it.say(b"too little"));
+    for it in &mut clients[..3] {
+        it.say(b"too little");
+    }
     (0..3).for_each(|_| inside.recv_timeout(PATIENCE).expect("a callback"));
     eventually("the others are there", || connected.get() == 5);
     let begun = Instant::now();
@@ -315,7 +325,9 @@ fn nothing_is_left_behind() {
         for dispatch in modes() {
             let server = Server::start(echo().dispatch(dispatch).loops(4));
             let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
-            clients.iter_mut().for_each(|it| it.echo(b"hello"));
+            for it in &mut clients {
+                it.echo(b"hello");
+            }
             assert!(our_threads().len() >= 4, "{:?}", our_threads());
             assert_eq!(counts(server.stop()), (50, 0));
             drop(clients);
@@ -345,7 +357,9 @@ fn each_connection_disconnects_once() {
                 .loops(3),
         );
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
-        clients.iter_mut().for_each(|it| it.echo(b"hello"));
+        for it in &mut clients {
+            it.echo(b"hello");
+        }
         let leaving = thread::spawn(move || {
             for (number, mut client) in clients.into_iter().enumerate() {
                 match number % 4 {
@@ -401,7 +415,9 @@ fn clients_that_come_during_a_shutdown_do_not_hang() {
         let enough = 50 + Random::new(seed).below(50);
         eventually("visitors come and go", || answers.get() >= enough);
         assert_eq!(server.stop().aborted, 0, "{dispatch:?}");
-        visitors.into_iter().for_each(|it| it.join().expect("a visitor"));
+        for it in visitors {
+            it.join().expect("a visitor");
+        }
         let outcomes = outcomes.lock().unwrap();
         for outcome in outcomes.iter() {
             let clear = match outcome {

@@ -433,3 +433,10 @@ pub(crate) fn our_threads() -> Vec<String> {
     let names = tasks.filter_map(|task| name(task.ok()?));
     names.map(|it| it.trim().to_owned()).filter(|it| it.starts_with("netpoll-")).collect()
 }
+
+impl Process {
+    /// Lets the process, which reads its input, see the end of it.
+    pub(crate) fn end_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+}
