@@ -5,8 +5,13 @@
 
 mod blocking;
 mod crowd;
+mod dial;
 mod echo;
+mod errors;
+mod exhaustion;
 mod handles;
 mod lifecycle;
+mod manager;
 mod peers;
+mod shutdown;
 mod util;
