@@ -158,7 +158,8 @@ impl Drop for Connection {
     }
 }
 
-/// For socket options. Reading, writing or closing behind the connection's back has no defined effect.
+/// For socket options. Reading, writing or closing behind the connection's back has no defined
+/// effect.
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.input.as_fd()
