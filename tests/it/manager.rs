@@ -150,7 +150,9 @@ fn loops_come_and_go_under_live_connections() {
             assert_eq!(spread(&manager), [10; 4]);
             manager.set_loops(1).expect("fewer");
             all_echo(&mut clients, "one loop for new ones");
-            assert_eq!((manager.loops(), loops()), (1, 4), "{dispatch:?}");
+            assert_eq!(manager.loops(), 1, "{dispatch:?}");
+            // A new worker has the name of the loop that started it for a moment.
+            eventually("loops with connections stay", || loops() == 4);
             clients.extend(crowd(&server, 20));
             all_echo(&mut clients, "one has twenty more");
             assert_eq!(spread(&manager), [30]);
@@ -159,7 +161,7 @@ fn loops_come_and_go_under_live_connections() {
             clients.extend(crowd(&server, 30));
             all_echo(&mut clients, "which get their share");
             assert_eq!(spread(&manager), [40, 10, 10], "{dispatch:?}");
-            assert_eq!(loops(), 6);
+            eventually("there are three active loops, and three retired ones", || loops() == 6);
             // The first 40 were dealt out in turn: of those, loop 0 is still active.
             clients.truncate(40);
             eventually("retired loops keep what they have", || spread(&manager) == [10, 0, 0]);

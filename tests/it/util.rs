@@ -297,8 +297,8 @@ pub(crate) fn thread_count() -> usize {
 }
 
 /// Memory that a process has in use, in bytes.
-pub(crate) fn resident(process: impl ToString) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.to_string()));
+pub(crate) fn resident(process: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/status"));
     let status = status.expect("procfs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next());
@@ -306,8 +306,8 @@ pub(crate) fn resident(process: impl ToString) -> usize {
 }
 
 /// Processor time that a process has used.
-pub(crate) fn cpu_time(process: impl ToString) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.to_string()));
+pub(crate) fn cpu_time(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
     let stat = stat.expect("procfs");
     // The name, in parentheses, may hold anything; state is the first field behind it.
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
