@@ -1,0 +1,135 @@
+//! The program as it is used: against servers of a few lines, right ones and wrong ones.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+/// Serves each connection on a thread of its own. `alter` sees what is to be sent back, and where
+/// in the connection's stream it begins.
+fn serve(alter: fn(u64, &mut [u8])) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let accept = move || listener.incoming().flatten().for_each(|peer| converse(peer, alter));
+    thread::spawn(accept);
+    address
+}
+
+fn converse(mut stream: TcpStream, alter: fn(u64, &mut [u8])) {
+    thread::spawn(move || {
+        let (mut position, mut buffer) = (0, vec![0; 16 << 10]);
+        // The load generator closes whenever it likes, in the middle of a message too.
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            alter(position, &mut buffer[..length]);
+            position += length as u64;
+            if stream.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn echo() -> SocketAddr {
+    serve(|_, _| ())
+}
+
+fn load(address: SocketAddr, options: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_load"));
+    command.arg(address.to_string()).args(options.split_whitespace()).output().expect("it runs")
+}
+
+/// The number behind `"key": ` in a report that must be a good one.
+#[track_caller]
+fn number(output: &Output, key: &str) -> f64 {
+    let text = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", self::text(&output.stderr));
+    let (_, behind) = text.split_once(&format!("\"{key}\": ")).expect("the key is there");
+    let end = behind.find([',', '}']).expect("the object ends");
+    behind[..end].parse().expect("a number")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn every_busy_mode_gets_its_bytes_back() {
+    for mode in ["echo --depth 16 --threads 2", "rpc --size 5000 --depth 3", "churn", "stream"] {
+        let options = format!("--mode {mode} --connections 4 --seconds 0.3 --warmup 0.1 --json");
+        let output = load(echo(), &options);
+        assert!(number(&output, "requests") > 0.0, "{mode}");
+        assert!(number(&output, "bytes") > 0.0, "{mode}");
+    }
+}
+
+#[test]
+fn an_idle_run_holds_its_connections() {
+    let pid = std::process::id();
+    let options = format!("--mode idle --connections 50 --seconds 0.2 --json --server-pid {pid}");
+    let output = load(echo(), &options);
+    assert_eq!(number(&output, "requests").to_bits(), 50_f64.to_bits());
+    assert!(number(&output, "rss_each_silent") > 100.0, "each of them has a thread");
+}
+
+#[test]
+fn the_server_is_measured() {
+    let options = format!("--seconds 0.3 --warmup 0 --json --server-pid {}", std::process::id());
+    let output = load(echo(), &options);
+    assert!(number(&output, "cpu_seconds_per_million") > 0.0);
+}
+
+#[test]
+fn a_changed_byte_is_reported_with_its_position() {
+    let corrupt = serve(|position, bytes| {
+        let index = usize::try_from(1000_u64.wrapping_sub(position));
+        if let Some(byte) = index.ok().and_then(|index| bytes.get_mut(index)) {
+            *byte ^= 0x20;
+        }
+    });
+    for options in ["--seconds 0.3", "--seconds 0.3 --mode stream", "--seconds 0.3 --rate 9000"] {
+        let output = load(corrupt, options);
+        let report = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        assert!(report.contains(": byte 1000 of its stream, in message "), "{report}");
+    }
+}
+
+/// The server stops for 0.4 s, once. A closed loop stops with it and sees one slow answer; in an
+/// open loop everything waited that was due meanwhile, and the latencies say so.
+#[test]
+fn an_open_loop_omits_nothing() {
+    let stalling = || {
+        serve(|position, _| {
+            if position == 0 {
+                thread::sleep(Duration::from_millis(400)); // sleep: the server that is measured
+            }
+        })
+    };
+    let options = "--connections 1 --seconds 1 --warmup 0 --json";
+    let closed = load(stalling(), options);
+    let open = load(stalling(), &format!("{options} --rate 500"));
+    assert!(number(&closed, "p90") < 1e8);
+    assert!(number(&open, "p90") > 2e8);
+    assert!(number(&open, "p50") < 4e8);
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_explained() {
+    let output = load(echo(), "--depth 0");
+    let complaint = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint.starts_with("load: --depth is a number from 1 to 4096, not `0`.\n"));
+    assert!(complaint.contains("usage: load ADDRESS"), "{complaint}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_failure() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for options in ["", "--mode churn", "--mode idle"] {
+        let output = load(unused, options);
+        let words = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(words.contains("Connection refused"), "{words}");
+    }
+}
