@@ -28,6 +28,11 @@ use crate::socket::Stream;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until};
 use crate::task::Events;
 
+/// Messages of this many bytes and fewer are copied behind what is queued already: each in a block of
+/// its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers hold
+/// thousands of times what the water marks count.
+const COALESCED: usize = 1 << 10;
+
 /// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
 /// refused early, and not without end.
 const DISCARDS_AT_MOST: usize = 64;
@@ -240,7 +245,12 @@ impl Lane {
         limits: OutputLimits,
         spent: &mut Spent,
     ) -> Result<()> {
-        queue.bytes.append(std::mem::take(bytes));
+        if bytes.len() <= COALESCED && !queue.bytes.is_empty() {
+            bytes.chunks().for_each(|chunk| queue.bytes.write_bytes(chunk));
+            spent.take_all(bytes);
+        } else {
+            queue.bytes.append(std::mem::take(bytes));
+        }
         queue.bytes.flush();
         if !self.blocked.load(Ordering::SeqCst) {
             self.transmit(queue, spent)?;
@@ -322,5 +332,29 @@ impl Drop for Spent {
     fn drop(&mut self) {
         let spent = std::mem::take(&mut self.0);
         guard("the release of sent memory", || drop(spent)).ok();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
+        let (ours, _peer_that_never_reads) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let lane = Lane::open(Arc::new(Stream::new(ours.into())));
+        let limits = OutputLimits { low: 1 << 20, high: 2 << 20 };
+        while !lane.blocked.load(Ordering::SeqCst) {
+            lane.offer(Bytes::from(vec![0; 64 << 10]), limits).unwrap();
+        }
+        let before = netpoll_buffer::stats().bytes_held;
+        for _ in 0..10_000 {
+            lane.offer(Bytes::from_static(b"tiny"), limits).unwrap();
+        }
+        let held = netpoll_buffer::stats().bytes_held - before;
+        assert!(held < 1 << 20, "40 000 bytes are held in {held}");
     }
 }
