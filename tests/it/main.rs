@@ -13,5 +13,6 @@ mod handles;
 mod lifecycle;
 mod manager;
 mod peers;
+mod regressions;
 mod shutdown;
 mod util;
