@@ -1,22 +1,27 @@
 //! Looking for a byte or for several, without looking twice at what is already known.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+
 use memchr::{memchr, memmem};
 
 use super::LinkBuffer;
 
-/// What the last search found out: `key` does not begin anywhere before `looked`.
-///
-/// The key is the needle, or its first four bytes, so that what is remembered holds for every
-/// needle that begins alike.
+/// What the last search found out: its needle does not begin anywhere before `looked`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Search {
     /// In bytes from the front. Stays at 4 GiB, where looking twice costs less than room here.
     looked: u32,
-    key: [u8; KEY],
-    key_len: u8,
+    needle: Key,
 }
 
-const KEY: usize = 4;
+/// Which needle was looked for: its length and all of its bytes, if they are seven at most.
+///
+/// Of a longer one its hash, 56 bits of it. The hash's key is drawn once per process, so a peer
+/// that may choose needles (the boundary of a multipart message, say) can't choose two that look
+/// the same here; that they do by chance is not worth the memory for all needles of all buffers.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Key([u8; 8]);
 
 impl LinkBuffer {
     /// Where the first `byte` is, as an offset from the front.
@@ -33,7 +38,8 @@ impl LinkBuffer {
     #[inline]
     pub fn find(&mut self, byte: u8) -> Option<usize> {
         let mut offset = 0;
-        let from = self.search.resume(&[byte]);
+        let key = Key::of(&[byte]);
+        let from = self.search.resume(key);
         let mut found = None;
         for chunk in self.chunks() {
             let skip = from.saturating_sub(offset).min(chunk.len());
@@ -43,15 +49,15 @@ impl LinkBuffer {
             }
             offset += chunk.len();
         }
-        self.search.remember(&[byte], found.unwrap_or(self.len));
+        self.search.remember(key, found.unwrap_or(self.len));
         found
     }
 
     /// Where the first `needle` is, as an offset from the front; 0 for an empty needle.
     ///
     /// The needle may lie across blocks. Remembers how far it looked, as [`find`](Self::find) does:
-    /// exactly for needles of up to four bytes; for longer ones up to the first place where their
-    /// first four bytes are.
+    /// waiting for a needle of `m` bytes looks at every byte once, and at the last `m - 1` again
+    /// when more have arrived, whatever they are. One needle is remembered, the last.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -62,13 +68,12 @@ impl LinkBuffer {
         if let [] | [_] = needle {
             return needle.first().map_or(Some(0), |&byte| self.find(byte));
         }
-        let from = self.search.resume(needle);
-        let key = &needle[..needle.len().min(KEY)];
-        let key_at = self.search_from(key, from);
-        // Nothing before the first place where the key is, or may yet be completed, needs another
-        // look.
-        self.search.remember(key, key_at.unwrap_or((self.len + 1).saturating_sub(key.len())));
-        if key.len() == needle.len() { key_at } else { self.search_from(needle, key_at?) }
+        let key = Key::of(needle);
+        let found = self.search_from(needle, self.search.resume(key));
+        // What is not there yet may have begun with the last bytes, but not before them.
+        let looked = found.unwrap_or((self.len + 1).saturating_sub(needle.len()));
+        self.search.remember(key, looked);
+        found
     }
 
     /// The next bytes up to and including the first `delimiter`, contiguous and consumed.
@@ -127,7 +132,7 @@ fn begins_with<'a>(chunks: impl Iterator<Item = &'a [u8]>, mut bytes: &[u8]) -> 
 
 impl Search {
     pub(super) const fn new() -> Self {
-        Self { looked: 0, key: [0; KEY], key_len: 0 }
+        Self { looked: 0, needle: Key::NONE }
     }
 
     pub(super) fn forget(&mut self) {
@@ -142,15 +147,79 @@ impl Search {
 
     /// Where a search for `needle` may begin.
     #[inline]
-    fn resume(&self, needle: &[u8]) -> usize {
-        let known = self.key_len > 0 && needle.starts_with(&self.key[..usize::from(self.key_len)]);
-        if known { self.looked as usize } else { 0 }
+    fn resume(&self, needle: Key) -> usize {
+        if self.needle == needle { self.looked as usize } else { 0 }
     }
 
     #[inline]
-    fn remember(&mut self, key: &[u8], looked: usize) {
+    fn remember(&mut self, needle: Key, looked: usize) {
         self.looked = u32::try_from(looked).unwrap_or(u32::MAX);
-        self.key_len = key.len() as u8;
-        self.key[..key.len()].copy_from_slice(key);
+        self.needle = needle;
+    }
+}
+
+impl Key {
+    const NONE: Self = Self([0; 8]);
+    /// Stands where the length of a short needle would.
+    const HASHED: u8 = u8::MAX;
+
+    #[inline]
+    fn of(needle: &[u8]) -> Self {
+        let mut key = [0; 8];
+        if let Some(place) = key.get_mut(1..=needle.len()) {
+            place.copy_from_slice(needle);
+            key[0] = needle.len() as u8;
+        } else {
+            key = hash(needle);
+            key[0] = Self::HASHED;
+        }
+        Self(key)
+    }
+}
+
+fn hash(needle: &[u8]) -> [u8; 8] {
+    static SECRET: OnceLock<RandomState> = OnceLock::new();
+    SECRET.get_or_init(RandomState::new).hash_one(needle).to_ne_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes are looked at while a needle is waited for that never comes, in messages of
+    /// this many pieces, each of 4 KiB. The first begins as the needle does.
+    fn looked_at(pieces: usize, needle: &[u8]) -> usize {
+        let mut buffer = LinkBuffer::new();
+        buffer.write_bytes(&needle[..needle.len() - 1]);
+        let mut looked_at = 0;
+        for _ in 0..pieces {
+            buffer.write_bytes(&[b'x'; 4096]);
+            buffer.flush();
+            looked_at += buffer.len() - buffer.search.resume(Key::of(needle));
+            assert_eq!(buffer.find_bytes(needle), None);
+        }
+        looked_at
+    }
+
+    #[test]
+    fn a_beginning_that_a_peer_planted_is_looked_at_once() {
+        for needle in [&b"\r\n\r\n"[..], b"\r\n--end", b"----boundary", &[b'-'; 70]] {
+            for pieces in [10, 100, 1000] {
+                let arrived = needle.len() - 1 + pieces * 4096;
+                let again = (pieces - 1) * (needle.len() - 1);
+                assert_eq!(looked_at(pieces, needle), arrived + again, "{needle:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_tells_needles_apart() {
+        let needles: [&[u8]; 7] =
+            [b"", b"\0", b"\0\0", b"1234567", b"12345678", b"12345679", b"1234567\0"];
+        for (i, one) in needles.iter().enumerate() {
+            let copied = one.to_vec();
+            assert!(Key::of(one) == Key::of(&copied));
+            assert!(needles[..i].iter().all(|other| Key::of(one) != Key::of(other)));
+        }
     }
 }

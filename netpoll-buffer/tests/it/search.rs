@@ -29,6 +29,9 @@ fn what_is_remembered_holds_for_another_needle() {
     assert_eq!(buffer.find_bytes(b"XdX\rZ"), None);
     assert_eq!(buffer.find_bytes(b"XdX\r\n"), Some(5));
     assert_eq!(buffer.find_bytes(b"X"), Some(1));
+    assert_eq!(buffer.find_bytes(b"bXcXdX\r\nEND"), None);
+    assert_eq!(buffer.find_bytes(b"bXcXdX\r\nend"), Some(2));
+    assert_eq!(buffer.find_bytes(b"aXbXcXdX\r\nend"), Some(0));
 }
 
 #[test]
@@ -39,6 +42,14 @@ fn a_needle_that_arrives_in_pieces_is_found() {
         buffer.flush();
         assert_eq!(buffer.find_bytes(b"\r\n\r\n"), found);
     }
+    let mut buffer = LinkBuffer::new();
+    for (piece, found) in [("..--bo--boun", None), ("d", None), ("ary", Some(6))] {
+        buffer.append(LinkBuffer::from(piece));
+        buffer.flush();
+        assert_eq!(buffer.find_bytes(b"--boundary"), found);
+    }
+    buffer.skip(7).unwrap();
+    assert_eq!(buffer.find_bytes(b"--boundary"), None);
 }
 
 #[test]
@@ -59,10 +70,14 @@ fn consuming_moves_what_is_remembered() {
 /// each time would take as long as some 2000 looks at the whole line.
 #[test]
 fn waiting_for_a_delimiter_looks_at_every_byte_once() {
-    let searches: [fn(&mut LinkBuffer) -> Option<usize>; 2] =
-        [|buffer| buffer.find(b'\n'), |buffer| buffer.find_bytes(b"\r\n\r\n")];
+    let searches: [fn(&mut LinkBuffer) -> Option<usize>; 3] = [
+        |buffer| buffer.find(b'\n'),
+        |buffer| buffer.find_bytes(b"\r\n\r\n"),
+        |buffer| buffer.find_bytes(b"----boundary"),
+    ];
     for search in searches {
-        let mut buffer = LinkBuffer::new();
+        // How one of the needles begins, which a peer is free to send.
+        let mut buffer = LinkBuffer::from("----");
         let started = Instant::now();
         for _ in 0..4096 {
             buffer.write_bytes(&[b'x'; 4096]);
