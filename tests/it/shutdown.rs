@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll::{CloseReason, Connection, Dispatch, Error, EventLoop, Listener, Report};
+use netpoll::{
+    CloseReason, Connection, Dispatch, Error, EventLoop, Listener, LoadBalance, PollManager, Report,
+};
 
 use crate::util::{
     Client, Count, Gate, Journal, PATIENCE, Random, Server, alone, echo, echo_once, eventually,
@@ -182,7 +184,37 @@ fn a_request_in_the_kernel_is_answered() {
     }
 }
 
-/// As the last one, for the moments between the kernel and the callback that no gate can hold.
+/// The loop is busy with another connection, and hears of the shutdown before it hears of the bytes.
+#[test]
+fn a_request_that_came_while_the_loop_was_busy_is_answered() {
+    let (gate, (entered, inside)) = (Gate::default(), mpsc::channel());
+    let closed = gate.clone();
+    let event_loop = EventLoop::builder()
+        .on_request(move |(): &mut (), conn: &mut Connection| {
+            if conn.reader().peek(1)? == b"!" {
+                let _ = entered.send(());
+                closed.pass();
+            }
+            echo_once(conn)
+        })
+        .dispatch(Dispatch::Inline)
+        .loops(1)
+        .build();
+    let server = Server::serve_at(event_loop.expect("options"), "127.0.21.4:0");
+    let (mut blocker, mut client) = (server.connect(), server.connect());
+    client.echo(b"hello");
+    blocker.say(b"!");
+    inside.recv_timeout(PATIENCE).expect("a callback");
+    client.say(b"not heard yet");
+    server.event_loop.shutdown(PATIENCE);
+    eventually("the port is closed", || TcpStream::connect(server.address).is_err());
+    quiet(20); // the loop's next command is the shutdown by then
+    gate.open();
+    assert_eq!((client.rest(), blocker.rest()), (b"not heard yet".to_vec(), b"!".to_vec()));
+    assert_eq!(counts(server.join()), (2, 0));
+}
+
+/// As the last ones, for the moments between the kernel and the callback that no gate can hold.
 #[test]
 fn a_request_that_meets_the_shutdown_is_answered() {
     for dispatch in modes() {
@@ -206,6 +238,8 @@ fn a_request_that_meets_the_shutdown_is_answered() {
 
 #[test]
 fn the_deadline_ends_reads_that_wait() {
+    // One that outlives the server, so that nothing else ends them.
+    let manager = Arc::new(PollManager::new(2, LoadBalance::RoundRobin).expect("a manager"));
     let (journal, (entered, inside)) = (Journal::default(), mpsc::channel());
     let (sender, errors) = mpsc::channel();
     let connected = Count::default();
@@ -223,6 +257,7 @@ fn the_deadline_ends_reads_that_wait() {
                 Err(error)
             })
             .on_disconnect(journal.on_disconnect())
+            .manager(manager.clone())
             .dispatch(pool()),
     );
     let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
@@ -240,6 +275,7 @@ fn the_deadline_ends_reads_that_wait() {
     let kinds: Vec<_> = (0..3).map(|_| errors.recv_timeout(PATIENCE).expect("an end")).collect();
     assert_eq!(kinds, [ErrorKind::NotConnected; 3]);
     assert_eq!(journal.entries(), ["Shutdown"; 5]);
+    assert_eq!(manager.loops(), 2);
 }
 
 #[test]
