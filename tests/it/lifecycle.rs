@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
-use netpoll::{CloseReason, Connection, Error, EventLoop, Handle, Result};
+use netpoll::{
+    CloseReason, Connection, Error, EventLoop, Handle, LoadBalance, PollManager, Result,
+};
 
 use crate::util::{
     Client, Count, Journal, PATIENCE, Server, echo_once, eventually, lock, modes, quiet,
@@ -323,5 +326,34 @@ fn an_error_of_on_connect_closes_before_any_request() {
         assert_eq!(server.connect().rest(), b"");
         assert_eq!(journal.wait(1), ["Callback"]);
         assert_eq!(requests.get(), 0);
+    }
+}
+
+#[test]
+fn a_forced_shutdown_ends_connections_on_a_manager_that_goes_on() {
+    for dispatch in modes() {
+        let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
+        let (journal, calls) = (Journal::default(), Count::default());
+        let called = calls.clone();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(move |(): &mut (), _: &mut Connection| {
+                    called.add();
+                    Ok(()) // unread, so it stays busy
+                })
+                .on_disconnect(journal.on_disconnect())
+                .manager(manager.clone())
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        client.say(b"half a request");
+        eventually("it is busy", || calls.get() == 1);
+        server.event_loop.shutdown(Duration::from_millis(1));
+        assert_eq!(server.join().aborted, 1);
+        assert_eq!(journal.wait(1), ["Shutdown"], "{dispatch:?}");
+        eventually("the loop has closed it", || manager.stats()[0].connections == 0);
+        let _ = std::io::Read::read(&mut client, &mut [0]); // an end or a reset
+        let next = Server::start(crate::util::echo().manager(manager).dispatch(dispatch));
+        next.connect().echo(b"the manager goes on");
     }
 }

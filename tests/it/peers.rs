@@ -4,14 +4,15 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use netpoll::{
     CloseReason, Connection, Dispatch, Error, EventLoop, LoadBalance, PollManager, Result,
 };
 
 use crate::util::{
-    Client, Count, Journal, PATIENCE, Server, echo, echo_once, eventually, lock, modes, noise,
-    pool, quiet,
+    Client, Count, Gate, Journal, PATIENCE, Server, echo, echo_once, eventually, lock, modes,
+    noise, pool, quiet,
 };
 
 /// What all connections of a server received.
@@ -399,4 +400,58 @@ fn each_reason_is_told() {
     assert_eq!(client.rest(), b"");
     server.stop();
     assert_eq!(journal.entries(), ["Callback", "Panic", "Local", "Peer", "Reset", "Shutdown"]);
+}
+
+#[test]
+fn an_early_answer_reaches_a_peer_whose_request_nobody_read() {
+    for dispatch in modes() {
+        let all_sent = Gate::default();
+        let sent = all_sent.clone();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_connect(move |(): &mut (), conn: &mut Connection| {
+                    sent.pass();
+                    conn.writer().write_bytes(noise(2, 1 << 20));
+                    conn.close();
+                    Ok(())
+                })
+                .on_request(|(): &mut (), _: &mut Connection| Ok(()))
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        client.say(noise(1, 30_000)); // fits the server's socket, so nothing is under way after it
+        all_sent.open();
+        quiet(50); // it is closed by then; a reset would drop what stands in its socket
+        assert!(client.rest() == noise(2, 1 << 20), "{dispatch:?}: the answer was cut short");
+    }
+}
+
+/// Slots of closed connections are used again, while timers that were armed for them run on.
+#[test]
+fn the_time_to_linger_of_a_closed_connection_cuts_no_other_short() {
+    const LINGER: Duration = Duration::from_secs(2);
+    const BYTES: usize = 16 << 20;
+    let server = Server::start(
+        EventLoop::builder()
+            .on_request(|(): &mut (), conn: &mut Connection| {
+                conn.writer().write_bytes(noise(1, BYTES));
+                conn.writer().flush()?;
+                conn.close();
+                Ok(())
+            })
+            .linger(LINGER)
+            .dispatch(Dispatch::Inline)
+            .loops(1),
+    );
+    let mut first = server.connect();
+    first.say(b"all of it");
+    quiet(100); // it closes, and its time begins
+    let begun = Instant::now();
+    assert!(first.rest() == noise(1, BYTES));
+    quiet(1000);
+    let mut second = server.connect();
+    second.say(b"all of it");
+    let until = LINGER.saturating_sub(begun.elapsed()) + Duration::from_millis(100);
+    quiet(until.as_millis() as u64);
+    assert!(second.rest() == noise(1, BYTES), "cut short by the time of another connection");
 }
