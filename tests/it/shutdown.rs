@@ -184,7 +184,8 @@ fn a_request_in_the_kernel_is_answered() {
     }
 }
 
-/// The loop is busy with another connection, and hears of the shutdown before it hears of the bytes.
+/// The loop is busy with another connection, and hears of the shutdown before it hears of the
+/// bytes.
 #[test]
 fn a_request_that_came_while_the_loop_was_busy_is_answered() {
     let (gate, (entered, inside)) = (Gate::default(), mpsc::channel());
@@ -211,7 +212,8 @@ fn a_request_that_came_while_the_loop_was_busy_is_answered() {
     quiet(20); // the loop's next command is the shutdown by then
     gate.open();
     assert_eq!((client.rest(), blocker.rest()), (b"not heard yet".to_vec(), b"!".to_vec()));
-    assert_eq!(counts(server.join()), (2, 0));
+    // The last to look for the port may have been accepted.
+    assert_eq!(server.join().aborted, 0);
 }
 
 /// As the last ones, for the moments between the kernel and the callback that no gate can hold.
