@@ -46,8 +46,12 @@ fn main() -> ExitCode {
         }
     };
     match run(&options) {
-        Ok(report) if report.tally.errors() == 0 => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE, // the report has named the errors
+        Ok(report) if report.tally.errors() > 0 => ExitCode::FAILURE, // the report names them
+        Ok(report) if report.tally.requests == 0 => {
+            eprintln!("load: nothing was answered within the time of measurement");
+            ExitCode::FAILURE
+        }
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error}");
             ExitCode::FAILURE

@@ -117,3 +117,35 @@ fn line(window: &Window, live: &Live) -> String {
     let whole = (window.until - window.start).as_secs_f64();
     format!("{elapsed:.1} of {whole:.1} s  {phase}  {rate:.0} requests/s  {errors} errors")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What the load generator is late by is not the server's fault, and counts all the same: no
+    /// message that was due goes unsent, and none is taken for on time.
+    #[test]
+    fn an_open_loop_that_starts_late_says_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut message = [0; 64];
+            while peer.read_exact(&mut message).is_ok() && peer.write_all(&message).is_ok() {}
+        });
+        let line = format!("{address} --connections 1 --rate 100");
+        let options = Options::parse(line.split(' ').map(str::to_owned)).unwrap();
+        let (pattern, live) = (Pattern::new(options.size, false), Live::default());
+        let workers = connect(Run { options: &options, pattern: &pattern, live: &live }).unwrap();
+
+        let late = Duration::from_secs(3);
+        let start = Instant::now().checked_sub(late).unwrap();
+        let window = Window::new(start, Duration::ZERO, 2 * late);
+        let tally = workers.into_iter().next().unwrap().run(window).unwrap();
+        assert!(tally.latencies.max() >= late.as_nanos() as u64);
+        assert_eq!(tally.requests + tally.unanswered, 600);
+    }
+}

@@ -47,11 +47,11 @@ impl Window {
 }
 
 /// Who is to send when, for one thread of an open loop. Message `i` of all is due `i / rate` after
-/// the start, and the connections take turns: all threads' timetables together make one, without
-/// a word between them.
+/// the start, if that is before the end, and the connections take turns: all threads' timetables
+/// together make one, without a word between them.
 #[derive(Debug)]
 pub(crate) struct Timetable {
-    start: Instant,
+    window: Window,
     rate: u64,
     share: Share,
     /// Messages of this share that were taken.
@@ -59,8 +59,8 @@ pub(crate) struct Timetable {
 }
 
 impl Timetable {
-    pub(crate) fn new(start: Instant, rate: u64, share: Share) -> Self {
-        Self { start, rate, share, taken: 0 }
+    pub(crate) fn new(window: Window, rate: u64, share: Share) -> Self {
+        Self { window, rate, share, taken: 0 }
     }
 
     /// When the next message is to be sent.
@@ -69,14 +69,14 @@ impl Timetable {
         let (round, turn) = (self.taken / mine, self.taken % mine);
         let Share { first, stride, of } = self.share;
         let index = round * u64::from(of) + u64::from(first) + turn * u64::from(stride);
-        self.start + after(index, self.rate)
+        self.window.start + after(index, self.rate)
     }
 
     /// Takes the next message if it is due: the connection, counted within the share, and since
     /// when.
     pub(crate) fn take(&mut self, now: Instant) -> Option<(usize, Instant)> {
         let due = self.due();
-        if due > now {
+        if due > now || due >= self.window.until {
             return None;
         }
         let turn = self.taken % self.share.ids().len() as u64;
@@ -99,10 +99,11 @@ mod tests {
     /// What a share's timetable says until `end`: connection ids and nanoseconds after the start.
     fn departures(rate: u64, share: Share, end: Duration) -> Vec<(u128, u32)> {
         let start = Instant::now();
-        let mut timetable = Timetable::new(start, rate, share);
+        let window = Window::new(start, Duration::ZERO, end);
+        let mut timetable = Timetable::new(window, rate, share);
         let ids: Vec<u32> = share.ids().collect();
         let mut all = Vec::new();
-        while let Some((index, due)) = timetable.take(start + end) {
+        while let Some((index, due)) = timetable.take(start + 2 * end) {
             all.push(((due - start).as_nanos(), ids[index]));
         }
         all
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn connections_take_turns_at_the_rate() {
-        let all = departures(1000, Share::whole(3), Duration::from_micros(4500));
+        let all = departures(1000, Share::whole(3), Duration::from_millis(5));
         let expected = [(0, 0), (1_000_000, 1), (2_000_000, 2), (3_000_000, 0), (4_000_000, 1)];
         assert_eq!(all, expected);
     }

@@ -115,6 +115,7 @@ impl<'a> Worker<'a> {
     /// Closes everything, and says what was counted.
     pub(crate) fn end(mut self) -> Tally {
         let now = Instant::now();
+        self.release_due(now); // what this thread was too late for is unanswered as well
         self.tally.measured = self.window.measured(now);
         self.tally.unanswered = self.unanswered() as u64;
         let oldest = self.connections.iter().filter_map(|connection| connection.waiting().front());
@@ -126,7 +127,7 @@ impl<'a> Worker<'a> {
     /// Lets go what may, waits for events, at most until `until`, and handles them.
     pub(crate) fn turn(&mut self, until: Instant) -> io::Result<()> {
         let errors = self.tally.errors();
-        self.release_due();
+        self.release_due(Instant::now());
         for index in mem::take(&mut self.listed) {
             self.connections[index].listed = false;
             self.go_on(index);
@@ -147,7 +148,7 @@ impl<'a> Worker<'a> {
         let Run { options, .. } = self.run;
         self.pace = match (options.mode, options.rate) {
             (Mode::Stream, _) => Pace::Saturating,
-            (_, Some(rate)) => Pace::Open(Timetable::new(window.start, rate, self.share)),
+            (_, Some(rate)) => Pace::Open(Timetable::new(window, rate, self.share)),
             (_, None) => Pace::Closed { depth: options.depth },
         };
         let now = Instant::now();
@@ -168,8 +169,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Releases the messages whose time has come.
-    fn release_due(&mut self) {
-        let now = Instant::now();
+    fn release_due(&mut self, now: Instant) {
         let Pace::Open(timetable) = &mut self.pace else {
             return;
         };

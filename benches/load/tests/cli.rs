@@ -39,6 +39,18 @@ fn load(address: SocketAddr, options: &str) -> Output {
     command.arg(address.to_string()).args(options.split_whitespace()).output().expect("it runs")
 }
 
+/// Loads for longer and longer until something was answered: the tests' machine may be busy.
+fn load_until_answered(address: SocketAddr, options: &str) -> Output {
+    let mut seconds = [0.3, 1.0, 4.0, 16.0].iter();
+    loop {
+        let next = seconds.next().expect("an answer, within the last of the times");
+        let output = load(address, &format!("{options} --warmup 0 --seconds {next}"));
+        if !text(&output.stderr).contains("nothing was answered") {
+            return output;
+        }
+    }
+}
+
 /// The number behind `"key": ` in a report that must be a good one.
 #[track_caller]
 fn number(output: &Output, key: &str) -> f64 {
@@ -56,8 +68,8 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn every_busy_mode_gets_its_bytes_back() {
     for mode in ["echo --depth 16 --threads 2", "rpc --size 5000 --depth 3", "churn", "stream"] {
-        let options = format!("--mode {mode} --connections 4 --seconds 0.3 --warmup 0.1 --json");
-        let output = load(echo(), &options);
+        let options = format!("--mode {mode} --connections 4 --json");
+        let output = load_until_answered(echo(), &options);
         assert!(number(&output, "requests") > 0.0, "{mode}");
         assert!(number(&output, "bytes") > 0.0, "{mode}");
     }
@@ -74,8 +86,8 @@ fn an_idle_run_holds_its_connections() {
 
 #[test]
 fn the_server_is_measured() {
-    let options = format!("--seconds 0.3 --warmup 0 --json --server-pid {}", std::process::id());
-    let output = load(echo(), &options);
+    let options = format!("--json --server-pid {}", std::process::id());
+    let output = load_until_answered(echo(), &options);
     assert!(number(&output, "cpu_seconds_per_million") > 0.0);
 }
 
@@ -87,7 +99,7 @@ fn a_changed_byte_is_reported_with_its_position() {
             *byte ^= 0x20;
         }
     });
-    for options in ["--seconds 0.3", "--seconds 0.3 --mode stream", "--seconds 0.3 --rate 9000"] {
+    for options in ["--connections 1", "--mode stream --connections 2", "--rate 9000"] {
         let output = load(corrupt, options);
         let report = text(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{report}");
@@ -107,11 +119,31 @@ fn an_open_loop_omits_nothing() {
         })
     };
     let options = "--connections 1 --seconds 1 --warmup 0 --json";
-    let closed = load(stalling(), options);
-    let open = load(stalling(), &format!("{options} --rate 500"));
-    assert!(number(&closed, "p90") < 1e8);
-    assert!(number(&open, "p90") > 2e8);
-    assert!(number(&open, "p50") < 4e8);
+    assert!(number(&load(stalling(), options), "p50") < 1e8);
+    assert!(number(&load(stalling(), &format!("{options} --rate 500")), "p90") > 2e8);
+}
+
+/// Also one that is late, because the server is slow, has one message per connection.
+#[test]
+fn churn_connects_for_each_message() {
+    let once = serve(|position, bytes| {
+        let second = 64_usize.saturating_sub(usize::try_from(position).unwrap());
+        bytes.iter_mut().skip(second).for_each(|byte| *byte = !*byte);
+        thread::sleep(Duration::from_millis(5)); // sleep: the server that is measured
+    });
+    for options in ["--mode churn --json", "--mode churn --connections 1 --rate 2000 --json"] {
+        assert!(number(&load_until_answered(once, options), "requests") > 0.0);
+    }
+}
+
+/// A server that says nothing has nothing to be compared by.
+#[test]
+fn silence_is_a_failure() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let output = load(silent.local_addr().unwrap(), "--connections 2 --warmup 0 --seconds 0.2");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("nothing was answered"));
+    assert!(text(&output.stdout).contains("unanswered  2 at the end"));
 }
 
 #[test]
