@@ -130,6 +130,22 @@ impl Chain {
         std::mem::replace(&mut self.first, next)
     }
 
+    /// The first two segments.
+    #[inline]
+    pub(crate) fn first_two_mut(&mut self) -> (Option<&mut Segment>, Option<&mut Segment>) {
+        let second = self.rest.as_mut().and_then(|rest| rest.front_mut());
+        (self.first.as_mut(), second)
+    }
+
+    /// Drops the second segment; last, as that may run its owner's code.
+    pub(crate) fn drop_second(&mut self) {
+        let second = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.release_rest();
+        }
+        drop(second);
+    }
+
     /// As `pop_front`, without moving the segment.
     #[inline]
     pub(crate) fn drop_front(&mut self) {

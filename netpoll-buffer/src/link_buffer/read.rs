@@ -1,5 +1,6 @@
 //! The reading side: peek, next, skip, slice and the owned forms.
 
+use std::mem;
 use std::string::FromUtf8Error;
 
 use bytes::Bytes;
@@ -148,6 +149,9 @@ impl LinkBuffer {
             let piece = self.cut(left);
             left -= piece.len();
             self.took(piece.len());
+            if piece.is_empty() {
+                continue;
+            }
             slice.chain.push_back(if worth_sharing(&piece) { piece } else { copy_of(&piece) });
         }
         slice.len = n;
@@ -329,30 +333,37 @@ impl LinkBuffer {
         }
     }
 
+    /// Copies into the first segment what it lacks of `n` bytes, moved into a larger one if need be.
+    ///
+    /// Every byte is in the chain at every moment, once: the owner of foreign memory may panic when
+    /// a segment is dropped that has been copied.
     #[cold]
     fn pull_up(&mut self, n: usize) -> Result<(), Shortfall> {
         Shortfall::check(n, MAX_SEGMENT)?;
-        let mut whole = self.chain.pop_front().expect("it was too short");
-        let needed = n - whole.len();
-        let mut copied = needed;
-        if whole.room_len() < needed {
+        let first = self.chain.first_mut().expect("it was too short");
+        let held = first.len();
+        if first.room_len() < n - held {
+            pool::count_copied(held);
             // Grown by half at least, so that looking at ever more of a message copies it a few
             // times only.
-            let room = n.max(whole.len() + whole.len() / 2).min(MAX_SEGMENT);
-            let short = std::mem::replace(&mut whole, Segment::with_room(room));
-            copied += whole.write(short.bytes());
+            let room = n.max(held + held / 2).min(MAX_SEGMENT);
+            let mut whole = Segment::with_room(room);
+            whole.write(first.bytes());
+            drop(mem::replace(first, whole));
         }
-        while whole.len() < n {
-            let next = self.chain.first_mut().expect("the chain holds `len` bytes");
-            let piece = next.len().min(n - whole.len());
-            whole.write(&next.bytes()[..piece]);
+        pool::count_copied(n - held);
+        while let (Some(first), Some(next)) = self.chain.first_two_mut() {
+            let missing = n - first.len();
+            if missing == 0 {
+                break;
+            }
+            let piece = next.len().min(missing);
+            first.write(&next.bytes()[..piece]);
             next.advance(piece);
             if next.is_empty() {
-                self.chain.drop_front();
+                self.chain.drop_second();
             }
         }
-        self.chain.push_front(whole);
-        pool::count_copied(copied);
         Ok(())
     }
 }

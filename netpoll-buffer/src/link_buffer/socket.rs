@@ -72,13 +72,12 @@ impl LinkBuffer {
         if reserved == 0 {
             return Ok(Filled { read: 0, reserved });
         }
-        let outcome = self.read_into(pieces, reserved, read);
-        let read = *outcome.as_ref().unwrap_or(&0);
-        self.commit(pieces, read);
-        if outcome.is_ok() {
-            self.appetite.learn(read, reserved, offer);
-        }
-        outcome.map(|read| Filled { read, reserved })
+        let mut reservation = Reservation { buffer: self, pieces, read: 0 };
+        let read = reservation.buffer.read_into(pieces, reserved, read)?;
+        reservation.read = read;
+        drop(reservation);
+        self.appetite.learn(read, reserved, offer);
+        Ok(Filled { read, reserved })
     }
 
     /// Puts the readable chunks into `out`, for `writev` or `sendmsg`, and says how many there are.
@@ -173,6 +172,22 @@ impl LinkBuffer {
             self.chain.pop_back();
         }
         self.len += read;
+    }
+}
+
+/// Space that a read may fill. Gone, it is committed or given back, whether the read succeeded,
+/// failed or panicked.
+struct Reservation<'a> {
+    buffer: &'a mut LinkBuffer,
+    pieces: usize,
+    /// How many bytes of it were read.
+    read: usize,
+}
+
+impl Drop for Reservation<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.buffer.commit(self.pieces, self.read);
     }
 }
 

@@ -80,16 +80,18 @@ impl LinkBuffer {
     /// ```
     pub fn malloc_ack(&mut self, n: usize) -> Result<(), Shortfall> {
         Shortfall::check(n, self.pending)?;
-        let mut surplus = self.pending - n;
-        self.pending = n;
-        while surplus > 0 {
+        while self.pending > n {
+            let surplus = self.pending - n;
             let last = self.chain.last_mut().expect("the chain holds the pending bytes");
-            if last.len() > surplus {
-                last.truncate(last.len() - surplus);
-                return Ok(());
+            let held = last.len();
+            if held > surplus {
+                last.truncate(held - surplus);
+                self.pending = n;
+            } else {
+                // Each block is counted before it goes: the owner of foreign memory may panic.
+                self.pending -= held;
+                self.chain.pop_back();
             }
-            surplus -= last.len();
-            self.chain.pop_back();
         }
         Ok(())
     }
@@ -221,6 +223,7 @@ impl LinkBuffer {
     #[inline]
     pub fn append(&mut self, mut other: Self) {
         self.release();
+        other.release();
         self.pending += other.len + other.pending;
         if self.chain.first().is_none() {
             mem::swap(&mut self.chain, &mut other.chain);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Read};
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc;
 use std::{panic, thread};
 
@@ -288,6 +289,19 @@ fn a_block_goes_back_though_its_owner_panics() {
         let touchy = released(vec![b'x'; 5000], |_| panic!("at the release"));
         panic::catch_unwind(|| drop(LinkBuffer::from(touchy))).unwrap_err();
         assert_eq!(stats().blocks_out, 0);
+    });
+}
+
+#[test]
+fn a_read_that_panics_leaves_no_block_behind() {
+    alone("memory::a_read_that_panics_leaves_no_block_behind", || {
+        let mut buffer = LinkBuffer::new();
+        for (kept, blocks) in [(0, 0), (3, 1)] {
+            buffer.fill(kept, arrive(kept)).unwrap();
+            let fill = AssertUnwindSafe(|| buffer.fill(MIB, |_| panic!("at the read")));
+            panic::catch_unwind(fill).unwrap_err();
+            assert_eq!((buffer.len(), stats().blocks_out), (kept, blocks));
+        }
     });
 }
 

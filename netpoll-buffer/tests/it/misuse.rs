@@ -210,6 +210,45 @@ fn an_owner_that_panics_leaves_the_buffer_whole() {
 }
 
 #[test]
+fn an_owner_that_panics_in_a_pull_up_loses_no_byte() {
+    for taken in [0, 5000] {
+        let mut buffer = touchy();
+        buffer.skip(taken).unwrap();
+        let peek = AssertUnwindSafe(|| buffer.peek(12_000 - taken).is_ok());
+        panic::catch_unwind(peek).unwrap_err();
+        assert_eq!(buffer.len(), 15_000 - taken);
+        let expected = [b'a', b'b', b'c'].into_iter().flat_map(|byte| [byte; 5000]).skip(taken);
+        assert!(buffer.chunks().flatten().copied().eq(expected.clone()), "{buffer:?}");
+        // It looks no different the next time, and the owner is gone.
+        assert!(buffer.peek(15_000 - taken).unwrap().iter().copied().eq(expected));
+    }
+}
+
+#[test]
+fn an_owner_that_panics_leaves_what_is_pending_whole() {
+    // Discarded, from behind.
+    let mut buffer = LinkBuffer::new();
+    buffer.append(touchy());
+    panic::catch_unwind(AssertUnwindSafe(|| buffer.malloc_ack(1))).unwrap_err();
+    assert_eq!(buffer.malloc_len(), 5000);
+    buffer.malloc_ack(1).unwrap();
+    buffer.write_bytes(b"b");
+    buffer.flush();
+    assert_eq!(buffer.next(2), Ok(&b"ab"[..]));
+
+    // Appended, after all of it was lent out.
+    let mut other = touchy();
+    other.skip(5000).unwrap();
+    other.next(5000).unwrap();
+    let append = AssertUnwindSafe(|| buffer.append(other));
+    panic::catch_unwind(append).unwrap_err();
+    assert_eq!((buffer.len(), buffer.malloc_len()), (0, 0));
+    buffer.write_bytes(b"c");
+    buffer.flush();
+    assert_eq!(buffer.next(1), Ok(&b"c"[..]));
+}
+
+#[test]
 fn asking_for_nothing_changes_nothing() {
     let mut buffer = three_blocks();
     for mut buffer in [LinkBuffer::new(), buffer.slice(9).unwrap()] {
