@@ -118,7 +118,10 @@ impl<S: Sink + ?Sized> Sink for &mut S {
 
 /// A [`Sink`] that writes to any [`io::Write`] (netpoll's `NewWriter`).
 ///
-/// Flushing writes the blocks as they are, several at a time where the `Write` can do that.
+/// Flushing writes the blocks as they are, several at a time where the `Write` can do that. It
+/// fails as the `Write` does; with [`WriteZero`](io::ErrorKind::WriteZero) when that takes nothing;
+/// and with [`InvalidData`](io::ErrorKind::InvalidData) when it claims to have written more than
+/// it was given. What it did not acknowledge by then stays staged.
 ///
 /// ```
 /// use netpoll_buffer::{FromWrite, Sink};
@@ -162,8 +165,15 @@ impl<W: Write> Sink for FromWrite<W> {
         while !self.buffer.is_empty() {
             let mut pieces = [IoSlice::new(&[]); PIECES];
             let n = self.buffer.gather(&mut pieces);
+            let offered = pieces[..n].iter().map(|piece| piece.len()).sum();
             match self.write.write_vectored(&pieces[..n]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) if written > offered => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "wrote more than there was",
+                    ));
+                }
                 Ok(written) => self.buffer.consume(written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),

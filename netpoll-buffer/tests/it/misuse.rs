@@ -327,6 +327,23 @@ fn reading_through_std_sees_every_block() {
 }
 
 #[test]
+fn a_write_that_claims_too_much_is_an_error_and_takes_nothing() {
+    struct Boaster;
+    impl io::Write for Boaster {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len() + 1)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut sink = FromWrite::new(Boaster);
+    sink.write_bytes(b"abc");
+    assert_eq!(sink.flush().unwrap_err().kind(), ErrorKind::InvalidData);
+    assert_eq!(sink.into_parts().1.chunk(), b"abc");
+}
+
+#[test]
 fn a_failed_write_keeps_what_was_not_written() {
     /// Takes three bytes, then fails once, then takes everything.
     struct Choking(Vec<u8>, u32);
