@@ -26,7 +26,7 @@ pub trait DialConnection {
     ) -> Result<Connection>;
 }
 
-/// Dials as [`Dialer::default`] does; see [`DialConnection::dial_connection`].
+/// Dials with default options, on the shared manager; see [`DialConnection::dial_connection`].
 ///
 /// The connection is driven by the thread that holds it: its reads and writes wait there. Dropping
 /// it closes it in order.

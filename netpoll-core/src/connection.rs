@@ -21,7 +21,7 @@ mod shared;
 mod writer;
 
 use std::fmt;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -46,9 +46,9 @@ use input::Input;
 /// a worker or on the caller's own thread they wait, under `Dispatch::Inline` they return
 /// [`Error::WouldBlock`].
 ///
-/// It is also [`io::Read`], [`io::BufRead`] and [`io::Write`]. A dialled connection that is dropped
-/// closes in order: what was flushed is still sent, within the linger time, without blocking the
-/// dropper.
+/// It is also [`io::Read`] and [`io::Write`]; its reader is [`io::BufRead`] as well. A dialled
+/// connection that is dropped closes in order: what was flushed is still sent, within the linger
+/// time, without blocking the dropper.
 pub struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) input: Input,
@@ -170,16 +170,6 @@ impl Read for Connection {
     /// See [`Reader`]'s.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.reader().read(out)
-    }
-}
-
-impl BufRead for Connection {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.input.fill_buf(&self.shared.task.word)
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.input.buffer.consume(n);
     }
 }
 

@@ -215,9 +215,10 @@ fn every_read_spans_segments() {
         |conn| {
             let mut all = Vec::new();
             while all.len() < LEN {
-                let n = conn.fill_buf().expect("bytes").len().min(LEN - all.len());
-                all.extend_from_slice(&conn.fill_buf().expect("bytes")[..n]);
-                conn.consume(n);
+                let mut reader = conn.reader();
+                let n = reader.fill_buf().expect("bytes").len().min(LEN - all.len());
+                all.extend_from_slice(&reader.fill_buf().expect("bytes")[..n]);
+                reader.consume(n);
             }
             all
         },
@@ -254,7 +255,7 @@ fn code_for_any_stream_runs_on_a_connection() -> Result<()> {
         peer.rest()
     });
     let mut line = String::new();
-    BufRead::read_line(&mut conn, &mut line)?;
+    conn.reader().read_line(&mut line)?;
     conn.reader().read_line(&mut line)?;
     assert_eq!(line, "first line\nsecond line\n");
     let mut rest = Vec::new();
@@ -442,7 +443,7 @@ fn a_protocol_runs_on_a_connection_and_on_a_buffer() -> io::Result<()> {
         write_frame(&mut conn.writer(), "a connection", noise(2, len))?;
         let (name, body) = read_frame(&mut conn.reader())?;
         assert!(name == "a connection" && body == noise(2, len), "{len}");
-        let (mut reader, mut writer) = Connection::split(&mut conn);
+        let (mut reader, mut writer) = conn.split();
         write_frame(&mut writer, "its halves", noise(3, len))?;
         assert_eq!(read_frame(&mut reader)?.0, "its halves");
     }

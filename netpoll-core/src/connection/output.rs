@@ -28,9 +28,9 @@ use crate::socket::Stream;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until};
 use crate::task::Events;
 
-/// Messages of this many bytes and fewer are copied behind what is queued already: each in a block of
-/// its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers hold
-/// thousands of times what the water marks count.
+/// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
+/// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
+/// hold thousands of times what the water marks count.
 const COALESCED: usize = 1 << 10;
 
 /// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was

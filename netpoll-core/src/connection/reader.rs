@@ -177,8 +177,13 @@ impl Read for Reader<'_> {
 }
 
 impl BufRead for Reader<'_> {
+    /// What is buffered in one piece, waiting for the first byte; empty at the end of the stream.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.input.fill_buf(&self.shared.task.word)
+        match self.ensure(1, true) {
+            Ok(()) => Ok(self.input.buffer.chunk()),
+            Err(Error::EndOfStream) => Ok(&[]),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn consume(&mut self, n: usize) {
@@ -198,16 +203,5 @@ impl Buf for Reader<'_> {
     fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "cannot advance past {} buffered bytes to {n}", self.len());
         self.input.buffer.consume(n);
-    }
-}
-
-impl Input {
-    /// What is buffered in one piece, waiting for the first byte; empty at the end of the stream.
-    pub(crate) fn fill_buf(&mut self, word: &Word) -> io::Result<&[u8]> {
-        match self.ensure(word, 1, true) {
-            Ok(()) => Ok(self.buffer.chunk()),
-            Err(Error::EndOfStream) => Ok(&[]),
-            Err(error) => Err(error.into()),
-        }
     }
 }
