@@ -31,7 +31,7 @@ fn decode(code: &[u8]) -> Op {
         _ => usize::from(u16::from_le_bytes([low, high])) * 2,
     };
     let (byte, other) = (low % 8, usize::from(high) * 16);
-    match kind % 30 {
+    match kind % 35 {
         0 => Op::Write(n),
         1 => Op::WriteByte,
         2 => Op::WriteString(n),
@@ -61,6 +61,11 @@ fn decode(code: &[u8]) -> Op {
         26 => Op::Chunks,
         27 => Op::Release,
         28 if high == 0 => Op::Clear,
+        30 => Op::Put(n),
+        31 => Op::PutByte,
+        32 => Op::ChunkMut,
+        33 => Op::FindPart(n, low.into()),
+        34 => Op::FindAgain,
         _ => Op::Flush,
     }
 }

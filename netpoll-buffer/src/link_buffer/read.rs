@@ -333,7 +333,7 @@ impl LinkBuffer {
         }
     }
 
-    /// Copies into the first segment what it lacks of `n` bytes, moved into a larger one if need be.
+    /// Copies into the first segment what it lacks of `n` bytes; into a larger one, if need be.
     ///
     /// Every byte is in the chain at every moment, once: the owner of foreign memory may panic when
     /// a segment is dropped that has been copied.

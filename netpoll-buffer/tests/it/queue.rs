@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{IoSlice, Read};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use netpoll_buffer::{LinkBuffer, Shortfall};
 
 #[derive(Clone, Debug)]
@@ -15,6 +15,11 @@ pub(crate) enum Op {
     WriteDirect(usize, usize),
     Malloc(usize),
     MallocAck(usize),
+    /// Through `BufMut`: looks for room, writes to it, and takes it in, piece by piece.
+    Put(usize),
+    PutByte,
+    /// Room that nothing is written to.
+    ChunkMut,
     AppendCopy(usize),
     AppendShared(usize),
     Flush,
@@ -25,6 +30,10 @@ pub(crate) enum Op {
     Until(u8),
     Find(u8),
     FindBytes(Vec<u8>),
+    /// For a needle that begins as the bytes at an offset do, and may go on differently.
+    FindPart(usize, usize),
+    /// For the needle of the last `FindPart`.
+    FindAgain,
     Slice(usize),
     SliceAndAppend(usize),
     ReadString(usize),
@@ -48,6 +57,7 @@ pub(crate) struct Model {
     /// What was cut off and has to stay as it is until the end.
     slices: Vec<(LinkBuffer, Vec<u8>)>,
     bytes: Vec<(Bytes, Vec<u8>)>,
+    needle: Vec<u8>,
     counter: u32,
 }
 
@@ -137,6 +147,7 @@ impl Model {
                 assert_eq!(done.is_ok(), n <= self.pending.len());
                 self.pending.truncate(n.max(if done.is_ok() { 0 } else { usize::MAX }));
             }
+            Op::Put(_) | Op::PutByte | Op::ChunkMut => self.put(op),
             Op::AppendCopy(n) => {
                 let data = self.data(n);
                 let mut other = LinkBuffer::new();
@@ -156,6 +167,25 @@ impl Model {
             }
             Op::Fill(max, arrives) => self.fill(max, arrives),
             other => self.read(other),
+        }
+    }
+
+    fn put(&mut self, op: Op) {
+        match op {
+            Op::Put(n) => {
+                let data = self.data(n);
+                self.buffer.put(&data[..]);
+                self.pending.extend(data);
+            }
+            Op::PutByte => {
+                self.buffer.put_u8(6);
+                self.pending.push(6);
+            }
+            Op::ChunkMut => {
+                assert!(self.buffer.has_remaining_mut());
+                assert!(self.buffer.chunk_mut().len() > 0, "there is always room");
+            }
+            other => unreachable!("{other:?} is handled above"),
         }
     }
 
@@ -199,6 +229,15 @@ impl Model {
             Op::FindBytes(needle) => {
                 assert_eq!(self.buffer.find_bytes(&needle), self.position(&needle));
             }
+            Op::FindPart(at, n) => {
+                let from = at.min(self.readable.len());
+                self.needle = self.readable.iter().skip(from).take(n % 80).copied().collect();
+                if let Some(last) = self.needle.last_mut().filter(|_| at % 2 == 1) {
+                    *last ^= 1;
+                }
+                self.find_again();
+            }
+            Op::FindAgain => self.find_again(),
             Op::ReadString(n) => {
                 let expected = self.expected(n).map(|data| Ok(String::from_utf8(data).unwrap()));
                 assert_eq!(self.buffer.read_string(n), expected);
@@ -230,6 +269,11 @@ impl Model {
             }
             other => self.cut(other),
         }
+    }
+
+    fn find_again(&mut self) {
+        let needle = self.needle.clone();
+        assert_eq!(self.buffer.find_bytes(&needle), self.position(&needle));
     }
 
     fn cut(&mut self, op: Op) {
