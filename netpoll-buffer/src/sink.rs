@@ -47,7 +47,8 @@ pub trait Sink {
 
     /// As [`LinkBuffer::malloc_len`].
     fn malloc_len(&mut self) -> usize {
-        self.staged().malloc_len()
+        // By its name: a call through `&mut` would find this very method.
+        LinkBuffer::malloc_len(self.staged())
     }
 
     /// As [`LinkBuffer::malloc_ack`].

@@ -327,6 +327,15 @@ fn reading_through_std_sees_every_block() {
 }
 
 #[test]
+fn a_sink_says_what_is_pending() {
+    let mut sink = FromWrite::new(Vec::new());
+    sink.write_bytes(b"abc");
+    assert_eq!(sink.malloc_len(), 3);
+    assert_eq!(sink.staged().malloc_len(), 3);
+    assert_eq!(Sink::malloc_len(&mut &mut sink), 3);
+}
+
+#[test]
 fn a_write_that_claims_too_much_is_an_error_and_takes_nothing() {
     struct Boaster;
     impl io::Write for Boaster {
