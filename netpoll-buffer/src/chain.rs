@@ -188,6 +188,15 @@ impl Drop for Chain {
 
 /// The readable bytes of a buffer, block by block: see
 /// [`LinkBuffer::chunks`](crate::LinkBuffer::chunks).
+///
+/// ```
+/// # use netpoll_buffer::LinkBuffer;
+/// let buffer: LinkBuffer = ["abc", "def"].into_iter().map(LinkBuffer::from).collect();
+/// let mut chunks = buffer.chunks();
+/// assert_eq!(chunks.next(), Some(&b"abc"[..]));
+/// assert_eq!(chunks.clone().next(), Some(&b"def"[..]));
+/// assert_eq!(chunks.flatten().count(), 3);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Chunks<'a> {
     first: Option<&'a Segment>,

@@ -31,6 +31,13 @@ use crate::{LinkBuffer, Shortfall};
 /// ```
 pub trait Sink {
     /// What was written and not yet sent.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(std::io::sink());
+    /// sink.write_string("abc");
+    /// assert_eq!(sink.staged().malloc_len(), 3);
+    /// ```
     fn staged(&mut self) -> &mut LinkBuffer;
 
     /// Sends everything written so far.
@@ -38,14 +45,40 @@ pub trait Sink {
     /// # Errors
     ///
     /// Whatever keeps the bytes from being sent. Those not sent yet stay, for another `flush`.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut file = Vec::new();
+    /// let mut sink = FromWrite::new(&mut file);
+    /// sink.write_string("abc");
+    /// sink.flush()?;
+    /// assert_eq!(file, b"abc");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn flush(&mut self) -> io::Result<()>;
 
     /// As [`LinkBuffer::malloc`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.malloc(2).copy_from_slice(b"ok");
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, b"ok");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn malloc(&mut self, n: usize) -> &mut [u8] {
         self.staged().malloc(n)
     }
 
     /// As [`LinkBuffer::malloc_len`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.malloc(2);
+    /// assert_eq!(sink.malloc_len(), 2);
+    /// ```
     fn malloc_len(&mut self) -> usize {
         // By its name: a call through `&mut` would find this very method.
         LinkBuffer::malloc_len(self.staged())
@@ -56,26 +89,72 @@ pub trait Sink {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.malloc(8)[..2].copy_from_slice(b"ok");
+    /// sink.malloc_ack(2)?;
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, b"ok");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn malloc_ack(&mut self, n: usize) -> Result<(), Shortfall> {
         self.staged().malloc_ack(n)
     }
 
     /// As [`LinkBuffer::write_bytes`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_bytes(&[1, 2]);
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, [1, 2]);
+    /// # std::io::Result::Ok(())
+    /// ```
     fn write_bytes(&mut self, bytes: &[u8]) {
         self.staged().write_bytes(bytes);
     }
 
     /// As [`LinkBuffer::write_string`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_string("ok");
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, b"ok");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn write_string(&mut self, string: &str) {
         self.staged().write_string(string);
     }
 
     /// As [`LinkBuffer::write_byte`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_byte(7);
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, [7]);
+    /// # std::io::Result::Ok(())
+    /// ```
     fn write_byte(&mut self, byte: u8) {
         self.staged().write_byte(byte);
     }
 
     /// As [`LinkBuffer::write_shared`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_shared(bytes::Bytes::from_static(b"ok"));
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, b"ok");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn write_shared(&mut self, bytes: Bytes) {
         self.staged().write_shared(bytes);
     }
@@ -85,11 +164,30 @@ pub trait Sink {
     /// # Errors
     ///
     /// As there.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_string("<>");
+    /// sink.write_direct(bytes::Bytes::from_static(b"ok"), 1)?;
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, b"<ok>");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn write_direct(&mut self, bytes: Bytes, remain: usize) -> Result<(), Shortfall> {
         self.staged().write_direct(bytes, remain)
     }
 
     /// As [`LinkBuffer::append`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.append(LinkBuffer::from("ok"));
+    /// sink.flush()?;
+    /// assert_eq!(sink.into_parts().0, b"ok");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn append(&mut self, buffer: LinkBuffer) {
         self.staged().append(buffer);
     }
@@ -146,11 +244,29 @@ const PIECES: usize = 64;
 impl<W: Write> FromWrite<W> {
     /// Nothing is written before [`flush`](Sink::flush). What is still staged when this is dropped
     /// is not written at all.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_byte(7);
+    /// assert!(sink.into_parts().0.is_empty()); // not flushed
+    /// ```
     pub const fn new(write: W) -> Self {
         Self { write, buffer: LinkBuffer::new() }
     }
 
     /// The `Write`, and what was not written to it yet.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
+    /// let mut sink = FromWrite::new(Vec::new());
+    /// sink.write_byte(1);
+    /// sink.flush()?;
+    /// sink.write_byte(2);
+    /// let (written, staged) = sink.into_parts();
+    /// assert_eq!((&written[..], staged.malloc_len()), (&[1][..], 1));
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_parts(self) -> (W, LinkBuffer) {
         (self.write, self.buffer)
     }
@@ -203,11 +319,29 @@ pub struct AsWrite<S> {
 
 impl<S: Sink> AsWrite<S> {
     /// Writes to `sink`.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use netpoll_buffer::{AsWrite, LinkBuffer};
+    /// let mut buffer = LinkBuffer::new();
+    /// AsWrite::new(&mut buffer).write_all(b"abc")?;
+    /// assert_eq!(buffer.malloc_len(), 3);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub const fn new(sink: S) -> Self {
         Self { sink }
     }
 
     /// The sink; nothing of it is kept here.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use netpoll_buffer::{AsWrite, LinkBuffer};
+    /// let mut write = AsWrite::new(LinkBuffer::new());
+    /// write.write_all(b"abc")?;
+    /// assert_eq!(write.into_inner().malloc_len(), 3);
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_inner(self) -> S {
         self.sink
     }

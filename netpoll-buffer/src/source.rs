@@ -31,6 +31,15 @@ use crate::LinkBuffer;
 /// ```
 pub trait Source {
     /// What has arrived and was not consumed yet.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// assert_eq!(source.buffered().len(), 0); // nothing was asked for
+    /// source.require(1)?;
+    /// assert_eq!(source.buffered().len(), 3);
+    /// # std::io::Result::Ok(())
+    /// ```
     fn buffered(&mut self) -> &mut LinkBuffer;
 
     /// Waits until at least `n` bytes are buffered.
@@ -39,9 +48,26 @@ pub trait Source {
     ///
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; whatever else
     /// keeps bytes from arriving. What is buffered stays.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// source.require(3)?;
+    /// assert!(source.require(4).is_err());
+    /// assert_eq!(source.buffered().chunk(), b"abc");
+    /// # std::io::Result::Ok(())
+    /// ```
     fn require(&mut self, n: usize) -> io::Result<()>;
 
     /// As [`LinkBuffer::peek`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// assert_eq!(source.peek(2)?, b"ab");
+    /// assert_eq!(source.peek(3)?, b"abc");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait, here and below")]
     fn peek(&mut self, n: usize) -> io::Result<&[u8]> {
         self.require(n)?;
@@ -49,6 +75,14 @@ pub trait Source {
     }
 
     /// As [`LinkBuffer::next`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// assert_eq!(source.next(2)?, b"ab");
+    /// assert_eq!(source.next(1)?, b"c");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
     fn next(&mut self, n: usize) -> io::Result<&[u8]> {
         self.require(n)?;
@@ -56,6 +90,14 @@ pub trait Source {
     }
 
     /// As [`LinkBuffer::skip`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// source.skip(2)?;
+    /// assert_eq!(source.read_byte()?, b'c');
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
     fn skip(&mut self, n: usize) -> io::Result<()> {
         self.require(n)?;
@@ -69,6 +111,15 @@ pub trait Source {
     ///
     /// [`InvalidData`](io::ErrorKind::InvalidData) when it is not among them: a peer that never
     /// sends it must not fill the memory.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"one\nand so on"[..]);
+    /// assert_eq!(source.until(b'\n', 4)?, b"one\n");
+    /// let error = source.until(b'\n', 4).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    /// # std::io::Result::Ok(())
+    /// ```
     fn until(&mut self, delimiter: u8, max: usize) -> io::Result<&[u8]> {
         let at = loop {
             if let Some(at) = self.buffered().find(delimiter).filter(|&at| at < max) {
@@ -87,6 +138,15 @@ pub trait Source {
     }
 
     /// As [`LinkBuffer::slice`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// let slice = source.slice(2)?;
+    /// drop(source);
+    /// assert_eq!(slice.chunk(), b"ab");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
     fn slice(&mut self, n: usize) -> io::Result<LinkBuffer> {
         self.require(n)?;
@@ -95,6 +155,14 @@ pub trait Source {
 
     /// As [`LinkBuffer::read_string`]; bytes that are not UTF-8 are consumed and
     /// [`InvalidData`](io::ErrorKind::InvalidData).
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc\xFF"[..]);
+    /// assert_eq!(source.read_string(3)?, "abc");
+    /// assert!(source.read_string(1).is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
     fn read_string(&mut self, n: usize) -> io::Result<String> {
         self.require(n)?;
@@ -103,6 +171,13 @@ pub trait Source {
     }
 
     /// As [`LinkBuffer::read_bytes`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// assert_eq!(source.read_bytes(3)?, "abc");
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
     fn read_bytes(&mut self, n: usize) -> io::Result<Bytes> {
         self.require(n)?;
@@ -110,6 +185,14 @@ pub trait Source {
     }
 
     /// As [`LinkBuffer::read_byte`].
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"a"[..]);
+    /// assert_eq!(source.read_byte()?, b'a');
+    /// assert!(source.read_byte().is_err());
+    /// # std::io::Result::Ok(())
+    /// ```
     #[expect(clippy::missing_errors_doc, reason = "said at the trait")]
     fn read_byte(&mut self) -> io::Result<u8> {
         self.require(1)?;
@@ -164,11 +247,28 @@ const READ_MAX: usize = 64 << 10;
 
 impl<R: Read> FromRead<R> {
     /// Nothing is read before it is asked for.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(std::io::repeat(b'x'));
+    /// assert!(source.buffered().is_empty());
+    /// assert_eq!(source.next(3)?, b"xxx");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub const fn new(read: R) -> Self {
         Self { read, buffer: LinkBuffer::new() }
     }
 
     /// The `Read`, and what was read from it and not consumed.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
+    /// let mut source = FromRead::new(&b"abc"[..]);
+    /// source.skip(1)?;
+    /// let (rest, buffered) = source.into_parts();
+    /// assert_eq!((rest, buffered.chunk()), (&b""[..], &b"bc"[..])); // was read ahead
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_parts(self) -> (R, LinkBuffer) {
         (self.read, self.buffer)
     }
@@ -227,11 +327,29 @@ pub struct AsRead<S> {
 
 impl<S: Source> AsRead<S> {
     /// Reads from `source`.
+    ///
+    /// ```
+    /// # use std::io::Read;
+    /// # use netpoll_buffer::{AsRead, LinkBuffer};
+    /// let mut text = String::new();
+    /// AsRead::new(LinkBuffer::from("abc")).read_to_string(&mut text)?;
+    /// assert_eq!(text, "abc");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub const fn new(source: S) -> Self {
         Self { source }
     }
 
     /// The source; nothing of it is kept here.
+    ///
+    /// ```
+    /// # use std::io::Read;
+    /// # use netpoll_buffer::{AsRead, LinkBuffer};
+    /// let mut read = AsRead::new(LinkBuffer::from("abc"));
+    /// read.read_exact(&mut [0; 2])?;
+    /// assert_eq!(read.into_inner().chunk(), b"c");
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn into_inner(self) -> S {
         self.source
     }

@@ -6,6 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::pool::Class;
 
 /// What [`stats`] counts, over all threads since the process began.
+///
+/// ```
+/// use netpoll_buffer::{LinkBuffer, Stats, stats};
+///
+/// let mut buffer = LinkBuffer::from("abc");
+/// buffer.append(LinkBuffer::from("def"));
+/// buffer.flush();
+/// let before = stats().bytes_copied;
+/// buffer.peek(6)?; // lies in two blocks
+/// let Stats { blocks_out, bytes_held, bytes_copied, .. } = stats();
+/// assert!(blocks_out >= 1 && bytes_held >= 6 && bytes_copied > before);
+/// # Ok::<_, netpoll_buffer::Shortfall>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

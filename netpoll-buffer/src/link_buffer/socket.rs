@@ -6,6 +6,14 @@ use super::LinkBuffer;
 use crate::block::Segment;
 
 /// What a [`LinkBuffer::fill`] did.
+///
+/// ```
+/// use netpoll_buffer::{Filled, LinkBuffer};
+///
+/// let ended = LinkBuffer::new().fill(4096, |_| Ok(0))?;
+/// assert_eq!(ended, Filled { read: 0, reserved: 4096 });
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filled {
     /// How many bytes were read. 0 of a `reserved` that is not 0 is the end of the stream.

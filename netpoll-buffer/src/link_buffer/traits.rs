@@ -7,6 +7,13 @@ use bytes::{Buf, Bytes};
 use super::LinkBuffer;
 
 /// The readable bytes. `copy_to_bytes` shares where [`LinkBuffer::read_bytes`] does.
+///
+/// ```
+/// use bytes::Buf;
+///
+/// let mut buffer = netpoll_buffer::LinkBuffer::from("\x12\x34");
+/// assert_eq!(buffer.get_u16(), 0x1234);
+/// ```
 impl Buf for LinkBuffer {
     #[inline]
     fn remaining(&self) -> usize {
@@ -43,6 +50,16 @@ impl Buf for LinkBuffer {
     }
 }
 
+/// Never waits; an empty buffer is at the end.
+///
+/// ```
+/// use std::io::Read;
+///
+/// let mut text = String::new();
+/// netpoll_buffer::LinkBuffer::from("abc").read_to_string(&mut text)?;
+/// assert_eq!(text, "abc");
+/// # std::io::Result::Ok(())
+/// ```
 impl Read for LinkBuffer {
     #[inline]
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -50,6 +67,15 @@ impl Read for LinkBuffer {
     }
 }
 
+/// Block by block, without copying.
+///
+/// ```
+/// use std::io::BufRead;
+///
+/// let mut lines = netpoll_buffer::LinkBuffer::from("one\ntwo").lines();
+/// assert_eq!(lines.next().transpose()?.as_deref(), Some("one"));
+/// # std::io::Result::Ok(())
+/// ```
 impl BufRead for LinkBuffer {
     #[inline]
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
@@ -63,6 +89,16 @@ impl BufRead for LinkBuffer {
 }
 
 /// What is written is readable after a flush.
+///
+/// ```
+/// use std::io::Write;
+///
+/// let mut buffer = netpoll_buffer::LinkBuffer::new();
+/// write!(buffer, "{} bottles", 99)?;
+/// buffer.flush();
+/// assert_eq!(buffer.chunk(), b"99 bottles");
+/// # std::io::Result::Ok(())
+/// ```
 impl Write for LinkBuffer {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -84,6 +120,13 @@ impl Write for LinkBuffer {
 }
 
 /// Linked, not copied, from 4 KiB on; readable at once. As are the conversions below.
+///
+/// ```
+/// # use netpoll_buffer::LinkBuffer;
+/// let memory = vec![b'x'; 10_000];
+/// let at = memory.as_ptr();
+/// assert_eq!(LinkBuffer::from(memory).chunk().as_ptr(), at);
+/// ```
 impl From<Bytes> for LinkBuffer {
     fn from(bytes: Bytes) -> Self {
         let mut buffer = Self::new();
@@ -118,6 +161,12 @@ impl From<&'static str> for LinkBuffer {
 }
 
 /// Adds pending bytes.
+///
+/// ```
+/// let mut buffer = netpoll_buffer::LinkBuffer::new();
+/// buffer.extend([&b"abc"[..], b"def"]);
+/// assert_eq!(buffer.malloc_len(), 6);
+/// ```
 impl<'a> Extend<&'a [u8]> for LinkBuffer {
     fn extend<I: IntoIterator<Item = &'a [u8]>>(&mut self, pieces: I) {
         pieces.into_iter().for_each(|piece| self.write_bytes(piece));
@@ -139,6 +188,12 @@ impl Extend<LinkBuffer> for LinkBuffer {
 }
 
 /// Concatenates; everything is readable.
+///
+/// ```
+/// # use netpoll_buffer::LinkBuffer;
+/// let buffer: LinkBuffer = ["abc", "def"].into_iter().map(LinkBuffer::from).collect();
+/// assert_eq!(buffer.len(), 6);
+/// ```
 impl<T> FromIterator<T> for LinkBuffer
 where
     Self: Extend<T>,
