@@ -19,6 +19,7 @@ mod source;
 /// ARCHITECTURE.md names the same files.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
+    ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
     ("netpoll-core/src/task.rs", "the task's word proves that a connection has one owner"),
     ("netpoll-core/src/sys.rs", "system calls that nix and socket2 do not offer"),

@@ -1,4 +1,4 @@
-//! Blocks of memory and the segments that own pieces of them: the crate's only unsafe code.
+//! Blocks of memory and the segments that own pieces of them: all unsafe operations of the crate.
 //!
 //! ```text
 //!   Segment a       Segment b
@@ -19,7 +19,7 @@
 //! The second rule is that every byte of a block is initialised from its birth (it is allocated
 //! zeroed), so showing spare room as `&mut [u8]` is sound. What a *former* user left there must not
 //! be shown to the next one: see `LinkBuffer::malloc`.
-#![expect(unsafe_code, reason = "owns raw memory; every other file of the crate is safe")]
+#![expect(unsafe_code, reason = "owns raw memory; no other file of the crate does what is unsafe")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -40,7 +40,7 @@ pub(crate) struct Segment {
     limit: u32,
 }
 
-/// The most bytes that one segment can hold.
+/// The most bytes that one segment can hold: 4 GiB less 65 bytes.
 pub(crate) const MAX_SEGMENT: usize = u32::MAX as usize - DATA;
 
 impl Segment {
@@ -223,6 +223,8 @@ impl fmt::Debug for Segment {
 /// Where a block's bytes begin.
 const DATA: usize = size_of::<Header>().next_multiple_of(CACHE_LINE);
 const CACHE_LINE: usize = 64;
+// What the documentation says of `MAX_SEGMENT`, and of how much rests.
+const _: () = assert!(DATA == 64);
 
 /// What stands before a block's bytes.
 struct Header {

@@ -57,8 +57,15 @@
 //! | 1 MiB | 2 | 8 |
 //! | larger | none | none |
 //!
-//! That is at most 5 MiB for a thread and 45 MiB for all of them together; [`trim`] gives it back
-//! to the system. [`stats`] says how many blocks are out, what they hold, and what was copied.
+//! With the headers of the blocks and the lists for chains of several that is at most 5.3 MiB for
+//! each thread and 47 MiB for all of them together, not counting what the allocator adds; [`trim`]
+//! gives it back to the system. [`stats`] says how many blocks are out, what they hold, and what
+//! was copied.
+//!
+//! A slice keeps its block alive, however large that is, if it has more than 4 KiB itself. A
+//! smaller one is copied where it would keep more than 4 KiB and more than 64 times its size; so a
+//! slice of one byte pins at most a block of 4 KiB, and 10 000 of them, each of another block, 40
+//! MiB. For linked memory of others the same holds, by the size of its `Bytes`.
 //!
 //! What a block held before is never shown to its next user: memory from `malloc` is zeroed, other
 //! room can't be read before it was written, and the one exception,

@@ -27,8 +27,9 @@ impl LinkBuffer {
     ///
     /// # Errors
     ///
-    /// [`Shortfall`] when fewer than `n` bytes are readable. No block holds 4 GiB, so of more than
-    /// that, scattered over blocks, a shortfall says that only 4 GiB are available in one piece.
+    /// [`Shortfall`] when fewer than `n` bytes are readable. The largest block holds 4 GiB less 65
+    /// bytes, so when more than that are asked for and lie in several blocks, a shortfall says that
+    /// only those are available in one piece.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -126,7 +127,8 @@ impl LinkBuffer {
     ///
     /// Whole blocks are moved, the last one is shared, nothing is copied; with one exception: of a
     /// block larger than 4 KiB, a piece of at most 4 KiB that is less than 1/64 of it is copied, so
-    /// that a small slice never keeps a huge block alive.
+    /// that a small slice never keeps a huge block alive. It may keep one of 4 KiB alive, even if
+    /// it is a single byte.
     ///
     /// # Errors
     ///
@@ -183,9 +185,9 @@ impl LinkBuffer {
 
     /// The next `n` bytes as [`Bytes`], which may outlive the buffer.
     ///
-    /// Bytes in one block are shared (one small allocation), except for a few or for so few of so
-    /// large a block that [`slice`](Self::slice) would copy them. Bytes in several blocks are
-    /// copied.
+    /// More than 256 bytes in one block are shared (one small allocation), unless they are so few
+    /// of so large a block that [`slice`](Self::slice) would copy them. Up to 256 bytes are copied,
+    /// and so are bytes in several blocks.
     ///
     /// # Errors
     ///

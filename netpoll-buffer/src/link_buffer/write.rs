@@ -26,7 +26,8 @@ impl LinkBuffer {
     ///
     /// # Panics
     ///
-    /// When `n` is 4 GiB or more.
+    /// When `n` is more than 4 GiB less 65 bytes, which is what the largest block holds. `n` is for
+    /// the program to choose: a length that a peer sent must be compared with a limit first.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
