@@ -225,6 +225,11 @@ impl Word {
         Events(self.bits.fetch_and(!events.0, Ordering::AcqRel) & events.0)
     }
 
+    /// Adds events that the owner found out by itself: nobody need be told.
+    pub(crate) fn note(&self, events: Events) {
+        self.bits.fetch_or(events.0, Ordering::AcqRel);
+    }
+
     /// Waits until one of `events` is set or `deadline` has passed, and returns those that are set.
     /// For the owner, on a thread that may block.
     pub(crate) fn wait(&self, events: Events, deadline: Option<Instant>) -> Events {

@@ -14,7 +14,8 @@ use super::shared::{Shared, schedule};
 /// A connection as other threads see it: `Clone + Send + Sync`, and harmless when it outlives the
 /// connection, since every operation then fails with [`Error::Closed`](crate::Error::Closed) and
 /// none can reach the next owner of its descriptor. It keeps some hundred bytes and its
-/// loop's eventfd alive, not the socket.
+/// loop's eventfd alive, not the socket; a loop that `PollManager::set_loops` retired ends with the
+/// last handle to one of its connections.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,

@@ -96,7 +96,7 @@ impl Input {
             return Received::Nothing;
         }
         match self.stream.receive(&mut self.buffer, room) {
-            Ok(filled) if filled.read == 0 => self.ended(End::Finished),
+            Ok(filled) if filled.read == 0 => self.ended(word, End::Finished),
             Ok(filled) => {
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
@@ -108,7 +108,7 @@ impl Input {
                 self.undrained = false;
                 Received::Nothing
             }
-            Err(error) => self.ended(End::Failed(error.raw_os_error().unwrap_or(0))),
+            Err(error) => self.ended(word, End::Failed(error.raw_os_error().unwrap_or(0))),
         }
     }
 
@@ -172,9 +172,11 @@ impl Input {
         }
     }
 
-    fn ended(&mut self, end: End) -> Received {
+    fn ended(&mut self, word: &Word, end: End) -> Received {
         self.undrained = false;
         self.end = Some(end);
+        // The edge that says so may still be on its way, and `is_active` must not lag behind.
+        word.note(Events::PEER_CLOSED);
         Received::End(end)
     }
 }
