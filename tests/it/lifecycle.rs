@@ -119,7 +119,7 @@ fn on_prepare_refuses_by_an_error_and_by_a_panic() {
         assert_eq!(journal.wait(2), ["connect", "request"], "{dispatch:?}");
         drop(client);
         assert_eq!(journal.wait(3), ["connect", "request", "Peer"]);
-        assert_eq!(server.stop().drained, 0);
+        assert_eq!(server.stop().aborted, 0);
         assert_eq!(journal.len(), 3);
     }
 }
