@@ -255,11 +255,11 @@ impl Model {
                 let mut out = [IoSlice::new(&[]); 6];
                 let n = self.buffer.gather(&mut out[..n]);
                 let gathered: Vec<u8> = out[..n].iter().flat_map(|chunk| chunk.to_vec()).collect();
-                assert!(self.readable.iter().zip(&gathered).all(|(a, b)| a == b));
+                assert!(self.readable.make_contiguous().starts_with(&gathered));
             }
             Op::Chunks => {
                 assert!(self.buffer.chunks().all(|chunk| !chunk.is_empty()));
-                assert!(self.buffer.chunks().flatten().eq(&self.readable));
+                assert!(same(self.buffer.chunks(), self.readable.make_contiguous()));
             }
             Op::Release => self.buffer.release(),
             Op::Clear => {
@@ -310,22 +310,33 @@ impl Model {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         assert_eq!(self.buffer.len(), self.readable.len());
         assert_eq!(self.buffer.malloc_len(), self.pending.len());
-        assert!(self.readable.iter().zip(self.buffer.chunk()).all(|(a, b)| a == b));
+        assert!(self.readable.make_contiguous().starts_with(self.buffer.chunk()));
         assert_eq!(self.buffer.chunk().is_empty(), self.readable.is_empty());
     }
 
     /// Compares everything that is left, and what was cut off long ago.
     pub(crate) fn finish(mut self) {
         self.write(Op::Flush);
-        assert!(self.buffer.chunks().flatten().eq(&self.readable));
+        assert!(same(self.buffer.chunks(), self.readable.make_contiguous()));
         for (slice, expected) in &self.slices {
-            assert!(slice.chunks().flatten().eq(expected), "a slice changed");
+            assert!(same(slice.chunks(), expected), "a slice changed");
         }
         for (bytes, expected) in &self.bytes {
             assert!(bytes == expected, "shared bytes changed");
         }
     }
+}
+
+/// Whether the chunks are the expected bytes. By slices: a fuzzer traces every other comparison.
+fn same<'a>(chunks: impl Iterator<Item = &'a [u8]>, mut expected: &[u8]) -> bool {
+    for chunk in chunks {
+        match expected.strip_prefix(chunk) {
+            Some(rest) => expected = rest,
+            None => return false,
+        }
+    }
+    expected.is_empty()
 }
