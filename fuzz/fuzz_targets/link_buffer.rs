@@ -31,7 +31,7 @@ fn decode(code: &[u8]) -> Op {
         _ => usize::from(u16::from_le_bytes([low, high])) * 2,
     };
     let (byte, other) = (low % 8, usize::from(high) * 16);
-    match kind % 35 {
+    match kind % 36 {
         0 => Op::Write(n),
         1 => Op::WriteByte,
         2 => Op::WriteString(n),
@@ -66,6 +66,7 @@ fn decode(code: &[u8]) -> Op {
         32 => Op::ChunkMut,
         33 => Op::FindPart(n, low.into()),
         34 => Op::FindAgain,
+        35 => Op::FindArriving(low.into(), high.into()),
         _ => Op::Flush,
     }
 }

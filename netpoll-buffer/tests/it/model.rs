@@ -51,6 +51,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => prop::collection::vec(byte, 0..7).prop_map(Op::FindBytes),
         2 => (size(), size()).prop_map(|(at, n)| Op::FindPart(at, n)),
         2 => Just(Op::FindAgain),
+        2 => (size(), size()).prop_map(|(there, n)| Op::FindArriving(there, n)),
         3 => size().prop_map(Op::Slice),
         3 => size().prop_map(Op::SliceAndAppend),
         1 => size().prop_map(Op::ReadString),

@@ -34,6 +34,8 @@ pub(crate) enum Op {
     FindPart(usize, usize),
     /// For the needle of the last `FindPart`.
     FindAgain,
+    /// For a needle of which the first bytes are there, and again when the others arrive.
+    FindArriving(usize, usize),
     Slice(usize),
     SliceAndAppend(usize),
     ReadString(usize),
@@ -229,15 +231,7 @@ impl Model {
             Op::FindBytes(needle) => {
                 assert_eq!(self.buffer.find_bytes(&needle), self.position(&needle));
             }
-            Op::FindPart(at, n) => {
-                let from = at.min(self.readable.len());
-                self.needle = self.readable.iter().skip(from).take(n % 80).copied().collect();
-                if let Some(last) = self.needle.last_mut().filter(|_| at % 2 == 1) {
-                    *last ^= 1;
-                }
-                self.find_again();
-            }
-            Op::FindAgain => self.find_again(),
+            Op::FindPart(..) | Op::FindAgain | Op::FindArriving(..) => self.find(op),
             Op::ReadString(n) => {
                 let expected = self.expected(n).map(|data| Ok(String::from_utf8(data).unwrap()));
                 assert_eq!(self.buffer.read_string(n), expected);
@@ -268,6 +262,32 @@ impl Model {
                 self.pending.clear();
             }
             other => self.cut(other),
+        }
+    }
+
+    fn find(&mut self, op: Op) {
+        match op {
+            Op::FindPart(at, n) => {
+                let from = at.min(self.readable.len());
+                self.needle = self.readable.iter().skip(from).take(n % 80).copied().collect();
+                if let Some(last) = self.needle.last_mut().filter(|_| at % 2 == 1) {
+                    *last ^= 1;
+                }
+                self.find_again();
+            }
+            Op::FindAgain => self.find_again(),
+            Op::FindArriving(there, n) => {
+                self.write(Op::Flush);
+                let from = self.readable.len().saturating_sub(there % 40);
+                let arriving = self.data(n % 40);
+                self.needle = self.readable.range(from..).chain(&arriving).copied().collect();
+                self.find_again();
+                self.buffer.write_bytes(&arriving);
+                self.pending.extend(arriving);
+                self.write(Op::Flush);
+                self.find_again();
+            }
+            other => unreachable!("{other:?} is handled above"),
         }
     }
 
