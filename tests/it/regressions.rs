@@ -1,7 +1,7 @@
 //! Bugs that were reported and mended: one test each, which says what was reported.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -19,6 +19,8 @@ mod pool;
 
 /// More than all socket buffers between two ends take.
 const MUCH: usize = 16 << 20;
+/// A linger time that runs out.
+const BRIEFLY: Duration = Duration::from_millis(20);
 /// What is said of locks.
 const UNHARMED: &str = "nobody panics while holding it";
 
@@ -120,7 +122,7 @@ fn a_close_that_loses_bytes_is_a_reset() {
                     Ok(())
                 })
                 .on_disconnect(journal.on_disconnect())
-                .linger(Duration::from_millis(20))
+                .linger(BRIEFLY)
                 .dispatch(dispatch),
         );
         let mut client = server.connect();
@@ -180,23 +182,25 @@ fn lend(len: usize, on_return: impl Fn() + Send + 'static) -> Bytes {
 }
 
 /// How lent memory is given back: when it is sent at once, when the reactor has sent it, when it is
-/// lost with its connection, and when it is never sent.
-const RETURNS: [&[u8]; 4] = [b"at once", b"later", b"lost", b"unsent"];
+/// lost as the peer resets, when it is given up by a close, and when it is never sent.
+const RETURNS: [&[u8]; 5] = [b"at once", b"later", b"lost", b"given up", b"unsent"];
 
 /// What a callback does with lent memory, told by the request.
 fn send_lent(conn: &mut Connection, on_return: impl Fn() + Send + 'static) -> Result<()> {
     let mut reader = conn.reader();
     let how = reader.read_bytes(reader.len())?;
-    let len = if &*how == b"later" || &*how == b"lost" { MUCH } else { 8192 };
+    let len = if matches!(&*how, b"at once" | b"unsent") { 8192 } else { MUCH };
     conn.writer().write_shared(lend(len, on_return));
     match &*how {
-        b"unsent" => Err(Error::Closed),
-        _ => Ok(()),
+        b"unsent" => return Err(Error::Closed),
+        b"given up" => conn.close(),
+        _ => {}
     }
+    Ok(())
 }
 
-/// The client's side of it.
-fn have_returned(mut client: impl Client + Read, how: &[u8]) {
+/// The client's side of it. It keeps open what the server is to close.
+fn have_returned(mut client: TcpStream, how: &[u8]) -> Option<TcpStream> {
     client.say(how);
     match how {
         b"at once" => client.hear(&[1; 8192]),
@@ -204,9 +208,12 @@ fn have_returned(mut client: impl Client + Read, how: &[u8]) {
         b"lost" => {
             client.hear(&[1; 8192]);
             client.reset();
+            return None;
         }
-        _ => assert_eq!(client.rest(), b""),
+        b"unsent" => assert_eq!(client.rest(), b""),
+        _ => {}
     }
+    Some(client)
 }
 
 /// Reported: memory was given back under the lane's lock, so an owner whose `Drop` asked the
@@ -227,9 +234,10 @@ fn lent_memory_may_use_the_connection_as_it_is_returned() {
                         })
                     })
                     .dispatch(dispatch)
+                    .linger(BRIEFLY)
                     .loops(1),
             );
-            have_returned(server.connect(), how);
+            let _client = have_returned(server.connect(), how);
             if !within(PATIENCE, || returned.get() == 1) {
                 // Who waits for itself would also keep its server from ending.
                 std::mem::forget(server);
@@ -259,12 +267,13 @@ fn lent_memory_that_panics_as_it_is_returned_harms_no_other_connection() {
                     })
                 })
                 .dispatch(dispatch)
+                .linger(BRIEFLY)
                 .loops(1),
         );
         let mut bystander = server.connect();
         for (before, how) in RETURNS.into_iter().enumerate() {
             bystander.echo(b"=before");
-            have_returned(server.connect(), how);
+            let _client = have_returned(server.connect(), how);
             eventually("it is returned", || returned.get() == before + 1);
             bystander.echo(b"=after");
             server.connect().echo(b"=anew");
