@@ -8,13 +8,12 @@
 //! ```
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use netpoll::{CloseReason, Connection, EventLoop, Listener, Result};
+use netpoll::{Address, CloseReason, Connection, EventLoop, Listener, Result};
 
 struct Session {
-    peer: SocketAddr,
+    peer: Address,
     lines: u64,
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::address::Address;
 use crate::callbacks::Prepare;
 use crate::connection::input::Input;
 use crate::connection::output::Lane;
@@ -24,7 +25,7 @@ use crate::sys;
 /// What `on_prepare` returned: the connection is refused and its socket closed.
 pub fn admit(
     stream: OwnedFd,
-    peer: SocketAddr,
+    peer: Address,
     group: &Arc<Group>,
     callbacks: &Arc<dyn Prepare>,
     home: &Arc<Remote>,
@@ -74,7 +75,7 @@ pub fn dial(
 ) -> io::Result<Connection> {
     let stream = Arc::new(Stream::new(sys::connect_tcp(address)?));
     let lane = Lane::connecting(stream.clone());
-    let shared = Arc::new(Shared::new(lane, group.clone(), home.clone(), address));
+    let shared = Arc::new(Shared::new(lane, group.clone(), home.clone(), address.into()));
     let connection = Connection::new(shared.clone(), input(stream, group), true);
     if let Some(run) = shared.task.begin() {
         run.keep();

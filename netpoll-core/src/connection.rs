@@ -22,7 +22,6 @@ mod writer;
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +34,7 @@ pub use writer::Writer;
 
 pub(crate) use shared::{Shared, schedule};
 
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::task::Events;
 use input::Input;
@@ -107,15 +107,15 @@ impl Connection {
     }
 
     /// The peer's address.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.shared.peer
+    pub fn peer_addr(&self) -> Address {
+        self.shared.peer.clone()
     }
 
     /// The address of this end: this connection's own, not its listener's. One system call.
     ///
     /// # Errors
     /// The system's, and [`Error::Closed`].
-    pub fn local_addr(&self) -> Result<SocketAddr> {
+    pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
     }
 

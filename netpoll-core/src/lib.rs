@@ -4,6 +4,7 @@
 //! Start at [`PollManager`] for the threads, at [`Connection`] for what a callback holds, and at
 //! [`OnRequest`] for what users implement. `ARCHITECTURE.md` draws how they hang together.
 
+mod address;
 mod admit;
 mod balance;
 mod callbacks;
@@ -27,6 +28,7 @@ mod timer;
 mod waker;
 mod workers;
 
+pub use address::Address;
 pub use admit::{admit, dial};
 pub use balance::LoadBalance;
 pub use callbacks::{Callbacks, OnConnect, OnDisconnect, OnPrepare, OnRequest, Prepare};

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::connection::Shared;
 
 /// What stands behind a token (netpoll's name for it).
@@ -21,7 +21,7 @@ pub(crate) enum FdOperator {
 /// on that reactor waits while it runs.
 pub trait Accept: Send {
     /// A connection: non-blocking, closed on exec, not registered anywhere.
-    fn accepted(&mut self, stream: OwnedFd, peer: SocketAddr);
+    fn accepted(&mut self, stream: OwnedFd, peer: Address);
 
     /// Accepting failed, and not because of the one connection: descriptors or memory have run out,
     /// or the listener is dead. Returns how long to pause, or `None` to give the listener up.

@@ -11,11 +11,11 @@ mod epoll;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::slab::Token;
 use crate::waker::Waker;
 
@@ -57,7 +57,7 @@ pub(crate) enum PollEvent {
         /// Which listener.
         listener: Token,
         /// The stream, non-blocking and closed on exec, and the peer's address.
-        outcome: io::Result<(OwnedFd, SocketAddr)>,
+        outcome: io::Result<(OwnedFd, Address)>,
     },
     /// Something changed about a stream.
     Stream {

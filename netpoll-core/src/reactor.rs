@@ -17,11 +17,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::connection::Shared;
 use crate::dispatch;
 use crate::group::Group;
@@ -301,7 +301,7 @@ impl Core {
         }
     }
 
-    fn accepted(&mut self, listener: Token, outcome: io::Result<(OwnedFd, SocketAddr)>) {
+    fn accepted(&mut self, listener: Token, outcome: io::Result<(OwnedFd, Address)>) {
         let Some(FdOperator::Listener(accept)) = self.operators.find_mut(listener) else {
             return;
         };

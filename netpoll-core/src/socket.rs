@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netpoll_buffer::{Filled, LinkBuffer};
 
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -57,7 +58,7 @@ impl Stream {
         sys::take_error(self.0.as_fd())
     }
 
-    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_address(&self) -> io::Result<Address> {
         sys::local_address(self.0.as_fd())
     }
 }
@@ -128,5 +129,5 @@ pub fn adopt_listener(listener: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// The system's, and `Unsupported` for a socket that is not of the internet.
 pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
-    sys::local_address(socket.as_fd())
+    sys::local_address(socket.as_fd())?.inet().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }

@@ -13,6 +13,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use crate::address::Address;
+
 pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags};
 
 /// The most blocks that one `readv` or `sendmsg` is given; the kernel's own limit is 1 024.
@@ -86,11 +88,10 @@ impl AsFd for Bell {
 }
 
 /// Takes one connection out of a listener's queue, non-blocking and closed on exec from birth.
-pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let (socket, peer) = repeat(|| SockRef::from(&listener).accept4(flags))?;
-    let peer = peer.as_socket().ok_or(ErrorKind::Unsupported)?;
-    Ok((socket.into(), peer))
+    Ok((socket.into(), address_of(&peer)?))
 }
 
 /// Whether an error of accept is about the one connection that it would have returned, so that the
@@ -179,8 +180,8 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// The address of our end.
-pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
-    SockRef::from(&fd).local_addr()?.as_socket().ok_or_else(|| ErrorKind::Unsupported.into())
+pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    address_of(&SockRef::from(&fd).local_addr()?)
 }
 
 /// Makes a socket that somebody else opened fit for a reactor.
@@ -205,6 +206,19 @@ pub(crate) fn is_thread_asleep(number: i32) -> bool {
     let after_name = stat.iter().rposition(|&byte| byte == b')');
     let state = after_name.and_then(|end| stat.get(end + 2));
     matches!(state, Some(b'S' | b'D'))
+}
+
+fn address_of(address: &SockAddr) -> io::Result<Address> {
+    if let Some(inet) = address.as_socket() {
+        return Ok(Address::Inet(inet));
+    }
+    if let Some(path) = address.as_pathname() {
+        return Ok(Address::Path(path.into()));
+    }
+    if let Some(name) = address.as_abstract_namespace() {
+        return Ok(Address::Abstract(name.into()));
+    }
+    if address.is_unix() { Ok(Address::Unnamed) } else { Err(ErrorKind::Unsupported.into()) }
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {

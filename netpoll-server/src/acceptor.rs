@@ -1,12 +1,11 @@
 //! What the main reactor does with accepted streams, and with a listener that can't accept.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Accept, Group, PollManager, Prepare, Remote, admit, socket};
+use netpoll_core::{Accept, Address, Group, PollManager, Prepare, Remote, admit, socket};
 
 /// How long a listener pauses at first when descriptors or memory have run out; each further
 /// failure doubles it, a success resets it.
@@ -38,10 +37,10 @@ pub(crate) struct Trouble {
 }
 
 impl Accept for Acceptor {
-    fn accepted(&mut self, stream: OwnedFd, peer: SocketAddr) {
+    fn accepted(&mut self, stream: OwnedFd, peer: Address) {
         self.trouble.pause = None;
         let home = self.manager.pick();
-        if let Err(error) = admit(stream, peer, &self.group, &self.callbacks, &home) {
+        if let Err(error) = admit(stream, peer.clone(), &self.group, &self.callbacks, &home) {
             log::debug!("the connection from {peer} was refused: {error}");
         }
     }

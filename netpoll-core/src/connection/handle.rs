@@ -1,11 +1,11 @@
 //! What other threads hold of a connection.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::task::Events;
 
@@ -75,15 +75,15 @@ impl Handle {
     }
 
     /// The peer's address, also after the close.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.shared.peer
+    pub fn peer_addr(&self) -> Address {
+        self.shared.peer.clone()
     }
 
     /// The address of this end. One system call.
     ///
     /// # Errors
     /// The system's, and [`Error::Closed`](crate::Error::Closed).
-    pub fn local_addr(&self) -> Result<SocketAddr> {
+    pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
     }
 }

@@ -1,9 +1,9 @@
 //! What everybody shares of a connection: its task, its lane, and where it belongs.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::address::Address;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::group::Group;
@@ -21,13 +21,13 @@ pub(crate) struct Shared {
     pub(crate) lane: Lane,
     pub(crate) group: Arc<Group>,
     pub(crate) home: Arc<Remote>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Address,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: SocketAddr) -> Self {
+    pub(crate) fn new(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
         let token = AtomicU64::new(Token::NONE.to_u64());
         Self { task: Task::new(Runner::default()), lane, group, home, peer, token }
     }
@@ -64,7 +64,7 @@ impl Shared {
         !self.task.word.events().has_any(over) && !self.task.word.is_closed()
     }
 
-    pub(crate) fn local_addr(&self) -> Result<SocketAddr> {
+    pub(crate) fn local_addr(&self) -> Result<Address> {
         let stream = self.lane.stream().ok_or(Error::Closed)?;
         Ok(stream.local_address()?)
     }
