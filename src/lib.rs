@@ -5,8 +5,8 @@ pub use bytes::Bytes;
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{DialConnection, Dialer, dial_connection};
 pub use netpoll_core::{
-    Address, CloseReason, Connection, ConnectionOptions, Dispatch, Error, Handle, LoadBalance,
-    LoopStats, OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager,
-    PoolOptions, Reader, Result, Wait, Writer, default_loops,
+    Address, CloseReason, Connection, Dispatch, Error, Handle, Limits, LoadBalance, LoopStats,
+    OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager, PoolOptions, Reader,
+    Result, Wait, Writer, default_loops,
 };
 pub use netpoll_server::{Builder, EventLoop, Listener, Report};

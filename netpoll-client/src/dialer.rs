@@ -4,9 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{
-    Connection, ConnectionOptions, Error, Group, PollManager, Result, dial, socket,
-};
+use netpoll_core::{Connection, Error, Group, Limits, PollManager, Result, dial, socket};
 
 /// Everything that dials: a [`Dialer`], a pool, a test's double.
 pub trait DialConnection {
@@ -55,7 +53,7 @@ pub fn dial_connection(network: &str, address: &str, timeout: Duration) -> Resul
     if let Some(dialer) = DEFAULT.get() {
         dialer.dial_connection(network, address, timeout)
     } else {
-        let dialer = Dialer::new(ConnectionOptions::default())?;
+        let dialer = Dialer::new(Limits::default())?;
         DEFAULT.get_or_init(|| dialer).dial_connection(network, address, timeout)
     }
 }
@@ -73,8 +71,8 @@ impl Dialer {
     ///
     /// # Errors
     /// [`Error::Config`] where an option can't be used.
-    pub fn new(options: ConnectionOptions) -> Result<Self> {
-        Ok(Self { group: Group::dialled(options)?, manager: None })
+    pub fn new(limits: Limits) -> Result<Self> {
+        Ok(Self { group: Group::dialled(limits)?, manager: None })
     }
 
     /// Lets `manager`'s loops watch the connections. Dropping the manager closes them.

@@ -87,6 +87,6 @@ pub fn dial(
 }
 
 fn input(stream: Arc<Stream>, group: &Group) -> Input {
-    let options = group.options();
-    Input::new(stream, options.input_limit, options.read_timeout, group.may_wait())
+    let limits = group.limits();
+    Input::new(stream, limits.input_limit, limits.read_timeout, group.may_wait())
 }

@@ -60,7 +60,7 @@ pub struct Connection {
 
 impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, input: Input, owned: bool) -> Self {
-        let write_timeout = shared.group.options().write_timeout;
+        let write_timeout = shared.group.limits().write_timeout;
         Self { shared, input, staged: LinkBuffer::new(), write_timeout, owned }
     }
 
@@ -95,7 +95,7 @@ impl Connection {
         self.staged.flush();
         if !self.staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
-            let _ = self.shared.lane.send(&mut self.staged, self.shared.group.options().output);
+            let _ = self.shared.lane.send(&mut self.staged, self.shared.group.limits().output);
         }
         self.shared.request_close();
     }

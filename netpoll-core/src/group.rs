@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
-use crate::options::ConnectionOptions;
+use crate::limits::Limits;
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 
 /// See the module. Connections hold it, so it lives as long as the last of them.
 pub struct Group {
-    options: ConnectionOptions,
+    limits: Limits,
     dispatcher: Dispatcher,
     may_wait: bool,
     is_dialled: bool,
@@ -25,34 +25,34 @@ impl Group {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
-    pub fn served(options: ConnectionOptions, dispatcher: Dispatcher) -> Result<Arc<Self>> {
+    pub fn served(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
         let may_wait = dispatcher.may_wait();
-        Self::new(options, dispatcher, may_wait, false)
+        Self::new(limits, dispatcher, may_wait, false)
     }
 
     /// A group of connections that callers drive on their own threads.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
-    pub fn dialled(options: ConnectionOptions) -> Result<Arc<Self>> {
+    pub fn dialled(limits: Limits) -> Result<Arc<Self>> {
         // What is left to do when the caller has dropped one never waits: the reactor does it.
-        Self::new(options, Dispatcher::inline(), true, true)
+        Self::new(limits, Dispatcher::inline(), true, true)
     }
 
     fn new(
-        options: ConnectionOptions,
+        limits: Limits,
         dispatcher: Dispatcher,
         may_wait: bool,
         is_dialled: bool,
     ) -> Result<Arc<Self>> {
-        options.validate()?;
+        limits.validate()?;
         let (live, empty) = (Mutex::new(0), Condvar::new());
-        Ok(Arc::new(Self { options, dispatcher, may_wait, is_dialled, live, empty }))
+        Ok(Arc::new(Self { limits, dispatcher, may_wait, is_dialled, live, empty }))
     }
 
     /// The limits of its connections.
-    pub fn options(&self) -> &ConnectionOptions {
-        &self.options
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// How many of its connections are not closed yet.
@@ -100,7 +100,7 @@ impl Group {
 impl fmt::Debug for Group {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Group")
-            .field("options", &self.options)
+            .field("limits", &self.limits)
             .field("dispatcher", &self.dispatcher)
             .field("live", &self.live())
             .finish_non_exhaustive()

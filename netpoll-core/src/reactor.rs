@@ -529,7 +529,7 @@ impl Core {
 fn events_of(readiness: Readiness, shared: &Shared) -> Events {
     let mut events = Events::NONE;
     if readiness.sendable {
-        events = shared.lane.writable(shared.group.options().output);
+        events = shared.lane.writable(shared.group.limits().output);
     }
     if readiness.receivable {
         events = events | Events::READABLE;

@@ -206,7 +206,7 @@ impl Runner {
         }
         connection.staged.flush();
         if !connection.staged.is_empty() {
-            let sent = shared.lane.send(&mut connection.staged, shared.group.options().output);
+            let sent = shared.lane.send(&mut connection.staged, shared.group.limits().output);
             if sent.is_err() {
                 let failure = shared.lane.failure();
                 let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
@@ -232,7 +232,7 @@ impl Runner {
         if shared.lane.close() {
             return Step::Closed;
         }
-        let deadline = Instant::now().checked_add(shared.group.options().linger);
+        let deadline = Instant::now().checked_add(shared.group.limits().linger);
         let armed = match (shared.token(), deadline) {
             (Token::NONE, _) => Err(()),
             (token, Some(at)) => shared.home.post(Command::Linger(token, at)).map_err(drop),

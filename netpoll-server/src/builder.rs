@@ -123,35 +123,35 @@ impl<S> Builder<S> {
     /// How long one read waits for all the bytes that it asked for. Default: `None`, for ever.
     #[must_use]
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.options.read_timeout = timeout.into();
+        self.settings.limits.read_timeout = timeout.into();
         self
     }
 
     /// How long one flush above the high-water mark waits. Default 60 s; `None` is for ever.
     #[must_use]
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.options.write_timeout = timeout.into();
+        self.settings.limits.write_timeout = timeout.into();
         self
     }
 
     /// Bytes that a connection may have buffered unread. Default 1 MiB.
     #[must_use]
     pub fn input_limit(mut self, bytes: usize) -> Self {
-        self.settings.options.input_limit = bytes;
+        self.settings.limits.input_limit = bytes;
         self
     }
 
     /// The water marks of a connection's output queue, in bytes. Default 256 KiB and 1 MiB.
     #[must_use]
     pub fn output_limits(mut self, low: usize, high: usize) -> Self {
-        self.settings.options.output = OutputLimits { low, high };
+        self.settings.limits.output = OutputLimits { low, high };
         self
     }
 
     /// How long an orderly close may take to send what was accepted. Default 10 s.
     #[must_use]
     pub fn linger(mut self, time: Duration) -> Self {
-        self.settings.options.linger = time;
+        self.settings.limits.linger = time;
         self
     }
 

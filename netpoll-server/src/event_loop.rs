@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, ConnectionOptions, Dispatch, Dispatcher, Error, Group, LoadBalance,
-    PollManager, Prepare, Reactor, Remote, Result, default_loops,
+    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Limits, LoadBalance, PollManager,
+    Prepare, Reactor, Remote, Result, default_loops,
 };
 
 use crate::acceptor::{Acceptor, Failure, Trouble};
@@ -68,7 +68,7 @@ pub(crate) struct Settings {
     pub(crate) balance: LoadBalance,
     pub(crate) manager: Option<Arc<PollManager>>,
     pub(crate) dispatch: Dispatch,
-    pub(crate) options: ConnectionOptions,
+    pub(crate) limits: Limits,
 }
 
 #[derive(Default)]
@@ -129,7 +129,7 @@ impl EventLoop {
             None => Arc::new(PollManager::new(settings.loops, settings.balance)?),
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
-        let group = Group::served(settings.options, dispatcher.clone())?;
+        let group = Group::served(settings.limits, dispatcher.clone())?;
         let outcome = self.accept(listener, &manager, &group);
         let report = self.part(&manager, &group, outcome.is_err());
         dispatcher.stop(GRACE);
@@ -225,7 +225,7 @@ fn broken(error: &io::Error) -> Error {
 impl Settings {
     /// Checks what can be checked before anything is started.
     pub(crate) fn validate(&self) -> Result<()> {
-        self.options.validate()?;
+        self.limits.validate()?;
         self.dispatch.validate()?;
         if self.manager.is_none() {
             PollManager::validate(self.loops)?;
@@ -241,7 +241,7 @@ impl Default for Settings {
             balance: LoadBalance::default(),
             manager: None,
             dispatch: Dispatch::default(),
-            options: ConnectionOptions::default(),
+            limits: Limits::default(),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Bytes, Connection, ConnectionOptions, DialConnection, Dialer, Error, EventLoop, LinkBuffer,
-    LoadBalance, OutputLimits, PollManager, Result, Sink, Source, Wait, dial_connection,
+    Bytes, Connection, DialConnection, Dialer, Error, EventLoop, Limits, LinkBuffer, LoadBalance,
+    OutputLimits, PollManager, Result, Sink, Source, Wait, dial_connection,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -17,10 +17,10 @@ use crate::util::{Client, PATIENCE, Server, echo, noise, pool, quiet};
 
 /// A dialled connection and the plain socket at its other end.
 fn pair() -> (Connection, TcpStream) {
-    pair_of(ConnectionOptions::default())
+    pair_of(Limits::default())
 }
 
-fn pair_of(options: ConnectionOptions) -> (Connection, TcpStream) {
+fn pair_of(options: Limits) -> (Connection, TcpStream) {
     pair_by(&Dialer::new(options).expect("options"))
 }
 
@@ -145,7 +145,7 @@ fn a_thousand_dials_to_a_server_that_closes_at_once_read_what_it_said() {
 #[test]
 fn a_read_that_times_out_keeps_what_came() {
     const TIMEOUT: Duration = Duration::from_millis(60);
-    let options = ConnectionOptions { read_timeout: Some(TIMEOUT), ..Default::default() };
+    let options = Limits { read_timeout: Some(TIMEOUT), ..Default::default() };
     let (mut conn, mut peer) = pair_of(options);
     peer.say(b"abc");
     let begun = Instant::now();
@@ -274,7 +274,7 @@ fn code_for_any_stream_runs_on_a_connection() -> Result<()> {
 fn a_drop_closes_in_order() {
     const MUCH: usize = 8 << 20;
     let output = OutputLimits { low: 1 << 20, high: 2 * MUCH };
-    let (mut conn, mut peer) = pair_of(ConnectionOptions { output, ..Default::default() });
+    let (mut conn, mut peer) = pair_of(Limits { output, ..Default::default() });
     send(&mut conn, noise(5, MUCH));
     assert!(conn.writer().pending() > 0, "the socket took it all, so the test shows nothing");
     let begun = Instant::now();
@@ -309,7 +309,7 @@ fn a_handle_ends_a_wait() {
 #[test]
 fn the_end_of_a_manager_ends_waits() {
     let manager = Arc::new(PollManager::new(2, LoadBalance::RoundRobin).expect("a manager"));
-    let dialer = Dialer::new(ConnectionOptions::default()).expect("options");
+    let dialer = Dialer::new(Limits::default()).expect("options");
     let (conn, _peer) = pair_by(&dialer.manager(manager.clone()));
     let handle = conn.handle();
     assert_eq!(Arc::strong_count(&manager), 1, "a connection keeps its manager alive");
@@ -343,7 +343,7 @@ fn an_end_is_not_a_failure() {
 fn a_callback_dials_on_its_own_loop() {
     let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
     let back = Server::start(echo().manager(manager.clone()).dispatch(pool()));
-    let dialer = Dialer::new(ConnectionOptions::default()).expect("options");
+    let dialer = Dialer::new(Limits::default()).expect("options");
     let (dialer, address) = (dialer.manager(manager.clone()), back.address.to_string());
     let front = Server::start(
         EventLoop::builder()

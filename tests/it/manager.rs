@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Connection, ConnectionOptions, DialConnection, Dialer, Dispatch, Error, EventLoop, LoadBalance,
+    Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, Limits, LoadBalance,
     PollManager,
 };
 
@@ -40,7 +40,7 @@ fn all_echo(clients: &mut [TcpStream], word: &str) {
 
 /// A connection to `server` that `manager`'s loops watch.
 fn dial(manager: &Arc<PollManager>, server: &Server) -> Connection {
-    let dialer = Dialer::new(ConnectionOptions::default()).expect("options");
+    let dialer = Dialer::new(Limits::default()).expect("options");
     let address = server.address.to_string();
     let conn = dialer.manager(manager.clone()).dial_connection("tcp", &address, PATIENCE);
     conn.expect("the server accepts")

@@ -39,7 +39,7 @@ impl Handle {
         if self.shared.is_interrupted() {
             return Err(Error::Closed);
         }
-        let sent = self.shared.lane.offer(message.into(), self.shared.group.options().output);
+        let sent = self.shared.lane.offer(message.into(), self.shared.group.limits().output);
         if let Err(Error::Io(_)) = sent {
             // No edge need follow an error that only a send meets.
             if self.shared.task.word.notify(Events::FAILED | Events::READABLE) {

@@ -23,7 +23,7 @@ use netpoll_buffer::LinkBuffer;
 
 use crate::callbacks::guard;
 use crate::error::{Error, Result, Wait};
-use crate::options::OutputLimits;
+use crate::limits::OutputLimits;
 use crate::socket::Stream;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until};
 use crate::task::Events;

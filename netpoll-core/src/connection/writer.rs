@@ -107,7 +107,7 @@ impl<'a> Writer<'a> {
             return Err(crate::Error::Closed);
         }
         let lane = &self.shared.lane;
-        lane.send(self.staged, self.shared.group.options().output)?;
+        lane.send(self.staged, self.shared.group.limits().output)?;
         if !lane.is_congested() || !self.shared.group.may_wait() {
             return Ok(());
         }

@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 /// The limits of a connection.
 ///
 /// ```
-/// use netpoll_core::ConnectionOptions;
-/// let options = ConnectionOptions { input_limit: 64 << 10, ..ConnectionOptions::default() };
-/// assert!(options.validate().is_ok());
+/// use netpoll_core::Limits;
+/// let limits = Limits { input_limit: 64 << 10, ..Limits::default() };
+/// assert!(limits.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionOptions {
+pub struct Limits {
     /// How long one read waits for all the bytes that it asked for. `None`, the default: for ever.
     pub read_timeout: Option<Duration>,
     /// How long one flush above the high-water mark waits for the peer to take bytes. Default 60
@@ -39,7 +39,7 @@ pub struct OutputLimits {
     pub high: usize,
 }
 
-impl Default for ConnectionOptions {
+impl Default for Limits {
     fn default() -> Self {
         Self {
             read_timeout: None,
@@ -51,7 +51,7 @@ impl Default for ConnectionOptions {
     }
 }
 
-impl ConnectionOptions {
+impl Limits {
     /// Checks every limit.
     ///
     /// # Errors
@@ -85,23 +85,19 @@ fn not_zero(name: &str, timeout: Option<Duration>) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn complaint(options: ConnectionOptions) -> String {
-        options.validate().expect_err("options that can't be used").to_string()
+    fn complaint(limits: Limits) -> String {
+        limits.validate().expect_err("options that can't be used").to_string()
     }
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        let good = ConnectionOptions::default();
+        let good = Limits::default();
         assert!(good.validate().is_ok());
-        assert!(complaint(ConnectionOptions { input_limit: 0, ..good }).contains("input_limit"));
+        assert!(complaint(Limits { input_limit: 0, ..good }).contains("input_limit"));
         let zero = Some(Duration::ZERO);
-        assert!(
-            complaint(ConnectionOptions { read_timeout: zero, ..good }).contains("read_timeout")
-        );
-        assert!(
-            complaint(ConnectionOptions { write_timeout: zero, ..good }).contains("write_timeout")
-        );
+        assert!(complaint(Limits { read_timeout: zero, ..good }).contains("read_timeout"));
+        assert!(complaint(Limits { write_timeout: zero, ..good }).contains("write_timeout"));
         let output = OutputLimits { low: 2, high: 2 };
-        assert!(complaint(ConnectionOptions { output, ..good }).contains("output_limits"));
+        assert!(complaint(Limits { output, ..good }).contains("output_limits"));
     }
 }
