@@ -231,7 +231,7 @@ impl Core {
             due: 0,
             crowded: Vec::new(),
             commands: Vec::new(),
-            timers: Timers::new(),
+            timers: Timers::new(Instant::now()),
             streams: 0,
             end: End::Never,
         })
@@ -310,7 +310,9 @@ impl Core {
             Err(error) => error,
         };
         match accept.failed(&error) {
-            Some(pause) => self.timers.arm(Instant::now() + pause, Timer::Resume(listener)),
+            Some(pause) => {
+                self.timers.arm(Instant::now() + pause, Timer::Resume(listener));
+            }
             None => self.give_up_listener(listener, error),
         }
     }
@@ -339,7 +341,9 @@ impl Core {
             Command::Run(shared) => self.ready.push_back(shared),
             Command::Room => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(token) => self.finish(token),
-            Command::Linger(token, at) => self.timers.arm(at, Timer::Lingered(token)),
+            Command::Linger(token, at) => {
+                self.timers.arm(at, Timer::Lingered(token));
+            }
             // A last request may stand in the kernel, its edge on the way: one more read will see.
             Command::Drain(group) => self.tell(&group, Events::DRAIN | Events::READABLE),
             Command::Abort(group) => self.tell(&group, Events::ABORT),
