@@ -121,10 +121,10 @@ impl Runner {
             return self.give_up(shared);
         }
         match self.stage {
-            Stage::New => self.connect(shared),
-            Stage::Open if events.has_any(Events::CLOSE) => {
+            Stage::New | Stage::Open if events.has_any(Events::CLOSE) => {
                 self.begin_close(shared, CloseReason::Local)
             }
+            Stage::New => self.connect(shared),
             Stage::Open => self.serve(shared, events),
             Stage::Closing if events.has_any(Events::LINGERED) || shared.lane.is_empty() => {
                 Step::Closed

@@ -13,6 +13,7 @@ mod handles;
 mod lifecycle;
 mod manager;
 mod peers;
+mod promises;
 mod regressions;
 mod shutdown;
 mod util;

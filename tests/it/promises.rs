@@ -1,0 +1,43 @@
+//! What a connection promises and no other topic's module shows; docs/promises.md lists it all.
+
+mod closing;
+mod reading;
+mod writing;
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use netpoll::{Builder, Connection, DialConnection, Dialer, EventLoop, Handle, Limits, Result};
+
+use crate::util::PATIENCE;
+
+/// Far less than [`PATIENCE`], and more than what must not wait takes on a loaded machine.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// A builder whose `on_connect` hands out the connection's handle, and what receives them.
+fn handing_out() -> (Builder, mpsc::Receiver<Handle>) {
+    let (sender, handles) = mpsc::channel();
+    let builder = EventLoop::builder().on_connect(move |(): &mut (), conn: &mut Connection| {
+        let _ = sender.send(conn.handle());
+        Ok(())
+    });
+    (builder, handles)
+}
+
+#[track_caller]
+fn next<T>(receiver: &mpsc::Receiver<T>) -> T {
+    receiver.recv_timeout(PATIENCE).expect("it happens")
+}
+
+/// A dialled connection and its peer, which is not ours.
+fn pair() -> Result<(Connection, std::net::TcpStream)> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let dialer = Dialer::new(Limits::default())?;
+    let mut conn = dialer.dial_connection("tcp", &address, PATIENCE)?;
+    conn.set_read_timeout(Some(PATIENCE));
+    let (peer, _) = listener.accept()?;
+    peer.set_read_timeout(Some(PATIENCE))?;
+    peer.set_nodelay(true)?;
+    Ok((conn, peer))
+}
