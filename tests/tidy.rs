@@ -18,6 +18,7 @@ mod source;
 /// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well;
 /// ARCHITECTURE.md names the same files.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    ("benches/peers/src/bin/raw_uring.rs", "what we are compared with hands buffers to the kernel"),
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),

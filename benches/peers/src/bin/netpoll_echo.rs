@@ -1,0 +1,25 @@
+//! Ours: a zero-copy echo, `--dispatch pool|inline`.
+
+use netpoll::{Connection, Dispatch, EventLoop, Listener, PoolOptions};
+use netpoll_peers::{Arguments, Blocking};
+
+fn main() -> netpoll::Result<()> {
+    let [block_us, block_pct] = Blocking::OPTIONS;
+    let arguments = Arguments::read(&["--dispatch", block_us, block_pct]);
+    let blocking = Blocking::of(&arguments);
+    let modes = [("pool", Dispatch::Pool(PoolOptions::default())), ("inline", Dispatch::Inline)];
+    let listener = Listener::bind("tcp", &format!("127.0.0.1:{}", arguments.port))?;
+    println!("listening on {}", listener.local_addr()?);
+    EventLoop::builder()
+        .on_request(move |(): &mut (), conn: &mut Connection| {
+            blocking.block_if_due();
+            let (mut reader, mut writer) = conn.split();
+            writer.append(reader.slice(reader.len())?); // moves blocks, copies nothing
+            writer.flush()
+        })
+        .loops(arguments.threads)
+        .dispatch(arguments.choice("--dispatch", &modes))
+        .build()?
+        .serve(listener)?;
+    Ok(())
+}
