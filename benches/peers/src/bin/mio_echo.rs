@@ -63,18 +63,19 @@ impl Connection {
     /// connection, as its end does.
     fn echo(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            let sent = retry(|| self.stream.write(&self.unsent), self.unsent.is_empty())?;
-            self.unsent.drain(..sent.unwrap_or(0));
             if !self.unsent.is_empty() {
-                return Ok(());
+                let sent = unless_it_blocks(self.stream.write(&self.unsent))?.unwrap_or(0);
+                self.unsent.drain(..sent);
+                if !self.unsent.is_empty() {
+                    return Ok(());
+                }
             }
-            let Some(length) = retry(|| self.stream.read(buffer), false)? else {
-                return Ok(());
+            let length = match unless_it_blocks(self.stream.read(buffer))? {
+                None => return Ok(()),
+                Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Some(length) => length,
             };
-            if length == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            let sent = retry(|| self.stream.write(&buffer[..length]), false)?.unwrap_or(0);
+            let sent = unless_it_blocks(self.stream.write(&buffer[..length]))?.unwrap_or(0);
             self.unsent.extend_from_slice(&buffer[sent..length]);
             if length < buffer.len() && self.unsent.is_empty() {
                 return Ok(()); // the socket was empty: the next edge says when it is not
@@ -83,15 +84,10 @@ impl Connection {
     }
 }
 
-/// Calls again what was interrupted; `None` if it would block, or if there is no need.
-fn retry(mut call: impl FnMut() -> io::Result<usize>, needless: bool) -> io::Result<Option<usize>> {
-    while !needless {
-        match call() {
-            Ok(count) => return Ok(Some(count)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// What a call that does not wait has done, if anything.
+fn unless_it_blocks(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        result => result.map(Some),
     }
-    Ok(None)
 }
