@@ -52,9 +52,9 @@ impl<T> Timers<T> {
 
     /// The next thing that is due at `now`.
     ///
-    /// To be called until it is `None`. What is armed in between and has passed comes after
-    /// everything that was due at `now`. The time does not go back: an earlier `now` than before
-    /// counts as that.
+    /// To be called until it is `None`; the first call moves all that has become due. What is armed
+    /// in between and has passed comes after everything that was due at `now`. The time does not go
+    /// back: an earlier `now` than before counts as that.
     pub(crate) fn fire(&mut self, now: Instant) -> Option<T> {
         self.wheel.advance(ticks_down(now.saturating_duration_since(self.origin)));
         self.wheel.pop_due()

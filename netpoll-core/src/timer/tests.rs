@@ -67,6 +67,19 @@ fn the_same_deadline_fires_in_the_order_of_arming_whatever_it_was_armed_from() {
 }
 
 #[test]
+fn a_deadline_beyond_the_last_tick_is_due_then() {
+    let (mut timers, after) = timers();
+    timers.arm(after(LAST + HOUR), "beyond");
+    timers.arm(after(u64::MAX), "far beyond");
+    assert_eq!(timers.fire(after(LAST - 1)), None);
+    assert_eq!(timers.wait(|| after(LAST - 1)), Some(Duration::from_millis(1)));
+    assert_eq!(fired(&mut timers, after(LAST)), ["beyond", "far beyond"]);
+    // Whoever comes that far is served at once.
+    timers.arm(after(u64::MAX), "beyond");
+    assert_eq!(timers.fire(after(LAST + HOUR)), Some("beyond"));
+}
+
+#[test]
 fn a_deadline_that_has_passed_is_due_at_once() {
     let before = Instant::now();
     let start = before + Duration::from_secs(60);
@@ -78,8 +91,17 @@ fn a_deadline_that_has_passed_is_due_at_once() {
     assert_eq!(timers.fire(later), None);
     timers.arm(start, "passed");
     assert_eq!(timers.wait(|| later), Some(Duration::ZERO));
-    // The time doesn't go back.
-    assert_eq!(timers.fire(start), Some("passed"));
+    assert_eq!(timers.fire(later), Some("passed"));
+}
+
+#[test]
+fn the_time_does_not_go_back() {
+    let (mut timers, after) = timers();
+    timers.arm(after(100), "later");
+    assert_eq!(timers.fire(after(99)), None);
+    timers.arm(after(50), "passed");
+    assert_eq!(fired(&mut timers, after(40)), ["passed"]);
+    assert_eq!(fired(&mut timers, after(100)), ["later"]);
 }
 
 #[test]
@@ -135,4 +157,67 @@ fn a_stale_key_finds_nothing_though_its_place_is_taken_again() {
     assert_eq!(timers.cancel(cancelled), None);
     assert_eq!(timers.fire(after(2)), Some("alive"));
     assert_eq!(size_of::<TimerKey>(), 8);
+}
+
+/// How many looks at entries each may take, however many timers there are.
+const STEPS_TO_LINK: usize = 5;
+const STEPS_TO_UNLINK: usize = 5;
+/// A move for each level, and the removal.
+const STEPS_TO_FIRE: usize = LEVELS * (STEPS_TO_UNLINK + STEPS_TO_LINK) + STEPS_TO_UNLINK;
+
+/// What `call` takes, in looks at entries.
+fn steps<T, R>(timers: &mut Timers<T>, call: impl FnOnce(&mut Timers<T>) -> R) -> (usize, R) {
+    let before = timers.wheel.entries.steps;
+    let result = call(timers);
+    (timers.wheel.entries.steps - before, result)
+}
+
+#[test]
+fn arming_and_cancelling_cost_the_same_among_100_000() {
+    let (mut timers, after) = timers();
+    let mut keys = Vec::new();
+    for index in 0..100_000 {
+        // All of them within 60 s, some hundred in each slot of 4 s.
+        let at = after(index * 7_919 % 60_000);
+        let (steps, key) = steps(&mut timers, |timers| timers.arm(at, index));
+        assert!(steps <= STEPS_TO_LINK, "{steps} steps to arm timer {index}");
+        keys.push((key, index));
+    }
+    for &(key, index) in keys.iter().rev() {
+        let (steps, what) = steps(&mut timers, |timers| timers.cancel(key));
+        assert!(steps <= STEPS_TO_UNLINK, "{steps} steps to cancel timer {index}");
+        assert_eq!(what, Some(index));
+    }
+    assert!(timers.is_empty());
+}
+
+#[test]
+fn a_timer_moves_once_per_level_at_most() {
+    let (mut timers, after) = timers();
+    // The digit of every level is 1: as far to go as can be.
+    let millis = (0..LEVELS).map(|level| 1 << (6 * level)).sum();
+    timers.arm(after(millis), ());
+    let mut now = after(0);
+    let (total, fired) = steps(&mut timers, |timers| {
+        let mut wakes = 0..LEVELS;
+        wakes.any(|_| {
+            now += timers.wait(|| now).expect("the timer has not fired");
+            timers.fire(now).is_some()
+        })
+    });
+    assert!(fired, "woke once for each level, and it was not due");
+    assert_eq!(now, after(millis));
+    assert!(total <= STEPS_TO_FIRE, "{total} steps, more than {STEPS_TO_FIRE}");
+}
+
+#[test]
+fn a_jump_costs_what_fires_and_not_the_ticks_between() {
+    let (mut timers, after) = timers();
+    let months = 6 * 30 * 24 * HOUR;
+    for index in 0..1_000 {
+        timers.arm(after(months / 1_000 * index), index);
+    }
+    let (total, fired) = steps(&mut timers, |timers| fired(timers, after(months)));
+    assert!(fired.iter().copied().eq(0..1_000));
+    assert!(total <= 1_000 * STEPS_TO_FIRE, "{total} steps");
 }
