@@ -12,6 +12,7 @@ mod exhaustion;
 mod handles;
 mod lifecycle;
 mod manager;
+mod mixing;
 mod peers;
 mod promises;
 mod regressions;
