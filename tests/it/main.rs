@@ -9,6 +9,7 @@ mod dial;
 mod echo;
 mod errors;
 mod exhaustion;
+mod fairness;
 mod handles;
 mod lifecycle;
 mod manager;
