@@ -3,7 +3,9 @@
 
 pub use bytes::Bytes;
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
-pub use netpoll_client::{DialConnection, Dialer, dial_connection};
+pub use netpoll_client::{
+    Cancel, DialConnection, Dialer, DialerBuilder, Keepalive, Resolve, dial_connection,
+};
 pub use netpoll_core::{
     Address, CloseReason, Connection, Dispatch, Error, Handle, Limits, LoadBalance, LoopStats,
     OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager, PoolOptions, Reader,

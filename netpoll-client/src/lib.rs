@@ -4,6 +4,15 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
+mod cancel;
 mod dialer;
+mod eyeballs;
+mod resolver;
+mod target;
 
+pub use builder::DialerBuilder;
+pub use cancel::Cancel;
 pub use dialer::{DialConnection, Dialer, dial_connection};
+pub use netpoll_core::socket::Keepalive;
+pub use resolver::Resolve;

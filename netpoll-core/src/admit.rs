@@ -1,10 +1,7 @@
-//! How a socket becomes a connection: accepted ones get a session, dialled ones go to their caller.
+//! How an accepted socket becomes a connection with a session.
 
-use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::address::Address;
 use crate::callbacks::Prepare;
@@ -16,7 +13,6 @@ use crate::group::Group;
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::socket::Stream;
-use crate::sys;
 
 /// Runs `on_prepare` for an accepted stream, on this thread, and hands the connection to the
 /// reactor `home`.
@@ -63,30 +59,8 @@ pub fn admit(
     Ok(())
 }
 
-/// Connects to `address` and hands the connection to the caller; its reactor is `home`.
-///
-/// # Errors
-/// The system's: `ConnectionRefused`, …; `TimedOut` at `deadline`.
-pub fn dial(
-    address: SocketAddr,
-    group: &Arc<Group>,
-    home: &Arc<Remote>,
-    deadline: Option<Instant>,
-) -> io::Result<Connection> {
-    let stream = Arc::new(Stream::new(sys::connect_tcp(address)?));
-    let lane = Lane::connecting(stream.clone());
-    let shared = Arc::new(Shared::new(lane, group.clone(), home.clone(), address.into()));
-    let connection = Connection::new(shared.clone(), input(stream, group), true);
-    if let Some(run) = shared.task.begin() {
-        run.keep();
-    }
-    group.enter();
-    home.post(Command::Register(shared)).map_err(|_| Error::Closed)?;
-    connection.connected(deadline)?;
-    Ok(connection)
-}
-
-fn input(stream: Arc<Stream>, group: &Group) -> Input {
+/// The input of a connection of `group`.
+pub(crate) fn input(stream: Arc<Stream>, group: &Group) -> Input {
     let limits = group.limits();
     Input::new(stream, limits.input_limit, limits.read_timeout, group.may_wait())
 }

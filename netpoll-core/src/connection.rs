@@ -24,7 +24,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netpoll_buffer::LinkBuffer;
 
@@ -35,7 +35,7 @@ pub use writer::Writer;
 pub(crate) use shared::{Shared, schedule};
 
 use crate::address::Address;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::task::Events;
 use input::Input;
 
@@ -129,23 +129,6 @@ impl Connection {
     /// the next call.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.write_timeout = timeout;
-    }
-
-    /// Waits until a dialled stream is connected.
-    pub(crate) fn connected(&self, deadline: Option<Instant>) -> io::Result<()> {
-        let events = Events::DRAINED | Events::FAILED | Events::ABORT | Events::CLOSE;
-        let now = self.shared.task.word.wait(events, deadline);
-        if now == Events::NONE {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let Some(stream) = self.shared.lane.stream() else {
-            return Err(Error::Closed.into());
-        };
-        stream.take_error()?;
-        if now.has_any(Events::ABORT | Events::CLOSE) {
-            return Err(self.shared.lane.failure().unwrap_or_else(|| Error::Closed.into()));
-        }
-        Ok(())
     }
 }
 

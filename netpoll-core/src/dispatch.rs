@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::Forbidden;
 use crate::connection::Shared;
 use crate::error::{Error, Result};
 use crate::reactor::Core;
@@ -127,7 +128,10 @@ pub(crate) fn run(mut core: Core, mut shared: Arc<Shared>) -> Core {
         // Without workers no callback may run any more but `on_disconnect`.
         shared.abort();
     }
-    if runner::run(&shared) == Outcome::Again {
+    let forbidden = Forbidden::here();
+    let outcome = runner::run(&shared);
+    drop(forbidden);
+    if outcome == Outcome::Again {
         core.run_again(shared);
     }
     core

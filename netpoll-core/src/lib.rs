@@ -7,8 +7,10 @@
 mod address;
 mod admit;
 mod balance;
+pub mod blocking;
 mod callbacks;
 mod connection;
+mod dial;
 mod dispatch;
 mod error;
 mod group;
@@ -29,10 +31,11 @@ mod waker;
 mod workers;
 
 pub use address::Address;
-pub use admit::{admit, dial};
+pub use admit::admit;
 pub use balance::LoadBalance;
 pub use callbacks::{Callbacks, OnConnect, OnDisconnect, OnPrepare, OnRequest, Prepare};
 pub use connection::{Connection, Handle, Reader, Writer};
+pub use dial::{Attempt, Doorbell, Outcome};
 pub use dispatch::{Dispatch, Dispatcher, PoolOptions};
 pub use error::{CloseReason, Error, Result, Wait};
 pub use group::Group;

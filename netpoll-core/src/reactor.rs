@@ -368,6 +368,9 @@ impl Core {
         } else if matches!(self.end, End::Stopping { .. }) {
             events = Events::STARTED | Events::ABORT;
         }
+        if events.has_any(Events::ABORT) {
+            shared.lane.interrupt(); // whoever dialled it waits
+        }
         if shared.task.word.notify(events) {
             self.ready.push_back(shared);
         }

@@ -10,6 +10,8 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::sys;
 
+pub use crate::sys::connect::{BeforeConnect, ConnectOptions, Keepalive};
+
 /// A connected stream: what a connection pulls its input from and pushes its output to.
 ///
 /// With epoll both are a system call on the caller's own thread. It is closed by whoever drops it

@@ -15,6 +15,8 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::address::Address;
 
+pub(crate) mod connect;
+
 pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags};
 
 /// The most blocks that one `readv` or `sendmsg` is given; the kernel's own limit is 1 024.
@@ -154,20 +156,6 @@ pub(crate) fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedF
     socket.set_tcp_nodelay(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(backlog)?;
-    Ok(socket.into())
-}
-
-/// A TCP socket on its way to `address`; when it is writable, [`take_error`] says how it went.
-pub(crate) fn connect_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = tcp_socket(address)?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&SockAddr::from(address)) {
-        Ok(()) => {}
-        // An interrupted connect goes on like one in progress; calling it again would be an error.
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) if error.kind() == ErrorKind::Interrupted => {}
-        Err(error) => return Err(error),
-    }
     Ok(socket.into())
 }
 

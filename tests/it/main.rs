@@ -6,6 +6,7 @@
 mod blocking;
 mod crowd;
 mod dial;
+mod dialler;
 mod echo;
 mod errors;
 mod exhaustion;

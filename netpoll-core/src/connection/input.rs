@@ -24,6 +24,8 @@ pub(crate) struct Input {
     /// The socket may have bytes that no edge will announce again.
     undrained: bool,
     end: Option<End>,
+    /// An errno that was taken out of the socket while it still had bytes: how the stream ends.
+    failure: Option<i32>,
 }
 
 /// How the stream from the peer ended.
@@ -61,11 +63,17 @@ impl Input {
             may_wait,
             undrained: false,
             end: None,
+            failure: None,
         }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+
+    /// Notes that the stream has failed; what the socket still has comes first.
+    pub(crate) fn fail_at_end(&mut self, error: &io::Error) {
+        self.failure = error.raw_os_error();
     }
 
     pub(crate) fn end(&self) -> Option<End> {
@@ -96,7 +104,9 @@ impl Input {
             return Received::Nothing;
         }
         match self.stream.receive(&mut self.buffer, room) {
-            Ok(filled) if filled.read == 0 => self.ended(word, End::Finished),
+            Ok(filled) if filled.read == 0 => {
+                self.ended(word, self.failure.map_or(End::Finished, End::Failed))
+            }
             Ok(filled) => {
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.

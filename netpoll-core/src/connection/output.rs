@@ -22,6 +22,7 @@ use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
 use crate::callbacks::guard;
+use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
 use crate::limits::OutputLimits;
 use crate::socket::Stream;
@@ -57,6 +58,8 @@ struct Queue {
     phase: Phase,
     /// The errno that ended sending.
     failure: Option<i32>,
+    /// Rung when a dialled stream is not on its way any more.
+    bell: Option<Arc<Doorbell>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,22 +74,23 @@ enum Phase {
 impl Lane {
     /// The lane of a connected stream.
     pub(crate) fn open(stream: Arc<Stream>) -> Self {
-        Self::new(stream, Phase::Open)
+        Self::new(stream, Phase::Open, None)
     }
 
-    /// The lane of a stream that is being connected: its first writable edge reports
-    /// [`Events::DRAINED`].
-    pub(crate) fn connecting(stream: Arc<Stream>) -> Self {
-        Self::new(stream, Phase::Connecting)
+    /// The lane of a stream that is being connected: its first writable edge rings `bell`, and so
+    /// does whatever ends the connection before that.
+    pub(crate) fn connecting(stream: Arc<Stream>, bell: Arc<Doorbell>) -> Self {
+        Self::new(stream, Phase::Connecting, Some(bell))
     }
 
-    fn new(stream: Arc<Stream>, phase: Phase) -> Self {
+    fn new(stream: Arc<Stream>, phase: Phase, bell: Option<Arc<Doorbell>>) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 bytes: LinkBuffer::new(),
                 stream: Some(stream),
                 phase,
                 failure: None,
+                bell,
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
@@ -129,6 +133,9 @@ impl Lane {
         let connected = queue.phase == Phase::Connecting;
         if connected {
             queue.phase = Phase::Open;
+            if let Some(bell) = queue.bell.take() {
+                bell.ring();
+            }
         }
         if self.transmit(&mut queue, &mut spent).is_err() {
             return Events::FAILED | Events::READABLE;
@@ -142,7 +149,7 @@ impl Lane {
         if closed {
             queue.end_stream();
         }
-        if connected || relieved || closed { Events::DRAINED } else { Events::NONE }
+        if relieved || closed { Events::DRAINED } else { Events::NONE }
     }
 
     /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`.
@@ -167,7 +174,10 @@ impl Lane {
 
     /// Makes whoever waits in `wait_below` look at its `interrupted` again.
     pub(crate) fn interrupt(&self) {
-        drop(lock(&self.queue));
+        let bell = lock(&self.queue).bell.clone();
+        if let Some(bell) = bell {
+            bell.ring();
+        }
         self.below.notify_all();
     }
 
@@ -191,6 +201,11 @@ impl Lane {
             queue.end_stream();
         }
         queue.bytes.is_empty()
+    }
+
+    /// Whether a dialled stream is still on its way.
+    pub(crate) fn is_connecting(&self) -> bool {
+        lock(&self.queue).phase == Phase::Connecting
     }
 
     /// Whether nothing is left to send.

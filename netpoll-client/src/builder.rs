@@ -1,0 +1,199 @@
+//! The options of a dialer: set by name, checked once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpoll_core::socket::{ConnectOptions, Keepalive};
+use netpoll_core::{Error, Group, Limits, PollManager, Result};
+
+use crate::dialer::{Dialer, Settings};
+use crate::eyeballs::STAGGER;
+use crate::resolver::{Resolve, Resolver};
+
+/// How long a dial takes at the most where nobody says.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const STAGGER_LEAST: Duration = Duration::from_millis(10);
+const STAGGER_MOST: Duration = Duration::from_secs(60);
+
+/// Builds a [`Dialer`]. What is set for the socket is set before it is connected.
+///
+/// ```
+/// use std::time::Duration;
+/// use netpoll_client::{Dialer, Keepalive};
+///
+/// let probes = Keepalive {
+///     idle: Duration::from_secs(60),
+///     interval: Duration::from_secs(10),
+///     count: 3,
+/// };
+/// let dialer = Dialer::builder()
+///     .timeout(Duration::from_secs(2))
+///     .local_address("127.0.0.1:0".parse()?)
+///     .keepalive(probes)
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct DialerBuilder {
+    connect: ConnectOptions,
+    limits: Limits,
+    manager: Option<Arc<PollManager>>,
+    timeout: Duration,
+    stagger: Duration,
+    resolver: Option<Resolver>,
+}
+
+impl DialerBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            connect: ConnectOptions::default(),
+            limits: Limits::default(),
+            manager: None,
+            timeout: TIMEOUT,
+            stagger: STAGGER,
+            resolver: None,
+        }
+    }
+
+    /// How long [`Dialer::dial`] takes at the most, the resolution of the name with it. Default
+    /// 30 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The limits of the connections.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Lets `manager`'s loops watch the connections. Default: those of the shared manager.
+    #[must_use]
+    pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
+        self.manager = Some(manager);
+        self
+    }
+
+    /// The address of our end. With port 0 the system chooses the port, for each peer among all of
+    /// them (`IP_BIND_ADDRESS_NO_PORT`). Default: the system chooses both. It has no effect on
+    /// Unix sockets.
+    #[must_use]
+    pub fn local_address(mut self, address: SocketAddr) -> Self {
+        self.connect.local = Some(address);
+        self
+    }
+
+    /// Whether small writes leave at once (`TCP_NODELAY`) instead of waiting to fill a segment.
+    /// Default: yes, since a flush says what belongs together.
+    #[must_use]
+    pub fn nodelay(mut self, nodelay: bool) -> Self {
+        self.connect.nodelay = nodelay;
+        self
+    }
+
+    /// Has the system ask a silent peer whether it is still there. Default: `None`, not.
+    #[must_use]
+    pub fn keepalive(mut self, probes: impl Into<Option<Keepalive>>) -> Self {
+        self.connect.keepalive = probes.into();
+        self
+    }
+
+    /// The kernel's receive buffer, in bytes. Default: `None`, the kernel grows it as needed.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.connect.receive_buffer = bytes.into();
+        self
+    }
+
+    /// The kernel's send buffer, in bytes. Default: `None`, the kernel grows it as needed.
+    #[must_use]
+    pub fn send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.connect.send_buffer = bytes.into();
+        self
+    }
+
+    /// Lets packets leave and come by this network device alone, as in `"eth0"`
+    /// (`SO_BINDTODEVICE`; some systems want privileges). Default: `None`, by any.
+    #[must_use]
+    pub fn bind_to_device(mut self, device: impl Into<Option<String>>) -> Self {
+        self.connect.device = device.into();
+        self
+    }
+
+    /// Shows each socket to `hook` before it is connected, for options that have no method here. An
+    /// error is a failure of that address. It runs on the dialling thread.
+    #[must_use]
+    pub fn before_connect(
+        mut self,
+        hook: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.connect.before_connect = Some(Arc::new(hook));
+        self
+    }
+
+    /// How long an address is tried before the next one is tried beside it: 10 ms to 60 s. Default
+    /// 250 ms, as RFC 8305 recommends.
+    #[must_use]
+    pub fn stagger(mut self, stagger: Duration) -> Self {
+        self.stagger = stagger;
+        self
+    }
+
+    /// Turns names into addresses in place of the system's resolver, on at most 8 threads of this
+    /// dialer's own.
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Some(Resolver::new(resolver));
+        self
+    }
+
+    /// Checks the options and makes the dialer. Nothing is started before the first dial.
+    ///
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the option.
+    pub fn build(self) -> Result<Dialer> {
+        self.validate()?;
+        let Self { connect, limits, manager, timeout, stagger, resolver } = self;
+        let resolver = resolver.unwrap_or_else(Resolver::system);
+        let settings = Arc::new(Settings { connect, timeout, stagger, resolver });
+        Ok(Dialer { group: Group::dialled(limits)?, manager, settings })
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.timeout.is_zero() {
+            return Err(Error::config("timeout is 0, so no connection could be made"));
+        }
+        if self.stagger < STAGGER_LEAST || self.stagger > STAGGER_MOST {
+            return Err(Error::config(format!(
+                "stagger is {:?}, but must be {STAGGER_LEAST:?} to {STAGGER_MOST:?}",
+                self.stagger
+            )));
+        }
+        let second = Duration::from_secs(1);
+        if let Some(Keepalive { idle, interval, count }) = self.connect.keepalive
+            && (idle < second || interval < second || count == 0)
+        {
+            return Err(Error::config(
+                "keepalive must have an idle time and an interval of 1 s or more, and a count",
+            ));
+        }
+        let buffers = [
+            ("receive_buffer", self.connect.receive_buffer),
+            ("send_buffer", self.connect.send_buffer),
+        ];
+        for (name, bytes) in buffers {
+            if bytes.is_some_and(|bytes| bytes == 0 || i32::try_from(bytes).is_err()) {
+                return Err(Error::config(format!(
+                    "{name} must be 1 byte to 2 GiB; None lets it be"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What a network and an address mean: read before anything is asked of the system.
+
+use std::net::SocketAddr;
+
+use netpoll_core::{Address, Error, Result};
+
+/// Where to dial.
+#[derive(Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) network: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) kind: Kind<'a>,
+    family: fn(&SocketAddr) -> bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind<'a> {
+    /// An address as it is.
+    Literal(Address),
+    /// A name, to be resolved.
+    Name(&'a str, u16),
+}
+
+impl<'a> Target<'a> {
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the network, the address and what is wrong.
+    pub(crate) fn parse(network: &'a str, address: &'a str) -> Result<Self> {
+        let any: fn(&SocketAddr) -> bool = |_| true;
+        let family = match network {
+            "tcp" | "unix" => any,
+            "tcp4" => SocketAddr::is_ipv4,
+            "tcp6" => SocketAddr::is_ipv6,
+            _ => {
+                let what = "the network must be tcp, tcp4, tcp6 or unix";
+                return Err(wrong(network, address, what));
+            }
+        };
+        let parsed = if network == "unix" { unix(address) } else { inet(address) };
+        let kind = parsed.map_err(|what| wrong(network, address, what))?;
+        let target = Self { network, address, kind, family };
+        match &target.kind {
+            Kind::Literal(Address::Inet(literal)) if !family(literal) => {
+                Err(target.wrong("it has no address of that family"))
+            }
+            _ => Ok(target),
+        }
+    }
+
+    /// Those of a name's addresses that are of the network's family.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where none is.
+    pub(crate) fn fitting(&self, all: Vec<SocketAddr>) -> Result<Vec<Address>> {
+        let fitting = all.into_iter().filter(self.family).map(Address::from);
+        let fitting: Vec<_> = fitting.collect();
+        if fitting.is_empty() {
+            return Err(self.wrong("it has no address of that family"));
+        }
+        Ok(fitting)
+    }
+
+    /// The error of a target that can't be dialled.
+    pub(crate) fn wrong(&self, what: &str) -> Error {
+        wrong(self.network, self.address, what)
+    }
+
+    /// The error of a dial that failed.
+    pub(crate) fn failed(&self, source: std::io::Error) -> Error {
+        Error::address("dial", self.network, self.address, source)
+    }
+}
+
+fn unix(address: &str) -> Result<Kind<'_>, &'static str> {
+    match address.strip_prefix('@') {
+        None if address.is_empty() => Err("a path is missing, or a name that begins with @"),
+        None => Ok(Kind::Literal(Address::Path(std::path::Path::new(address).into()))),
+        Some("") => Err("a name must follow the @"),
+        Some(name) => Ok(Kind::Literal(Address::Abstract(name.as_bytes().into()))),
+    }
+}
+
+fn inet(address: &str) -> Result<Kind<'_>, &'static str> {
+    const FORM: &str = "write it as host:port or [v6]:port";
+    if let Ok(literal) = address.parse::<SocketAddr>() {
+        return Ok(Kind::Literal(literal.into()));
+    }
+    let (host, port) = address.rsplit_once(':').ok_or(FORM)?;
+    let port = port.parse().map_err(|_| "the port must be a number from 0 to 65535")?;
+    // In brackets stands a v6 address with a zone, which the resolver turns into a number.
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare.unwrap_or(host) {
+        "" => Err("a host is missing before the port"),
+        host if bare.is_none() && host.contains([':', '[', ']']) => Err(FORM),
+        host => Ok(Kind::Name(host, port)),
+    }
+}
+
+fn wrong(network: &str, address: &str, what: &str) -> Error {
+    Error::config(format!("cannot dial {network} {address}: {what}"))
+}

@@ -1,0 +1,140 @@
+//! The system calls of dialling: a socket, its options, and a connect that goes on by itself.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::address::Address;
+
+/// What is asked of a socket before it is connected: data. The dialler's builder documents each.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "`DialerBuilder` of netpoll-client documents each, with defaults")]
+pub struct ConnectOptions {
+    pub local: Option<SocketAddr>,
+    pub nodelay: bool,
+    pub keepalive: Option<Keepalive>,
+    pub receive_buffer: Option<usize>,
+    pub send_buffer: Option<usize>,
+    pub device: Option<String>,
+    pub before_connect: Option<Arc<BeforeConnect>>,
+}
+
+/// Sees the raw socket before it is connected.
+pub type BeforeConnect = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
+
+/// When the system asks a silent peer whether it is still there, by TCP's own probes.
+///
+/// It finds peers that are gone: cut cables, dead machines. It does not find peers that are there
+/// and say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe; whole seconds, 1 at least.
+    pub idle: Duration,
+    /// Between probes; whole seconds, 1 at least.
+    pub interval: Duration,
+    /// Unanswered probes after which the connection is dead.
+    pub count: u32,
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ConnectOptions")
+            .field("local", &self.local)
+            .field("nodelay", &self.nodelay)
+            .field("keepalive", &self.keepalive)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            local: None,
+            nodelay: true,
+            keepalive: None,
+            receive_buffer: None,
+            send_buffer: None,
+            device: None,
+            before_connect: None,
+        }
+    }
+}
+
+/// A socket on its way to `to`. When it is writable, [`take_error`](super::take_error) says how it
+/// went: writable alone doesn't mean connected. A Unix socket whose listener's queue is full fails
+/// with `WouldBlock`, and no event will tell when it is not.
+pub(crate) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<OwnedFd> {
+    let socket = match to {
+        Address::Inet(to) => super::tcp_socket(*to)?,
+        _ => Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
+    };
+    prepare(&socket, matches!(to, Address::Inet(_)), options)?;
+    match socket.connect(&raw_address(to)?) {
+        Ok(()) => {}
+        // An interrupted connect goes on like one in progress; calling it again would be an error.
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
+fn prepare(socket: &Socket, is_inet: bool, options: &ConnectOptions) -> io::Result<()> {
+    if let Some(bytes) = options.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    if is_inet {
+        prepare_inet(socket, options)?;
+    }
+    match &options.before_connect {
+        Some(hook) => hook(socket.as_fd()),
+        None => Ok(()),
+    }
+}
+
+fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
+    if options.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
+        let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
+        socket.set_tcp_keepalive(&probes.with_retries(count))?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    if let Some(local) = options.local {
+        if local.port() == 0 {
+            // The port is then chosen when the peer is known, so that each pair of addresses has
+            // all ports, instead of all pairs sharing them.
+            setsockopt(socket, IpBindAddressNoPort, &true)?;
+        }
+        socket.bind(&local.into())?;
+    }
+    Ok(())
+}
+
+fn raw_address(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Inet(inet) => Ok(SockAddr::from(*inet)),
+        Address::Path(path) => SockAddr::unix(path),
+        Address::Abstract(name) => {
+            let zero_first = [b"\0", &name[..]].concat();
+            SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&zero_first)))
+        }
+        Address::Unnamed => Err(ErrorKind::InvalidInput.into()),
+    }
+}
