@@ -45,7 +45,7 @@ fn serve(options: &Options) -> netpoll::Result<()> {
         .build()?;
 
     println!("listening on {address}");
-    println!("talk to it: nc {} {}   (Ctrl-C ends the server)", address.ip(), address.port());
+    println!("talk to it: socat - TCP:{address}   (Ctrl-C ends the server)");
     let stopping = event_loop.clone();
     std::thread::spawn(move || stop.wait().map(|_| stopping.shutdown(Duration::from_secs(5))));
     let report = event_loop.serve(listener)?;

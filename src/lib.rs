@@ -7,8 +7,10 @@ pub use netpoll_client::{
     Cancel, DialConnection, Dialer, DialerBuilder, Keepalive, Resolve, dial_connection,
 };
 pub use netpoll_core::{
-    Address, CloseReason, Connection, Dispatch, Error, Handle, Limits, LoadBalance, LoopStats,
-    OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager, PoolOptions, Reader,
-    Result, Wait, Writer, default_loops,
+    Address, CloseReason, Connection, Dispatch, Error, Handle, Limits, ListenerInfo, LoadBalance,
+    LoopStats, OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager,
+    PoolOptions, Reader, Result, Wait, Writer, default_loops,
 };
-pub use netpoll_server::{Builder, EventLoop, Listener, Report};
+pub use netpoll_server::{
+    Builder, Credentials, EventLoop, ListenOptions, Listener, Listeners, Report,
+};

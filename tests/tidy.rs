@@ -23,7 +23,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
     ("netpoll-core/src/task.rs", "the task's word proves that a connection has one owner"),
-    ("netpoll-core/src/sys.rs", "system calls that nix and socket2 do not offer"),
+    ("netpoll-core/src/sys/raw.rs", "system calls that nix and socket2 do not offer"),
 ];
 
 /// Where system calls may be made, and through which crates. Fault injection hangs on this being

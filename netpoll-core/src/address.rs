@@ -1,11 +1,12 @@
-//! The address of one end of a connection, of whichever family.
+//! The address of one end of a connection, or of a listener, of whichever family.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The address of one end of a connection. Cheap to clone.
+/// The address of one end of a connection, or of a listener. Cheap to clone.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -30,6 +31,14 @@ pub enum Address {
 }
 
 impl Address {
+    /// The Unix address that `text` names: `@name` is abstract, all else a path.
+    pub fn unix(text: &str) -> Self {
+        match text.strip_prefix('@') {
+            Some(name) => Self::Abstract(name.as_bytes().into()),
+            None => Self::Path(Path::new(text).into()),
+        }
+    }
+
     /// The address of the internet, if it is one.
     pub fn inet(&self) -> Option<SocketAddr> {
         match self {
@@ -38,14 +47,28 @@ impl Address {
         }
     }
 
-    /// The IP address; `None` for a Unix socket.
+    /// The IP address; `None` for a Unix socket. An IPv4 client of a listener for both families has
+    /// its IPv4 address here, not the IPv6 one that the system maps it to.
     pub fn ip(&self) -> Option<IpAddr> {
-        self.inet().map(|address| address.ip())
+        self.inet().map(|address| address.ip().to_canonical())
     }
 
     /// The port; 0 for a Unix socket, which has none.
     pub fn port(&self) -> u16 {
         self.inet().map_or(0, |address| address.port())
+    }
+
+    /// The path of a Unix socket that has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether it is of a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        !matches!(self, Self::Inet(_))
     }
 }
 
@@ -61,14 +84,37 @@ impl PartialEq<SocketAddr> for Address {
     }
 }
 
-/// As it is written to dial it: `127.0.0.1:80`, `[::1]:80`, `/run/socket`, `@abstract`.
+/// As it is written to dial it: `127.0.0.1:80`, `[::1]:80`, `/run/socket`, `@abstract`. Bytes that
+/// are no printable ASCII are escaped: a peer chooses its name, and logs reach terminals.
 impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inet(address) => address.fmt(out),
-            Self::Path(path) => path.display().fmt(out),
+            Self::Path(path) => path.as_os_str().as_bytes().escape_ascii().fmt(out),
             Self::Abstract(name) => write!(out, "@{}", name.escape_ascii()),
             Self::Unnamed => out.write_str("an unnamed socket"),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_displays_names_it_again() {
+        for text in ["/run/a service.sock", "@abstract", "relative"] {
+            assert_eq!(Address::unix(text).to_string(), text);
+        }
+        let odd = Address::Abstract(Arc::from(&b"\x1b[2J\xff"[..]));
+        assert_eq!(odd.to_string(), r"@\x1b[2J\xff", "a peer's name must not reach a terminal raw");
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_ipv4_one() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:80".parse().unwrap();
+        let address = Address::from(mapped);
+        assert_eq!(address.ip(), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(address, mapped);
     }
 }

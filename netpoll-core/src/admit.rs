@@ -3,60 +3,41 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::address::Address;
 use crate::callbacks::Prepare;
 use crate::connection::input::Input;
 use crate::connection::output::Lane;
 use crate::connection::{Connection, Shared};
-use crate::error::{Error, Result};
 use crate::group::Group;
+use crate::origin::Origin;
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::socket::Stream;
 
-/// Runs `on_prepare` for an accepted stream, on this thread, and hands the connection to the
-/// reactor `home`.
-///
-/// # Errors
-/// What `on_prepare` returned: the connection is refused and its socket closed.
+/// Makes a connection of an accepted stream and hands it to the reactor `home`, on which, or on
+/// whose workers, its callbacks run, `on_prepare` first.
 pub fn admit(
     stream: OwnedFd,
-    peer: Address,
+    origin: Origin,
     group: &Arc<Group>,
     callbacks: &Arc<dyn Prepare>,
     home: &Arc<Remote>,
-) -> Result<()> {
+) {
     let stream = Arc::new(Stream::new(stream));
     let lane = Lane::open(stream.clone());
-    let shared = Arc::new(Shared::new(lane, group.clone(), home.clone(), peer));
+    let shared = Arc::new(Shared::accepted(lane, group.clone(), home.clone(), origin));
+    group.enter();
     let connection = Connection::new(shared.clone(), input(stream, group), false);
     // A new task is scheduled, and nobody but us knows it.
-    let Some(mut run) = shared.task.begin() else {
-        return Err(Error::Closed);
-    };
-    match callbacks.clone().prepare(&connection) {
-        Ok(service) => {
-            group.enter();
-            *run = Runner::serving(connection, service);
-        }
-        Err(error) => {
-            drop(connection);
-            run.close();
-            drop(shared.lane.take_stream());
-            return Err(error);
-        }
-    }
-    // A handle from `on_prepare` may have asked for something; until the reactor knows the
-    // connection, that stays noted.
-    while let Err(noted) = run.release() {
-        run = noted;
+    if let Some(mut run) = shared.task.begin() {
+        *run = Runner::serving(connection, callbacks.clone());
         let _ = run.look();
+        // Nothing can have been noted for it yet.
+        let _ = run.release();
     }
     if home.post(Command::Register(shared.clone())).is_err() {
         shared.abort();
         runner::run_to_end(&shared);
     }
-    Ok(())
 }
 
 /// The input of a connection of `group`.

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use crate::connection::Connection;
 use crate::error::{CloseReason, Error, Result};
 
-/// Makes the session of a connection, before the connection is registered with its reactor.
+/// Makes the session of a connection, before anything else happens to it.
 ///
-/// It runs on the main reactor's thread, the one that called `serve`, so while it runs no other
-/// connection is accepted, but all that were go on. It sees the connection's addresses and its
-/// handle; reading and writing begin with `on_connect`. An error, or a panic, refuses the
-/// connection: the socket is closed and no other callback runs.
+/// It runs where the dispatch mode says, and may block where that mode allows it: it never delays
+/// accepting. It sees the connection's addresses, its listener and its handle; reading and writing
+/// begin with `on_connect`. An error, or a panic, refuses the connection: the socket is closed and
+/// no other callback runs.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnPrepare<{S}>`",
     note = "as a closure it is `|connection: &Connection| -> netpoll::Result<{S}>`, types annotated"

@@ -35,7 +35,9 @@ pub use writer::Writer;
 pub(crate) use shared::{Shared, schedule};
 
 use crate::address::Address;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::origin::ListenerInfo;
+use crate::socket::Credentials;
 use crate::task::Events;
 use input::Input;
 
@@ -106,9 +108,25 @@ impl Connection {
         self.shared.is_active()
     }
 
-    /// The peer's address.
+    /// The peer's address: who connected, or whom a proxy spoke for where its listener speaks the
+    /// PROXY protocol.
     pub fn peer_addr(&self) -> Address {
         self.shared.peer.clone()
+    }
+
+    /// The listener that it came by; `None` for one that was dialled.
+    pub fn listener(&self) -> Option<&ListenerInfo> {
+        self.shared.listener.as_deref()
+    }
+
+    /// Who is at the other end of a unix socket, as the kernel noted it when they connected. One
+    /// system call.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`Error::Io`] of kind `Unsupported` where it is no unix socket.
+    pub fn peer_credentials(&self) -> Result<Credentials> {
+        let stream = self.shared.lane.stream().ok_or(Error::Closed)?;
+        Ok(stream.peer_credentials()?)
     }
 
     /// The address of this end: this connection's own, not its listener's. One system call.

@@ -76,7 +76,7 @@ impl Attempt {
         })?;
         let stream = Arc::new(Stream::new(fd));
         let lane = Lane::connecting(stream.clone(), bell.clone());
-        let shared = Arc::new(Shared::new(lane, group.clone(), home.clone(), to.clone()));
+        let shared = Arc::new(Shared::dialled(lane, group.clone(), home.clone(), to.clone()));
         let connection = Connection::new(shared.clone(), admit::input(stream, group), true);
         if let Some(run) = shared.task.begin() {
             run.keep();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
 use crate::limits::Limits;
-use crate::sync::{Condvar, Mutex, lock, wait_until};
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 
 /// See the module. Connections hold it, so it lives as long as the last of them.
 pub struct Group {
@@ -18,6 +18,7 @@ pub struct Group {
     is_dialled: bool,
     live: Mutex<usize>,
     empty: Condvar,
+    refused: AtomicU64,
 }
 
 impl Group {
@@ -46,8 +47,8 @@ impl Group {
         is_dialled: bool,
     ) -> Result<Arc<Self>> {
         limits.validate()?;
-        let (live, empty) = (Mutex::new(0), Condvar::new());
-        Ok(Arc::new(Self { limits, dispatcher, may_wait, is_dialled, live, empty }))
+        let (live, empty, refused) = (Mutex::new(0), Condvar::new(), AtomicU64::new(0));
+        Ok(Arc::new(Self { limits, dispatcher, may_wait, is_dialled, live, empty, refused }))
     }
 
     /// The limits of its connections.
@@ -58,6 +59,16 @@ impl Group {
     /// How many of its connections are not closed yet.
     pub fn live(&self) -> usize {
         *lock(&self.live)
+    }
+
+    /// How many connections were turned away: accepted, and closed before their session was made.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Counts one that was turned away.
+    pub fn count_refusal(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until none of its connections lives, or `deadline`; says how many are left.

@@ -17,6 +17,7 @@ mod group;
 mod limits;
 mod manager;
 mod operator;
+mod origin;
 mod poll;
 mod reactor;
 mod runner;
@@ -42,6 +43,7 @@ pub use group::Group;
 pub use limits::{Limits, OutputLimits};
 pub use manager::{PollManager, default_loops};
 pub use operator::Accept;
+pub use origin::{ListenerInfo, Origin, Ticket};
 pub use reactor::{Reactor, Remote};
 pub use stats::LoopStats;
 

@@ -30,7 +30,7 @@ use crate::poll::{self, Poll, PollEvent, Readiness};
 use crate::runner;
 use crate::slab::{Slab, Token};
 use crate::stats::{Counters, LoopStats};
-use crate::sync::{Condvar, Mutex, lock, wait_until};
+use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::task::Events;
 use crate::timer::Timers;
 use crate::waker::Waker;
@@ -73,6 +73,9 @@ pub struct Remote {
     ended: Condvar,
     waker: Waker,
     counters: Counters,
+    /// Connections that were given to it and whose sockets are not closed. It counts them from the
+    /// moment of the choice, before the reactor has heard of them: so a burst spreads evenly.
+    load: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +117,20 @@ impl Remote {
     /// Closes the connections of `group` now; those inside a callback close when it returns.
     pub fn abort(&self, group: &Arc<Group>) {
         drop(self.post(Command::Abort(group.clone())));
+    }
+
+    #[expect(dead_code, reason = "the next step's")]
+    /// How many connections are its own, those on their way to it among them.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Says that there may be room again for those that were to be run elsewhere.
@@ -221,6 +238,7 @@ impl Core {
             ended: Condvar::new(),
             waker,
             counters,
+            load: AtomicUsize::new(0),
         });
         Ok(Self {
             remote,

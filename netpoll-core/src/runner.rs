@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::callbacks::{Panicked, Service, guard};
+use crate::callbacks::{Panicked, Prepare, Service, guard};
 use crate::connection::input::{End, Received};
 use crate::connection::{Connection, Shared};
 use crate::error::{CloseReason, Error};
@@ -27,6 +27,8 @@ const WORTH_A_LOOK: Events =
 pub(crate) struct Runner {
     /// Gone once a close has begun; a dialled one was never here.
     connection: Option<Connection>,
+    /// What makes the service, until it has.
+    callbacks: Option<Arc<dyn Prepare>>,
     service: Option<Box<dyn Service>>,
     stage: Stage,
     reason: Option<CloseReason>,
@@ -36,7 +38,7 @@ pub(crate) struct Runner {
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// `on_connect` has not run.
+    /// Neither `on_prepare` nor `on_connect` has run.
     #[default]
     New,
     Open,
@@ -109,8 +111,8 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
 
 impl Runner {
     /// What the cell of a served connection holds.
-    pub(crate) fn serving(connection: Connection, service: Box<dyn Service>) -> Self {
-        Self { connection: Some(connection), service: Some(service), ..Self::default() }
+    pub(crate) fn serving(connection: Connection, callbacks: Arc<dyn Prepare>) -> Self {
+        Self { connection: Some(connection), callbacks: Some(callbacks), ..Self::default() }
     }
 
     fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
@@ -135,6 +137,18 @@ impl Runner {
 
     fn connect(&mut self, shared: &Arc<Shared>) -> Step {
         self.stage = Stage::Open;
+        if let (Some(connection), Some(callbacks)) = (&self.connection, self.callbacks.take()) {
+            match callbacks.prepare(connection) {
+                Ok(service) => self.service = Some(service),
+                Err(error) => {
+                    shared.group.count_refusal();
+                    return self.begin_close(shared, CloseReason::Callback(error));
+                }
+            }
+            if shared.is_interrupted() {
+                return Step::More;
+            }
+        }
         let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
             // A dialled connection that its caller dropped.
             return self.begin_close(shared, CloseReason::Local);

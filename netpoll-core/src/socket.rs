@@ -1,8 +1,11 @@
 //! The sockets that the server and the client open: listeners, accepted and dialled streams.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use netpoll_buffer::{Filled, LinkBuffer};
 
@@ -11,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::sys;
 
 pub use crate::sys::connect::{BeforeConnect, ConnectOptions, Keepalive};
+pub use crate::sys::listener::{BeforeBind, SocketOptions};
 
 /// A connected stream: what a connection pulls its input from and pushes its output to.
 ///
@@ -18,6 +22,18 @@ pub use crate::sys::connect::{BeforeConnect, ConnectOptions, Keepalive};
 /// last, the connection or the lane, so no operation can reach the next owner of its number.
 #[derive(Debug)]
 pub(crate) struct Stream(OwnedFd);
+
+/// Who is at the other end of a unix socket, as the kernel noted it when they connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Credentials {
+    /// The process id; it may have ended, and its number be another's by now.
+    pub process: i32,
+    /// The effective user id.
+    pub user: u32,
+    /// The effective group id.
+    pub group: u32,
+}
 
 /// What a send did.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +79,11 @@ impl Stream {
     pub(crate) fn local_address(&self) -> io::Result<Address> {
         sys::local_address(self.0.as_fd())
     }
+
+    pub(crate) fn peer_credentials(&self) -> io::Result<Credentials> {
+        let (process, user, group) = sys::peer_credentials(self.0.as_fd())?;
+        Ok(Credentials { process, user, group })
+    }
 }
 
 impl AsFd for Stream {
@@ -89,6 +110,7 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
             )));
         }
     };
+    let address = &*numbered_zone(address);
     let all = address.to_socket_addrs().map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => Error::config(format!(
             "cannot {doing} {network} {address}: {error}; write it as host:port or [v6]:port"
@@ -104,32 +126,117 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
     Ok(fitting)
 }
 
+/// An IPv6 address with its zone as a number, `[fe80::1%2]:80`, where it was named by an interface,
+/// `[fe80::1%eth0]:80`, which the standard library doesn't know.
+fn numbered_zone(address: &str) -> Cow<'_, str> {
+    let numbered = || {
+        let (host, port) = address.strip_prefix('[')?.rsplit_once("]:")?;
+        let (host, zone) = host.split_once('%')?;
+        if zone.contains('/') {
+            return None;
+        }
+        let index = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok()?;
+        Some(format!("[{host}%{}]:{port}", index.trim()))
+    };
+    numbered().map_or(Cow::Borrowed(address), Cow::Owned)
+}
+
 /// Whether a failure to accept says that the listener itself is beyond repair.
 pub fn is_listener_dead(error: &io::Error) -> bool {
     sys::is_of_a_dead_listener(error)
 }
 
-/// Opens a listening TCP socket, non-blocking, with `SO_REUSEADDR` and `TCP_NODELAY`.
+/// Opens a listening socket, non-blocking and closed on exec. A unix socket's path is taken over
+/// from a socket that nobody listens behind any more, and from nothing else.
 ///
 /// # Errors
 /// The system's: `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, …
-pub fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
-    sys::listen_tcp(address, backlog)
+pub fn listen(address: &Address, options: &SocketOptions) -> io::Result<OwnedFd> {
+    sys::listener::listen(address, options)
 }
 
-/// Makes a listener that somebody else opened fit for a reactor: non-blocking, `TCP_NODELAY`.
+/// Makes a listener that somebody else opened fit for a reactor: non-blocking, and for TCP with
+/// `TCP_NODELAY`.
 ///
 /// # Errors
-/// The system's.
+/// The system's; `InvalidInput` for what is no listening stream socket.
 pub fn adopt_listener(listener: &impl AsFd) -> io::Result<()> {
-    sys::set_nonblocking(listener.as_fd())?;
-    sys::set_nodelay(listener.as_fd())
+    let fd = listener.as_fd();
+    if !sys::listener::is_listener(fd)? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sys::set_nonblocking(fd)?;
+    if sys::local_address(fd)?.is_unix() { Ok(()) } else { sys::set_nodelay(fd) }
 }
 
 /// The address a socket is bound to.
 ///
 /// # Errors
-/// The system's, and `Unsupported` for a socket that is not of the internet.
-pub fn local_address(socket: &impl AsFd) -> io::Result<SocketAddr> {
-    sys::local_address(socket.as_fd())?.inet().ok_or_else(|| io::ErrorKind::Unsupported.into())
+/// The system's.
+pub fn local_address(socket: &impl AsFd) -> io::Result<Address> {
+    sys::local_address(socket.as_fd())
+}
+
+/// Which file stands at a path: device and inode.
+///
+/// # Errors
+/// The system's.
+pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    sys::listener::identity(path)
+}
+
+/// Takes one connection out of a listener's queue.
+///
+/// # Errors
+/// The system's; `WouldBlock` where none waits.
+pub fn accept(listener: &impl AsFd) -> io::Result<(OwnedFd, Address)> {
+    sys::accept(listener.as_fd())
+}
+
+/// Lets no further connection begin on a TCP listener; those that have begun reach its queue.
+///
+/// # Errors
+/// The system's.
+pub fn turn_away_newcomers(listener: &impl AsFd) -> io::Result<()> {
+    sys::listener::turn_away_newcomers(listener.as_fd())
+}
+
+/// A descriptor that does nothing but be there to be given up when others have run out.
+///
+/// # Errors
+/// The system's.
+pub fn spare_descriptor() -> io::Result<OwnedFd> {
+    sys::listener::spare()
+}
+
+/// Sends descriptors, and bytes that say what they are, in one message.
+///
+/// # Errors
+/// The system's; `InvalidInput` for more than 253.
+pub fn send_descriptors(
+    to: &UnixStream,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    sys::listener::send_descriptors(to, bytes, descriptors)
+}
+
+/// Receives what [`send_descriptors`] sent: how many bytes, and the descriptors.
+///
+/// # Errors
+/// The system's.
+pub fn receive_descriptors(
+    from: &UnixStream,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    sys::listener::receive_descriptors(from, bytes)
+}
+
+/// The descriptors, with their names, that whoever started this process opened for it to serve, by
+/// systemd's protocol. A second call returns none.
+///
+/// # Errors
+/// The system's.
+pub fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
+    sys::listener::inherited()
 }

@@ -11,11 +11,14 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::sockopt::PeerCredentials;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::address::Address;
 
 pub(crate) mod connect;
+pub(crate) mod listener;
+mod raw;
 
 pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags};
 
@@ -148,17 +151,6 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// A listening TCP socket: bound, with `SO_REUSEADDR` and `TCP_NODELAY`, which accepted sockets
-/// inherit.
-pub(crate) fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
-    let socket = tcp_socket(address)?;
-    socket.set_reuse_address(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(backlog)?;
-    Ok(socket.into())
-}
-
 /// The error that the socket holds, of a connect that failed or later. Reading takes it out.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
     match SockRef::from(&fd).take_error()? {
@@ -170,6 +162,15 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// The address of our end.
 pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
     address_of(&SockRef::from(&fd).local_addr()?)
+}
+
+/// Who opened the other end of a unix socket: process, user and group.
+pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<(i32, u32, u32)> {
+    if !local_address(fd)?.is_unix() {
+        return Err(ErrorKind::Unsupported.into());
+    }
+    let credentials = nix::sys::socket::getsockopt(&fd, PeerCredentials)?;
+    Ok((credentials.pid(), credentials.uid(), credentials.gid()))
 }
 
 /// Makes a socket that somebody else opened fit for a reactor.

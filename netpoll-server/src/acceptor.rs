@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Accept, Address, Group, PollManager, Prepare, Remote, admit, socket};
+use netpoll_core::{
+    Accept, Address, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, admit, socket,
+};
 
 /// How long a listener pauses at first when descriptors or memory have run out; each further
 /// failure doubles it, a success resets it.
@@ -14,17 +16,22 @@ const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 /// At most one line of log in this time says that accepting fails: a peer must not fill the disk.
 const LOG_PERIOD: Duration = Duration::from_secs(5);
 
-/// Why a listener was given up, for `serve` to return.
-pub(crate) type Failure = Arc<Mutex<Option<io::Error>>>;
-
-/// Hands accepted streams to the loops of a manager.
-pub(crate) struct Acceptor {
+/// What the acceptors of one event loop have in common.
+pub(crate) struct Front {
     pub(crate) group: Arc<Group>,
     pub(crate) callbacks: Arc<dyn Prepare>,
     pub(crate) manager: Arc<PollManager>,
-    /// The reactor that this runs on; it ends with the listener.
+    /// The main reactor; it ends with the first listener that breaks.
     pub(crate) main: Arc<Remote>,
-    pub(crate) failure: Failure,
+    failure: Mutex<Option<io::Error>>,
+}
+
+/// Hands the streams that one listener accepts to the loops of a manager.
+pub(crate) struct Acceptor {
+    pub(crate) front: Arc<Front>,
+    pub(crate) listener: Arc<ListenerInfo>,
+    /// The loop that it runs on and accepts for, where each loop has its own socket.
+    pub(crate) own: Option<Arc<Remote>>,
     pub(crate) trouble: Trouble,
 }
 
@@ -36,13 +43,41 @@ pub(crate) struct Trouble {
     unlogged: u64,
 }
 
+impl Front {
+    pub(crate) fn new(
+        group: Arc<Group>,
+        callbacks: Arc<dyn Prepare>,
+        manager: Arc<PollManager>,
+        main: Arc<Remote>,
+    ) -> Self {
+        Self { group, callbacks, manager, main, failure: Mutex::default() }
+    }
+
+    /// Why a listener broke, if one did.
+    pub(crate) fn take_failure(&self) -> Option<io::Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(front: &Arc<Front>, listener: &Arc<ListenerInfo>) -> Self {
+        let (front, listener) = (front.clone(), listener.clone());
+        Self { front, listener, own: None, trouble: Trouble::default() }
+    }
+
+    fn admit(&self, stream: OwnedFd, peer: Address) {
+        let Front { group, callbacks, manager, .. } = &*self.front;
+        let home = self.own.clone().unwrap_or_else(|| manager.pick());
+        let listener = self.listener.clone();
+        let origin = Origin { listener, peer, local: None, ticket: None };
+        admit(stream, origin, group, callbacks, &home);
+    }
+}
+
 impl Accept for Acceptor {
     fn accepted(&mut self, stream: OwnedFd, peer: Address) {
         self.trouble.pause = None;
-        let home = self.manager.pick();
-        if let Err(error) = admit(stream, peer.clone(), &self.group, &self.callbacks, &home) {
-            log::debug!("the connection from {peer} was refused: {error}");
-        }
+        self.admit(stream, peer);
     }
 
     fn failed(&mut self, error: &io::Error) -> Option<Duration> {
@@ -51,8 +86,10 @@ impl Accept for Acceptor {
     }
 
     fn given_up(self: Box<Self>, error: io::Error) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-        self.main.stop(Duration::ZERO);
+        let mut failure = self.front.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        drop(failure);
+        self.front.main.stop(Duration::ZERO);
     }
 }
 

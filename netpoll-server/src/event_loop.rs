@@ -10,9 +10,9 @@ use netpoll_core::{
     Prepare, Reactor, Remote, Result, default_loops,
 };
 
-use crate::acceptor::{Acceptor, Failure, Trouble};
+use crate::acceptor::{Acceptor, Front};
 use crate::builder::Builder;
-use crate::listener::Listener;
+use crate::listener::{Listener, Listeners};
 
 /// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
 /// threads to end; those that take longer are inside a callback, and are left behind.
@@ -110,16 +110,20 @@ impl EventLoop {
         Self { inner: Arc::new(Inner { callbacks, settings, state }) }
     }
 
-    /// Serves `listener` on this thread until [`shutdown`](Self::shutdown), then returns what
-    /// became of the connections. All threads that it started have ended by then, but for those
-    /// inside a callback that outlasts the deadline. An event loop serves once.
+    /// Serves one listener, or several, on this thread until [`shutdown`](Self::shutdown), then
+    /// returns what became of the connections. All threads that it started have ended by then, but
+    /// for those inside a callback that outlasts the deadline. An event loop serves once.
     ///
     /// # Errors
-    /// [`Error::Config`] when it is called a second time; the system's, when descriptors, memory or
+    /// [`Error::Config`] when it is called a second time, without a listener, or with a socket that
+    /// doesn't listen; the system's, when descriptors, memory or
     /// threads run out at the start; the listener's, when it was closed or broke under us, in which
     /// case the connections are aborted.
-    pub fn serve(&self, listener: impl Into<Listener>) -> Result<Report> {
-        let listener = listener.into();
+    pub fn serve(&self, listeners: impl Into<Listeners>) -> Result<Report> {
+        let Listeners(listeners) = listeners.into();
+        if listeners.is_empty() {
+            return Err(Error::config("serve was given no listener, so nobody could connect"));
+        }
         if std::mem::replace(&mut self.state().served, true) {
             return Err(Error::config("serve was called again, but an event loop serves once"));
         }
@@ -130,7 +134,8 @@ impl EventLoop {
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
         let group = Group::served(settings.limits, dispatcher.clone())?;
-        let outcome = self.accept(listener, &manager, &group);
+        let outcome = self.accept(&listeners, &manager, &group);
+        drop(listeners);
         let report = self.part(&manager, &group, outcome.is_err());
         dispatcher.stop(GRACE);
         if let Some(own) = Arc::into_inner(manager) {
@@ -156,16 +161,15 @@ impl EventLoop {
         }
     }
 
-    /// Accepts until a shutdown; an error is the listener's.
+    /// Accepts until a shutdown; an error is a listener's.
     fn accept(
         &self,
-        listener: Listener,
+        listeners: &[Listener],
         manager: &Arc<PollManager>,
         group: &Arc<Group>,
     ) -> Result<()> {
         let reactor = Reactor::new()?;
         let main = reactor.remote();
-        let failure = Failure::default();
         {
             let mut state = self.state();
             if state.deadline.is_some() {
@@ -173,19 +177,17 @@ impl EventLoop {
             }
             state.main = Some(main.clone());
         }
-        log::info!("serving {}", listener.local_addr()?);
-        let acceptor = Acceptor {
-            group: group.clone(),
-            callbacks: self.inner.callbacks.clone(),
-            manager: manager.clone(),
-            main: main.clone(),
-            failure: failure.clone(),
-            trouble: Trouble::default(),
-        };
-        main.listen(listener.into_socket()?, Box::new(acceptor));
+        let callbacks = self.inner.callbacks.clone();
+        let front = Front::new(group.clone(), callbacks, manager.clone(), main.clone());
+        let front = Arc::new(front);
+        for (index, listener) in listeners.iter().enumerate() {
+            let info = listener.prepare(index)?;
+            log::info!("serving {} on {}", info.name, info.address);
+            main.listen(listener.socket().clone(), Box::new(Acceptor::new(&front, &info)));
+        }
         reactor.run();
         self.state().main = None;
-        match failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match front.take_failure() {
             Some(error) => Err(broken(&error)),
             None => Ok(()),
         }

@@ -7,8 +7,11 @@
 mod acceptor;
 mod builder;
 mod event_loop;
+mod listen_options;
 mod listener;
 
 pub use builder::Builder;
 pub use event_loop::{EventLoop, Report};
-pub use listener::Listener;
+pub use listen_options::ListenOptions;
+pub use listener::{Listener, Listeners};
+pub use netpoll_core::socket::{Credentials, Keepalive};

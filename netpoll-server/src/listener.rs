@@ -1,67 +1,234 @@
 //! Listening sockets: opened here, or adopted from whoever opened them.
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
-use netpoll_core::{Error, Result, socket};
+use netpoll_core::socket::{self, SocketOptions};
+use netpoll_core::{Address, Error, ListenerInfo, Result};
 
-/// The kernel cuts this down to `net.core.somaxconn`: as long a queue as the system allows.
-const BACKLOG: i32 = i32::MAX;
+use crate::listen_options::ListenOptions;
 
-/// A listening socket, ready to be served.
+/// A listening socket, ready to be served, of TCP or a unix socket.
+///
+/// One that was opened at a path removes the path when it is closed, unless another socket has
+/// taken its place there.
 ///
 /// ```
 /// use netpoll_server::Listener;
 ///
 /// let listener = Listener::bind("tcp", "127.0.0.1:0")?;
-/// assert_ne!(listener.local_addr()?.port(), 0);
-/// let adopted = Listener::from(std::net::TcpListener::bind("127.0.0.1:0")?);
+/// assert_ne!(listener.local_addr()?.port(), Some(0));
+/// let adopted = Listener::from(std::net::TcpListener::bind("127.0.0.1:0")?).named("admin");
+/// assert_eq!(adopted.name(), Some("admin"));
 /// # Ok::<(), netpoll_core::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Listener {
     fd: Arc<OwnedFd>,
+    pub(crate) service: Service,
+    file: Option<SocketFile>,
+    /// How it was opened, where each loop opens a further one to accept for itself.
+    again: Option<(Address, SocketOptions)>,
 }
 
+/// How a listener is served, beside what its socket is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Service {
+    pub(crate) name: Option<String>,
+}
+
+/// One listener or several, as [`EventLoop::serve`](crate::EventLoop::serve) takes them.
+#[derive(Debug)]
+pub struct Listeners(pub(crate) Vec<Listener>);
+
 impl Listener {
-    /// Listens on the first address of `host:port` that can be had. The network is `"tcp"`, or
-    /// `"tcp4"` or `"tcp6"` for one family. Accepted sockets have `TCP_NODELAY`; a port whose
-    /// former server is gone can be taken at once (`SO_REUSEADDR`).
+    /// Listens with default options; see [`ListenOptions::bind`].
     ///
     /// # Errors
-    /// [`Error::Config`] for an address or a network that can't be understood; [`Error::Address`]
-    /// with the system's answer, of kind `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, …
+    /// As [`ListenOptions::bind`].
     pub fn bind(network: &str, address: &str) -> Result<Self> {
-        const DOING: &str = "listen on";
-        let mut failure = None;
-        for each in socket::resolve(DOING, network, address)? {
-            match socket::listen_tcp(each, BACKLOG) {
-                Ok(fd) => return Ok(Self { fd: Arc::new(fd) }),
-                Err(error) => failure = failure.or(Some(error)),
-            }
+        ListenOptions::default().bind(network, address)
+    }
+
+    /// Options that are set before the socket listens.
+    pub fn options() -> ListenOptions {
+        ListenOptions::default()
+    }
+
+    /// The listeners that whoever started this process opened for it, as systemd does for a
+    /// service that has a `.socket` unit: from the variables `LISTEN_PID`, `LISTEN_FDS` and
+    /// `LISTEN_FDNAMES`. Each has its name from there. None where the variables are not set or
+    /// not meant for this process, and from the second call on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn inherited() -> Result<Vec<Self>> {
+        let named = |(name, fd): (String, OwnedFd)| match name.as_str() {
+            "" => Self::from(fd),
+            _ => Self::from(fd).named(name),
+        };
+        Ok(socket::inherited()?.into_iter().map(named).collect())
+    }
+
+    pub(crate) fn opened(address: &Address, options: SocketOptions) -> std::io::Result<Self> {
+        let mut listener = Self::from(socket::listen(address, &options)?);
+        if let Some(path) = address.path() {
+            listener.file = Some(SocketFile::new(path)?);
         }
-        let source = failure.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into());
-        Err(Error::address(DOING, network, address, source))
+        if options.reuse_port && !address.is_unix() {
+            // Port 0 was the system's choice, and is now everybody's.
+            listener.again = Some((socket::local_address(&listener.fd)?, options));
+        }
+        Ok(listener)
+    }
+
+    /// Gives it a name, by which callbacks and logs know it. Default: its address.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.service.name = Some(name.into());
+        self
+    }
+
+    /// The name that it was given.
+    pub fn name(&self) -> Option<&str> {
+        self.service.name.as_deref()
     }
 
     /// The address it listens on, with the port that the system chose where 0 was asked for.
     ///
     /// # Errors
     /// The system's.
-    pub fn local_addr(&self) -> Result<SocketAddr> {
+    pub fn local_addr(&self) -> Result<Address> {
         Ok(socket::local_address(&self.fd)?)
     }
 
-    /// The socket, made fit for a reactor whoever opened it.
-    pub(crate) fn into_socket(self) -> Result<Arc<OwnedFd>> {
-        socket::adopt_listener(&self.fd)?;
-        Ok(self.fd)
+    #[expect(dead_code, reason = "the next step's")]
+    /// Whether each loop is to accept on a socket of its own.
+    pub(crate) fn is_per_loop(&self) -> bool {
+        self.again.is_some()
+    }
+
+    #[expect(dead_code, reason = "the next step's")]
+    /// One more socket on the same address.
+    pub(crate) fn open_again(&self) -> Result<Arc<OwnedFd>> {
+        let Some((address, options)) = &self.again else { return Ok(self.fd.clone()) };
+        match socket::listen(address, options) {
+            Ok(fd) => Ok(Arc::new(fd)),
+            Err(error) => Err(Error::address("listen once more on", "tcp", address, error)),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.fd
+    }
+
+    /// Makes the socket fit for a reactor whoever opened it, and says how connections know it.
+    pub(crate) fn prepare(&self, index: usize) -> Result<Arc<ListenerInfo>> {
+        if let Err(error) = socket::adopt_listener(&self.fd) {
+            return Err(match error.kind() {
+                std::io::ErrorKind::InvalidInput => Error::config(format!(
+                    "listener {index} is no listening stream socket, so it cannot be served"
+                )),
+                _ => error.into(),
+            });
+        }
+        let address = self.local_addr()?;
+        let name = self.name().map_or_else(|| address.to_string(), str::to_owned);
+        Ok(Arc::new(ListenerInfo { index, name: name.into(), address }))
+    }
+
+    #[expect(dead_code, reason = "the next step's")]
+    /// Leaves the path where it is when the listener closes.
+    pub(crate) fn keep_path(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.kept = true;
+        }
+    }
+}
+
+/// The socket itself: for options that nothing here offers, and to be handed to other processes.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Listener {
+    /// Adopts a listening socket. What is none is refused by `serve`.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd: Arc::new(fd), service: Service::default(), file: None, again: None }
     }
 }
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self { fd: Arc::new(listener.into()) }
+        OwnedFd::from(listener).into()
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        OwnedFd::from(listener).into()
+    }
+}
+
+impl From<Listener> for Listeners {
+    fn from(listener: Listener) -> Self {
+        Self(vec![listener])
+    }
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(listener: TcpListener) -> Self {
+        Listener::from(listener).into()
+    }
+}
+
+impl From<UnixListener> for Listeners {
+    fn from(listener: UnixListener) -> Self {
+        Listener::from(listener).into()
+    }
+}
+
+impl From<Vec<Listener>> for Listeners {
+    fn from(listeners: Vec<Listener>) -> Self {
+        Self(listeners)
+    }
+}
+
+impl<const N: usize> From<[Listener; N]> for Listeners {
+    fn from(listeners: [Listener; N]) -> Self {
+        Self(listeners.into())
+    }
+}
+
+/// The file of a unix socket. Its drop removes it, if it is still the one that was made.
+#[derive(Debug)]
+struct SocketFile {
+    path: Box<Path>,
+    identity: (u64, u64),
+    kept: bool,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> std::io::Result<Self> {
+        // The process may change its directory before the drop.
+        let path = std::path::absolute(path)?;
+        Ok(Self { identity: socket::identity(&path)?, path: path.into(), kept: false })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = socket::identity(&self.path).is_ok_and(|it| it == self.identity);
+        if ours
+            && !self.kept
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove the socket {}: {error}", self.path.display());
+        }
     }
 }

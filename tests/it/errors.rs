@@ -121,11 +121,11 @@ fn an_address_that_is_not_ours_is_named() {
 
 #[test]
 fn addresses_and_networks_that_make_no_sense_are_named() {
-    for address in ["", "127.0.0.1", "localhost", ":", "127.0.0.1:99999", "127.0.0.1:http"] {
+    for address in ["", "127.0.0.1", "localhost", ":", ":x", "127.0.0.1:99999", "127.0.0.1:http"] {
         let error = cannot_listen("tcp", address, &["listen"]);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{address:?}: {error}");
     }
-    for network in ["udp", "TCP", "unix", "", "tcp5"] {
+    for network in ["udp", "TCP", "", "tcp5"] {
         let error = cannot_listen(network, "127.0.0.1:0", &["network", "tcp4", "tcp6"]);
         assert!(matches!(error, Error::Config(_)), "{network:?}: {error:?}");
     }
@@ -137,5 +137,6 @@ fn addresses_and_networks_that_make_no_sense_are_named() {
 #[test]
 fn a_network_of_one_family_listens() {
     let listener = Listener::bind("tcp4", "localhost:0").expect("this machine has it");
-    assert!(listener.local_addr().expect("an address").is_ipv4());
+    let address = listener.local_addr().expect("an address").inet();
+    assert!(address.is_some_and(|it| it.is_ipv4()));
 }

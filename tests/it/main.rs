@@ -13,6 +13,7 @@ mod exhaustion;
 mod fairness;
 mod handles;
 mod lifecycle;
+mod listeners;
 mod manager;
 mod mixing;
 mod peers;

@@ -11,7 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use netpoll::{
-    Builder, CloseReason, Connection, Dispatch, EventLoop, Listener, PoolOptions, Report, Result,
+    Builder, CloseReason, Connection, Dispatch, EventLoop, Listener, Listeners, PoolOptions,
+    Report, Result,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -46,7 +47,7 @@ impl Server {
 
     pub(crate) fn serve(event_loop: EventLoop) -> Self {
         let listener = Listener::bind("tcp", "127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let address = inet(&listener);
         let server = event_loop.clone();
         let serving = thread::spawn(move || server.serve(listener));
         Self { event_loop, address, serving: Some(serving) }
@@ -82,6 +83,46 @@ impl Drop for Server {
             let _ = serving.join();
         }
     }
+}
+
+/// An event loop that serves whatever listeners on a thread of its own.
+pub(crate) struct Serving {
+    pub(crate) event_loop: EventLoop,
+    thread: Option<JoinHandle<Result<Report>>>,
+}
+
+impl Serving {
+    pub(crate) fn start(event_loop: EventLoop, listeners: impl Into<Listeners>) -> Self {
+        let (listeners, server) = (listeners.into(), event_loop.clone());
+        let thread = Some(thread::spawn(move || server.serve(listeners)));
+        Self { event_loop, thread }
+    }
+
+    /// Shuts down in order, with a deadline that no test reaches unless it must.
+    pub(crate) fn stop(self) -> Report {
+        self.event_loop.shutdown(PATIENCE);
+        self.join()
+    }
+
+    /// What `serve` returned.
+    pub(crate) fn join(mut self) -> Report {
+        let thread = self.thread.take().expect("joined once");
+        thread.join().expect("serve does not panic").expect("serve ends without an error")
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.event_loop.shutdown(Duration::ZERO);
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The address of a TCP listener.
+pub(crate) fn inet(listener: &Listener) -> SocketAddr {
+    listener.local_addr().expect("an address").inet().expect("of TCP")
 }
 
 /// A builder whose `on_request` sends back what it was sent.
@@ -401,7 +442,7 @@ impl Server {
     /// listens to any more stays refused.
     pub(crate) fn serve_at(event_loop: EventLoop, address: &str) -> Self {
         let listener = Listener::bind("tcp", address).expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let address = inet(&listener);
         let server = event_loop.clone();
         let serving = thread::spawn(move || server.serve(listener));
         Self { event_loop, address, serving: Some(serving) }

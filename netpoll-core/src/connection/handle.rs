@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::origin::ListenerInfo;
 use crate::task::Events;
 
 use super::shared::{Shared, schedule};
@@ -77,6 +78,11 @@ impl Handle {
     /// The peer's address, also after the close.
     pub fn peer_addr(&self) -> Address {
         self.shared.peer.clone()
+    }
+
+    /// The listener that it came by; `None` for one that was dialled.
+    pub fn listener(&self) -> Option<&ListenerInfo> {
+        self.shared.listener.as_deref()
     }
 
     /// The address of this end. One system call.

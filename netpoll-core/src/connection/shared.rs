@@ -7,10 +7,11 @@ use crate::address::Address;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::group::Group;
+use crate::origin::{ListenerInfo, Origin, Ticket};
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::slab::Token;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::task::{Events, Task};
 
 use super::output::Lane;
@@ -22,14 +23,37 @@ pub(crate) struct Shared {
     pub(crate) group: Arc<Group>,
     pub(crate) home: Arc<Remote>,
     pub(crate) peer: Address,
+    /// The listener that it came by; a dialled one has none.
+    pub(crate) listener: Option<Arc<ListenerInfo>>,
+    /// The address of our end where a proxy has told; else it is asked of the socket.
+    local: Option<Address>,
+    /// What its acceptor wants back when the socket has closed.
+    ticket: Mutex<Option<Ticket>>,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
+    /// A connection that came in; it counts among those of its loop until its socket closes.
+    pub(crate) fn accepted(
+        lane: Lane,
+        group: Arc<Group>,
+        home: Arc<Remote>,
+        origin: Origin,
+    ) -> Self {
+        let Origin { listener, peer, local, ticket } = origin;
+        let mut shared = Self::dialled(lane, group, home, peer);
+        (shared.listener, shared.local) = (Some(listener), local);
+        shared.ticket = Mutex::new(ticket);
+        shared
+    }
+
+    /// A connection that we opened.
+    pub(crate) fn dialled(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
+        home.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
-        Self { task: Task::new(Runner::default()), lane, group, home, peer, token }
+        let (task, ticket) = (Task::new(Runner::default()), Mutex::new(None));
+        Self { task, lane, group, home, peer, listener: None, local: None, ticket, token }
     }
 
     pub(crate) fn token(&self) -> Token {
@@ -65,6 +89,9 @@ impl Shared {
     }
 
     pub(crate) fn local_addr(&self) -> Result<Address> {
+        if let Some(told) = &self.local {
+            return Ok(told.clone());
+        }
         let stream = self.lane.stream().ok_or(Error::Closed)?;
         Ok(stream.local_address()?)
     }
@@ -91,6 +118,9 @@ impl Shared {
             }
         }
         drop(stream);
+        self.home.leave();
+        let ticket = lock(&self.ticket).take();
+        drop(ticket);
         self.group.leave();
     }
 }

@@ -1,0 +1,284 @@
+//! The system calls of listening sockets: opening, adopting, handing on, and closing one without
+//! losing who waits in its queue.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
+
+use super::connect::Keepalive;
+use super::raw;
+use crate::address::Address;
+
+/// What is asked of a listening socket before it listens: data. The face's builder documents each.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "`ListenOptions` of netpoll-server documents each, with defaults")]
+pub struct SocketOptions {
+    pub backlog: Option<u32>,
+    pub reuse_address: bool,
+    pub reuse_port: bool,
+    pub only_v6: Option<bool>,
+    pub nodelay: bool,
+    pub receive_buffer: Option<usize>,
+    pub send_buffer: Option<usize>,
+    pub keepalive: Option<Keepalive>,
+    pub defer_accept: Option<Duration>,
+    pub fast_open: Option<u32>,
+    pub device: Option<String>,
+    pub mode: Option<u32>,
+    pub before_bind: Option<Arc<BeforeBind>>,
+}
+
+/// Sees the raw socket before it is bound.
+pub type BeforeBind = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
+
+impl fmt::Debug for SocketOptions {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SocketOptions")
+            .field("backlog", &self.backlog)
+            .field("reuse_address", &self.reuse_address)
+            .field("reuse_port", &self.reuse_port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            backlog: None,
+            reuse_address: true,
+            reuse_port: false,
+            only_v6: None,
+            nodelay: true,
+            receive_buffer: None,
+            send_buffer: None,
+            keepalive: None,
+            defer_accept: None,
+            fast_open: None,
+            device: None,
+            mode: None,
+            before_bind: None,
+        }
+    }
+}
+
+/// Opens a listening socket, non-blocking and closed on exec.
+pub(crate) fn listen(address: &Address, options: &SocketOptions) -> io::Result<OwnedFd> {
+    let (domain, protocol) = match address {
+        Address::Inet(inet) => (Domain::for_address(*inet), Some(Protocol::TCP)),
+        _ => (Domain::UNIX, None),
+    };
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(domain, kind, protocol)?;
+    if let Address::Inet(_) = address {
+        prepare_tcp(&socket, domain, options)?;
+    }
+    prepare(&socket, options)?;
+    match address {
+        Address::Inet(inet) => socket.bind(&SockAddr::from(*inet))?,
+        Address::Path(path) => bind_path(&socket, path)?,
+        Address::Abstract(name) => socket.bind(&abstract_address(name)?)?,
+        Address::Unnamed => return Err(ErrorKind::AddrNotAvailable.into()),
+    }
+    if let (Some(mode), Some(path)) = (options.mode, address.path()) {
+        // Nobody can connect before the socket listens, so no wider mode is ever of use.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    // The kernel cuts it down to `net.core.somaxconn`.
+    let backlog =
+        options.backlog.map_or(i32::MAX, |backlog| i32::try_from(backlog).unwrap_or(i32::MAX));
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+/// What accepted sockets inherit, and what only a TCP listener has.
+fn prepare_tcp(socket: &Socket, domain: Domain, options: &SocketOptions) -> io::Result<()> {
+    socket.set_reuse_address(options.reuse_address)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    socket.set_tcp_nodelay(options.nodelay)?;
+    if let (Some(only), Domain::IPV6) = (options.only_v6, domain) {
+        socket.set_only_v6(only)?;
+    }
+    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
+        let probes =
+            TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+        socket.set_tcp_keepalive(&probes)?;
+    }
+    if let Some(time) = options.defer_accept {
+        let seconds = i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
+        raw::set_tcp_option(socket.as_fd(), libc::TCP_DEFER_ACCEPT, seconds)?;
+    }
+    if let Some(queue) = options.fast_open {
+        let queue = i32::try_from(queue).unwrap_or(i32::MAX);
+        raw::set_tcp_option(socket.as_fd(), libc::TCP_FASTOPEN, queue)?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    Ok(())
+}
+
+fn prepare(socket: &Socket, options: &SocketOptions) -> io::Result<()> {
+    if let Some(bytes) = options.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = options.send_buffer {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    match &options.before_bind {
+        Some(hook) => hook(socket.as_fd()),
+        None => Ok(()),
+    }
+}
+
+fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
+    let mut path = Vec::with_capacity(name.len() + 1);
+    path.push(0);
+    path.extend_from_slice(name);
+    SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
+}
+
+/// Binds to a path. What stands there already is removed if it is a socket behind which nobody
+/// listens any more, and nothing else ever is.
+fn bind_path(socket: &Socket, path: &Path) -> io::Result<()> {
+    let address = SockAddr::unix(path)?;
+    match socket.bind(&address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_dead_socket(path)? => {}
+        other => return other,
+    }
+    remove_dead_socket(path)?;
+    socket.bind(&address)
+}
+
+fn is_dead_socket(path: &Path) -> io::Result<bool> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Ok(false);
+    }
+    // A listener whose queue is full answers EAGAIN: it lives. So may one that we may not reach.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let answer = socket.connect(&SockAddr::unix(path)?);
+    Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
+}
+
+/// Removes a dead socket. Since it was found dead another server may have taken its place: what is
+/// there is moved aside first, looked at again where nobody else can take its place, and put back
+/// if it lives.
+fn remove_dead_socket(path: &Path) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".dead-{}-{}", std::process::id(), super::thread_number()));
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside)?;
+    if is_dead_socket(&aside)? {
+        return fs::remove_file(&aside);
+    }
+    // A link fails where a third one has come meanwhile, and so overwrites nobody.
+    fs::hard_link(&aside, path)?;
+    fs::remove_file(&aside)?;
+    Err(ErrorKind::AddrInUse.into())
+}
+
+/// Says which file a path is: device and inode.
+pub(crate) fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.st_dev(), file.st_ino()))
+}
+
+/// Whether the socket listens for a stream.
+pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let socket = SockRef::from(&fd);
+    Ok(socket.is_listener()? && socket.r#type()? == Type::STREAM)
+}
+
+/// Lets no further connection begin on a TCP listener, while those whose handshake has begun still
+/// reach its queue: a filter that drops SYN segments. Their senders try again after a second, and
+/// find the port closed or another server on it.
+pub(crate) fn turn_away_newcomers(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // A filter sees the segment from TCP's header on; the flags are its byte 13, SYN is bit 1.
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    SockRef::from(&fd).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(JUMP_IF_SET, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+/// A descriptor that does nothing but be there to be given up.
+pub(crate) fn spare() -> io::Result<OwnedFd> {
+    Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())
+}
+
+/// How many descriptors one message may carry: the kernel's `SCM_MAX_FD`.
+const MAX_DESCRIPTORS: usize = 253;
+
+/// Sends descriptors, and bytes that say what they are, in one message.
+pub(crate) fn send_descriptors(
+    to: &UnixStream,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    if descriptors.len() > MAX_DESCRIPTORS {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "one message carries 253 descriptors"));
+    }
+    let numbers: Vec<_> = descriptors.iter().map(|it| it.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let sent = super::repeat(|| {
+        Ok(sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(bytes)], &rights, flags, None)?)
+    })?;
+    if sent == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
+}
+
+/// Receives what [`send_descriptors`] sent; descriptors are closed on exec from birth.
+pub(crate) fn receive_descriptors(
+    from: &UnixStream,
+    bytes: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS]);
+    let mut slices = [IoSliceMut::new(bytes)];
+    let message = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(from.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            descriptors.extend(raw::own_received(&numbers));
+        }
+    }
+    Ok((message.bytes, descriptors))
+}
+
+/// The descriptors that this process was started with for it to serve, by systemd's protocol: their
+/// names stand with them. They are closed on exec from here on. A second call returns none.
+pub(crate) fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
+    let ours = std::env::var("LISTEN_PID").is_ok_and(|it| it == std::process::id().to_string());
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|it| it.parse().ok());
+    let (true, Some(count)) = (ours, count) else { return Ok(Vec::new()) };
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names: Vec<&str> = names.split(':').collect();
+    let mut all = Vec::new();
+    for (place, fd) in raw::own_inherited(count) {
+        SockRef::from(&fd).set_cloexec(true)?;
+        let name = names.get(place).copied().unwrap_or_default();
+        all.push((name.to_owned(), fd));
+    }
+    Ok(all)
+}

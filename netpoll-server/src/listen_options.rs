@@ -1,0 +1,202 @@
+//! The options of a listening socket, set before it listens.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpoll_core::socket::{self, Keepalive, SocketOptions};
+use netpoll_core::{Address, Error, Result};
+
+use crate::listener::Listener;
+
+const DOING: &str = "listen on";
+
+/// How a listening socket is opened. Accepted sockets inherit what is said of them here, so no
+/// system call per connection is spent on it.
+///
+/// ```
+/// use netpoll_server::Listener;
+///
+/// let listener = Listener::options().backlog(4096).reuse_port(true).bind("tcp", "127.0.0.1:0")?;
+/// # Ok::<(), netpoll_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "options do nothing until `bind`"]
+pub struct ListenOptions {
+    socket: SocketOptions,
+}
+
+impl ListenOptions {
+    /// Connections that may wait to be accepted; the kernel cuts it down to
+    /// `net.core.somaxconn`. Default `None`: as many as that allows, since a client that finds the
+    /// queue full waits a second before it tries again.
+    pub fn backlog(mut self, connections: impl Into<Option<u32>>) -> Self {
+        self.socket.backlog = connections.into();
+        self
+    }
+
+    /// `SO_REUSEADDR`: take a port on which connections of a former server linger. Default on, so
+    /// that a server can be restarted at once. TCP only.
+    pub fn reuse_address(mut self, yes: bool) -> Self {
+        self.socket.reuse_address = yes;
+        self
+    }
+
+    /// `SO_REUSEPORT`: other sockets, of other processes of the same user as well, may listen on
+    /// the same address, and the kernel spreads connections over them by a hash of their
+    /// addresses. Each loop then has such a socket and accepts for itself: no hand-over between
+    /// threads, at the price of a spread by chance, of no `LoadBalance`, and of no on-demand
+    /// borrowing between loops. Default off. TCP only.
+    pub fn reuse_port(mut self, yes: bool) -> Self {
+        self.socket.reuse_port = yes;
+        self
+    }
+
+    /// Whether an IPv6 listener leaves IPv4 alone. Default `None`: yes on the network `tcp6`, and
+    /// on `tcp` no, so that `[::]` serves both.
+    pub fn only_v6(mut self, yes: impl Into<Option<bool>>) -> Self {
+        self.socket.only_v6 = yes.into();
+        self
+    }
+
+    /// `TCP_NODELAY` on accepted sockets: send small writes at once. Default on: flushes are the
+    /// batches already.
+    pub fn nodelay(mut self, yes: bool) -> Self {
+        self.socket.nodelay = yes;
+        self
+    }
+
+    /// `SO_RCVBUF` of accepted sockets, in bytes; the kernel doubles it for its bookkeeping.
+    /// Default `None`: the kernel sizes it as it sees the path's delay, which is better unless
+    /// memory is scarce.
+    pub fn receive_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.socket.receive_buffer = bytes.into();
+        self
+    }
+
+    /// `SO_SNDBUF` of accepted sockets, in bytes. Default `None`, as `receive_buffer`.
+    pub fn send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.socket.send_buffer = bytes.into();
+        self
+    }
+
+    /// TCP's own probes on accepted sockets that are silent. Default `None`: off, as the system's.
+    pub fn keepalive(mut self, keepalive: impl Into<Option<Keepalive>>) -> Self {
+        self.socket.keepalive = keepalive.into();
+        self
+    }
+
+    /// `TCP_DEFER_ACCEPT`: accept a connection when its first byte has come, or this time, in whole
+    /// seconds, has passed. Default `None`: off. For protocols in which the client speaks first.
+    pub fn defer_accept(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.socket.defer_accept = time.into();
+        self
+    }
+
+    /// `TCP_FASTOPEN`: let clients that have been here send data with their first segment; so many
+    /// such connections may be pending. Default `None`: off, since such data may arrive twice.
+    pub fn fast_open(mut self, pending: impl Into<Option<u32>>) -> Self {
+        self.socket.fast_open = pending.into();
+        self
+    }
+
+    /// `SO_BINDTODEVICE`: only what arrives by this interface. Default `None`: any.
+    pub fn device(mut self, interface: impl Into<Option<String>>) -> Self {
+        self.socket.device = interface.into();
+        self
+    }
+
+    /// The permissions of a unix socket's file, such as `0o660`: who may write to it may connect.
+    /// Default `None`: what the umask leaves of `0o777`.
+    pub fn mode(mut self, mode: impl Into<Option<u32>>) -> Self {
+        self.socket.mode = mode.into();
+        self
+    }
+
+    /// Sees the raw socket before it is bound, for options that nothing here offers. Its error is
+    /// `bind`'s.
+    pub fn before_bind(
+        mut self,
+        hook: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.socket.before_bind = Some(Arc::new(hook));
+        self
+    }
+
+    /// Opens the socket and listens. The networks, and what their addresses look like:
+    ///
+    /// - `tcp`: `host:port`; on the first address of the host that can be had. `[v6]:port`, also
+    ///   with a zone (`[fe80::1%eth0]:80`); `:port` is every address of this machine.
+    /// - `tcp4`, `tcp6`: the same, for one family.
+    /// - `unix`: a path, or `@name` in Linux's abstract namespace. A socket at that path behind
+    ///   which nobody listens is replaced; whatever else stands there is left alone, and is an
+    ///   error.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an address, a network or an option that can't be used;
+    /// [`Error::Address`] with the system's answer, of kind `AddrInUse`, `AddrNotAvailable`,
+    /// `PermissionDenied`, …
+    pub fn bind(&self, network: &str, address: &str) -> Result<Listener> {
+        self.validate()?;
+        let mut options = self.socket.clone();
+        if network == "unix" {
+            if address.is_empty() || address == "@" {
+                return Err(Error::config("a unix socket needs a path or an @name to listen on"));
+            }
+            let opened = Listener::opened(&Address::unix(address), options);
+            return opened.map_err(|error| Error::address(DOING, network, address, error));
+        }
+        options.only_v6 = options.only_v6.or(Some(network == "tcp6"));
+        let mut failure = None;
+        for each in candidates(network, address)? {
+            match Listener::opened(&each, options.clone()) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        let source = failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
+        Err(Error::address(DOING, network, address, source))
+    }
+
+    fn validate(&self) -> Result<()> {
+        let SocketOptions { backlog, receive_buffer, send_buffer, keepalive, .. } = &self.socket;
+        let zero = |name: &str| Error::config(format!("{name} is 0; None leaves it to the system"));
+        if *backlog == Some(0) {
+            return Err(zero("backlog"));
+        }
+        if *receive_buffer == Some(0) {
+            return Err(zero("receive_buffer"));
+        }
+        if *send_buffer == Some(0) {
+            return Err(zero("send_buffer"));
+        }
+        if let Some(Keepalive { idle, interval, count }) = keepalive
+            && (idle.as_secs() == 0 || interval.as_secs() == 0 || *count == 0)
+        {
+            return Err(Error::config(
+                "keepalive needs an idle time and an interval of 1 s or more, and 1 probe or more",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The addresses to try, in order.
+fn candidates(network: &str, address: &str) -> Result<Vec<Address>> {
+    let Some(port) = address.strip_prefix(':') else {
+        let all = socket::resolve(DOING, network, address)?;
+        return Ok(all.into_iter().map(Address::from).collect());
+    };
+    // Where there is no IPv6, every address is every IPv4 address.
+    let everywhere: &[&str] = match network {
+        "tcp4" => &["0.0.0.0"],
+        "tcp6" => &["[::]"],
+        _ => &["[::]", "0.0.0.0"],
+    };
+    let mut all = Vec::new();
+    for host in everywhere {
+        all.extend(socket::resolve(DOING, network, &format!("{host}:{port}"))?);
+    }
+    Ok(all.into_iter().map(Address::from).collect())
+}
