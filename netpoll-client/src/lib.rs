@@ -6,6 +6,7 @@
 
 mod builder;
 mod cancel;
+mod client;
 mod dialer;
 mod eyeballs;
 mod resolver;
@@ -13,6 +14,7 @@ mod target;
 
 pub use builder::DialerBuilder;
 pub use cancel::Cancel;
+pub use client::{Client, ClientBuilder};
 pub use dialer::{DialConnection, Dialer, dial_connection};
 pub use netpoll_core::socket::Keepalive;
 pub use resolver::Resolve;

@@ -148,6 +148,12 @@ impl Connection {
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.write_timeout = timeout;
     }
+
+    /// Leaves driving it, and closing it, to the task.
+    pub(crate) fn disown(&mut self) -> Arc<Shared> {
+        self.owned = false;
+        self.shared.clone()
+    }
 }
 
 impl Drop for Connection {

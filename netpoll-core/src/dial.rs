@@ -17,14 +17,17 @@ use std::time::Instant;
 
 use crate::address::Address;
 use crate::admit;
+use crate::callbacks::Prepare;
 use crate::connection::output::Lane;
-use crate::connection::{Connection, Shared};
-use crate::error::Error;
+use crate::connection::{Connection, Handle, Shared, schedule};
+use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::reactor::{Command, Remote};
+use crate::runner::Runner;
 use crate::socket::{ConnectOptions, Stream};
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 use crate::sys;
+use crate::task::Events;
 
 /// A socket on its way to one address.
 #[derive(Debug)]
@@ -119,6 +122,25 @@ impl Attempt {
     /// The connection, for the caller to drive.
     pub fn into_connection(self) -> Connection {
         self.connection
+    }
+
+    /// Lets callbacks drive the connection, where its group says. `on_prepare` runs on this thread,
+    /// before the others.
+    ///
+    /// # Errors
+    /// What `on_prepare` returned: the connection is closed.
+    pub fn serve(self, callbacks: &Arc<dyn Prepare>) -> Result<Handle> {
+        let mut connection = self.connection;
+        let service = callbacks.clone().prepare(&connection)?;
+        let (handle, shared) = (connection.handle(), connection.disown());
+        // Until it was scheduled nobody else begins it: it was ours, and so it still is.
+        shared.task.word.hand_over(Events::NONE);
+        if let Some(mut run) = shared.task.begin() {
+            *run = Runner::serving(connection, service);
+            run.reschedule();
+            schedule(&shared);
+        }
+        Ok(handle)
     }
 }
 

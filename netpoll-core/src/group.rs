@@ -81,7 +81,8 @@ impl Group {
         *live
     }
 
-    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+    /// Where its callbacks run.
+    pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
     }
 

@@ -4,6 +4,7 @@
 //! threads, or measure a process, run in a process of their own: see [`util::alone`].
 
 mod blocking;
+mod client;
 mod crowd;
 mod dial;
 mod dialler;

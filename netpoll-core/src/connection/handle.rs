@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use netpoll_buffer::LinkBuffer;
 
 use crate::address::Address;
+use crate::blocking;
 use crate::error::{Error, Result};
 use crate::origin::ListenerInfo;
 use crate::task::Events;
@@ -40,7 +43,42 @@ impl Handle {
         if self.shared.is_interrupted() {
             return Err(Error::Closed);
         }
-        let sent = self.shared.lane.offer(message.into(), self.shared.group.limits().output);
+        let limits = self.shared.group.limits().output;
+        self.sent(self.shared.lane.offer(message.into(), limits))
+    }
+
+    /// Sends all that was written to `buffer`, as [`send`](Self::send) does, but also above the
+    /// high-water mark: for those who bound what they send by other means, such as
+    /// [`wait_for_room`](Self::wait_for_room). It moves blocks and copies little.
+    ///
+    /// # Errors
+    /// Those of `send` but `Full`.
+    pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
+        buffer.flush();
+        if self.shared.is_interrupted() {
+            return Err(Error::Closed);
+        }
+        let limits = self.shared.group.limits().output;
+        self.sent(self.shared.lane.send(&mut buffer, limits))
+    }
+
+    /// Waits until `send` is not refused: at once below the high-water mark, and above it until the
+    /// queue has fallen below the low-water mark. Costs one load where it needn't wait.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut) at `deadline`;
+    /// [`Error::Closed`](crate::Error::Closed) and the socket's error as `send`;
+    /// [`Error::Config`](crate::Error::Config) in a callback that must not wait.
+    pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
+        if !self.shared.lane.is_congested() {
+            return Ok(());
+        }
+        blocking::check("wait for room in the output queue")?;
+        self.shared.lane.wait_below(deadline, || self.shared.is_interrupted())
+    }
+
+    /// What a send returned; its failure is also the connection's.
+    fn sent(&self, sent: Result<()>) -> Result<()> {
         if let Err(Error::Io(_)) = sent {
             // No edge need follow an error that only a send meets.
             if self.shared.task.word.notify(Events::FAILED | Events::READABLE) {

@@ -1,0 +1,229 @@
+//! Dialled connections that callbacks drive, on the reactors, as a server's are.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netpoll_core::{
+    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Limits, OnConnect,
+    OnDisconnect, OnPrepare, OnRequest, PollManager, Prepare, Result,
+};
+
+use crate::dialer::{Dial, Dialer};
+
+/// How long connections that were closed by force, and workers, are waited for.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Dials connections that callbacks drive: those of a server, in the same order and with the same
+/// promises.
+///
+/// Dropping it closes its connections in order, as each has nothing left to serve, without waiting
+/// for them.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+/// use netpoll_core::Connection;
+/// use netpoll_client::Client;
+///
+/// let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let address = server.local_addr()?.to_string();
+/// let (told, lines) = mpsc::channel();
+/// let client = Client::builder()
+///     .on_connect(|_: &mut (), conn: &mut Connection| {
+///         conn.writer().write_bytes(b"hello");
+///         conn.writer().flush()
+///     })
+///     .on_request(move |_: &mut (), conn: &mut Connection| {
+///         told.send(conn.reader().until(b'\n')?.to_vec()).ok();
+///         Ok(())
+///     })
+///     .build()?;
+/// let handle = client.dial("tcp", &address, Duration::from_secs(1))?;
+///
+/// let (mut peer, _) = server.accept()?;
+/// peer.read_exact(&mut [0; 5])?;
+/// peer.write_all(b"welcome\n")?;
+/// assert_eq!(lines.recv()?, b"welcome\n");
+/// handle.close();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Client {
+    dialer: Dialer,
+    group: Arc<Group>,
+    callbacks: Arc<dyn Prepare>,
+}
+
+impl Client {
+    /// Sets callbacks and options.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::with(Box::new(|_: &Connection| Ok(())), Settings::default(), false)
+    }
+
+    /// Dials, waiting on this thread for `timeout` at most, and gives the connection to the
+    /// callbacks. `on_prepare` runs on this thread, the others where the dispatch mode says, and
+    /// may have run before this returns.
+    ///
+    /// # Errors
+    /// As [`DialConnection::dial_connection`](crate::DialConnection::dial_connection), and what
+    /// `on_prepare` returned.
+    pub fn dial(&self, network: &str, address: &str, timeout: Duration) -> Result<Handle> {
+        let dial = Dial::new(&self.dialer, &self.group, timeout, None);
+        dial.run(network, address)?.serve(&self.callbacks)
+    }
+
+    /// How many of its connections are not closed yet.
+    pub fn live(&self) -> usize {
+        self.group.live()
+    }
+
+    /// Closes its connections: in order as each comes to have nothing left to serve, and by force
+    /// what is left after `patience`. Waits for them, and returns how many were forced.
+    pub fn shutdown(self, patience: Duration) -> usize {
+        self.tell(|manager| manager.remotes().iter().for_each(|each| each.drain(&self.group)));
+        let forced = self.group.wait_empty(deadline(patience));
+        if forced > 0 {
+            self.tell(|manager| manager.remotes().iter().for_each(|each| each.abort(&self.group)));
+            self.group.wait_empty(deadline(GRACE));
+        }
+        self.group.dispatcher().stop(GRACE);
+        forced
+    }
+
+    fn tell(&self, what: impl Fn(&PollManager)) {
+        match &self.dialer.manager {
+            Some(manager) => what(manager),
+            None => PollManager::shared().iter().for_each(|manager| what(manager)),
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.group.live() > 0 {
+            self.tell(|manager| manager.remotes().iter().for_each(|each| each.drain(&self.group)));
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Client").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Client`]; `S` is the session that each connection has.
+///
+/// The session's type comes from [`on_prepare`](Self::on_prepare), so that call stands first;
+/// without it the session is `()`.
+pub struct ClientBuilder<S = ()> {
+    on_prepare: Box<dyn OnPrepare<S>>,
+    on_connect: Option<Box<dyn OnConnect<S>>>,
+    on_request: Option<Box<dyn OnRequest<S>>>,
+    on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
+    /// `on_prepare` came after a callback, which is lost by it.
+    misordered: bool,
+    settings: Settings,
+}
+
+#[derive(Debug, Default)]
+struct Settings {
+    dialer: Option<Dialer>,
+    dispatch: Dispatch,
+    limits: Limits,
+}
+
+impl ClientBuilder<()> {
+    /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
+    /// that are given the session.
+    pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> ClientBuilder<S> {
+        let late =
+            self.on_connect.is_some() || self.on_request.is_some() || self.on_disconnect.is_some();
+        ClientBuilder::with(Box::new(callback), self.settings, late)
+    }
+}
+
+impl<S> ClientBuilder<S> {
+    fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
+        let (on_connect, on_request, on_disconnect) = (None, None, None);
+        Self { on_prepare, on_connect, on_request, on_disconnect, misordered, settings }
+    }
+
+    /// Runs once when the connection is there; see [`OnConnect`].
+    #[must_use]
+    pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
+        self.on_connect = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs whenever bytes have arrived; see [`OnRequest`].
+    #[must_use]
+    pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
+        self.on_request = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
+    #[must_use]
+    pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
+        self.on_disconnect = Some(Box::new(callback));
+        self
+    }
+
+    /// Dials by this dialer, on its manager. Its limits have no effect here, those of
+    /// [`limits`](Self::limits) have. Default: a dialer with default options.
+    #[must_use]
+    pub fn dialer(mut self, dialer: Dialer) -> Self {
+        self.settings.dialer = Some(dialer);
+        self
+    }
+
+    /// Where callbacks run. Default: as a server's.
+    #[must_use]
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.settings.dispatch = dispatch;
+        self
+    }
+
+    /// The limits of the connections.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Checks the options and makes the client. Nothing is started before the first dial.
+    ///
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the option.
+    pub fn build(self) -> Result<Client>
+    where
+        S: Send + 'static,
+    {
+        if self.misordered {
+            return Err(Error::config(
+                "on_prepare was called after a callback whose session it makes: call it first",
+            ));
+        }
+        let Some(on_request) = self.on_request else {
+            return Err(Error::config("on_request is missing, so nobody would take what arrives"));
+        };
+        let Self { on_prepare, on_connect, on_disconnect, settings, .. } = self;
+        let dialer = settings.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
+        let group = Group::served(settings.limits, Dispatcher::new(settings.dispatch)?)?;
+        let callbacks = Callbacks { on_prepare, on_connect, on_request, on_disconnect };
+        Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })
+    }
+}
+
+impl<S> fmt::Debug for ClientBuilder<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ClientBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+fn deadline(patience: Duration) -> Instant {
+    // A century is for ever.
+    Instant::now() + patience.min(Duration::from_secs(100 * 365 * 86_400))
+}
