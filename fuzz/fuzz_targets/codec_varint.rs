@@ -1,0 +1,9 @@
+//! `VarintLength` gives the same frames and errors for every split of every stream as its plain model.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[expect(dead_code, reason = "each target uses its part")]
+mod codec;
+
+fuzz_target!(|bytes: &[u8]| codec::check(bytes, codec::varint));

@@ -1,0 +1,191 @@
+//! Frames out of a stream: the trait, and waiting for one.
+
+use std::io;
+
+use netpoll_buffer::{LinkBuffer, Source};
+
+use crate::{Extent, Frame, FrameError};
+
+/// Finds frames in a stream.
+///
+/// A decoder sees one stream, all of it, in order: between two calls bytes may be added to `input`,
+/// and nobody but the frames takes any from it. It remembers how far it has looked, what it is
+/// dropping and where in the stream it stands, so each connection has its own. No method waits,
+/// blocks or panics, whatever a peer sent.
+///
+/// A protocol of one's own implements [`find`](Self::find) and [`finish`](Self::finish):
+///
+/// ```
+/// use netpoll_buffer::LinkBuffer;
+/// use netpoll_codec::{Decode, Extent, FrameError};
+///
+/// /// Frames of a kind, in one byte, and three bytes or none.
+/// #[derive(Clone, Default)]
+/// struct Kinds { position: u64 }
+///
+/// impl Decode for Kinds {
+///     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
+///         let payload = match input.chunk().first() {
+///             Some(b'A'..=b'Z') => 4,
+///             _ => 1,
+///         };
+///         if input.len() < payload {
+///             return Ok(None);
+///         }
+///         self.position += payload as u64;
+///         Ok(Some(Extent { header: 0, payload, trailer: 0 }))
+///     }
+///
+///     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
+///         match input.len() as u64 {
+///             0 => Ok(()),
+///             received => Err(FrameError::TruncatedFrame { position: self.position, received }),
+///         }
+///     }
+/// }
+///
+/// let (mut kinds, mut input) = (Kinds::default(), LinkBuffer::from("aXYZbcQ"));
+/// let mut frames = Vec::new();
+/// while let Some(frame) = kinds.decode(&mut input)? {
+///     frames.push(frame.into_bytes());
+/// }
+/// assert_eq!(frames, ["a", "XYZb", "c"]);
+/// assert_eq!(kinds.finish(&input).unwrap_err().position(), 6);
+/// # std::io::Result::Ok(())
+/// ```
+pub trait Decode {
+    /// Finds the next frame, at the front of [`holder`](Self::holder); `None` when not all of it
+    /// has arrived. Whoever calls this takes the frame, with [`Frame::new`]; that is what
+    /// [`decode`](Self::decode) is for.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError>;
+
+    /// Says whether the stream may end here, behind the last frame that was found.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TruncatedFrame`] when it ended inside a frame.
+    fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError>;
+
+    /// The buffer at whose front `find` finds: `input`, unless the decoder has one of its own.
+    #[inline]
+    fn holder<'a>(&'a mut self, input: &'a mut LinkBuffer) -> &'a mut LinkBuffer {
+        input
+    }
+
+    /// Lends the next frame; `None` when not all of it has arrived. To be called until then.
+    ///
+    /// Looks at bytes that have arrived since it was last called, and copies none.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] tells of a fault, once, and the decoder has stepped over it: to call again
+    /// decodes what follows.
+    #[inline]
+    fn decode<'a>(
+        &'a mut self,
+        input: &'a mut LinkBuffer,
+    ) -> Result<Option<Frame<'a>>, FrameError> {
+        let extent = self.find(input)?;
+        Ok(extent.map(|extent| Frame::new(self.holder(input), extent)))
+    }
+}
+
+/// Waits for the next frame of a [`Source`]: a connection's reader, say. `None` is the end of the
+/// stream, between two frames.
+///
+/// For clients, and for callbacks that may block. It waits as the source does: for how long, and
+/// whether at all, is the source's affair.
+///
+/// ```
+/// use netpoll_buffer::FromRead;
+/// use netpoll_codec::{Lines, read_frame};
+///
+/// let mut source = FromRead::new(&b"one\ntwo\nand so o"[..]);
+/// let mut lines = Lines::new(80)?;
+/// assert_eq!(read_frame(&mut lines, &mut source)?.expect("one").bytes(), b"one");
+/// assert_eq!(read_frame(&mut lines, &mut source)?.expect("two").bytes(), b"two");
+/// let error = read_frame(&mut lines, &mut source).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "the stream ended inside the frame at byte 8, 8 bytes into it"
+/// );
+/// # std::io::Result::Ok(())
+/// ```
+///
+/// # Errors
+///
+/// [`FrameError`], as an [`io::Error`], and whatever keeps the source from reading; the frame stays
+/// in the source then, and can be waited for again.
+pub fn read_frame<'a, D, S>(decoder: &'a mut D, source: &'a mut S) -> io::Result<Option<Frame<'a>>>
+where
+    D: Decode + ?Sized,
+    S: Source + ?Sized,
+{
+    let extent = loop {
+        if let Some(extent) = decoder.find(source.buffered())? {
+            break extent;
+        }
+        let more = source.buffered().len() + 1;
+        match source.require(more) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                decoder.finish(source.buffered())?;
+                return Ok(None);
+            }
+            outcome => outcome?,
+        }
+    };
+    Ok(Some(Frame::new(decoder.holder(source.buffered()), extent)))
+}
+
+impl<D: Decode + ?Sized> Decode for &mut D {
+    #[inline]
+    fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
+        (**self).find(input)
+    }
+
+    fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
+        (**self).finish(input)
+    }
+
+    #[inline]
+    fn holder<'a>(&'a mut self, input: &'a mut LinkBuffer) -> &'a mut LinkBuffer {
+        (**self).holder(input)
+    }
+}
+
+impl<D: Decode + ?Sized> Decode for Box<D> {
+    #[inline]
+    fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
+        (**self).find(input)
+    }
+
+    fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
+        (**self).finish(input)
+    }
+
+    #[inline]
+    fn holder<'a>(&'a mut self, input: &'a mut LinkBuffer) -> &'a mut LinkBuffer {
+        (**self).holder(input)
+    }
+}
+
+/// The first of a pair decodes.
+impl<D: Decode, E> Decode for (D, E) {
+    #[inline]
+    fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
+        self.0.find(input)
+    }
+
+    fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
+        self.0.finish(input)
+    }
+
+    #[inline]
+    fn holder<'a>(&'a mut self, input: &'a mut LinkBuffer) -> &'a mut LinkBuffer {
+        self.0.holder(input)
+    }
+}

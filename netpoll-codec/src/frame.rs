@@ -1,0 +1,191 @@
+//! A frame that was found: lent out of the buffer that it arrived in.
+
+use std::fmt;
+
+use bytes::Bytes;
+use netpoll_buffer::{LinkBuffer, Shortfall};
+
+/// Where a frame lies, from the front of a buffer.
+///
+/// ```text
+///   ┌────────┬───────────────────┬─────────┬──────────────
+///   │ header │      payload      │ trailer │ the next …
+///   └────────┴───────────────────┴─────────┴──────────────
+///    dropped     what is lent      dropped
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes in front of the payload: a length, say.
+    pub header: usize,
+    /// Bytes of the payload.
+    pub payload: usize,
+    /// Bytes behind the payload: a delimiter, say.
+    pub trailer: usize,
+}
+
+/// A frame, lent out of the buffer that it arrived in.
+///
+/// It borrows the buffer instead of owning its bytes, because what is cheapest depends on what
+/// becomes of them: to look at them costs nothing ([`bytes`](Self::bytes)), to pass them on moves
+/// blocks ([`into_buffer`](Self::into_buffer)), and only who keeps them pays for a value
+/// ([`into_bytes`](Self::into_bytes)). A frame is consumed when it is dropped, whether it was
+/// looked at or not.
+///
+/// ```
+/// use netpoll_buffer::LinkBuffer;
+/// use netpoll_codec::{Decode, Lines};
+///
+/// let mut input = LinkBuffer::from("skipped\nlooked at\n");
+/// let mut lines = Lines::new(80)?;
+/// drop(lines.decode(&mut input)?);
+/// let frame = lines.decode(&mut input)?.expect("it is there");
+/// assert_eq!(frame.len(), 9);
+/// assert_eq!(frame.bytes(), b"looked at");
+/// # std::io::Result::Ok(())
+/// ```
+#[must_use = "a frame that is dropped is consumed"]
+pub struct Frame<'a> {
+    /// `None` once the bytes were taken.
+    buffer: Option<&'a mut LinkBuffer>,
+    extent: Extent,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at the front of `buffer`.
+    ///
+    /// # Panics
+    ///
+    /// When the buffer does not hold all of it.
+    ///
+    /// ```
+    /// use netpoll_buffer::LinkBuffer;
+    /// use netpoll_codec::{Extent, Frame};
+    ///
+    /// let mut buffer = LinkBuffer::from("<b>x");
+    /// let frame = Frame::new(&mut buffer, Extent { header: 1, payload: 1, trailer: 1 });
+    /// assert_eq!(frame.bytes(), b"b");
+    /// assert_eq!(buffer.chunk(), b"x");
+    /// ```
+    #[inline]
+    pub fn new(buffer: &'a mut LinkBuffer, extent: Extent) -> Self {
+        assert!(extent.total() <= buffer.len(), "a frame of {extent:?} in {} bytes", buffer.len());
+        Self { buffer: Some(buffer), extent }
+    }
+
+    /// How many bytes the payload has.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.extent.payload
+    }
+
+    /// Whether the payload has no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.extent.payload == 0
+    }
+
+    /// The payload, contiguous. Copies only where it spans blocks, as [`LinkBuffer::next`] does.
+    ///
+    /// # Panics
+    ///
+    /// When the frame is longer than [`MAX_FRAME`](crate::MAX_FRAME) and spans blocks, which no
+    /// codec here lets happen.
+    #[inline]
+    pub fn bytes(mut self) -> &'a [u8] {
+        self.drop_parted_header();
+        let (buffer, extent) = self.take();
+        let whole = buffer.next(extent.total()).expect("it was found, so it is there");
+        &whole[extent.header..extent.header + extent.payload]
+    }
+
+    /// The first `n` bytes of the payload, contiguous, which stay in the frame: to look at the kind
+    /// of a message before it is passed on.
+    ///
+    /// # Errors
+    ///
+    /// [`Shortfall`] when the payload has fewer.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// # use netpoll_codec::{Decode, LengthPrefix};
+    /// # let mut input = LinkBuffer::from("\x04ping");
+    /// # let mut codec = LengthPrefix::new(1, 100)?;
+    /// let mut frame = codec.decode(&mut input)?.expect("it is there");
+    /// assert_eq!(frame.peek(1)?, b"p");
+    /// assert_eq!(frame.into_buffer().chunk(), b"ping");
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn peek(&mut self, n: usize) -> Result<&[u8], Shortfall> {
+        if n > self.extent.payload {
+            return Err(Shortfall { requested: n, available: self.extent.payload });
+        }
+        self.drop_header();
+        match &mut self.buffer {
+            Some(buffer) => buffer.peek(n),
+            None => Ok(&[]),
+        }
+    }
+
+    /// The payload as a buffer of its own. Moves and shares blocks, as [`LinkBuffer::slice`] does.
+    pub fn into_buffer(mut self) -> LinkBuffer {
+        self.drop_header();
+        let (buffer, extent) = self.take();
+        let payload = buffer.slice(extent.payload).expect("it was found, so it is there");
+        buffer.consume(extent.trailer);
+        payload
+    }
+
+    /// The payload as a value that may be kept. Shares or copies as [`LinkBuffer::read_bytes`]
+    /// does.
+    pub fn into_bytes(mut self) -> Bytes {
+        self.drop_header();
+        let (buffer, extent) = self.take();
+        let payload = buffer.read_bytes(extent.payload).expect("it was found, so it is there");
+        buffer.consume(extent.trailer);
+        payload
+    }
+
+    #[inline]
+    fn take(&mut self) -> (&'a mut LinkBuffer, Extent) {
+        (self.buffer.take().expect("the methods that take it take the frame"), self.extent)
+    }
+
+    /// Drops a header whose payload does not lie behind it in one block, so that it is not copied
+    /// with it.
+    #[inline]
+    fn drop_parted_header(&mut self) {
+        let end = self.extent.header + self.extent.payload;
+        if self.buffer.as_ref().is_some_and(|buffer| buffer.chunk().len() < end) {
+            self.drop_header();
+        }
+    }
+
+    fn drop_header(&mut self) {
+        let header = std::mem::take(&mut self.extent.header);
+        if let Some(buffer) = &mut self.buffer {
+            buffer.consume(header);
+        }
+    }
+}
+
+impl Extent {
+    #[inline]
+    fn total(self) -> usize {
+        self.header + self.payload + self.trailer
+    }
+}
+
+impl Drop for Frame<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.consume(self.extent.total());
+        }
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Frame").field("len", &self.len()).finish_non_exhaustive()
+    }
+}

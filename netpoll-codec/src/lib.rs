@@ -1,0 +1,98 @@
+//! Frames out of a stream of bytes, and into one: the codecs of netpoll.
+//!
+//! A stream has no borders; a protocol does. A [`Decode`] finds the next frame in what has arrived
+//! and lends it out of the [`LinkBuffer`](netpoll_buffer::LinkBuffer) it arrived in, without a
+//! copy; an [`Encode`] writes one.
+//!
+//! ```
+//! use netpoll_buffer::LinkBuffer;
+//! use netpoll_codec::{Decode, Encode, LengthPrefix};
+//!
+//! let mut codec = LengthPrefix::new(4, 1 << 20)?; // 4 bytes of length, payloads up to 1 MiB
+//! let mut stream = LinkBuffer::new();
+//! codec.encode(b"hello", &mut stream)?;
+//! codec.encode(b"world", &mut stream)?;
+//! stream.flush();
+//!
+//! while let Some(frame) = codec.decode(&mut stream)? {
+//!     println!("{:?}", frame.bytes());
+//! }
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # Codecs
+//!
+//! | codec | on the wire | constructor |
+//! |---|---|---|
+//! | [`Lines`] | text, then `\n` or `\r\n` | `Lines::new(max)` |
+//! | [`Delimited`] | bytes, then one of some delimiters | `Delimited::new(&[b"\0"], max)` |
+//! | [`FixedLength`] | always as many bytes | `FixedLength::new(length)` |
+//! | [`LengthPrefix`] | a length of 1, 2, 3, 4 or 8 bytes, then as many | `LengthPrefix::new(width, max)` |
+//! | [`LengthField`] | a header with a length somewhere in it; decodes only | `LengthField::new(options)` |
+//! | [`VarintLength`] | a varint as in Protocol Buffers, then as many bytes | `VarintLength::new(max)` |
+//! | [`Over`] | frames of one codec in the payloads of another | `Over::new(outer, inner)` |
+//! | `(D, E)` | what `E` writes, and `D` reads | a pair |
+//!
+//! The semantics are those of [netty's](https://netty.io/4.1/api/io/netty/handler/codec/package-summary.html)
+//! decoders, whose documented examples are among the tests. Where netty's result depends on how the
+//! bytes happened to arrive, it does not here: **any split of a stream gives the same frames and
+//! the same errors.**
+//!
+//! # What a peer can't do
+//!
+//! Every codec has a longest frame, up to [`MAX_FRAME`]. A longer one, or a length that is a lie,
+//! costs the peer its frame and us nothing: no memory is reserved for a length that was only
+//! announced, the frame is dropped as it arrives, [`FrameError::FrameTooLong`] is told once, and
+//! the next frame is found behind it. Every byte is looked at once, however many pieces it arrives
+//! in. So at most one frame, one delimiter and what was received on top of them is ever buffered.
+//!
+//! # Threads
+//!
+//! A codec is plain data: it has no thread, no lock and no clock, and never waits. Each stream has
+//! a codec of its own, cloned from one that was checked when it was made; a codec that has begun to
+//! read a stream must be given all of it. Waiting is for [`read_frame`], and for a server on
+//! frames, `netpoll::on_frame`.
+
+mod automaton;
+mod counted;
+mod decode;
+mod delimited;
+mod encode;
+mod error;
+mod fixed;
+mod frame;
+mod length_field;
+mod length_prefix;
+mod lines;
+mod over;
+mod search;
+mod terminated;
+mod varint;
+
+pub use decode::{Decode, read_frame};
+pub use delimited::Delimited;
+pub use encode::Encode;
+pub use error::{EncodeError, Fault, FrameError};
+pub use fixed::FixedLength;
+pub use frame::{Extent, Frame};
+pub use length_field::{ByteOrder, LengthField, LengthFieldOptions};
+pub use length_prefix::LengthPrefix;
+pub use lines::Lines;
+pub use over::Over;
+pub use varint::VarintLength;
+
+/// The longest frame that any codec can be told to let pass: 2 GiB less one byte.
+pub const MAX_FRAME: usize = i32::MAX as usize;
+
+/// Refuses a codec that can't be: one sentence that names the parameter.
+fn refuse(sentence: String) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidInput, sentence)
+}
+
+/// Checks the longest frame of a codec.
+fn check_max(codec: &str, max: usize) -> std::io::Result<()> {
+    if (1..=MAX_FRAME).contains(&max) {
+        return Ok(());
+    }
+    Err(refuse(format!("{codec}: max is {max}; it must be from 1 to {MAX_FRAME} bytes")))
+}
