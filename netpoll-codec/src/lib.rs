@@ -27,16 +27,15 @@
 //! | [`Lines`] | text, then `\n` or `\r\n` | `Lines::new(max)` |
 //! | [`Delimited`] | bytes, then one of some delimiters | `Delimited::new(&[b"\0"], max)` |
 //! | [`FixedLength`] | always as many bytes | `FixedLength::new(length)` |
-//! | [`LengthPrefix`] | a length of 1, 2, 3, 4 or 8 bytes, then as many | `LengthPrefix::new(width, max)` |
-//! | [`LengthField`] | a header with a length somewhere in it; decodes only | `LengthField::new(options)` |
-//! | [`VarintLength`] | a varint as in Protocol Buffers, then as many bytes | `VarintLength::new(max)` |
-//! | [`Over`] | frames of one codec in the payloads of another | `Over::new(outer, inner)` |
+//! | [`LengthPrefix`] | a length of 1 to 8 bytes, then so many | `LengthPrefix::new(width, max)` |
+//! | [`LengthField`] | a length within a header; to decode only | `LengthField::new(options)` |
+//! | [`VarintLength`] | a varint of Protocol Buffers, then so many | `VarintLength::new(max)` |
+//! | [`Over`] | frames of one codec in those of another | `Over::new(outer, inner)` |
 //! | `(D, E)` | what `E` writes, and `D` reads | a pair |
 //!
-//! The semantics are those of [netty's](https://netty.io/4.1/api/io/netty/handler/codec/package-summary.html)
-//! decoders, whose documented examples are among the tests. Where netty's result depends on how the
-//! bytes happened to arrive, it does not here: **any split of a stream gives the same frames and
-//! the same errors.**
+//! The semantics are those of netty's decoders, whose documented examples are among the tests.
+//! Where netty's result depends on how the bytes happened to arrive, it does not here: **any split
+//! of a stream gives the same frames and the same errors.**
 //!
 //! # What a peer can't do
 //!
