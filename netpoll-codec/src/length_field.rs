@@ -92,8 +92,8 @@ impl LengthField {
     /// # Errors
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput), one sentence that names the option: a width
-    /// that isn't 1, 2, 3, 4 or 8; a `max` of 0 or above [`MAX_FRAME`](crate::MAX_FRAME); a length field that ends
-    /// behind `max`; more to strip than `max`.
+    /// that isn't 1, 2, 3, 4 or 8; a `max` of 0 or above [`MAX_FRAME`](crate::MAX_FRAME); a length
+    /// field that ends behind `max`; more to strip than `max`.
     ///
     /// ```
     /// # use netpoll_codec::{LengthField, LengthFieldOptions};
