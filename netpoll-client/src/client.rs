@@ -62,15 +62,14 @@ impl Client {
     }
 
     /// Dials, waiting on this thread for `timeout` at most, and gives the connection to the
-    /// callbacks. `on_prepare` runs on this thread, the others where the dispatch mode says, and
-    /// may have run before this returns.
+    /// callbacks. They run where the dispatch mode says, `on_prepare` first, and may have run
+    /// before this returns. What `on_prepare` refuses is closed.
     ///
     /// # Errors
-    /// As [`DialConnection::dial_connection`](crate::DialConnection::dial_connection), and what
-    /// `on_prepare` returned.
+    /// As [`DialConnection::dial_connection`](crate::DialConnection::dial_connection).
     pub fn dial(&self, network: &str, address: &str, timeout: Duration) -> Result<Handle> {
         let dial = Dial::new(&self.dialer, &self.group, timeout, None);
-        dial.run(network, address)?.serve(&self.callbacks)
+        Ok(dial.run(network, address)?.serve(&self.callbacks))
     }
 
     /// How many of its connections are not closed yet.

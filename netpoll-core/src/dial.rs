@@ -124,23 +124,18 @@ impl Attempt {
         self.connection
     }
 
-    /// Lets callbacks drive the connection, where its group says. `on_prepare` runs on this thread,
-    /// before the others.
-    ///
-    /// # Errors
-    /// What `on_prepare` returned: the connection is closed.
-    pub fn serve(self, callbacks: &Arc<dyn Prepare>) -> Result<Handle> {
+    /// Lets callbacks drive the connection, where its group says; `on_prepare` is the first.
+    pub fn serve(self, callbacks: &Arc<dyn Prepare>) -> Handle {
         let mut connection = self.connection;
-        let service = callbacks.clone().prepare(&connection)?;
         let (handle, shared) = (connection.handle(), connection.disown());
         // Until it was scheduled nobody else begins it: it was ours, and so it still is.
         shared.task.word.hand_over(Events::NONE);
         if let Some(mut run) = shared.task.begin() {
-            *run = Runner::serving(connection, service);
+            *run = Runner::serving(connection, callbacks.clone());
             run.reschedule();
             schedule(&shared);
         }
-        Ok(handle)
+        handle
     }
 }
 
