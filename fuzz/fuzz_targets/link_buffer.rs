@@ -31,7 +31,7 @@ fn decode(code: &[u8]) -> Op {
         _ => usize::from(u16::from_le_bytes([low, high])) * 2,
     };
     let (byte, other) = (low % 8, usize::from(high) * 16);
-    match kind % 36 {
+    match kind % 39 {
         0 => Op::Write(n),
         1 => Op::WriteByte,
         2 => Op::WriteString(n),
@@ -67,6 +67,9 @@ fn decode(code: &[u8]) -> Op {
         33 => Op::FindPart(n, low.into()),
         34 => Op::FindAgain,
         35 => Op::FindArriving(low.into(), high.into()),
+        36 => Op::ReadBytesCharged(n),
+        37 => Op::Charge(high % 2 == 0),
+        38 => Op::ChargeSlice(high % 2 == 0),
         _ => Op::Flush,
     }
 }

@@ -22,13 +22,16 @@
 #![expect(unsafe_code, reason = "owns raw memory; no other file of the crate does what is unsafe")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::{fmt, slice};
 
 use bytes::Bytes;
 
+use crate::account::{Account, Ledger};
 use crate::pool::{self, Class};
-use crate::sync::{AtomicUsize, Ordering, Witness, fence};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Witness, fence};
 
 /// A piece of a block that has one owner: some bytes, and perhaps room for more behind them.
 pub(crate) struct Segment {
@@ -79,6 +82,18 @@ impl Segment {
     #[inline]
     pub(crate) fn pinned(&self) -> usize {
         self.block.header().capacity as usize
+    }
+
+    /// Charges the whole block to `account`, unless it is charged already or stands for foreign
+    /// memory.
+    pub(crate) fn charge(&self, account: &Account) {
+        self.block.charge(account);
+    }
+
+    /// Charges the block to whom `other`'s is charged, if that is anybody: for one that bytes of
+    /// `other` were copied to.
+    pub(crate) fn charge_like(&self, other: &Self) {
+        self.block.charge_like(&other.block);
     }
 
     #[inline]
@@ -234,6 +249,11 @@ struct Header {
     capacity: u32,
     class: Class,
     witness: Witness,
+    /// Who is charged with the block's capacity: null, then once a pointer from `Arc::into_raw`,
+    /// whose count the block owns. Only the last owner of the block takes it back, so it stays
+    /// valid for as long as there is a `Block`. Null while the block is idle, and for foreign
+    /// memory.
+    account: AtomicPtr<Ledger>,
     /// Foreign memory, kept alive by keeping this. Changes only while the block has one owner.
     foreign: Option<Bytes>,
 }
@@ -243,8 +263,9 @@ struct Block {
     header: NonNull<Header>,
 }
 
-// SAFETY: the header is shared only through atomics and fields that change while there is one
-// owner; the bytes are divided among the segments (see the rule at the top).
+// SAFETY: the header is shared only through atomics, one of which points to an account, which is
+// for any thread, and fields that change while there is one owner; the bytes are divided among the
+// segments (see the rule at the top).
 unsafe impl Send for Block {}
 // SAFETY: as above; a shared `&Block` gives no access to bytes, a `&Segment` reads its own only.
 unsafe impl Sync for Block {}
@@ -283,6 +304,40 @@ impl Block {
         assert!(before < usize::MAX / 2, "too many references to one block");
         Self { header: self.header }
     }
+
+    fn charge(&self, account: &Account) {
+        let header = self.header();
+        // Looked at first, as most blocks of a buffer that is charged again are charged.
+        let charged = !header.account.load(Ordering::Relaxed).is_null();
+        if charged || header.class == Class::FOREIGN {
+            return;
+        }
+        let own = Arc::into_raw(Arc::clone(&account.0)).cast_mut();
+        // Release pairs with the Acquire in `charge_like`. Whoever takes the account back needs
+        // neither: this reference to the block is gone then, and the count has ordered that.
+        let first = header.account.compare_exchange(
+            ptr::null_mut(),
+            own,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+        if first.is_ok() {
+            account.add(header.capacity as usize);
+        } else {
+            // SAFETY: it came from `into_raw` and was shown to nobody.
+            drop(unsafe { Arc::from_raw(own) });
+        }
+    }
+
+    fn charge_like(&self, other: &Self) {
+        let account = other.header().account.load(Ordering::Acquire);
+        if !account.is_null() {
+            // SAFETY: from `into_raw`. The count is `other`'s, which is borrowed and so keeps it
+            // (see the field), until after the last use here; dropped it is not.
+            let account = ManuallyDrop::new(Account(unsafe { Arc::from_raw(account) }));
+            self.charge(&account);
+        }
+    }
 }
 
 impl Drop for Block {
@@ -300,6 +355,7 @@ impl Drop for Block {
         }
         self.header().witness.reuse();
         let mut idle = Idle { header: self.header };
+        idle.settle();
         let header = idle.header_mut();
         let (class, capacity) = (header.class, header.capacity as usize);
         let foreign = if class == Class::FOREIGN { header.foreign.take() } else { None };
@@ -336,11 +392,26 @@ impl Idle {
             capacity: capacity as u32,
             class,
             witness: Witness::default(),
+            account: AtomicPtr::default(),
             foreign: None,
         };
         // SAFETY: fresh memory, aligned for a header by its layout, with no other pointer to it.
         unsafe { header.write(value) };
         Self { header }
+    }
+
+    /// Takes the block off its account, if it is on one.
+    #[inline]
+    fn settle(&mut self) {
+        // Nobody else is left: a read and a write, and no exchange.
+        let account = self.header().account.load(Ordering::Relaxed);
+        if !account.is_null() {
+            self.header().account.store(ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: from `Arc::into_raw` in `Block::charge`; the count was the block's, which
+            // has just forgotten it.
+            let account = Account(unsafe { Arc::from_raw(account) });
+            account.remove(self.header().capacity as usize);
+        }
     }
 
     fn header_mut(&mut self) -> &mut Header {

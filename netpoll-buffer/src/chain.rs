@@ -60,6 +60,11 @@ impl Chain {
         Chunks { first: self.first.as_ref(), rest, left: n }
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Segment> {
+        let rest = self.rest.as_ref().map(|rest| rest.iter()).unwrap_or_default();
+        self.first.iter().chain(rest)
+    }
+
     #[inline]
     pub(crate) fn segments(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())

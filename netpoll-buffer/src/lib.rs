@@ -67,6 +67,9 @@
 //! slice of one byte pins at most a block of 4 KiB, and 10 000 of them, each of another block, 40
 //! MiB. For linked memory of others the same holds, by the size of its `Bytes`.
 //!
+//! Whoever lends slices to code that may keep them can have their memory counted: an [`Account`] is
+//! charged with the blocks of a buffer until the last owner of each lets go.
+//!
 //! What a block held before is never shown to its next user: memory from `malloc` is zeroed, other
 //! room can't be read before it was written, and the one exception,
 //! [`fill`](LinkBuffer::fill), hands it to a system call.
@@ -76,6 +79,7 @@
 //! None: `bytes` and `memchr` are the only dependencies. `--cfg loom` replaces the atomics for
 //! models.
 
+mod account;
 mod block;
 mod chain;
 mod foreign;
@@ -87,6 +91,7 @@ mod source;
 mod stats;
 mod sync;
 
+pub use account::{Account, Charge};
 pub use chain::Chunks;
 pub use foreign::released;
 pub use link_buffer::{Filled, LinkBuffer};

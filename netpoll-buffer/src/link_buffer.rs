@@ -1,6 +1,7 @@
 //! The buffer: a chain of segments of which the first bytes are readable and the others pending.
 
 mod buf_mut;
+mod charge;
 mod read;
 mod search;
 mod socket;

@@ -1,10 +1,10 @@
-//! The atomics of a block's reference count: std's, or loom's in a model.
+//! The atomics that blocks and accounts are counted with: std's, or loom's in a model.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
 /// Stands for a block's bytes, so that loom sees who reads and who reuses them: raw pointers are
 /// invisible to it. Outside a model this is nothing.

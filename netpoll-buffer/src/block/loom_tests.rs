@@ -39,6 +39,79 @@ fn loom_three_owners_leave_in_any_order() {
     });
 }
 
+/// What is on each account while the block is held, and after it is gone, with all who held the
+/// accounts.
+fn assert_charged_once(held: Segment, accounts: [Account; 2]) {
+    let [one, other] = accounts.each_ref().map(Account::held);
+    assert!((one == 512 && other == 0) || (one == 0 && other == 512), "{one}, {other}");
+    drop(held);
+    for account in accounts {
+        assert_eq!(account.held(), 0);
+        assert_eq!(Arc::strong_count(&account.0), 1, "nothing holds the account any more");
+    }
+}
+
+#[test]
+fn loom_a_block_that_two_charge_at_once_is_charged_once() {
+    loom::model(|| {
+        let (one, other) = (Account::new(), Account::new());
+        let mut held = Segment::with_room(8);
+        held.write(b"ab");
+        let piece = held.split_to(1);
+        let second = other.clone();
+        let charger = thread::spawn(move || piece.charge(&second));
+        held.charge(&one);
+        charger.join().unwrap();
+        assert_charged_once(held, [one, other]);
+    });
+}
+
+#[test]
+fn loom_a_charge_is_taken_back_by_the_last_of_two_owners() {
+    loom::model(|| {
+        let (one, other) = (Account::new(), Account::new());
+        let mut back = Segment::with_room(8);
+        back.write(b"ab");
+        let front = back.split_to(1);
+        let second = other.clone();
+        let leaver = thread::spawn(move || {
+            front.charge(&second);
+            drop(front);
+        });
+        back.charge(&one);
+        drop(back);
+        leaver.join().unwrap();
+        for account in [one, other] {
+            assert_eq!(account.held(), 0);
+            assert_eq!(Arc::strong_count(&account.0), 1);
+        }
+    });
+}
+
+/// The account is read by one owner while another sets it, and used by a third block.
+#[test]
+fn loom_a_copy_is_charged_like_its_block_or_not_at_all() {
+    loom::model(|| {
+        let account = Account::within(&Account::new());
+        let mut back = Segment::with_room(8);
+        back.write(b"ab");
+        let front = back.split_to(1);
+        let copier = thread::spawn(move || {
+            let copy = Segment::with_room(8);
+            copy.charge_like(&front);
+            drop(front);
+            copy
+        });
+        back.charge(&account);
+        drop(back);
+        let copy = copier.join().unwrap();
+        assert!([0, 512].contains(&account.held()));
+        drop(copy);
+        assert_eq!(account.held(), 0);
+        assert_eq!(Arc::strong_count(&account.0), 1);
+    });
+}
+
 #[test]
 fn loom_a_piece_divides_further_on_another_thread() {
     loom::model(|| {

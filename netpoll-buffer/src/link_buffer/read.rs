@@ -202,23 +202,7 @@ impl LinkBuffer {
     /// # Ok::<_, netpoll_buffer::Shortfall>(())
     /// ```
     pub fn read_bytes(&mut self, n: usize) -> Result<Bytes, Shortfall> {
-        Shortfall::check(n, self.len)?;
-        self.release();
-        if self.chain.first().is_some_and(|first| n > TRIVIAL && n <= first.len()) {
-            let piece = self.cut(n);
-            self.took(n);
-            return Ok(if worth_sharing(&piece) {
-                piece.into_bytes()
-            } else {
-                Bytes::copy_from_slice(piece.bytes())
-            });
-        }
-        let mut bytes = Vec::with_capacity(n);
-        for chunk in self.chain.chunks(n) {
-            bytes.extend_from_slice(chunk);
-        }
-        self.consume(n);
-        Ok(bytes.into())
+        self.read_bytes_as(n, Segment::into_bytes, Bytes::from)
     }
 
     /// The next byte, consumed.
@@ -292,6 +276,34 @@ impl LinkBuffer {
         self.chain.chunks(self.len)
     }
 
+    /// The next `n` bytes, made of a piece that is shared or of a copy; which of them is said at
+    /// [`read_bytes`](Self::read_bytes).
+    #[inline]
+    pub(super) fn read_bytes_as(
+        &mut self,
+        n: usize,
+        share: impl FnOnce(Segment) -> Bytes,
+        copy: impl FnOnce(Vec<u8>) -> Bytes,
+    ) -> Result<Bytes, Shortfall> {
+        Shortfall::check(n, self.len)?;
+        self.release();
+        if self.chain.first().is_some_and(|first| n > TRIVIAL && n <= first.len()) {
+            let piece = self.cut(n);
+            self.took(n);
+            return Ok(if worth_sharing(&piece) {
+                share(piece)
+            } else {
+                copy(piece.bytes().to_vec())
+            });
+        }
+        let mut bytes = Vec::with_capacity(n);
+        for chunk in self.chain.chunks(n) {
+            bytes.extend_from_slice(chunk);
+        }
+        self.consume(n);
+        Ok(copy(bytes))
+    }
+
     /// Counts `n` bytes as consumed.
     #[inline]
     pub(super) fn took(&mut self, n: usize) {
@@ -351,6 +363,7 @@ impl LinkBuffer {
             let room = n.max(held + held / 2).min(MAX_SEGMENT);
             let mut whole = Segment::with_room(room);
             whole.write(first.bytes());
+            whole.charge_like(first);
             drop(mem::replace(first, whole));
         }
         pool::count_copied(n - held);
@@ -361,6 +374,7 @@ impl LinkBuffer {
             }
             let piece = next.len().min(missing);
             first.write(&next.bytes()[..piece]);
+            first.charge_like(next);
             next.advance(piece);
             if next.is_empty() {
                 self.chain.drop_second();
@@ -378,5 +392,6 @@ fn worth_sharing(piece: &Segment) -> bool {
 fn copy_of(piece: &Segment) -> Segment {
     let mut copy = Segment::with_room(piece.len());
     copy.write(piece.bytes());
+    copy.charge_like(piece);
     copy
 }

@@ -1,6 +1,7 @@
 //! What a user of the crate may rely on.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
+mod account;
 mod alone;
 mod memory;
 mod misuse;

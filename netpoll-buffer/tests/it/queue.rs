@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{IoSlice, Read};
 
 use bytes::{Buf, BufMut, Bytes};
-use netpoll_buffer::{LinkBuffer, Shortfall};
+use netpoll_buffer::{Account, LinkBuffer, Shortfall};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
@@ -43,6 +43,11 @@ pub(crate) enum Op {
     ReadByte,
     CopyTo(usize),
     CopyToBytes(usize),
+    ReadBytesCharged(usize),
+    /// The buffer, to everybody's account or to one within.
+    Charge(bool),
+    /// What was cut off last.
+    ChargeSlice(bool),
     Fill(usize, usize),
     Gather(usize),
     Chunks,
@@ -60,7 +65,27 @@ pub(crate) struct Model {
     slices: Vec<(LinkBuffer, Vec<u8>)>,
     bytes: Vec<(Bytes, Vec<u8>)>,
     needle: Vec<u8>,
+    accounts: Accounts,
     counter: u32,
+}
+
+/// Who is charged with all that the model holds and ever held.
+struct Accounts {
+    everybody: Account,
+    one: Account,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let everybody = Account::new();
+        Self { one: Account::within(&everybody), everybody }
+    }
+}
+
+impl Accounts {
+    fn pick(&self, one: bool) -> &Account {
+        if one { &self.one } else { &self.everybody }
+    }
 }
 
 impl Model {
@@ -320,6 +345,18 @@ impl Model {
                 assert_eq!(bytes.as_ref().err(), expected.as_ref().err());
                 self.bytes.extend(bytes.ok().zip(expected.ok()));
             }
+            Op::ReadBytesCharged(n) => {
+                let expected = self.expected(n);
+                let bytes = self.buffer.read_bytes_charged(n, &self.accounts.one);
+                assert_eq!(bytes.as_ref().err(), expected.as_ref().err());
+                self.bytes.extend(bytes.ok().zip(expected.ok()));
+            }
+            Op::Charge(one) => self.buffer.charge(self.accounts.pick(one)),
+            Op::ChargeSlice(one) => {
+                if let Some((slice, _)) = self.slices.last() {
+                    slice.charge(self.accounts.pick(one));
+                }
+            }
             Op::CopyToBytes(n) => {
                 let n = n.min(self.buffer.remaining());
                 let bytes = self.buffer.copy_to_bytes(n);
@@ -335,9 +372,11 @@ impl Model {
         assert_eq!(self.buffer.malloc_len(), self.pending.len());
         assert!(self.readable.make_contiguous().starts_with(self.buffer.chunk()));
         assert_eq!(self.buffer.chunk().is_empty(), self.readable.is_empty());
+        assert!(self.accounts.one.held() <= self.accounts.everybody.held());
     }
 
-    /// Compares everything that is left, and what was cut off long ago.
+    /// Compares everything that is left, and what was cut off long ago; when it is dropped, nobody
+    /// is charged with anything.
     pub(crate) fn finish(mut self) {
         self.write(Op::Flush);
         assert!(same(self.buffer.chunks(), self.readable.make_contiguous()));
@@ -347,6 +386,9 @@ impl Model {
         for (bytes, expected) in &self.bytes {
             assert!(bytes == expected, "shared bytes changed");
         }
+        let Self { accounts, buffer, slices, bytes, .. } = self;
+        drop((buffer, slices, bytes));
+        assert_eq!((accounts.one.held(), accounts.everybody.held()), (0, 0));
     }
 }
 

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut};
 
-use netpoll_buffer::LinkBuffer;
+use netpoll_buffer::{Account, LinkBuffer};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -87,6 +87,24 @@ fn an_echo_allocates_nothing() {
         let count = allocations(|| (0..1000).for_each(|_| echo(&mut input, &mut output, n)));
         assert_eq!(count, 0, "for messages of {n} bytes");
     }
+}
+
+#[test]
+fn charging_allocates_nothing() {
+    let account = Account::within(&Account::new());
+    let mut buffer = LinkBuffer::new();
+    let mut charged = || {
+        while buffer.len() < 300_000 {
+            buffer.fill(1 << 20, arrive(300_000)).unwrap();
+        }
+        let slice = buffer.slice(buffer.len()).unwrap();
+        slice.charge(&account);
+        assert!(account.held() >= 300_000);
+        drop(slice);
+        assert_eq!(account.held(), 0);
+    };
+    charged();
+    assert_eq!(allocations(charged), 0);
 }
 
 #[test]

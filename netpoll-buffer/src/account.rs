@@ -1,0 +1,211 @@
+//! Accounts: how much memory somebody is answerable for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::sync::{AtomicUsize, Ordering};
+
+/// Counts the memory that somebody is answerable for: one connection, or all of them together.
+///
+/// ```text
+///   block a   block b            block c   Charge     each is charged to one account, until it
+///       ╲       ╱                   ╲       ╱         is gone
+///        ▼     ▼                     ▼     ▼
+///     connection 1                connection 2        within(&everybody)
+///                ╲                 ╱
+///                 ▼               ▼
+///                 everybody: all four
+/// ```
+///
+/// A handle: clones are the same account, for any thread. What is charged holds the account, so it
+/// doesn't matter which of them is dropped first. An account sets no limit and refuses nothing; it
+/// says how much there is.
+///
+/// To charge costs two atomic additions and one more for each account further up, to release as
+/// many. Threads that charge one account, or accounts within one, contend for a cache line: a
+/// program of many threads does well to have an account of each, and to add up what they hold.
+///
+/// ```
+/// use netpoll_buffer::{Account, LinkBuffer};
+///
+/// let everybody = Account::new();
+/// let account = Account::within(&everybody);
+///
+/// let mut input = LinkBuffer::new();
+/// input.write_bytes(b"one, two");
+/// input.flush();
+/// let slice = input.slice(4)?;
+/// slice.charge(&account);
+/// assert_eq!((account.held(), everybody.held()), (4096, 4096)); // the block, not the 4 bytes
+///
+/// drop(input);
+/// assert_eq!(account.held(), 4096);
+/// drop(slice); // the last that held the block
+/// assert_eq!((account.held(), everybody.held()), (0, 0));
+/// # Ok::<_, netpoll_buffer::Shortfall>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Account(pub(crate) Arc<Ledger>);
+
+/// What the handles of an account, its children and its charges share.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    held: AtomicUsize,
+    parent: Option<Account>,
+}
+
+impl Account {
+    /// An account of its own, with nothing on it. One small allocation.
+    ///
+    /// ```
+    /// assert_eq!(netpoll_buffer::Account::new().held(), 0);
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An account whose charges are `parent`'s, too, and those of its parents.
+    ///
+    /// ```
+    /// # use netpoll_buffer::Account;
+    /// let everybody = Account::new();
+    /// let one = Account::within(&everybody).charge(100);
+    /// let other = Account::within(&everybody).charge(20);
+    /// assert_eq!(everybody.held(), 120);
+    /// ```
+    pub fn within(parent: &Self) -> Self {
+        let parent = Some(parent.clone());
+        Self(Arc::new(Ledger { held: AtomicUsize::new(0), parent }))
+    }
+
+    /// How many bytes are charged to this account now.
+    ///
+    /// One load. While other threads charge or release, the figure may be a moment old, and that of
+    /// a parent a moment behind its children's.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{Account, LinkBuffer};
+    /// let account = Account::new();
+    /// let mut buffer = LinkBuffer::new();
+    /// buffer.malloc(100_000);
+    /// buffer.charge(&account);
+    /// assert_eq!(account.held(), 256 << 10); // the smallest block that has so much
+    /// ```
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// Charges `bytes` that don't lie in a block of this crate, until the [`Charge`] is dropped.
+    ///
+    /// ```
+    /// # use netpoll_buffer::Account;
+    /// let account = Account::new();
+    /// let charge = account.charge(1000);
+    /// assert_eq!(account.held(), 1000);
+    /// drop(charge);
+    /// assert_eq!(account.held(), 0);
+    /// ```
+    pub fn charge(&self, bytes: usize) -> Charge {
+        self.add(bytes);
+        Charge { account: self.clone(), bytes }
+    }
+
+    /// Relaxed, here and below: a figure orders nothing else. Who removes bytes comes after who
+    /// added them, by the reference that passed between the two, so no figure falls below zero.
+    pub(crate) fn add(&self, bytes: usize) {
+        for account in self.lineage() {
+            account.0.held.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn remove(&self, bytes: usize) {
+        for account in self.lineage() {
+            account.0.held.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The account, its parent, and so on.
+    fn lineage(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |account| account.0.parent.as_ref())
+    }
+
+    /// Charges memory for as long as somebody reads it.
+    pub(crate) fn keep(&self, memory: Vec<u8>) -> Bytes {
+        let charge = self.charge(memory.len());
+        Bytes::from_owner(Kept { memory, _charge: charge })
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut account = f.debug_struct("Account");
+        account.field("held", &self.held());
+        if let Some(parent) = &self.0.parent {
+            account.field("within", parent);
+        }
+        account.finish()
+    }
+}
+
+/// Bytes on an [`Account`] that some value stands for: released when this is dropped.
+///
+/// ```
+/// # use netpoll_buffer::Account;
+/// struct Message {
+///     text: String,
+///     charge: netpoll_buffer::Charge,
+/// }
+///
+/// let account = Account::new();
+/// let message = Message { text: "hello".to_owned(), charge: account.charge(5) };
+/// assert_eq!(account.held(), 5);
+/// drop(message);
+/// assert_eq!(account.held(), 0);
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it releases what was charged"]
+pub struct Charge {
+    account: Account,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Changes how many bytes are charged. Costs an addition for each account, none if nothing
+    /// changes.
+    ///
+    /// ```
+    /// # use netpoll_buffer::Account;
+    /// let account = Account::new();
+    /// let mut charge = account.charge(1000);
+    /// charge.resize(300);
+    /// assert_eq!(account.held(), 300);
+    /// ```
+    pub fn resize(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.account.add(bytes - self.bytes);
+        } else if bytes < self.bytes {
+            self.account.remove(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.remove(self.bytes);
+    }
+}
+
+/// Charged memory. The fields are dropped in this order: first freed, then released.
+struct Kept {
+    memory: Vec<u8>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory
+    }
+}
