@@ -80,6 +80,15 @@ impl Arguments {
         })
     }
 
+    /// A number that an option gives, or the default. Anything else ends the process with status 2.
+    pub fn number(&self, name: &str, default: usize) -> usize {
+        let given = self.option(name).map(|text| number(name, text));
+        given.unwrap_or(Ok(default)).unwrap_or_else(|sentence| {
+            eprintln!("{sentence}");
+            exit(2)
+        })
+    }
+
     /// A listener on the loopback device, which says where it listens.
     pub fn listen(&self) -> TcpListener {
         let listener = listener(self.port, false);

@@ -5,7 +5,6 @@
 //! know, `block_in_place` is for who knows which requests will block, and `spawn_blocking`, for
 //! every request, is for who does not.
 
-use std::future::Future;
 use std::io;
 
 use netpoll_peers::{Arguments, Blocking, OWN_BUFFER};
@@ -21,63 +20,68 @@ enum Way {
     SpawnBlocking,
 }
 
+#[derive(Clone, Copy)]
+struct Server {
+    way: Way,
+    blocking: Blocking,
+    /// Bytes of each connection's buffer.
+    buffer: usize,
+}
+
 fn main() -> io::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let arguments = Arguments::read(&["--runtime", "--blocking", block_us, block_pct]);
+    let arguments = Arguments::read(&["--runtime", "--blocking", "--buffer", block_us, block_pct]);
     let ways = [
         ("naive", Way::Naive),
         ("block_in_place", Way::BlockInPlace),
         ("spawn_blocking", Way::SpawnBlocking),
     ];
-    let way = arguments.choice("--blocking", &ways);
-    let serving = serve(arguments.listen(), Blocking::of(&arguments), way);
+    let server = Server {
+        way: arguments.choice("--blocking", &ways),
+        blocking: Blocking::of(&arguments),
+        buffer: arguments.number("--buffer", OWN_BUFFER),
+    };
     let multi = arguments.choice("--runtime", &[("multi", true), ("current", false)]);
     let mut builder =
         if multi { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    builder.worker_threads(arguments.threads).enable_io().build()?.block_on(serving)
+    let runtime = builder.worker_threads(arguments.threads).enable_io().build()?;
+    runtime.block_on(server.serve(arguments.listen()))
 }
 
-async fn serve(listener: std::net::TcpListener, blocking: Blocking, way: Way) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let (stream, _) = listener.accept().await?;
-        match way {
-            Way::Naive => spawn(stream, move || async move { blocking.block_if_due() }),
-            Way::BlockInPlace => spawn(stream, move || in_place(blocking)),
-            Way::SpawnBlocking => spawn(stream, move || elsewhere(blocking)),
+impl Server {
+    async fn serve(self, listener: std::net::TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            tokio::spawn(self.echo(stream));
         }
     }
-}
 
-async fn in_place(blocking: Blocking) {
-    if blocking.is_due() {
-        task::block_in_place(|| blocking.block());
-    }
-}
-
-async fn elsewhere(blocking: Blocking) {
-    task::spawn_blocking(move || blocking.block_if_due()).await.expect("it does not panic");
-}
-
-fn spawn<H, F>(stream: TcpStream, handle: H)
-where
-    H: Fn() -> F + Send + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    tokio::spawn(echo(stream, handle));
-}
-
-/// Ends with the connection, whichever way that ends.
-async fn echo<F: Future>(mut stream: TcpStream, handle: impl Fn() -> F) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut buffer = vec![0; OWN_BUFFER];
-    loop {
-        let length = stream.read(&mut buffer).await?;
-        if length == 0 {
-            return Ok(());
+    /// Ends with the connection, whichever way that ends.
+    async fn echo(self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut buffer = vec![0; self.buffer];
+        loop {
+            let length = stream.read(&mut buffer).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            self.handle().await;
+            stream.write_all(&buffer[..length]).await?;
         }
-        handle().await;
-        stream.write_all(&buffer[..length]).await?;
+    }
+
+    async fn handle(self) {
+        let blocking = self.blocking;
+        match self.way {
+            Way::Naive => blocking.block_if_due(),
+            Way::BlockInPlace if blocking.is_due() => task::block_in_place(|| blocking.block()),
+            Way::BlockInPlace => {}
+            Way::SpawnBlocking => {
+                let elsewhere = task::spawn_blocking(move || blocking.block_if_due());
+                elsewhere.await.expect("it does not panic");
+            }
+        }
     }
 }

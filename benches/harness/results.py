@@ -1,0 +1,84 @@
+"""A cell's windows, as values by server and rotation, and what the report asks of them."""
+
+from harness.cells import Cell
+from harness.servers import BASE
+from harness.summary import ratios, spread
+
+# Hand-written loops: what could be reached, and nobody's framework.
+LIMITS = (BASE, "raw io_uring")
+
+# How each value is read from the load generator's report; time is in microseconds.
+METRICS = {
+    "rate": lambda report: report["requests_per_second"],
+    "cpu": lambda report: report["server"]["cpu_seconds_per_million"],
+    "p50": lambda report: report["latency_ns"]["p50"] / 1e3,
+    "p99": lambda report: report["latency_ns"]["p99"] / 1e3,
+    "p99.9": lambda report: report["latency_ns"]["p99.9"] / 1e3,
+    "server_busy": lambda report: report["server"]["cpu_seconds"] / report["seconds"],
+    "load_busy": lambda report: report["load_cpu_seconds"] / report["seconds"],
+    "connected": lambda report: report["server"]["rss_each_connected"],
+    "answered": lambda report: report["server"]["rss_each_answered"],
+    "silent": lambda report: report["server"]["rss_each_silent"],
+}
+
+
+class CellResult:
+    """What one cell gave."""
+
+    def __init__(self, raw, servers):
+        self.cell = Cell(**raw["cell"])
+        self.rate = raw["rate"]
+        self.absent = raw["absent"]
+        self.windows = raw["windows"]
+        names = {window["server"] for window in self.windows}
+        self.names = [server["name"] for server in servers if server["name"] in names]
+        self.ours = [s["name"] for s in servers if s["ours"] and s["name"] in names]
+        self.peers = [n for n in self.names if n not in self.ours and n not in LIMITS]
+
+    def values(self, name, metric):
+        """By rotation; None where the window failed or has no such value."""
+        mine = (window for window in self.windows if window["server"] == name)
+        return {window["rotation"]: read(window, metric) for window in mine}
+
+    def spread(self, name, metric):
+        """The spread of a value over the rotations, or None."""
+        return spread(self.values(name, metric).values())
+
+    def ratio(self, name, base, metric):
+        """The spread of the ratios to another server, each within a rotation, or None."""
+        return spread(ratios(self.values(name, metric), self.values(base, metric)))
+
+    def best_peer(self, metric, highest):
+        """The peer with the best median, or None."""
+        medians = {name: found.median for name in self.peers if (found := self.spread(name, metric))}
+        if not medians:
+            return None
+        return (max if highest else min)(medians, key=medians.get)
+
+    def failures(self):
+        """The windows that gave no number, or with a note."""
+        return [window for window in self.windows if "failed" in window or "note" in window]
+
+    def disturbance(self):
+        """The spread of the share of all CPUs that others used, and the highest; or None."""
+        shares = [window["others_cpu"] for window in self.windows if "others_cpu" in window]
+        return (spread(shares), max(shares)) if shares else None
+
+    def load_is_the_limit(self):
+        """Whether the load generator was busier than the fastest server that it loaded."""
+        names = [name for name in self.names if self.spread(name, "load_busy")]
+        if self.cell.mode != "echo" or not names:
+            return False
+        fastest = max(names, key=lambda name: self.spread(name, "rate").median)
+        load, server = (self.spread(fastest, m).median for m in ("load_busy", "server_busy"))
+        return load > 0.95 and load > server
+
+
+def read(window, metric):
+    """One value of a window, or None."""
+    if "failed" in window:
+        return None
+    try:
+        return METRICS[metric](window["report"])
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None

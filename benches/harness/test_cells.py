@@ -1,0 +1,50 @@
+"""The matrix is the one that was promised, and the profiles fit their time."""
+
+import unittest
+
+from harness.cells import BLOCK_SHARES, FULL, QUICK, SHORT, Cell
+from harness.servers import SERVERS
+
+
+class Matrix(unittest.TestCase):
+    def test_the_full_profile_has_every_combination_twice(self):
+        echoes = [c for c in FULL.cells if c.mode == "echo" and c.block_pct is None]
+        wanted = {
+            (connections, size, depth, pinned)
+            for connections in (1, 64, 1000, 10_000)
+            for size in (64, 1024, 16384)
+            for depth in (1, 16)
+            for pinned in (True, False)
+        }
+        got = [(c.connections, c.size, c.depth, c.pinned) for c in echoes]
+        self.assertEqual(set(got), wanted)
+        self.assertEqual(len(got), len(wanted))
+        self.assertEqual(
+            tuple(c.block_pct for c in FULL.cells if c.block_pct is not None), BLOCK_SHARES
+        )
+
+    def test_keys_are_names(self):
+        for profile in (QUICK, SHORT, FULL):
+            keys = [cell.key for cell in profile.cells]
+            self.assertEqual(len(keys), len(set(keys)))
+
+    def test_profiles_fit_their_time(self):
+        for profile in (QUICK, SHORT):
+            seconds = sum(
+                profile.estimate(cell, sum(cell.admits(server) for server in SERVERS))
+                for cell in profile.cells
+            )
+            self.assertLess(seconds, profile.minutes * 60, profile.name)
+
+    def test_rotations_and_windows_are_those_of_the_method(self):
+        self.assertGreaterEqual(FULL.rotations, 12)
+        self.assertTrue(0.4 <= FULL.seconds <= 0.6)
+
+    def test_what_does_not_fit_the_machine_says_why(self):
+        self.assertIsNone(Cell("echo", 10_000).too_much(20_000))
+        self.assertIn("10000 descriptors", Cell("echo", 10_000).too_much(10_000))
+        self.assertIn("2500 MiB", Cell("echo", 10_000, 16384, 16).too_much(20_000))
+
+
+if __name__ == "__main__":
+    unittest.main()

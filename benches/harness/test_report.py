@@ -1,0 +1,113 @@
+"""A whole report, from a few windows: nothing is dropped, and what is lost is said."""
+
+import json
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from harness.pages import losses
+from harness.report import write_report
+from harness.results import CellResult
+from harness.test_results import SERVERS, window
+
+MACHINE = {
+    "cpu": "a processor", "cores": 2, "virtual": True, "memory_bytes": 1 << 30, "kernel": "Linux",
+    "system": "a system", "descriptors": 1024, "governor": None, "load_average": 0.5,
+    "rustc": "rustc 1", "cc": "cc 1", "commit": "abc", "date": "2026-01-01 00:00 UTC",
+    "versions": {"fast": "1.2.3"},
+}  # fmt: skip
+
+
+def cell(mode, windows, rate=None, **fields):
+    described = {"mode": mode, "connections": 64, "size": 64, "depth": 1, "pinned": True}
+    described |= {"block_pct": None, **fields}
+    return {"cell": described, "rate": rate, "absent": {}, "windows": windows}
+
+
+def windows(rates):
+    return [window(name, turn, rate + turn) for name, rate in rates.items() for turn in range(4)]
+
+
+def idle(server, each):
+    used = {f"rss_each_{when}": each for when in ("connected", "answered", "silent")}
+    return {"server": server, "rotation": 0, "report": {"server": used}, "others_cpu": 0.0}
+
+
+def opened(server):
+    record = window(server, 0, 1000)
+    record["report"]["latency_ns"]["curve"] = [[0.0, 1e4], [0.5, 2e4], [0.9999, 1e6]]
+    return record
+
+
+def data():
+    rates = {"raw epoll": 100, "netpoll inline": 90, "fast": 95, "slow": 50}
+    failed = {"server": "slow", "rotation": 4, "failed": "it crashed", "others_cpu": 0.2}
+    cells = [
+        cell("echo", windows(rates) + [failed]),
+        cell("echo", windows(rates), block_pct=10),
+        cell("open", [opened(name) for name in rates], rate=1000),
+        cell("idle", [idle(name, 100) for name in rates]),
+    ]
+    servers = [{**server, "program": "x", "options": []} for server in SERVERS]
+    return {
+        "command": "benches/run --quick", "profile": "quick", "machine": MACHINE,
+        "servers": servers, "skipped": {"slow": "no compiler"}, "cells": cells,
+        "not_run": {"churn-c64-s64-pinned": "the 3 minutes were over"},
+        "seconds": 0.5, "warmup": 0.1, "rotations": 12, "idle_rotations": 1,
+    }  # fmt: skip
+
+
+class Report(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.out = Path(directory.name)
+        write_report(data(), self.out)
+        self.front = (self.out / "benchmarks.md").read_text()
+
+    def test_nothing_is_dropped_silently(self):
+        for part in (
+            "rotation 4, slow, failed: it crashed",
+            "Not run: `churn-c64-s64-pinned`: the 3 minutes were over",
+            "**not here**: no compiler",
+            "4 of 12 rotations",
+            "The machine was not quiet",
+            "the profile *quick*, not the full matrix",
+        ):
+            self.assertIn(part, self.front)
+
+    def test_the_raw_data_makes_the_same_report_again(self):
+        raw = json.loads((self.out / "benchmarks" / "data.json").read_text())
+        write_report(raw, self.out)
+        self.assertEqual((self.out / "benchmarks.md").read_text(), self.front)
+
+    def test_every_picture_is_there_and_well_formed(self):
+        pictures = list((self.out / "benchmarks").glob("*.svg"))
+        self.assertEqual(len(pictures), 4)
+        for picture in pictures:
+            ElementTree.fromstring(picture.read_text())
+            self.assertIn(f"(benchmarks/{picture.name})", self.front)
+
+    def test_every_page_has_one_title(self):
+        for page in (self.front, (self.out / "benchmarks" / "cells.md").read_text()):
+            self.assertEqual(sum(line.startswith("# ") for line in page.split("\n")), 1)
+
+
+class Losses(unittest.TestCase):
+    def result(self, **rates):
+        named = {name.replace("_", " "): rate for name, rate in rates.items()}
+        return CellResult(cell("echo", windows(named)), SERVERS)
+
+    def test_a_peer_that_is_faster_is_named_with_the_ratio(self):
+        text = losses([self.result(raw_epoll=1000, netpoll_inline=900, fast=1000, slow=500)])
+        self.assertIn("requests per second: netpoll inline ÷ fast (0.90 [0.90–0.90])", text)
+        self.assertNotIn("slow", text)
+
+    def test_the_limits_are_no_peers(self):
+        text = losses([self.result(raw_epoll=1000, netpoll_inline=900, slow=500)])
+        self.assertEqual(text, "In no cell that was measured.")
+
+
+if __name__ == "__main__":
+    unittest.main()
