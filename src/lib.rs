@@ -4,8 +4,8 @@
 pub use bytes::Bytes;
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
-    Cancel, Client, ClientBuilder, DialConnection, Dialer, DialerBuilder, Keepalive, Resolve,
-    dial_connection,
+    Cancel, Client, ClientBuilder, DialConnection, Dialer, DialerBuilder, Keepalive, Pool,
+    PoolBuilder, PoolStats, Pooled, Resolve, dial_connection,
 };
 pub use netpoll_core::{
     Address, CloseReason, Connection, Dispatch, Error, Handle, Limits, ListenerInfo, LoadBalance,

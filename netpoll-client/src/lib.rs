@@ -9,6 +9,7 @@ mod cancel;
 mod client;
 mod dialer;
 mod eyeballs;
+mod pool;
 mod resolver;
 mod target;
 
@@ -17,4 +18,5 @@ pub use cancel::Cancel;
 pub use client::{Client, ClientBuilder};
 pub use dialer::{DialConnection, Dialer, dial_connection};
 pub use netpoll_core::socket::Keepalive;
+pub use pool::{Pool, PoolBuilder, PoolStats, Pooled};
 pub use resolver::Resolve;

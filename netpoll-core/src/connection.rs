@@ -149,6 +149,12 @@ impl Connection {
         self.write_timeout = timeout;
     }
 
+    /// Sets both timeouts back to what its limits say: for the next one who drives it.
+    pub fn reset_timeouts(&mut self) {
+        let limits = self.shared.group.limits();
+        (self.input.timeout, self.write_timeout) = (limits.read_timeout, limits.write_timeout);
+    }
+
     /// Leaves driving it, and closing it, to the task.
     pub(crate) fn disown(&mut self) -> Arc<Shared> {
         self.owned = false;

@@ -18,6 +18,7 @@ mod listeners;
 mod manager;
 mod mixing;
 mod peers;
+mod pool;
 mod promises;
 mod regressions;
 mod shutdown;
