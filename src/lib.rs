@@ -8,10 +8,11 @@ pub use netpoll_client::{
     PoolBuilder, PoolStats, Pooled, Resolve, dial_connection,
 };
 pub use netpoll_core::{
-    Address, CloseReason, Connection, Dispatch, Error, Handle, Limits, ListenerInfo, LoadBalance,
-    LoopStats, OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits, PollManager,
-    PoolOptions, Reader, Result, Wait, Writer, default_loops,
+    Address, Balance, CloseReason, Connection, Dispatch, Error, Handle, Limits, ListenerInfo,
+    LoadBalance, LoopLoad, LoopStats, OnConnect, OnDisconnect, OnPrepare, OnRequest, OutputLimits,
+    PollManager, PoolOptions, Reader, Result, Wait, Writer, default_loops,
 };
 pub use netpoll_server::{
-    Builder, Credentials, EventLoop, ListenOptions, Listener, Listeners, Report,
+    AtLimit, Builder, Credentials, EventLoop, Limit, ListenOptions, Listener, Listeners, OnRefuse,
+    Refusal, Report,
 };

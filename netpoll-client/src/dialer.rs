@@ -256,7 +256,7 @@ impl<'a> Dial<'a> {
             self.check_time(now)?;
             match race.next(now) {
                 Move::Start(candidate) => {
-                    let (to, home) = (&candidate.address, manager.pick());
+                    let (to, home) = (&candidate.address, manager.pick(candidate.address.ip()));
                     match Attempt::start(to, connect, self.group, &home, &self.bell) {
                         Ok(attempt) => running.push((candidate, attempt)),
                         Err(Outcome::Failed(error)) if error.kind() == ErrorKind::WouldBlock => {

@@ -1,11 +1,13 @@
 //! The poll manager: N reactors, each on a thread of its own, and the choice among them.
 
+use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::balance::{Balancer, LoadBalance};
+use crate::balance::{Balancer, LoadBalance, LoopLoad};
 use crate::error::{Error, Result};
 use crate::reactor::{Reactor, Remote};
 use crate::stats::LoopStats;
@@ -30,23 +32,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// assert_eq!(manager.stats().len(), 3);
 /// # Ok::<(), netpoll_core::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct PollManager {
     loops: Mutex<Loops>,
     balancer: Balancer,
     patience: Duration,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Loops {
     active: Vec<Loop>,
     /// No longer picked; they end with their last connection.
     retired: Vec<Loop>,
     started: usize,
+    on_loop: Vec<Weak<OnLoop>>,
 }
+
+/// Called with a loop that connections may go to.
+pub type OnLoop = dyn Fn(&Arc<Remote>) + Send + Sync;
 
 #[derive(Debug)]
 struct Loop {
+    number: usize,
     remote: Arc<Remote>,
     thread: JoinHandle<()>,
 }
@@ -92,7 +98,11 @@ impl PollManager {
         let mut all = lock(&self.loops);
         while all.active.len() < loops {
             let number = all.started;
-            all.active.push(Loop::start(number)?);
+            let fresh = Loop::start(number)?;
+            for on_loop in all.on_loop.iter().filter_map(Weak::upgrade) {
+                on_loop(&fresh.remote);
+            }
+            all.active.push(fresh);
             all.started += 1;
         }
         let surplus = all.active.split_off(loops);
@@ -122,10 +132,24 @@ impl PollManager {
         lock(&self.loops).active.len()
     }
 
-    /// The loop for the next connection, as the load balance chooses it.
-    pub fn pick(&self) -> Arc<Remote> {
+    /// The loop for the next connection, from `peer` or to it, as the load balance chooses it. The
+    /// loop counts the connection from [`admit`](crate::admit) or `dial` on.
+    pub fn pick(&self, peer: Option<IpAddr>) -> Arc<Remote> {
         let all = lock(&self.loops);
-        all.active[self.balancer.pick(all.active.len())].remote.clone()
+        let load = |place: usize| {
+            let Loop { number, remote, .. } = &all.active[place];
+            LoopLoad { number: *number, connections: remote.load() }
+        };
+        all.active[self.balancer.pick(peer, all.active.len(), load)].remote.clone()
+    }
+
+    /// Has `on_loop` called for each loop that is picked from, now and, while anybody holds it, for
+    /// each that is started later; then it runs under the manager's lock, and must not call it.
+    pub fn on_each_loop(&self, on_loop: &Arc<OnLoop>) {
+        let mut all = lock(&self.loops);
+        all.active.iter().for_each(|each| on_loop(&each.remote));
+        all.on_loop.retain(|it| it.strong_count() > 0);
+        all.on_loop.push(Arc::downgrade(on_loop));
     }
 
     /// Every loop that may have connections, those that are retired among them.
@@ -177,7 +201,7 @@ impl Loop {
             .name(format!("netpoll-loop-{number}"))
             .spawn(move || reactor.run())
             .map_err(with("cannot start a reactor's thread"))?;
-        Ok(Self { remote, thread })
+        Ok(Self { number, remote, thread })
     }
 
     fn join(self, deadline: Option<Instant>) {
@@ -195,4 +219,15 @@ impl Loop {
 
 fn with(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::Io(io::Error::new(error.kind(), format!("{doing}: {error}")))
+}
+
+impl fmt::Debug for PollManager {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = lock(&self.loops);
+        out.debug_struct("PollManager")
+            .field("loops", &all.active)
+            .field("retired", &all.retired)
+            .field("balance", &self.balancer)
+            .finish_non_exhaustive()
+    }
 }

@@ -30,12 +30,11 @@ pub(crate) trait Poll: Send + fmt::Debug {
     /// descriptor would keep the registration alive and deliver events for the dead.
     fn remove_stream(&mut self, stream: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Accepts on a listener until it is removed, or until accepting fails: then the listener
-    /// pauses.
-    fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token) -> io::Result<()>;
+    /// Will accept on a listener, as much as [`set_room`](Self::set_room) allows: at first nothing.
+    fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token);
 
-    /// Accepts again on a listener that paused.
-    fn resume_listener(&mut self, token: Token);
+    /// Allows a listener so many connections in the next wait; none stops watching it.
+    fn set_room(&mut self, token: Token, count: usize) -> io::Result<()>;
 
     /// Stops accepting, and closes the listener unless somebody else holds it.
     fn remove_listener(&mut self, token: Token) -> io::Result<()>;
@@ -52,12 +51,23 @@ pub(crate) trait Poll: Send + fmt::Debug {
 /// What a driver reports.
 #[derive(Debug)]
 pub(crate) enum PollEvent {
-    /// A listener took a connection out of the kernel's queue, or failed to and paused.
+    /// A listener took a connection out of the kernel's queue.
     Accepted {
         /// Which listener.
         listener: Token,
-        /// The stream, non-blocking and closed on exec, and the peer's address.
-        outcome: io::Result<(OwnedFd, Address)>,
+        /// Non-blocking and closed on exec.
+        stream: OwnedFd,
+        /// The other end's.
+        peer: Address,
+    },
+    /// A listener failed to.
+    NotAccepted {
+        /// Which listener.
+        listener: Token,
+        /// Why.
+        error: io::Error,
+        /// Whether only the one connection is lost by it.
+        skipped: bool,
     },
     /// Something changed about a stream.
     Stream {

@@ -21,7 +21,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::address::Address;
 use crate::connection::Shared;
 use crate::dispatch;
 use crate::group::Group;
@@ -34,6 +33,8 @@ use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::task::Events;
 use crate::timer::Timers;
 use crate::waker::Waker;
+
+mod listeners;
 
 /// How soon connections for which there was no room are tried again though nobody said that there
 /// is.
@@ -59,7 +60,9 @@ pub(crate) enum Command {
     /// Close this group's connections now.
     Abort(Arc<Group>),
     /// Accept on this listener.
-    Listen(Arc<OwnedFd>, FdOperator),
+    Listen(Arc<OwnedFd>, Box<dyn Accept>),
+    /// Stop accepting on this listener.
+    Unlisten(Arc<OwnedFd>),
     /// Go on until the last connection has closed, then end.
     Retire,
     /// Close everything and end.
@@ -106,7 +109,17 @@ impl Remote {
 
     /// Accepts on `listener` until it is given up or the reactor ends. An ended reactor drops it.
     pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
-        drop(self.post(Command::Listen(listener, FdOperator::Listener(accept))));
+        drop(self.post(Command::Listen(listener, accept)));
+    }
+
+    /// Stops accepting on `listener`; its acceptor is dropped.
+    pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
+        drop(self.post(Command::Unlisten(listener.clone())));
+    }
+
+    /// Has acceptors asked again how much room they have.
+    pub fn tell_of_accept_room(&self) {
+        self.wake();
     }
 
     /// Closes the connections of `group` as each comes to have nothing left to serve.
@@ -119,7 +132,6 @@ impl Remote {
         drop(self.post(Command::Abort(group.clone())));
     }
 
-    #[expect(dead_code, reason = "the next step's")]
     /// How many connections are its own, those on their way to it among them.
     pub(crate) fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
@@ -201,6 +213,8 @@ pub(crate) struct Core {
     remote: Arc<Remote>,
     poll: Box<dyn Poll>,
     operators: Slab<FdOperator>,
+    /// Those operators that are listeners.
+    listeners: Vec<Token>,
     events: VecDeque<PollEvent>,
     /// Scheduled connections that wait for a turn; `due` of them have it now.
     ready: VecDeque<Arc<Shared>>,
@@ -215,7 +229,6 @@ pub(crate) struct Core {
 
 #[derive(Debug, Clone, Copy)]
 enum Timer {
-    Resume(Token),
     Lingered(Token),
     Crowded,
 }
@@ -244,6 +257,7 @@ impl Core {
             remote,
             poll,
             operators: Slab::new(),
+            listeners: Vec::new(),
             events: VecDeque::new(),
             ready: VecDeque::new(),
             due: 0,
@@ -301,8 +315,15 @@ impl Core {
     /// run.
     fn deliver(&mut self, event: PollEvent) -> Option<Arc<Shared>> {
         match event {
-            PollEvent::Accepted { listener, outcome } => {
-                self.accepted(listener, outcome);
+            PollEvent::Accepted { listener, stream, peer } => {
+                if let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) {
+                    self.remote.counters.accepted.add(1);
+                    accept.accepted(stream, peer);
+                }
+                None
+            }
+            PollEvent::NotAccepted { listener, error, skipped } => {
+                self.not_accepted(listener, error, skipped);
                 None
             }
             PollEvent::Stream { token, readiness } => match self.operators.find_mut(token) {
@@ -311,36 +332,11 @@ impl Core {
                     let scheduled = events != Events::NONE && shared.task.word.notify(events);
                     scheduled.then(|| shared.clone())
                 }
-                Some(FdOperator::Listener(_)) | None => {
+                Some(FdOperator::Listener(..)) | None => {
                     self.remote.counters.stale.add(1);
                     None
                 }
             },
-        }
-    }
-
-    fn accepted(&mut self, listener: Token, outcome: io::Result<(OwnedFd, Address)>) {
-        let Some(FdOperator::Listener(accept)) = self.operators.find_mut(listener) else {
-            return;
-        };
-        let error = match outcome {
-            Ok((stream, peer)) => return accept.accepted(stream, peer),
-            Err(error) => error,
-        };
-        match accept.failed(&error) {
-            Some(pause) => {
-                self.timers.arm(Instant::now() + pause, Timer::Resume(listener));
-            }
-            None => self.give_up_listener(listener, error),
-        }
-    }
-
-    fn give_up_listener(&mut self, listener: Token, error: io::Error) {
-        if let Err(error) = self.poll.remove_listener(listener) {
-            log::debug!("cannot stop watching a listener: {error}");
-        }
-        if let Some(FdOperator::Listener(accept)) = self.operators.remove(listener) {
-            accept.given_up(error);
         }
     }
 
@@ -365,8 +361,9 @@ impl Core {
             // A last request may stand in the kernel, its edge on the way: one more read will see.
             Command::Drain(group) => self.tell(&group, Events::DRAIN | Events::READABLE),
             Command::Abort(group) => self.tell(&group, Events::ABORT),
-            Command::Listen(listener, operator) => self.listen(listener, operator),
-            Command::Retire => self.end = End::WhenEmpty,
+            Command::Listen(listener, accept) => self.listen(listener, accept),
+            Command::Unlisten(listener) => self.unlisten(&listener),
+            Command::Retire => self.retire(),
             Command::Stop(patience) => self.stop(patience),
         }
     }
@@ -409,11 +406,9 @@ impl Core {
         shared.close_stream();
     }
 
-    fn listen(&mut self, listener: Arc<OwnedFd>, operator: FdOperator) {
-        let token = self.operators.insert(operator);
-        if let Err(error) = self.poll.add_listener(listener, token) {
-            self.give_up_listener(token, error);
-        }
+    fn retire(&mut self) {
+        self.end = End::WhenEmpty;
+        self.retire_listeners();
     }
 
     fn tell(&mut self, group: &Arc<Group>, events: Events) {
@@ -456,7 +451,6 @@ impl Core {
         let now = Instant::now();
         while let Some(timer) = self.timers.fire(now) {
             match timer {
-                Timer::Resume(listener) => self.poll.resume_listener(listener),
                 Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
                 Timer::Lingered(token) => {
                     if let Some(FdOperator::Stream(shared)) = self.operators.find_mut(token)
@@ -485,7 +479,7 @@ impl Core {
     fn has_served_streams(&self) -> bool {
         self.operators.iter().any(|operator| match operator {
             FdOperator::Stream(shared) => !shared.group.is_dialled(),
-            FdOperator::Listener(_) => false,
+            FdOperator::Listener(..) => false,
         })
     }
 
@@ -495,10 +489,12 @@ impl Core {
         self.remote.counters.connections.set(self.streams);
         let waker = &self.remote.waker;
         waker.going_to_sleep();
+        // After that, so that a wake because there is room is not lost.
+        let ask_again = self.ask_for_room();
         let busy = !self.ready.is_empty() || !lock(&self.remote.commands).list.is_empty();
-        let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline() };
+        let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline(ask_again) };
         let outcome = self.poll.wait(timeout, &mut self.events);
-        waker.awake();
+        self.remote.waker.awake();
         if let Err(error) = outcome {
             // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
             log::error!("a reactor ends, its connections with it: {error}");
@@ -509,8 +505,12 @@ impl Core {
         counters.events.add(self.events.len());
     }
 
-    fn next_deadline(&self) -> Option<Duration> {
-        let next = self.timers.wait(Instant::now);
+    fn next_deadline(&self, ask_again: Option<Instant>) -> Option<Duration> {
+        let mut next = self.timers.wait(Instant::now);
+        if let Some(at) = ask_again {
+            let pause = at.saturating_duration_since(Instant::now());
+            next = Some(next.map_or(pause, |next| next.min(pause)));
+        }
         match self.end {
             End::Stopping { deadline } => {
                 let parting = deadline.saturating_duration_since(Instant::now());

@@ -141,6 +141,29 @@ fn numbered_zone(address: &str) -> Cow<'_, str> {
     numbered().map_or(Cow::Borrowed(address), Cow::Owned)
 }
 
+/// Says `words` to somebody who is not admitted, as far as the socket takes them at once, and
+/// closes in order: what they have sent is taken first, so that no reset overtakes the words.
+pub fn part_with(stream: OwnedFd, words: &[u8]) {
+    let stream = Stream::new(stream);
+    if !words.is_empty() {
+        // Who doesn't take it is refused without it.
+        let _ = sys::send(stream.as_fd(), &[io::IoSlice::new(words)]);
+    }
+    let _ = stream.shutdown_write();
+    let mut unread = LinkBuffer::new();
+    let _ = stream.receive(&mut unread, 64 << 10);
+}
+
+/// Whether a failure to accept is about the one connection, so that the next may be tried at once.
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    sys::is_of_one_connection(error)
+}
+
+/// Whether the process, or the system, has no descriptors left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    sys::is_out_of_descriptors(error)
+}
+
 /// Whether a failure to accept says that the listener itself is beyond repair.
 pub fn is_listener_dead(error: &io::Error) -> bool {
     sys::is_of_a_dead_listener(error)

@@ -9,6 +9,9 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) stale: Counter,
     pub(crate) connections: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) accept_failures: Counter,
 }
 
 /// See [`Counters`].
@@ -41,6 +44,13 @@ pub struct LoopStats {
     pub events: u64,
     /// Events for connections that were closed before the event was delivered; they were dropped.
     pub stale_events: u64,
+    /// Connections that its listeners accepted.
+    pub accepted: u64,
+    /// Connections that were gone before they could be accepted.
+    pub lost: u64,
+    /// Times that accepting failed because descriptors or memory had run out, or the listener was
+    /// dead.
+    pub accept_failures: u64,
 }
 
 impl Counters {
@@ -50,6 +60,9 @@ impl Counters {
             turns: self.turns.read(),
             events: self.events.read(),
             stale_events: self.stale.read(),
+            accepted: self.accepted.read(),
+            lost: self.lost.read(),
+            accept_failures: self.accept_failures.read(),
         }
     }
 }

@@ -39,6 +39,12 @@ impl EpollFd {
         Ok(self.0.add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
     }
 
+    /// Registers a listener: level-triggered, so that it is reported for as long as somebody waits
+    /// in its queue, and nobody has to find the queue empty to know that it is.
+    pub(crate) fn add_listener(&self, fd: BorrowedFd<'_>, data: u64) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, data))?)
+    }
+
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         Ok(self.0.delete(fd)?)
     }
@@ -117,6 +123,11 @@ pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
                 | libc::EOPNOTSUPP
         )
     )
+}
+
+/// Whether the process (EMFILE) or the system (ENFILE) has no descriptors left.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Whether an error of accept says that the listener itself is beyond repair, rather than that

@@ -1,13 +1,17 @@
-//! What the main reactor does with accepted streams, and with a listener that can't accept.
+//! What becomes of the streams that a listener accepts, and of a listener that can't accept.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Accept, Address, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, admit, socket,
+    Accept, Address, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, Room, admit, socket,
 };
+
+use crate::gate::{AtLimit, Door, Gate, Limit, Refusal};
 
 /// How long a listener pauses at first when descriptors or memory have run out; each further
 /// failure doubles it, a success resets it.
@@ -21,24 +25,46 @@ pub(crate) struct Front {
     pub(crate) group: Arc<Group>,
     pub(crate) callbacks: Arc<dyn Prepare>,
     pub(crate) manager: Arc<PollManager>,
+    pub(crate) gate: Arc<Gate>,
     /// The main reactor; it ends with the first listener that breaks.
     pub(crate) main: Arc<Remote>,
-    failure: Mutex<Option<io::Error>>,
+    state: Mutex<State>,
+    gone: Condvar,
 }
 
-/// Hands the streams that one listener accepts to the loops of a manager.
+#[derive(Default)]
+struct State {
+    failure: Option<io::Error>,
+    /// Acceptors that a loop may still call.
+    acceptors: usize,
+    /// `serve` is about to return: nothing more may be admitted.
+    closed: bool,
+}
+
+/// Hands the streams that one socket accepts to the loops of a manager.
 pub(crate) struct Acceptor {
     pub(crate) front: Arc<Front>,
     pub(crate) listener: Arc<ListenerInfo>,
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) door: Arc<Door>,
     /// The loop that it runs on and accepts for, where each loop has its own socket.
-    pub(crate) own: Option<Arc<Remote>>,
-    pub(crate) trouble: Trouble,
+    own: Option<Arc<Remote>>,
+    trouble: Trouble,
+    /// Accepted when the last place had just been taken on another loop: they wait here for theirs.
+    early: VecDeque<(OwnedFd, Address)>,
+    /// Given up for a moment where descriptors have run out, to tell one client by closing it.
+    spare: Option<OwnedFd>,
 }
 
 /// How badly accepting goes.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+struct Trouble {
     pause: Option<Duration>,
+    until: Option<Instant>,
+    /// The last pause went by without a descriptor's coming free.
+    stuck: bool,
+    /// How many tickets had come back before it: one more, and a descriptor has come free.
+    returned: u64,
     logged: Option<Instant>,
     unlogged: u64,
 }
@@ -48,48 +74,195 @@ impl Front {
         group: Arc<Group>,
         callbacks: Arc<dyn Prepare>,
         manager: Arc<PollManager>,
+        gate: Arc<Gate>,
         main: Arc<Remote>,
-    ) -> Self {
-        Self { group, callbacks, manager, main, failure: Mutex::default() }
+    ) -> Arc<Self> {
+        let (state, gone) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { group, callbacks, manager, gate, main, state, gone })
     }
 
     /// Why a listener broke, if one did.
     pub(crate) fn take_failure(&self) -> Option<io::Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.state().failure.take()
+    }
+
+    /// Ends `serve` with this error.
+    pub(crate) fn fail(&self, error: io::Error) {
+        self.state().failure.get_or_insert(error);
+        self.main.stop(Duration::ZERO);
+    }
+
+    /// Waits until no acceptor is left but those of the caller, or `deadline`.
+    pub(crate) fn wait_alone(&self, deadline: Instant) {
+        let mut state = self.state();
+        while state.acceptors > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return log::warn!("a loop still accepts: a callback on it doesn't return");
+            }
+            let woken = self.gone.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// From here on nobody is admitted.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Acceptor {
-    pub(crate) fn new(front: &Arc<Front>, listener: &Arc<ListenerInfo>) -> Self {
-        let (front, listener) = (front.clone(), listener.clone());
-        Self { front, listener, own: None, trouble: Trouble::default() }
+    /// An acceptor for a loop, `own` if it is to keep what it accepts, or for the caller.
+    pub(crate) fn new(
+        front: &Arc<Front>,
+        listener: &Arc<ListenerInfo>,
+        door: &Arc<Door>,
+        socket: &Arc<OwnedFd>,
+        own: Option<Arc<Remote>>,
+    ) -> Self {
+        front.state().acceptors += 1;
+        front.gate.add_acceptor(own.as_ref().unwrap_or(&front.main));
+        let spare = socket::spare_descriptor().ok();
+        let (front, listener, door) = (front.clone(), listener.clone(), door.clone());
+        let (socket, trouble) = (socket.clone(), Trouble::default());
+        Self { front, listener, socket, door, own, trouble, early: VecDeque::new(), spare }
     }
 
-    fn admit(&self, stream: OwnedFd, peer: Address) {
-        let Front { group, callbacks, manager, .. } = &*self.front;
-        let home = self.own.clone().unwrap_or_else(|| manager.pick());
-        let listener = self.listener.clone();
-        let origin = Origin { listener, peer, local: None, ticket: None };
-        admit(stream, origin, group, callbacks, &home);
+    /// Admits or refuses everybody who is in the kernel's queue.
+    pub(crate) fn empty_queue(&mut self) {
+        loop {
+            match socket::accept(&self.socket) {
+                Ok((stream, peer)) => self.let_in(stream, peer, true),
+                Err(error) if socket::is_of_one_connection(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return log::warn!("cannot accept those who wait: {error}"),
+            }
+        }
+    }
+
+    /// Admits a stream or, above a limit, refuses it. Where it could wait in the kernel's queue but
+    /// for its having been accepted already, it waits here, unless it is the `last` chance.
+    fn let_in(&mut self, stream: OwnedFd, peer: Address, last: bool) {
+        let Front { group, callbacks, manager, gate, .. } = &*self.front;
+        let limit = match gate.enter(&self.door, peer.ip(), Instant::now()) {
+            Ok(ticket) => {
+                let home = self.own.clone().unwrap_or_else(|| manager.pick(peer.ip()));
+                let (listener, ticket) = (self.listener.clone(), Box::new(ticket));
+                let origin = Origin { listener, peer, local: None, ticket: Some(ticket) };
+                // Under the lock: who is admitted is there when the shutdown looks for connections.
+                let state = self.front.state();
+                if !state.closed {
+                    admit(stream, origin, group, callbacks, &home);
+                }
+                return;
+            }
+            Err(limit) => limit,
+        };
+        if matches!(gate.at_limit(), AtLimit::Queue) && limit != Limit::Source && !last {
+            return self.early.push_back((stream, peer));
+        }
+        group.count_refusal();
+        log::debug!("{peer} is refused at the limit {limit:?}");
+        let words = match gate.at_limit() {
+            AtLimit::Tell(on_refuse) => {
+                let refusal = Refusal { peer: &peer, listener: &self.listener, limit };
+                catch_unwind(AssertUnwindSafe(|| on_refuse(&refusal))).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        socket::part_with(stream, &words);
+    }
+
+    /// Gives up the spare descriptor to accept and close one client, who so knows at once.
+    fn turn_one_away(&mut self) {
+        if self.spare.take().is_some()
+            && let Ok((stream, peer)) = socket::accept(&self.socket)
+        {
+            self.front.group.count_refusal();
+            log::debug!("{peer} is refused: no descriptor is left");
+            drop(stream);
+        }
+        self.spare = socket::spare_descriptor().ok();
     }
 }
 
 impl Accept for Acceptor {
-    fn accepted(&mut self, stream: OwnedFd, peer: Address) {
-        self.trouble.pause = None;
-        self.admit(stream, peer);
+    fn room(&mut self) -> Room {
+        if !self.early.is_empty() {
+            // First, so that a ticket which comes back meanwhile finds the mark.
+            self.front.gate.wait();
+        }
+        for _ in 0..self.early.len() {
+            if let Some((stream, peer)) = self.early.pop_front() {
+                self.let_in(stream, peer, false);
+            }
+        }
+        if let Some(until) = self.trouble.until {
+            let now = Instant::now();
+            // It ends at once when a connection does.
+            if now < until && self.front.gate.returned() == self.trouble.returned {
+                return Room { count: 0, again: Some(until) };
+            }
+            self.trouble.until = None;
+            self.trouble.stuck = now >= until;
+        }
+        let room = self.front.gate.room(&self.door, Instant::now);
+        self.trouble.returned = self.front.gate.returned();
+        if !self.early.is_empty() {
+            let soon = || Some(Instant::now() + PAUSE_AT_FIRST);
+            return Room { count: 0, again: room.again.or_else(soon) };
+        }
+        room
     }
 
-    fn failed(&mut self, error: &io::Error) -> Option<Duration> {
-        let dead = socket::is_listener_dead(error);
-        (!dead).then(|| self.trouble.next_pause(error, Instant::now()))
+    fn accepted(&mut self, stream: OwnedFd, peer: Address) {
+        (self.trouble.pause, self.trouble.stuck) = (None, false);
+        self.let_in(stream, peer, false);
+    }
+
+    fn failed(&mut self, error: &io::Error) -> bool {
+        if socket::is_listener_dead(error) {
+            return false;
+        }
+        if self.trouble.stuck && socket::is_out_of_descriptors(error) {
+            self.turn_one_away();
+        }
+        let now = Instant::now();
+        let pause = self.trouble.next_pause(error, now);
+        self.trouble.until = Some(now + pause);
+        self.front.gate.wait();
+        true
     }
 
     fn given_up(self: Box<Self>, error: io::Error) {
-        let mut failure = self.front.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
-        drop(failure);
-        self.front.main.stop(Duration::ZERO);
+        self.front.fail(error);
+    }
+
+    fn retired(mut self: Box<Self>) {
+        self.own = None;
+        turn_away_newcomers(&self.socket);
+        self.empty_queue();
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        while let Some((stream, peer)) = self.early.pop_front() {
+            self.let_in(stream, peer, true);
+        }
+        self.front.state().acceptors -= 1;
+        self.front.gone.notify_all();
+    }
+}
+
+/// Has nobody else come to a socket that is about to close; best effort, Unix sockets can't.
+pub(crate) fn turn_away_newcomers(socket: &Arc<OwnedFd>) {
+    if let Err(error) = socket::turn_away_newcomers(socket) {
+        log::debug!("cannot filter those who come to a closing listener: {error}");
     }
 }
 

@@ -10,6 +10,7 @@ use netpoll_core::{
 };
 
 use crate::event_loop::{EventLoop, Settings};
+use crate::gate::AtLimit;
 
 /// Builds an [`EventLoop`]; `S` is the session that each connection has.
 ///
@@ -152,6 +153,38 @@ impl<S> Builder<S> {
     #[must_use]
     pub fn linger(mut self, time: Duration) -> Self {
         self.settings.limits.linger = time;
+        self
+    }
+
+    /// Connections that may be open at a time. Default `None`: as many as descriptors allow; when
+    /// those run out, who comes waits, and one client is closed each time, so that somebody knows.
+    #[must_use]
+    pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.settings.gate.connections = connections.into();
+        self
+    }
+
+    /// Connections from one IP address that may be open at a time; the others are closed at once.
+    /// Default `None`: clients behind one translator of addresses are many with one address.
+    #[must_use]
+    pub fn max_connections_per_source(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.settings.gate.per_source = connections.into();
+        self
+    }
+
+    /// Connections that are accepted per second, and how many at once after a quiet time. Default:
+    /// no limit.
+    #[must_use]
+    pub fn accept_rate(mut self, per_second: u32, burst: u32) -> Self {
+        self.settings.gate.rate = Some((per_second, burst));
+        self
+    }
+
+    /// What happens to those who come when one of these limits is met. Default
+    /// [`AtLimit::Queue`].
+    #[must_use]
+    pub fn at_limit(mut self, at_limit: AtLimit) -> Self {
+        self.settings.gate.at_limit = at_limit;
         self
     }
 

@@ -1,22 +1,18 @@
 //! The event loop: serves a listener until it is shut down.
 
 use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Limits, LoadBalance, PollManager,
-    Prepare, Reactor, Remote, Result, default_loops,
+    Callbacks, Connection, Dispatch, Error, Limits, LoadBalance, PollManager, Prepare, Remote,
+    Result, default_loops,
 };
 
-use crate::acceptor::{Acceptor, Front};
 use crate::builder::Builder;
-use crate::listener::{Listener, Listeners};
-
-/// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
-/// threads to end; those that take longer are inside a callback, and are left behind.
-const GRACE: Duration = Duration::from_millis(200);
+use crate::gate::GateOptions;
+use crate::listener::Listeners;
+use crate::serving::Serving;
 
 /// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
 /// hands them to the loops of a manager, which run the callbacks as the dispatch mode says.
@@ -54,6 +50,9 @@ pub struct Report {
     pub drained: usize,
     /// Were closed by force at the deadline, or are still inside a callback and close with it.
     pub aborted: usize,
+    /// Were turned away in all the time that it served: at a limit, by `on_prepare`, or because
+    /// descriptors had run out.
+    pub refused: usize,
 }
 
 struct Inner {
@@ -64,6 +63,7 @@ struct Inner {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    pub(crate) gate: GateOptions,
     pub(crate) loops: usize,
     pub(crate) balance: LoadBalance,
     pub(crate) manager: Option<Arc<PollManager>>,
@@ -127,20 +127,22 @@ impl EventLoop {
         if std::mem::replace(&mut self.state().served, true) {
             return Err(Error::config("serve was called again, but an event loop serves once"));
         }
-        let settings = &self.inner.settings;
-        let manager = match &settings.manager {
-            Some(manager) => manager.clone(),
-            None => Arc::new(PollManager::new(settings.loops, settings.balance)?),
-        };
-        let dispatcher = Dispatcher::new(settings.dispatch)?;
-        let group = Group::served(settings.limits, dispatcher.clone())?;
-        let outcome = self.accept(&listeners, &manager, &group);
-        drop(listeners);
-        let report = self.part(&manager, &group, outcome.is_err());
-        dispatcher.stop(GRACE);
-        if let Some(own) = Arc::into_inner(manager) {
-            own.close(GRACE);
+        let serving = Serving::new(&self.inner.settings, self.inner.callbacks.clone())?;
+        {
+            let mut state = self.state();
+            if state.deadline.is_none() {
+                state.main = Some(serving.main());
+            }
         }
+        let (outcome, deadline) = if self.state().main.is_some() {
+            let outcome = serving.accept(listeners);
+            let mut state = self.state();
+            state.main = None;
+            (outcome, state.deadline)
+        } else {
+            (Ok(()), None)
+        };
+        let report = serving.part(deadline.unwrap_or_else(Instant::now));
         outcome.map(|()| report)
     }
 
@@ -161,73 +163,16 @@ impl EventLoop {
         }
     }
 
-    /// Accepts until a shutdown; an error is a listener's.
-    fn accept(
-        &self,
-        listeners: &[Listener],
-        manager: &Arc<PollManager>,
-        group: &Arc<Group>,
-    ) -> Result<()> {
-        let reactor = Reactor::new()?;
-        let main = reactor.remote();
-        {
-            let mut state = self.state();
-            if state.deadline.is_some() {
-                return Ok(());
-            }
-            state.main = Some(main.clone());
-        }
-        let callbacks = self.inner.callbacks.clone();
-        let front = Front::new(group.clone(), callbacks, manager.clone(), main.clone());
-        let front = Arc::new(front);
-        for (index, listener) in listeners.iter().enumerate() {
-            let info = listener.prepare(index)?;
-            log::info!("serving {} on {}", info.name, info.address);
-            main.listen(listener.socket().clone(), Box::new(Acceptor::new(&front, &info)));
-        }
-        reactor.run();
-        self.state().main = None;
-        match front.take_failure() {
-            Some(error) => Err(broken(&error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Parts from the connections: in order until the deadline, then by force.
-    fn part(&self, manager: &PollManager, group: &Arc<Group>, at_once: bool) -> Report {
-        let open = group.live();
-        let deadline = self.state().deadline.filter(|_| !at_once).unwrap_or_else(Instant::now);
-        let remotes = manager.remotes();
-        for remote in &remotes {
-            remote.drain(group);
-        }
-        let aborted = group.wait_empty(deadline);
-        if aborted > 0 {
-            for remote in &remotes {
-                remote.abort(group);
-            }
-            let left = group.wait_empty(Instant::now() + GRACE);
-            log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
-        }
-        let report = Report { drained: open.saturating_sub(aborted), aborted };
-        log::info!("shut down: {} connections drained, {aborted} aborted", report.drained);
-        report
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn broken(error: &io::Error) -> Error {
-    let text = format!("the listener can accept no more, was it closed? {error}");
-    Error::Io(io::Error::new(error.kind(), text))
 }
 
 impl Settings {
     /// Checks what can be checked before anything is started.
     pub(crate) fn validate(&self) -> Result<()> {
         self.limits.validate()?;
+        self.gate.validate()?;
         self.dispatch.validate()?;
         if self.manager.is_none() {
             PollManager::validate(self.loops)?;
@@ -239,6 +184,7 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            gate: GateOptions::default(),
             loops: default_loops(),
             balance: LoadBalance::default(),
             manager: None,

@@ -7,11 +7,14 @@
 mod acceptor;
 mod builder;
 mod event_loop;
+mod gate;
 mod listen_options;
 mod listener;
+mod serving;
 
 pub use builder::Builder;
 pub use event_loop::{EventLoop, Report};
+pub use gate::{AtLimit, Limit, OnRefuse, Refusal};
 pub use listen_options::ListenOptions;
 pub use listener::{Listener, Listeners};
 pub use netpoll_core::socket::{Credentials, Keepalive};

@@ -1,5 +1,6 @@
 //! Listening sockets: opened here, or adopted from whoever opened them.
 
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -38,6 +39,7 @@ pub struct Listener {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Service {
     pub(crate) name: Option<String>,
+    pub(crate) max_connections: Option<usize>,
 }
 
 /// One listener or several, as [`EventLoop::serve`](crate::EventLoop::serve) takes them.
@@ -73,7 +75,7 @@ impl Listener {
         Ok(socket::inherited()?.into_iter().map(named).collect())
     }
 
-    pub(crate) fn opened(address: &Address, options: SocketOptions) -> std::io::Result<Self> {
+    pub(crate) fn opened(address: &Address, options: SocketOptions) -> io::Result<Self> {
         let mut listener = Self::from(socket::listen(address, &options)?);
         if let Some(path) = address.path() {
             listener.file = Some(SocketFile::new(path)?);
@@ -92,6 +94,14 @@ impl Listener {
         self
     }
 
+    /// Connections that came by it and may be open at a time. Default `None`: as many as the event
+    /// loop allows.
+    #[must_use]
+    pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.service.max_connections = connections.into();
+        self
+    }
+
     /// The name that it was given.
     pub fn name(&self) -> Option<&str> {
         self.service.name.as_deref()
@@ -105,20 +115,21 @@ impl Listener {
         Ok(socket::local_address(&self.fd)?)
     }
 
-    #[expect(dead_code, reason = "the next step's")]
     /// Whether each loop is to accept on a socket of its own.
     pub(crate) fn is_per_loop(&self) -> bool {
         self.again.is_some()
     }
 
-    #[expect(dead_code, reason = "the next step's")]
-    /// One more socket on the same address.
-    pub(crate) fn open_again(&self) -> Result<Arc<OwnedFd>> {
-        let Some((address, options)) = &self.again else { return Ok(self.fd.clone()) };
-        match socket::listen(address, options) {
-            Ok(fd) => Ok(Arc::new(fd)),
-            Err(error) => Err(Error::address("listen once more on", "tcp", address, error)),
-        }
+    /// The socket, and what opens further ones on the same address.
+    pub(crate) fn into_parts(
+        mut self,
+    ) -> (Arc<OwnedFd>, impl Fn() -> io::Result<Arc<OwnedFd>> + Send + Sync) {
+        let again = self.again.take();
+        let open = move || match &again {
+            Some((address, options)) => Ok(Arc::new(socket::listen(address, options)?)),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        (self.fd, open)
     }
 
     pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
@@ -129,11 +140,16 @@ impl Listener {
     pub(crate) fn prepare(&self, index: usize) -> Result<Arc<ListenerInfo>> {
         if let Err(error) = socket::adopt_listener(&self.fd) {
             return Err(match error.kind() {
-                std::io::ErrorKind::InvalidInput => Error::config(format!(
+                io::ErrorKind::InvalidInput => Error::config(format!(
                     "listener {index} is no listening stream socket, so it cannot be served"
                 )),
                 _ => error.into(),
             });
+        }
+        if self.service.max_connections == Some(0) {
+            return Err(Error::config(format!(
+                "max_connections of listener {index} is 0, so nobody could connect"
+            )));
         }
         let address = self.local_addr()?;
         let name = self.name().map_or_else(|| address.to_string(), str::to_owned);
@@ -214,7 +230,7 @@ struct SocketFile {
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> std::io::Result<Self> {
+    fn new(path: &Path) -> io::Result<Self> {
         // The process may change its directory before the drop.
         let path = std::path::absolute(path)?;
         Ok(Self { identity: socket::identity(&path)?, path: path.into(), kept: false })

@@ -3,6 +3,7 @@
 //! Each module is one topic. `util` is the language they share. Tests that count descriptors or
 //! threads, or measure a process, run in a process of their own: see [`util::alone`].
 
+mod accepting;
 mod blocking;
 mod client;
 mod crowd;

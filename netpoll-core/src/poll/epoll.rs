@@ -13,7 +13,9 @@ use crate::sys::{self, EpollFd, RawEvent, RawFlags};
 /// How many connections a listener may accept in one wait, so that a flood of them does not starve
 /// the streams of the same loop.
 const ACCEPTS_PER_WAIT: usize = 64;
-const FAILURES_PER_WAIT: usize = 16;
+/// So many connections in a row may be gone before they are accepted; then it is the listener that
+/// is ill.
+const FAILURES_IN_A_ROW: usize = 16;
 /// The event array starts here, and doubles whenever a wait fills it.
 const EVENTS_AT_FIRST: usize = 128;
 const EVENTS_AT_MOST: usize = 8192;
@@ -29,9 +31,17 @@ pub(crate) struct Epoll {
 #[derive(Debug)]
 struct Listener {
     fd: Arc<OwnedFd>,
-    /// The queue may hold connections: an edge came, and no accept has found it empty since.
-    pending: bool,
-    paused: bool,
+    /// Whether epoll watches it.
+    watched: bool,
+    /// The last wait found somebody in its queue.
+    ready: bool,
+    /// How many connections the reactor takes in the next wait.
+    room: usize,
+    /// How many to try for in the next wait: it doubles while the queue outlasts it, and is 1 again
+    /// when the queue was empty first. So who comes alone costs one accept, not a second one that
+    /// finds nobody, and a burst soon comes in batches.
+    batch: usize,
+    failures: usize,
 }
 
 impl Epoll {
@@ -50,7 +60,7 @@ impl Epoll {
                 continue;
             }
             match self.listeners.get_mut(&token) {
-                Some(listener) => listener.pending = true,
+                Some(listener) => listener.ready = true,
                 None => {
                     events
                         .push_back(PollEvent::Stream { token, readiness: readiness(raw.events()) });
@@ -61,40 +71,38 @@ impl Epoll {
 
     fn accept(&mut self, events: &mut VecDeque<PollEvent>) {
         for (&token, listener) in &mut self.listeners {
-            let mut failures = 0;
-            for _ in 0..ACCEPTS_PER_WAIT {
-                if !listener.pending || listener.paused {
-                    break;
+            if std::mem::take(&mut listener.ready) {
+                listener.accept(token, events);
+            }
+        }
+    }
+}
+
+impl Listener {
+    fn accept(&mut self, token: Token, events: &mut VecDeque<PollEvent>) {
+        for _ in 0..self.batch.min(self.room) {
+            match sys::accept(self.fd.as_fd()) {
+                Ok((stream, peer)) => {
+                    self.failures = 0;
+                    events.push_back(PollEvent::Accepted { listener: token, stream, peer });
                 }
-                match sys::accept(listener.fd.as_fd()) {
-                    Ok(accepted) => {
-                        events.push_back(PollEvent::Accepted {
-                            listener: token,
-                            outcome: Ok(accepted),
-                        });
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => listener.pending = false,
-                    // Skipped, unless nothing else comes: then it is the listener that is ill.
-                    Err(error)
-                        if sys::is_of_one_connection(&error) && failures < FAILURES_PER_WAIT =>
-                    {
-                        failures += 1;
-                        log::debug!("a connection was gone before it was accepted: {error}");
-                    }
-                    Err(error) => {
-                        listener.paused = true;
-                        events.push_back(PollEvent::Accepted {
-                            listener: token,
-                            outcome: Err(error),
-                        });
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.batch = 1;
+                    return;
+                }
+                Err(error) => {
+                    self.failures += 1;
+                    let skipped =
+                        sys::is_of_one_connection(&error) && self.failures < FAILURES_IN_A_ROW;
+                    events.push_back(PollEvent::NotAccepted { listener: token, error, skipped });
+                    if !skipped {
+                        self.failures = 0;
+                        return;
                     }
                 }
             }
         }
-    }
-
-    fn may_accept(&self) -> bool {
-        self.listeners.values().any(|listener| listener.pending && !listener.paused)
+        self.batch = (self.batch * 2).min(ACCEPTS_PER_WAIT);
     }
 }
 
@@ -109,22 +117,31 @@ impl Poll for Epoll {
         self.epoll.remove(stream)
     }
 
-    fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token) -> io::Result<()> {
-        self.epoll.add(listener.as_fd(), RawFlags::EPOLLIN, token.to_u64())?;
-        self.listeners.insert(token, Listener { fd: listener, pending: true, paused: false });
-        Ok(())
+    fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token) {
+        let fresh =
+            Listener { fd: listener, watched: false, ready: false, room: 0, batch: 1, failures: 0 };
+        self.listeners.insert(token, fresh);
     }
 
-    fn resume_listener(&mut self, token: Token) {
-        if let Some(listener) = self.listeners.get_mut(&token) {
-            listener.paused = false;
+    fn set_room(&mut self, token: Token, count: usize) -> io::Result<()> {
+        let Some(listener) = self.listeners.get_mut(&token) else { return Ok(()) };
+        listener.room = count;
+        let watch = count > 0;
+        if watch != listener.watched {
+            if watch {
+                self.epoll.add_listener(listener.fd.as_fd(), token.to_u64())?;
+            } else {
+                self.epoll.remove(listener.fd.as_fd())?;
+            }
+            listener.watched = watch;
         }
+        Ok(())
     }
 
     fn remove_listener(&mut self, token: Token) -> io::Result<()> {
         match self.listeners.remove(&token) {
-            Some(listener) => self.epoll.remove(listener.fd.as_fd()),
-            None => Ok(()),
+            Some(listener) if listener.watched => self.epoll.remove(listener.fd.as_fd()),
+            _ => Ok(()),
         }
     }
 
@@ -133,7 +150,6 @@ impl Poll for Epoll {
         timeout: Option<Duration>,
         events: &mut VecDeque<PollEvent>,
     ) -> io::Result<()> {
-        let timeout = if self.may_accept() { Some(Duration::ZERO) } else { timeout };
         let count = self.epoll.wait(&mut self.raw, timeout)?;
         self.translate(count, events);
         self.accept(events);

@@ -1,0 +1,91 @@
+//! The listeners of a reactor: when they accept, and what becomes of one that can't.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Core, End};
+use crate::operator::{Accept, FdOperator};
+use crate::slab::Token;
+
+impl Core {
+    pub(super) fn not_accepted(&mut self, listener: Token, error: io::Error, skipped: bool) {
+        let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) else {
+            return;
+        };
+        if skipped {
+            self.remote.counters.lost.add(1);
+            return log::debug!("a connection was gone before it was accepted: {error}");
+        }
+        self.remote.counters.accept_failures.add(1);
+        if !accept.failed(&error) {
+            self.give_up_listener(listener, error);
+        }
+    }
+
+    fn give_up_listener(&mut self, listener: Token, error: io::Error) {
+        if let Some(accept) = self.remove_listener(listener) {
+            accept.given_up(error);
+        }
+    }
+
+    fn remove_listener(&mut self, listener: Token) -> Option<Box<dyn Accept>> {
+        if let Err(error) = self.poll.remove_listener(listener) {
+            log::debug!("cannot stop watching a listener: {error}");
+        }
+        self.listeners.retain(|&it| it != listener);
+        match self.operators.remove(listener) {
+            Some(FdOperator::Listener(_, accept)) => Some(accept),
+            _ => None,
+        }
+    }
+
+    pub(super) fn unlisten(&mut self, listener: &Arc<OwnedFd>) {
+        let is_it = |token: &Token| match self.operators.find_mut(*token) {
+            Some(FdOperator::Listener(fd, _)) => Arc::ptr_eq(fd, listener),
+            _ => false,
+        };
+        if let Some(token) = self.listeners.clone().into_iter().find(is_it) {
+            drop(self.remove_listener(token));
+        }
+    }
+
+    /// Asks the acceptors how much they have room for; returns when to ask again.
+    pub(super) fn ask_for_room(&mut self) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        // From the end, since one that is given up is taken out.
+        for place in (0..self.listeners.len()).rev() {
+            let Some(&listener) = self.listeners.get(place) else { continue };
+            let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) else {
+                continue;
+            };
+            let room = accept.room();
+            if let (0, Some(again)) = (room.count, room.again) {
+                next = Some(next.map_or(again, |next| next.min(again)));
+            }
+            if let Err(error) = self.poll.set_room(listener, room.count) {
+                self.give_up_listener(listener, error);
+            }
+        }
+        next
+    }
+
+    pub(super) fn listen(&mut self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
+        if self.end != End::Never {
+            return accept.retired();
+        }
+        let token = self.operators.insert(FdOperator::Listener(listener.clone(), accept));
+        self.poll.add_listener(listener, token);
+        self.listeners.push(token);
+    }
+
+    /// Stops accepting, and sees that those who wait are served elsewhere.
+    pub(super) fn retire_listeners(&mut self) {
+        while let Some(&listener) = self.listeners.last() {
+            if let Some(accept) = self.remove_listener(listener) {
+                accept.retired();
+            }
+        }
+    }
+}

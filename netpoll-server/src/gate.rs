@@ -1,0 +1,377 @@
+//! How many may come in: limits on connections and on the rate of their coming.
+//!
+//! ```text
+//!   room? ── how many the acceptors may take out of the kernel's queue now
+//!   enter ── a ticket, which the connection holds until its socket closes ── or a limit
+//!   drop of a ticket ── counts one less, and wakes acceptors that had no room
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use netpoll_core::{Address, Error, ListenerInfo, Remote, Result, Room};
+
+/// A limit that a connection met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`Builder::max_connections`](crate::Builder::max_connections).
+    Connections,
+    /// [`Listener::max_connections`](crate::Listener::max_connections).
+    Listener,
+    /// [`Builder::max_connections_per_source`](crate::Builder::max_connections_per_source).
+    Source,
+    /// [`Builder::accept_rate`](crate::Builder::accept_rate).
+    Rate,
+}
+
+/// What happens to those who come when a limit is met.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum AtLimit {
+    /// They wait in the kernel's queue, for as long as they like; the default, since a moment's
+    /// crowd is then served late and not refused. Where it is a source that has too many,
+    /// they are closed: who else waits behind them must not wait for them.
+    #[default]
+    Queue,
+    /// They are accepted and closed.
+    Close,
+    /// They are accepted, sent what this callback returns, and closed. It runs on the thread that
+    /// accepts and must not block; what the socket doesn't take at once is not sent.
+    Tell(Arc<OnRefuse>),
+}
+
+/// Says what to send to somebody who is refused.
+pub type OnRefuse = dyn Fn(&Refusal<'_>) -> Vec<u8> + Send + Sync;
+
+/// Somebody who is refused, and why.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Refusal<'a> {
+    /// Who it is.
+    pub peer: &'a Address,
+    /// By which listener they came.
+    pub listener: &'a ListenerInfo,
+    /// The limit that they met.
+    pub limit: Limit,
+}
+
+impl AtLimit {
+    /// [`AtLimit::Tell`] with a closure.
+    pub fn tell(on_refuse: impl Fn(&Refusal<'_>) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::Tell(Arc::new(on_refuse))
+    }
+}
+
+impl fmt::Debug for AtLimit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Queue => "Queue",
+            Self::Close => "Close",
+            Self::Tell(_) => "Tell",
+        })
+    }
+}
+
+/// The limits of an event loop, as data.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GateOptions {
+    pub(crate) connections: Option<usize>,
+    pub(crate) per_source: Option<usize>,
+    /// Connections per second, and how many at once.
+    pub(crate) rate: Option<(u32, u32)>,
+    pub(crate) at_limit: AtLimit,
+}
+
+impl GateOptions {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let zero = |name| Error::config(format!("{name} is 0, so nobody could connect"));
+        if self.connections == Some(0) {
+            return Err(zero("max_connections"));
+        }
+        if self.per_source == Some(0) {
+            return Err(zero("max_connections_per_source"));
+        }
+        match self.rate {
+            Some((0, _) | (_, 0)) => Err(zero("accept_rate")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The limits at work. Connections hold it, through their tickets.
+pub(crate) struct Gate {
+    options: GateOptions,
+    inside: AtomicUsize,
+    sources: Mutex<HashMap<IpAddr, usize>>,
+    bucket: Mutex<Bucket>,
+    /// An acceptor had no room, and is to be woken when there is some.
+    waiting: AtomicBool,
+    acceptors: Mutex<Vec<Weak<Remote>>>,
+    /// Tickets that came back: descriptors that came free.
+    returned: AtomicU64,
+}
+
+/// What the limits know of one listener.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) limit: Option<usize>,
+    inside: AtomicUsize,
+}
+
+/// What an admitted connection holds.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    gate: Arc<Gate>,
+    door: Arc<Door>,
+    source: Option<IpAddr>,
+}
+
+/// A whole token.
+const TOKEN: u64 = 1_000_000_000;
+
+/// Tokens for the rate: they come at a steady pace, up to `burst`, and each connection takes one.
+#[derive(Debug)]
+struct Bucket {
+    /// In billionths, so that a pace of any number of tokens a second loses nothing.
+    tokens: u64,
+    filled: Instant,
+}
+
+impl Door {
+    pub(crate) fn new(limit: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { limit, inside: AtomicUsize::new(0) })
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(options: GateOptions) -> Arc<Self> {
+        let tokens = options.rate.map_or(0, |(_, burst)| u64::from(burst) * TOKEN);
+        Arc::new(Self {
+            options,
+            inside: AtomicUsize::new(0),
+            sources: Mutex::default(),
+            bucket: Mutex::new(Bucket { tokens, filled: Instant::now() }),
+            waiting: AtomicBool::new(false),
+            acceptors: Mutex::default(),
+            returned: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn at_limit(&self) -> &AtLimit {
+        &self.options.at_limit
+    }
+
+    /// Wakes this loop when there is room again.
+    pub(crate) fn add_acceptor(&self, remote: &Arc<Remote>) {
+        lock(&self.acceptors).push(Arc::downgrade(remote));
+    }
+
+    /// How many tickets have come back so far.
+    pub(crate) fn returned(&self) -> u64 {
+        self.returned.load(Ordering::SeqCst)
+    }
+
+    /// How many may be taken out of the kernel's queue now.
+    pub(crate) fn room(&self, door: &Door, now: impl FnOnce() -> Instant) -> Room {
+        if !matches!(self.options.at_limit, AtLimit::Queue) {
+            return Room::ANY;
+        }
+        let left = self.left(door);
+        // Before the last look, so that a ticket which comes back after it finds the mark.
+        let left = if left == 0 {
+            self.waiting.store(true, Ordering::SeqCst);
+            self.left(door)
+        } else {
+            left
+        };
+        if left == 0 {
+            return Room { count: 0, again: None };
+        }
+        match self.options.rate {
+            None => Room { count: left, again: None },
+            Some(rate) => {
+                let (mut bucket, now) = (lock(&self.bucket), now());
+                let tokens = bucket.fill(rate, now);
+                let again = (tokens == 0).then(|| now + bucket.next(rate));
+                Room { count: tokens.min(left), again }
+            }
+        }
+    }
+
+    /// Lets one in.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        door: &Arc<Door>,
+        source: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Ticket, Limit> {
+        if !count_up(&self.inside, self.options.connections) {
+            return Err(Limit::Connections);
+        }
+        if !count_up(&door.inside, door.limit) {
+            self.inside.fetch_sub(1, Ordering::SeqCst);
+            return Err(Limit::Listener);
+        }
+        // From here on a drop counts down what was counted up.
+        let mut ticket = Ticket { gate: self.clone(), door: door.clone(), source: None };
+        if let (Some(limit), Some(source)) = (self.options.per_source, source) {
+            let mut sources = lock(&self.sources);
+            let inside = sources.entry(source).or_insert(0);
+            if *inside >= limit {
+                drop(sources);
+                return Err(Limit::Source);
+            }
+            *inside += 1;
+            ticket.source = Some(source);
+        }
+        if let Some(rate) = self.options.rate
+            && !lock(&self.bucket).take(rate, now)
+        {
+            return Err(Limit::Rate);
+        }
+        Ok(ticket)
+    }
+
+    fn left(&self, door: &Door) -> usize {
+        let left = |limit: Option<usize>, inside: &AtomicUsize| {
+            limit.map_or(usize::MAX, |it| it.saturating_sub(inside.load(Ordering::SeqCst)))
+        };
+        left(self.options.connections, &self.inside).min(left(door.limit, &door.inside))
+    }
+
+    /// Has the acceptors look again whether there is room.
+    fn wake(&self) {
+        lock(&self.acceptors).iter().filter_map(Weak::upgrade).for_each(|it| {
+            it.tell_of_accept_room();
+        });
+    }
+
+    /// Marks that an acceptor waits for a ticket to come back.
+    pub(crate) fn wait(&self) {
+        self.waiting.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Self { gate, door, source } = self;
+        if let Some(source) = source {
+            let mut sources = lock(&gate.sources);
+            if let Some(inside) = sources.get_mut(source) {
+                *inside -= 1;
+                if *inside == 0 {
+                    sources.remove(source);
+                }
+            }
+        }
+        door.inside.fetch_sub(1, Ordering::SeqCst);
+        gate.inside.fetch_sub(1, Ordering::SeqCst);
+        gate.returned.fetch_add(1, Ordering::SeqCst);
+        if gate.waiting.swap(false, Ordering::SeqCst) {
+            gate.wake();
+        }
+    }
+}
+
+impl Bucket {
+    /// Whole tokens that there are by now.
+    fn fill(&mut self, (per_second, burst): (u32, u32), now: Instant) -> usize {
+        let passed = now.saturating_duration_since(self.filled).as_nanos();
+        // A token a second is a billionth a nanosecond.
+        let fresh = u64::try_from(passed * u128::from(per_second)).unwrap_or(u64::MAX);
+        self.tokens = self.tokens.saturating_add(fresh).min(u64::from(burst) * TOKEN);
+        self.filled = now.max(self.filled);
+        (self.tokens / TOKEN) as usize
+    }
+
+    fn take(&mut self, rate: (u32, u32), now: Instant) -> bool {
+        let there = self.fill(rate, now) > 0;
+        if there {
+            self.tokens -= TOKEN;
+        }
+        there
+    }
+
+    /// How long until the next one is whole.
+    fn next(&self, (per_second, _): (u32, u32)) -> Duration {
+        Duration::from_nanos(TOKEN.saturating_sub(self.tokens).div_ceil(per_second.into()))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Gate")
+            .field("options", &self.options)
+            .field("inside", &self.inside)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts one more, unless that would be above the limit.
+fn count_up(counter: &AtomicUsize, limit: Option<usize>) -> bool {
+    let more = |count: usize| (count < limit.unwrap_or(usize::MAX)).then_some(count + 1);
+    counter.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(options: GateOptions) -> (Arc<Gate>, Arc<Door>) {
+        (Gate::new(options), Door::new(None))
+    }
+
+    #[test]
+    fn tickets_count_until_they_are_dropped() {
+        let (gate, wide) = gate(GateOptions { connections: Some(2), ..GateOptions::default() });
+        let narrow = Door::new(Some(1));
+        let now = Instant::now();
+        let first = gate.enter(&narrow, None, now).unwrap();
+        assert_eq!(gate.enter(&narrow, None, now).unwrap_err(), Limit::Listener);
+        assert_eq!(gate.room(&narrow, || now).count, 0);
+        assert_eq!(gate.room(&wide, || now).count, 1, "a refusal must count nothing");
+        let second = gate.enter(&wide, None, now).unwrap();
+        assert_eq!(gate.enter(&wide, None, now).unwrap_err(), Limit::Connections);
+        drop(first);
+        assert_eq!((gate.room(&narrow, || now).count, gate.returned()), (1, 1));
+        drop(second);
+        assert_eq!(gate.room(&wide, || now).count, 2);
+    }
+
+    #[test]
+    fn a_source_has_its_own_limit_and_leaves_no_trace() {
+        let (gate, door) = gate(GateOptions { per_source: Some(1), ..GateOptions::default() });
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|it| Some(it.parse().unwrap()));
+        let now = Instant::now();
+        let ticket = gate.enter(&door, one, now).unwrap();
+        assert_eq!(gate.enter(&door, one, now).unwrap_err(), Limit::Source);
+        let unnamed =
+            [gate.enter(&door, None, now).unwrap(), gate.enter(&door, None, now).unwrap()];
+        drop((ticket, unnamed, gate.enter(&door, other, now).unwrap()));
+        assert!(lock(&gate.sources).is_empty());
+        assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn the_rate_allows_a_burst_and_then_a_pace() {
+        let (gate, door) = gate(GateOptions { rate: Some((10, 3)), ..GateOptions::default() });
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        let come = |at| (0..9).take_while(|_| gate.enter(&door, None, at).is_ok()).count();
+        assert_eq!(come(start), 3);
+        let room = gate.room(&door, || after(50));
+        let again = room.again.expect("a time");
+        assert_eq!(room.count, 0);
+        assert!(again > after(99) && again < after(110), "{:?}", again - start);
+        assert_eq!((come(after(101)), come(after(250)), come(after(60_000))), (1, 1, 3));
+    }
+}

@@ -1,0 +1,356 @@
+//! Accepting: how connections spread, how many are let in, and who waits.
+
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use netpoll::{
+    AtLimit, Builder, Connection, Dispatch, EventLoop, Limit, Listener, LoadBalance, LoopLoad,
+    PollManager, Refusal,
+};
+
+use crate::util::{
+    Client, Count, Gate, PATIENCE, Server, Serving, connect, echo, echo_once, eventually, inet,
+    modes, quiet,
+};
+
+fn per_loop() -> Listener {
+    Listener::options().reuse_port(true).bind("tcp", "127.0.0.1:0").expect("a port")
+}
+
+/// How many connections each loop has.
+fn spread(manager: &PollManager) -> Vec<u64> {
+    manager.stats().iter().map(|it| it.connections).collect()
+}
+
+/// gnet's least connections, asked during a burst, gave 2, 42, 48, 308 of 400.
+#[test]
+fn a_burst_spreads_evenly_though_loops_are_slow_to_take_it() {
+    for balance in [LoadBalance::RoundRobin, LoadBalance::LeastConnections] {
+        let manager = Arc::new(PollManager::new(4, balance.clone()).expect("a manager"));
+        let server = Server::start(
+            EventLoop::builder()
+                .on_connect(|(): &mut (), _: &mut Connection| {
+                    // sleep: it is the slowness of the loop
+                    std::thread::sleep(Duration::from_micros(200));
+                    Ok(())
+                })
+                .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+                .dispatch(Dispatch::Inline)
+                .manager(manager.clone()),
+        );
+        let _clients: Vec<_> = (0..401).map(|_| server.connect()).collect();
+        eventually("all are there", || spread(&manager).iter().sum::<u64>() == 401);
+        let mut counts = spread(&manager);
+        counts.sort_unstable();
+        assert_eq!(counts, [100, 100, 100, 101], "{balance:?}");
+    }
+}
+
+#[test]
+fn a_source_comes_to_its_loop_and_a_custom_choice_is_followed() {
+    let manager = Arc::new(PollManager::new(4, LoadBalance::SourceHash).expect("a manager"));
+    let server = Server::start(echo().manager(manager.clone()));
+    let _clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    eventually("all are there", || spread(&manager).contains(&20));
+    drop(server);
+
+    let last = |peer: Option<IpAddr>, loops: &[LoopLoad]| {
+        assert!(peer.is_some_and(|it| it.is_loopback()));
+        loops.iter().position(|it| it.number == 3).expect("the fourth")
+    };
+    let manager = PollManager::new(4, LoadBalance::Custom(Arc::new(last))).expect("a manager");
+    let manager = Arc::new(manager);
+    let server = Server::start(echo().manager(manager.clone()));
+    let _clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    eventually("all are on the fourth", || spread(&manager) == [0, 0, 0, 20]);
+}
+
+#[test]
+fn with_reuse_port_each_loop_accepts_for_itself() {
+    for dispatch in modes() {
+        let manager = Arc::new(PollManager::new(3, LoadBalance::RoundRobin).expect("a manager"));
+        let builder = echo().dispatch(dispatch).manager(manager.clone());
+        let listener = per_loop();
+        let address = inet(&listener);
+        let server = Serving::start(builder.build().expect("options"), listener);
+        connect(address).echo(b"all loops listen when the first one does");
+        let mut clients: Vec<_> = (0..300).map(|_| connect(address)).collect();
+        for client in &mut clients {
+            client.echo(b"hello");
+        }
+        assert!(manager.stats().iter().all(|it| it.accepted > 30), "{:?}", manager.stats());
+        assert!((300..302).contains(&server.stop().drained));
+        let refused = TcpStream::connect(address).expect_err("all its sockets are closed");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+#[test]
+fn loops_come_and_go_and_orphan_nobody() {
+    for listener in [per_loop(), Listener::bind("tcp", "127.0.0.1:0").expect("a port")] {
+        let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
+        let address = inet(&listener);
+        let event_loop = echo().manager(manager.clone()).build().expect("options");
+        let server = Serving::start(event_loop, listener);
+        let mut clients = Vec::new();
+        for loops in [1, 4, 2, 3, 1, 5] {
+            manager.set_loops(loops).expect("loops");
+            // More than enough that each socket gets some.
+            clients.extend((0..100).map(|_| connect(address)));
+            for client in &mut clients {
+                client.echo(b"hello");
+            }
+        }
+        assert!(manager.stats().iter().all(|it| it.connections > 0), "{:?}", manager.stats());
+        assert_eq!(server.stop().drained, 600);
+    }
+}
+
+/// While the acceptor is held up, clients connect and ask; then the shutdown comes.
+#[test]
+fn those_in_the_kernels_queue_are_served_at_a_shutdown() {
+    let (gate, held) = (Gate::default(), Count::default());
+    let (closed, entered) = (gate.clone(), held.clone());
+    let hold = move |_: Option<IpAddr>, _: &[LoopLoad]| {
+        if entered.add() == 0 {
+            closed.pass();
+        }
+        0
+    };
+    let server = Server::start(echo().load_balance(LoadBalance::Custom(Arc::new(hold))));
+    let mut clients: Vec<_> = (0..41).map(|_| server.connect()).collect();
+    eventually("the acceptor is held up", || held.get() == 1);
+    for client in &mut clients {
+        client.say(b"hello");
+    }
+    server.event_loop.shutdown(PATIENCE);
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.rest(), b"hello");
+    }
+    let report = server.join();
+    assert_eq!((report.drained, report.aborted, report.refused), (41, 0, 0));
+}
+
+#[test]
+fn those_in_the_queues_of_all_loops_are_served_at_a_shutdown() {
+    let (gate, held) = (Gate::default(), Count::default());
+    let (closed, entered) = (gate.clone(), held.clone());
+    let builder = EventLoop::builder()
+        .on_request(move |(): &mut (), conn: &mut Connection| {
+            if conn.reader().peek(1)? == b"!" {
+                entered.add();
+                closed.pass();
+            }
+            echo_once(conn)
+        })
+        .dispatch(Dispatch::Inline)
+        .loops(2);
+    let listener = per_loop();
+    let address = inet(&listener);
+    let server = Serving::start(builder.build().expect("options"), listener);
+    let mut blockers = Vec::new();
+    while held.get() < 2 {
+        let mut blocker = connect(address);
+        blocker.say(b"!");
+        blockers.push(blocker);
+        quiet(1); // one more is no harm
+    }
+    let mut clients: Vec<_> = (0..40).map(|_| connect(address)).collect();
+    for client in &mut clients {
+        client.say(b"hello");
+    }
+    server.event_loop.shutdown(PATIENCE);
+    quiet(20); // both loops are inside a callback all the while
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.rest(), b"hello");
+    }
+    assert_eq!(server.join().aborted, 0);
+}
+
+/// A server with a limit of two, and two clients inside.
+fn full(builder: Builder) -> (Server, [TcpStream; 2]) {
+    let server = Server::start(builder.max_connections(2));
+    let mut inside = [server.connect(), server.connect()];
+    for client in &mut inside {
+        client.echo(b"inside");
+    }
+    (server, inside)
+}
+
+fn hears_nothing(client: &TcpStream) -> bool {
+    client.set_read_timeout(Some(Duration::from_millis(50))).expect("an option");
+    let heard = client.peek(&mut [0]).map_err(|error| error.kind());
+    client.set_read_timeout(Some(PATIENCE)).expect("an option");
+    heard == Err(ErrorKind::WouldBlock)
+}
+
+#[test]
+fn at_the_limit_they_wait_in_the_queue() {
+    for dispatch in modes() {
+        let (server, inside) = full(echo().dispatch(dispatch));
+        let mut waiting = [server.connect(), server.connect(), server.connect()];
+        for client in &mut waiting {
+            client.say(b"hello");
+        }
+        assert!(waiting.iter().all(hears_nothing), "{dispatch:?}");
+        let [first, second] = inside;
+        drop(first);
+        waiting[0].hear(b"hello");
+        assert!(waiting[1..].iter().all(hears_nothing), "{dispatch:?}");
+        drop(second);
+        waiting[1].hear(b"hello");
+        let [first, _second, mut third] = waiting;
+        assert!(hears_nothing(&third));
+        drop(first);
+        third.hear(b"hello");
+        assert_eq!(server.stop().refused, 0);
+    }
+}
+
+#[test]
+fn at_the_limit_they_are_closed() {
+    let (server, inside) = full(echo().at_limit(AtLimit::Close));
+    assert_eq!(server.connect().rest(), b"");
+    drop(inside);
+    eventually("there is room again", || {
+        let mut client = server.connect();
+        client.set_read_timeout(Some(PATIENCE)).expect("an option");
+        std::io::Write::write_all(&mut client, b"x").is_ok()
+            && client.read(&mut [0]).is_ok_and(|it| it == 1)
+    });
+    assert!(server.stop().refused >= 1);
+}
+
+#[test]
+fn at_the_limit_they_are_told() {
+    let at_limit = AtLimit::tell(|refusal: &Refusal<'_>| {
+        assert!(refusal.peer.port() != 0 && refusal.listener.index == 0);
+        format!("busy: {:?}\n", refusal.limit).into_bytes()
+    });
+    let (server, _inside) = full(echo().at_limit(at_limit));
+    for _ in 0..3 {
+        let mut client = server.connect();
+        client.say(b"what is read by nobody");
+        assert_eq!(client.rest(), b"busy: Connections\n");
+    }
+    assert_eq!(server.stop().refused, 3);
+}
+
+#[test]
+fn a_panic_of_on_refuse_refuses_only_that_one() {
+    let (server, _inside) = full(echo().at_limit(AtLimit::tell(|_| panic!("told to"))));
+    assert_eq!(server.connect().rest(), b"");
+    assert_eq!(server.connect().rest(), b"");
+    assert_eq!(server.stop().refused, 2);
+}
+
+#[test]
+fn a_source_that_has_too_many_delays_nobody() {
+    let server = Server::start(echo().max_connections_per_source(2));
+    let mut inside = [server.connect(), server.connect()];
+    for client in &mut inside {
+        client.echo(b"inside");
+    }
+    assert_eq!(server.connect().rest(), b"", "the third from there");
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let other = other.expect("a socket");
+    let from: std::net::SocketAddr = "127.0.0.9:0".parse().expect("an address");
+    other.bind(&from.into()).expect("a loopback address");
+    other.connect(&server.address.into()).expect("the server accepts");
+    let mut other = TcpStream::from(other);
+    other.echo(b"from elsewhere");
+    let [first, _second] = inside;
+    drop(first);
+    eventually("there is room again", || {
+        let mut client = server.connect();
+        std::io::Write::write_all(&mut client, b"x").is_ok()
+            && client.read(&mut [0]).is_ok_and(|it| it == 1)
+    });
+}
+
+#[test]
+fn a_listener_has_a_limit_of_its_own() {
+    let bind = || Listener::bind("tcp", "127.0.0.1:0").expect("a port");
+    let (narrow, wide) = (bind().max_connections(1), bind());
+    let addresses = [inet(&narrow), inet(&wide)];
+    let event_loop = echo().build().expect("options");
+    let _server = Serving::start(event_loop, [narrow, wide]);
+    let mut inside = connect(addresses[0]);
+    inside.echo(b"inside");
+    let mut waiting = connect(addresses[0]);
+    waiting.say(b"hello");
+    connect(addresses[1]).echo(b"the other goes on");
+    assert!(hears_nothing(&waiting));
+    drop(inside);
+    waiting.hear(b"hello");
+}
+
+#[test]
+fn the_accept_rate_paces_those_who_come() {
+    let server = Server::start(echo().accept_rate(50, 5));
+    let begun = Instant::now();
+    let mut clients: Vec<_> = (0..15).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.say(b"hello");
+    }
+    for client in &mut clients[..5] {
+        client.hear(b"hello");
+    }
+    assert!(begun.elapsed() < Duration::from_millis(150), "{:?}", begun.elapsed());
+    for client in &mut clients[5..] {
+        client.hear(b"hello");
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(190), "ten at 50 a second came in {took:?}");
+    assert!(server.stop().refused == 0);
+
+    let told = AtLimit::tell(|refusal| {
+        assert_eq!(refusal.limit, Limit::Rate);
+        b"later".to_vec()
+    });
+    let server = Server::start(echo().accept_rate(1, 1).at_limit(told));
+    server.connect().echo(b"in time");
+    assert_eq!(server.connect().rest(), b"later");
+}
+
+#[test]
+fn limits_hold_where_each_loop_accepts_for_itself() {
+    for at_limit in [AtLimit::Queue, AtLimit::Close] {
+        let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (entered, left, peak) = (inside.clone(), inside.clone(), most.clone());
+        let builder = EventLoop::builder()
+            .on_prepare(move |_: &Connection| {
+                peak.fetch_max(entered.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                Ok(())
+            })
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .on_disconnect(move |(): (), _: &netpoll::CloseReason| {
+                left.fetch_sub(1, Ordering::SeqCst);
+            })
+            .loops(3)
+            .max_connections(10)
+            .at_limit(at_limit.clone());
+        let listener = per_loop();
+        let address = inet(&listener);
+        let server = Serving::start(builder.build().expect("options"), listener);
+        let visits = || {
+            for _ in 0..100 {
+                let mut client = connect(address);
+                let _ = std::io::Write::write_all(&mut client, b"x");
+                let _ = client.read(&mut [0]);
+            }
+        };
+        std::thread::scope(|scope| (0..20).for_each(|_| drop(scope.spawn(visits))));
+        assert!(most.load(Ordering::SeqCst) <= 10, "{at_limit:?}: {most:?} at once");
+        let report = server.stop();
+        if matches!(at_limit, AtLimit::Queue) {
+            assert_eq!(report.refused, 0, "all were served in their turn");
+        }
+        assert_eq!(inside.load(Ordering::SeqCst), 0);
+    }
+}
