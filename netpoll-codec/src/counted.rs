@@ -51,16 +51,22 @@ impl Counted {
         }
     }
 
-    /// Takes a frame of `total` bytes, of which the first `stripped` are not of the payload, if all
-    /// of it has arrived.
+    /// Whether a frame is being dropped.
+    #[inline]
+    pub(crate) fn is_dropping(&self) -> bool {
+        self.oversize.is_some()
+    }
+
+    /// Takes a frame of `total` bytes, of which the first `stripped` are not of the payload, if as
+    /// many are available.
     #[inline]
     pub(crate) fn take(
         &mut self,
-        input: &LinkBuffer,
+        available: usize,
         stripped: usize,
         total: usize,
     ) -> Option<Extent> {
-        if input.len() < total {
+        if available < total {
             return None;
         }
         self.position += total as u64;

@@ -63,6 +63,14 @@ pub trait Decode {
     /// As [`decode`](Self::decode).
     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError>;
 
+    /// Finds the next frame where it lies in one piece at the front of the input and nothing is wrong
+    /// with it, or leaves it to [`find`](Self::find). A shortcut, which most frames can take; it
+    /// finds what `find` would.
+    #[inline]
+    fn find_in(&mut self, _front: &[u8]) -> Option<Extent> {
+        None
+    }
+
     /// Says whether the stream may end here, behind the last frame that was found.
     ///
     /// # Errors
@@ -89,6 +97,9 @@ pub trait Decode {
         &'a mut self,
         input: &'a mut LinkBuffer,
     ) -> Result<Option<Frame<'a>>, FrameError> {
+        if let Some(extent) = self.find_in(input.chunk()) {
+            return Ok(Some(Frame::new(input, extent)));
+        }
         let extent = self.find(input)?;
         Ok(extent.map(|extent| Frame::new(self.holder(input), extent)))
     }
@@ -147,6 +158,11 @@ impl<D: Decode + ?Sized> Decode for &mut D {
         (**self).find(input)
     }
 
+    #[inline]
+    fn find_in(&mut self, front: &[u8]) -> Option<Extent> {
+        (**self).find_in(front)
+    }
+
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
         (**self).finish(input)
     }
@@ -161,6 +177,11 @@ impl<D: Decode + ?Sized> Decode for Box<D> {
     #[inline]
     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
         (**self).find(input)
+    }
+
+    #[inline]
+    fn find_in(&mut self, front: &[u8]) -> Option<Extent> {
+        (**self).find_in(front)
     }
 
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
@@ -178,6 +199,11 @@ impl<D: Decode, E> Decode for (D, E) {
     #[inline]
     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
         self.0.find(input)
+    }
+
+    #[inline]
+    fn find_in(&mut self, front: &[u8]) -> Option<Extent> {
+        self.0.find_in(front)
     }
 
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {

@@ -48,7 +48,7 @@ impl FixedLength {
 impl Decode for FixedLength {
     #[inline]
     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
-        Ok(self.counted.take(input, 0, self.counted.max()))
+        Ok(self.counted.take(input.len(), 0, self.counted.max()))
     }
 
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {

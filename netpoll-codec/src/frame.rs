@@ -47,7 +47,37 @@ pub struct Extent {
 pub struct Frame<'a> {
     /// `None` once the bytes were taken.
     buffer: Option<&'a mut LinkBuffer>,
-    extent: Extent,
+    extent: Packed,
+}
+
+/// An extent in one word: a frame of two is handed on in registers, which is worth half of what it
+/// costs to find one.
+///
+/// ```text
+///   63       48 47       32 31                 0
+///   │ trailer  │  header   │      payload      │
+/// ```
+#[derive(Clone, Copy)]
+struct Packed(u64);
+
+impl Packed {
+    /// `None` for what is too large, which no codec here has but the header of a `LengthField`.
+    #[inline]
+    fn new(extent: Extent) -> Option<Self> {
+        let payload = u32::try_from(extent.payload).ok()?;
+        let header = u16::try_from(extent.header).ok()?;
+        let trailer = u16::try_from(extent.trailer).ok()?;
+        Some(Self(u64::from(payload) | u64::from(header) << 32 | u64::from(trailer) << 48))
+    }
+
+    #[inline]
+    fn unpack(self) -> Extent {
+        Extent {
+            payload: self.0 as u32 as usize,
+            header: usize::from((self.0 >> 32) as u16),
+            trailer: usize::from((self.0 >> 48) as u16),
+        }
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -55,7 +85,7 @@ impl<'a> Frame<'a> {
     ///
     /// # Panics
     ///
-    /// When the buffer does not hold all of it.
+    /// When the buffer does not hold all of it; when the payload has 4 GiB, or the trailer 64 KiB.
     ///
     /// ```
     /// use netpoll_buffer::LinkBuffer;
@@ -69,19 +99,22 @@ impl<'a> Frame<'a> {
     #[inline]
     pub fn new(buffer: &'a mut LinkBuffer, extent: Extent) -> Self {
         assert!(extent.total() <= buffer.len(), "a frame of {extent:?} in {} bytes", buffer.len());
-        Self { buffer: Some(buffer), extent }
+        if let Some(extent) = Packed::new(extent) {
+            return Self { buffer: Some(buffer), extent };
+        }
+        Self::large(buffer, extent)
     }
 
     /// How many bytes the payload has.
     #[inline]
     pub fn len(&self) -> usize {
-        self.extent.payload
+        self.extent.unpack().payload
     }
 
     /// Whether the payload has no bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.extent.payload == 0
+        self.len() == 0
     }
 
     /// The payload, contiguous. Copies only where it spans blocks, as [`LinkBuffer::next`] does.
@@ -116,8 +149,8 @@ impl<'a> Frame<'a> {
     /// # std::io::Result::Ok(())
     /// ```
     pub fn peek(&mut self, n: usize) -> Result<&[u8], Shortfall> {
-        if n > self.extent.payload {
-            return Err(Shortfall { requested: n, available: self.extent.payload });
+        if n > self.len() {
+            return Err(Shortfall { requested: n, available: self.len() });
         }
         self.drop_header();
         match &mut self.buffer {
@@ -147,23 +180,37 @@ impl<'a> Frame<'a> {
 
     #[inline]
     fn take(&mut self) -> (&'a mut LinkBuffer, Extent) {
-        (self.buffer.take().expect("the methods that take it take the frame"), self.extent)
+        (self.buffer.take().expect("the methods that take it take the frame"), self.extent.unpack())
     }
 
     /// Drops a header whose payload does not lie behind it in one block, so that it is not copied
     /// with it.
     #[inline]
     fn drop_parted_header(&mut self) {
-        let end = self.extent.header + self.extent.payload;
+        let Extent { header, payload, .. } = self.extent.unpack();
+        let end = header + payload;
         if self.buffer.as_ref().is_some_and(|buffer| buffer.chunk().len() < end) {
             self.drop_header();
         }
     }
 
+    #[cold]
     fn drop_header(&mut self) {
-        let header = std::mem::take(&mut self.extent.header);
+        let extent = self.extent.unpack();
         if let Some(buffer) = &mut self.buffer {
-            buffer.consume(header);
+            buffer.consume(extent.header);
+        }
+        self.extent = Packed(self.extent.0 & !(0xFFFF << 32));
+    }
+
+    /// A frame whose header is too large to be packed, so it is dropped at once.
+    #[cold]
+    fn large(buffer: &'a mut LinkBuffer, extent: Extent) -> Self {
+        buffer.consume(extent.header);
+        let extent = Packed::new(Extent { header: 0, ..extent });
+        Self {
+            buffer: Some(buffer),
+            extent: extent.expect("a frame of 4 GiB, or its trailer of 64 KiB"),
         }
     }
 }
@@ -179,7 +226,7 @@ impl Drop for Frame<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffer) = &mut self.buffer {
-            buffer.consume(self.extent.total());
+            buffer.consume(self.extent.unpack().total());
         }
     }
 }

@@ -139,22 +139,16 @@ impl LengthField {
         self.counted.max()
     }
 
-    /// The length, if its field has arrived.
+    /// The length, of eight bytes that begin with its field.
     #[inline]
-    fn length(&self, input: &LinkBuffer) -> Option<u64> {
-        let chunk = input.chunk();
-        let here = chunk.get(self.offset..).and_then(|rest| rest.first_chunk::<8>());
-        let eight = match here {
-            Some(eight) => *eight,
-            None => self.gather(input)?,
-        };
-        Some(match self.order {
+    fn length(&self, eight: [u8; 8]) -> u64 {
+        match self.order {
             ByteOrder::Big => u64::from_be_bytes(eight) >> self.shift,
             ByteOrder::Little => u64::from_le_bytes(eight) << self.shift >> self.shift,
-        })
+        }
     }
 
-    /// The field, and zeros behind it, out of several blocks or the end of one.
+    /// The field, and zeros behind it, wherever its bytes lie.
     fn gather(&self, input: &LinkBuffer) -> Option<[u8; 8]> {
         if input.len() < self.end {
             return None;
@@ -183,9 +177,10 @@ impl Decode for LengthField {
             if !self.counted.ready(input)? {
                 return Ok(None);
             }
-            let Some(length) = self.length(input) else {
+            let Some(eight) = self.gather(input) else {
                 return Ok(None);
             };
+            let length = self.length(eight);
             if length > i64::MAX as u64 {
                 return Err(self.counted.corrupted(input, self.end, Fault::NegativeLength));
             }
@@ -206,8 +201,20 @@ impl Decode for LengthField {
                 }
                 return Err(self.counted.corrupted(input, total, Fault::ShorterThanStripped));
             }
-            return Ok(self.counted.take(input, self.strip, total));
+            return Ok(self.counted.take(input.len(), self.strip, total));
         }
+    }
+
+    #[inline]
+    fn find_in(&mut self, front: &[u8]) -> Option<Extent> {
+        let eight = front.get(self.offset..)?.first_chunk()?;
+        let total = self.length(*eight).checked_add_signed(self.extra)?;
+        let least = self.end.max(self.strip) as u64;
+        let most = (self.counted.max() + self.uncounted).min(front.len()) as u64;
+        if self.counted.is_dropping() || total < least || total > most {
+            return None;
+        }
+        self.counted.take(front.len(), self.strip, total as usize)
     }
 
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {

@@ -121,6 +121,11 @@ impl Decode for LengthPrefix {
         self.decoder.find(input)
     }
 
+    #[inline]
+    fn find_in(&mut self, front: &[u8]) -> Option<Extent> {
+        self.decoder.find_in(front)
+    }
+
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError> {
         self.decoder.finish(input)
     }

@@ -98,7 +98,7 @@ impl Decode for VarintLength {
                 self.counted.too_long(total, length.into())?;
                 continue;
             }
-            return Ok(self.counted.take(input, header, total as usize));
+            return Ok(self.counted.take(input.len(), header, total as usize));
         }
     }
 
