@@ -63,9 +63,9 @@ pub trait Decode {
     /// As [`decode`](Self::decode).
     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError>;
 
-    /// Finds the next frame where it lies in one piece at the front of the input and nothing is wrong
-    /// with it, or leaves it to [`find`](Self::find). A shortcut, which most frames can take; it
-    /// finds what `find` would.
+    /// Finds the next frame where it lies in one piece at the front of the input and nothing is
+    /// wrong with it, or leaves it to [`find`](Self::find). A shortcut, which most frames can take;
+    /// it finds what `find` would, and by default nothing.
     #[inline]
     fn find_in(&mut self, _front: &[u8]) -> Option<Extent> {
         None

@@ -13,6 +13,7 @@ mod echo;
 mod errors;
 mod exhaustion;
 mod fairness;
+mod frames;
 mod handles;
 mod lifecycle;
 mod listeners;

@@ -76,6 +76,10 @@ impl Input {
         self.failure = error.raw_os_error();
     }
 
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn end(&self) -> Option<End> {
         self.end
     }

@@ -48,6 +48,11 @@ impl<'a> Reader<'a> {
         self.input.buffer.is_empty()
     }
 
+    /// Bytes that may be buffered; while as many are, nothing more is received.
+    pub fn limit(&self) -> usize {
+        self.input.limit()
+    }
+
     /// The next `n` bytes, contiguous, not consumed. Copies only where they span blocks.
     pub fn peek(&mut self, n: usize) -> Result<&[u8]> {
         self.ensure(n, true)?;

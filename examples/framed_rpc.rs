@@ -1,0 +1,56 @@
+//! A server of remote calls, of the smallest kind: a request is a frame, and so is its answer.
+//!
+//! Shows `on_frame` with a 4-byte big-endian length: many calls may be under way on one connection,
+//! frames that arrive together are answered with one flush, and a frame that is too long closes
+//! the connection with a reason.
+//!
+//! ```text
+//! cargo run --release --example framed_rpc -- [ADDRESS]
+//! printf '\0\0\0\5hello\0\0\0\5world' | nc -N 127.0.0.1 7002 | xxd
+//! ```
+
+use std::process::ExitCode;
+
+use netpoll::codec::{Frame, LengthPrefix};
+use netpoll::{CloseReason, Connection, EventLoop, Framed, Listener, Out, Result, on_frame};
+
+/// The longest call and the longest answer, in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// What is known of one client.
+#[derive(Debug, Default)]
+struct Caller {
+    calls: u64,
+}
+
+/// Answers one call, with what was asked.
+fn answer(caller: &mut Caller, call: Frame<'_>, out: &mut Out<'_, LengthPrefix>) -> Result<()> {
+    caller.calls += 1;
+    out.send_buffer(call.into_buffer()) // moves blocks, copies nothing
+}
+
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<()> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".into());
+    let listener = Listener::bind("tcp", &address)?;
+    println!("listening on {}", listener.local_addr()?);
+    let codec = LengthPrefix::new(4, LONGEST)?;
+    EventLoop::builder()
+        .on_prepare(|_: &Connection| Ok(Framed::new(Caller::default())))
+        .on_request(on_frame(codec, answer))
+        .on_disconnect(|caller: Framed<LengthPrefix, Caller>, why: &CloseReason| {
+            println!("{} calls, then {why}", caller.calls);
+        })
+        .build()?
+        .serve(listener)?;
+    Ok(())
+}
