@@ -308,5 +308,3 @@ def parse_address(said):
     if not host or not port.isdigit():
         raise Failed(f"it did not say where it listens, but: {said.strip()}")
     return host, int(port)
-
-

@@ -69,7 +69,9 @@ class Cell:
             return f"a process may have {descriptors} descriptors (`ulimit -Hn`)"
         waiting = self.connections * self.size * self.depth
         if waiting > ON_THE_WAY_MAX:
-            return f"{waiting >> 20} MiB would be on the way at once, and the harness stops at 1 GiB"
+            return (
+                f"{waiting >> 20} MiB would be on the way at once, and the harness stops at 1 GiB"
+            )
         return None
 
 
@@ -88,7 +90,7 @@ class Profile:
     cells: tuple
 
     def window(self, cell):
-        """Warm-up and measurement of a cell, in seconds: with many connections a round takes long."""
+        """Warm-up and measurement of a cell, in seconds; many connections take longer."""
         stretch = 1.5 if cell.connections >= 10_000 else 1
         return self.warmup * stretch * stretch, self.seconds * stretch
 

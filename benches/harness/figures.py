@@ -16,17 +16,20 @@ def draw(results):
     """Every picture: its file name, what it shows, and the SVG."""
     colours = choose_colours(results)
     pictures = {}
-    for name, placement, chosen in groups(results):
+    for name, placement, chosen in ratio_groups(results):
         caption = f"Requests per second over those of {BASE}, {placement}"
         panels = [panel(result, colours) for result in chosen]
         pictures[name] = (caption, bars(caption, "median, quartiles", panels))
     for result in results:
         if result.cell.mode == "open":
-            caption = f"Latency at {thousands(result.rate)} requests per second, {result.cell.title}"
-            pictures[f"latency-{result.cell.key}.svg"] = (caption, latency(result, colours, caption))
+            rate = thousands(result.rate)
+            caption = f"Latency at {rate} requests per second, {result.cell.title}"
+            svg = latency(result, colours, caption)
+            pictures[f"latency-{result.cell.key}.svg"] = (caption, svg)
         if result.cell.mode == "idle":
             caption = f"Memory per connection, {result.cell.title}"
-            pictures[f"memory-{result.cell.key}.svg"] = (caption, memory(result, colours, caption))
+            svg = memory(result, colours, caption)
+            pictures[f"memory-{result.cell.key}.svg"] = (caption, svg)
     shares = [result for result in results if result.cell.block_pct is not None]
     if shares:
         caption = "Requests per second over the share of requests that block for 1 ms"
@@ -44,7 +47,7 @@ def choose_colours(results):
     return colours | {name: PEERS[i % len(PEERS)] for i, name in enumerate(peers)}
 
 
-def groups(results):
+def ratio_groups(results):
     """The pictures of ratios: placement and cells, a few panels each."""
     for pinned, placement in ((True, "pinned"), (False, "not pinned")):
         chosen = [
@@ -123,5 +126,3 @@ def blocking(shares, colours, caption):
     labels = [(index, f"{result.cell.block_pct:g} %") for index, result in enumerate(shares)]
     axes = ("share that blocks", "requests per second, log scale")
     return lines(caption, axes, series, labels)
-
-

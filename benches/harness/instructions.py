@@ -1,9 +1,12 @@
-"""Counts the instructions of one echo turn under valgrind, and compares with the stored number.
+"""Counts the instructions of an echo under valgrind, and compares with the stored numbers.
 
-The server runs under callgrind twice: once for N requests, once for 2 N, on one connection, each
-sent when the one before has come back. The difference over N is a turn: one epoll_wait, one read,
-one callback, one send, and not the start or the end. System calls count as one instruction each, so
-this is what the process itself does, and it does not depend on what else the machine does.
+The server runs under callgrind twice, once for N requests and once for 2 N; the difference over N
+is one request, without the start and the end. System calls count as one instruction each, so this
+is what the process itself does, and it does not depend on what else the machine does.
+
+`alone` is one connection, whose every message is a turn of the loop by itself: one wait, one read,
+one callback, one send. `batch` is 64 connections that are ready together, so what a turn costs once
+is shared: the server is stopped while they send.
 
     benches/instructions            compare with benches/instructions.json
     benches/instructions --store    and store the new numbers there
@@ -22,19 +25,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from harness.arena import Failed, compare, listening
+from harness.arena import Failed, compare, listening, start
 from harness.machine import output
 from harness.servers import BENCHES, Skipped, build
 
 STORED = BENCHES / "instructions.json"
-# What is measured: a name, the program and its options.
+# What is measured: a name, the program and its options, connections.
 TURNS = {
-    "netpoll inline": ("netpoll_echo", ("--dispatch", "inline")),
-    "raw epoll": ("raw_epoll", ()),
+    "netpoll inline, alone": ("netpoll_echo", ("--dispatch", "inline"), 1),
+    "netpoll inline, batch": ("netpoll_echo", ("--dispatch", "inline"), 64),
+    "raw epoll, alone": ("raw_epoll", (), 1),
+    "raw epoll, batch": ("raw_epoll", (), 64),
 }
-REQUESTS = 4000
+REQUESTS = 3200
 SIZE = 64
 # A new compiler's other choices are within this; ours should not hide there.
 TOLERANCE = 0.01
@@ -96,46 +103,71 @@ def judge(totals, stored):
     return status, lines
 
 
-def turn(program, options):
+def turn(program, options, connections):
     """Instructions per request, by function, file and line."""
     path = build(program)
-    once, twice = (run(path, options, count) for count in (REQUESTS, 2 * REQUESTS))
+    counts = (REQUESTS, 2 * REQUESTS)
+    once, twice = (run(path, options, connections, count) for count in counts)
     places = set(once) | set(twice)
     each = {place: (twice.get(place, 0) - once.get(place, 0)) / REQUESTS for place in places}
     return {place: count for place, count in each.items() if abs(count) >= 0.01}
 
 
-def run(path, options, requests):
+def run(path, options, connections, requests):
     """What `parse` finds after a run of so many requests."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "callgrind.out"
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--quiet"]
         command += [str(path), "0", "1", *options]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        server = start(command, None, subprocess.DEVNULL)
         try:
-            converse(listening(server), requests)
+            address = listening(server)
+            with ExitStack() as stack:
+                peers = [socket.create_connection(address, TIMEOUT) for _ in range(connections)]
+                for peer in peers:
+                    stack.enter_context(peer)
+                converse(peers, server, requests // connections)
         finally:
+            server.send_signal(signal.SIGCONT)
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=TIMEOUT)
         return parse(out.read_text())
 
 
-def converse(address, requests):
+def converse(peers, server, rounds):
+    """A message on each connection, and its answer; again and again."""
     word = bytes(range(SIZE))
-    with socket.create_connection(address, timeout=TIMEOUT) as peer:
+    for peer in peers:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(requests):
+        peer.sendall(word)
+        compare(peer, word)  # from now on it is accepted
+    for _ in range(rounds):
+        if len(peers) > 1:
+            server.send_signal(signal.SIGSTOP)
+            stopped(server.pid)
+        for peer in peers:
             peer.sendall(word)
+        server.send_signal(signal.SIGCONT)
+        for peer in peers:
             compare(peer, word)
+
+
+def stopped(pid):
+    """Waits until every thread of a process has stopped, which a signal's sender does not."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+        if all(task.read_text().rpartition(")")[2].split()[0] in "TtZ" for task in tasks):
+            return
+    raise Failed("the server did not stop")
 
 
 def parse(text):
     """Callgrind's own cost of each (function, file, line), from its output format.
 
     A cost is a line `LINE COST`, where LINE may be relative to the one before it. The cost behind
-    `calls=` is that of what was called, which is counted where it happened. `fn=` begins a function
-    and the file it is in, `fi=` and `fe=` change the file for what was inlined, and `(7) name` names
-    number 7 from then on.
+    `calls=` is that of what was called, which is counted where it happened. `fn=` begins a
+    function, `fl=`, `fi=` and `fe=` change the file, and `(7) name` names number 7 from then on.
     """
     names, costs = {}, {}
     function, file, line, called = "", "", 0, False

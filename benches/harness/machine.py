@@ -86,6 +86,7 @@ def facts():
         "system": first_match(r'PRETTY_NAME="(.+)"', system),
         "descriptors": descriptors(),
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control"),
         "load_average": os.getloadavg()[0],
         "rustc": output("rustc", "--version"),
         "cc": output("cc", "--version").split("\n")[0],

@@ -89,9 +89,7 @@ def lines(title, axes, series, places, log=True):
     for index, (label, colour, points) in enumerate(series):
         kept = [(x, y) for x, y in points if y > 0 or not log]
         path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in kept)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5" fill="{colour}"/>'
                   for x, y in kept]  # fmt: skip
         key = high + 10 + index * ROW

@@ -50,7 +50,9 @@ class CellResult:
 
     def best_peer(self, metric, highest):
         """The peer with the best median, or None."""
-        medians = {name: found.median for name in self.peers if (found := self.spread(name, metric))}
+        medians = {
+            name: found.median for name in self.peers if (found := self.spread(name, metric))
+        }
         if not medians:
             return None
         return (max if highest else min)(medians, key=medians.get)

@@ -121,7 +121,9 @@ def build(program):
 
 def cargo(arguments, directory):
     environment = {**os.environ, "CARGO_TARGET_DIR": str(target_directory())}
-    command = ["cargo", "build", "--release", "--locked", *arguments]
+    # Not `--locked`: the peers' lock file also has what netpoll itself needs, and follows it. What
+    # is locked already stays as it is.
+    command = ["cargo", "build", "--release", *arguments]
     run_build(command, directory, environment)
 
 

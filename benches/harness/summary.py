@@ -40,7 +40,9 @@ def ratios(values, base):
     between rotations drifts for both.
     """
     shared = [rotation for rotation in values if base.get(rotation)]
-    return [values[rotation] / base[rotation] for rotation in shared if values[rotation] is not None]
+    return [
+        values[rotation] / base[rotation] for rotation in shared if values[rotation] is not None
+    ]
 
 
 def verdict(ratio):

@@ -14,7 +14,8 @@ from harness.test_results import SERVERS, window
 MACHINE = {
     "cpu": "a processor", "cores": 2, "virtual": True, "memory_bytes": 1 << 30, "kernel": "Linux",
     "system": "a system", "descriptors": 1024, "governor": None, "load_average": 0.5,
-    "rustc": "rustc 1", "cc": "cc 1", "commit": "abc", "date": "2026-01-01 00:00 UTC",
+    "congestion_control": "cubic", "rustc": "rustc 1", "cc": "cc 1", "commit": "abc",
+    "date": "2026-01-01 00:00 UTC",
     "versions": {"fast": "1.2.3"},
 }  # fmt: skip
 
