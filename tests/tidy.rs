@@ -22,6 +22,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
+    ("netpoll-core/src/baton.rs", "the baton's word proves that one thread holds it"),
     ("netpoll-core/src/task.rs", "the task's word proves that a connection has one owner"),
     ("netpoll-core/src/sys/raw.rs", "system calls that nix and socket2 do not offer"),
 ];

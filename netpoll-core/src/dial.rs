@@ -22,6 +22,7 @@ use crate::connection::output::Lane;
 use crate::connection::{Connection, Handle, Shared, schedule};
 use crate::error::{Error, Result};
 use crate::group::Group;
+use crate::hand_off::before_waiting;
 use crate::reactor::{Command, Remote};
 use crate::runner::Runner;
 use crate::socket::{ConnectOptions, Stream};
@@ -148,6 +149,9 @@ impl Doorbell {
 
     /// Waits until it is rung, or was since the last wait, or until `deadline`.
     pub fn wait(&self, deadline: Option<Instant>) {
+        if !*lock(&self.rung) {
+            before_waiting();
+        }
         let mut rung = lock(&self.rung);
         let mut late = false;
         while !*rung && !late {

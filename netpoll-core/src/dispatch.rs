@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::baton::Held;
 use crate::blocking::Forbidden;
 use crate::connection::Shared;
 use crate::error::{Error, Result};
+use crate::forecast::Place;
+use crate::hand_off::{self, Terms};
 use crate::reactor::Core;
 use crate::runner::{self, Outcome};
 use crate::workers::Workers;
@@ -20,6 +23,22 @@ pub enum Dispatch {
     /// block. Under it a read that lacks bytes returns `WouldBlock`, and a flush above the
     /// high-water mark returns at once.
     Inline,
+    /// On the reactor's thread, and they may block: when one does, another thread goes on with the
+    /// reactor. Callbacks that are expected to block, from what the last ones of their connection
+    /// did, go to workers at once. See `docs/hand-off.md`.
+    HandOff(HandOffOptions),
+}
+
+/// How long a callback may hold its reactor up, and where those go that are expected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandOffOptions {
+    /// How long a callback may block before another thread goes on with its reactor; one that
+    /// computes may take ten times as long. Default 50 µs: a change of threads costs some 10 µs.
+    /// Of several event loops on one manager the least holds for all.
+    pub threshold: Duration,
+    /// The workers for callbacks that are expected to block. As many again may be away from their
+    /// reactors, and one thread a loop is beside both.
+    pub workers: PoolOptions,
 }
 
 /// The limits of a pool of workers.
@@ -40,6 +59,12 @@ impl Default for Dispatch {
     }
 }
 
+impl Default for HandOffOptions {
+    fn default() -> Self {
+        Self { threshold: Duration::from_micros(50), workers: PoolOptions::default() }
+    }
+}
+
 impl Default for PoolOptions {
     fn default() -> Self {
         Self { max_threads: 256, queue: 4096, idle: Duration::from_secs(10) }
@@ -52,8 +77,15 @@ impl Dispatch {
     /// # Errors
     /// [`Error::Config`], one sentence that names the first option that can't be used.
     pub fn validate(&self) -> Result<()> {
-        let Self::Pool(options) = self else {
-            return Ok(());
+        let options = match self {
+            Self::Inline => return Ok(()),
+            Self::Pool(options) => options,
+            Self::HandOff(HandOffOptions { threshold, .. }) if threshold.is_zero() => {
+                return Err(Error::config(
+                    "threshold is 0, so every callback would lose its reactor; 50 µs is usual",
+                ));
+            }
+            Self::HandOff(HandOffOptions { workers, .. }) => workers,
         };
         if options.max_threads == 0 {
             return Err(Error::config("max_threads is 0, so no callback could ever run"));
@@ -78,6 +110,7 @@ pub struct Dispatcher(Mode);
 enum Mode {
     Inline,
     Pool(Arc<Workers>),
+    HandOff(Arc<Workers>, Terms),
 }
 
 impl Dispatcher {
@@ -90,6 +123,10 @@ impl Dispatcher {
         Ok(Self(match dispatch {
             Dispatch::Inline => Mode::Inline,
             Dispatch::Pool(options) => Mode::Pool(Workers::new(options)),
+            Dispatch::HandOff(HandOffOptions { threshold, workers }) => Mode::HandOff(
+                Workers::that_learn(workers, threshold),
+                Terms { threshold, away_at_most: workers.max_threads },
+            ),
         }))
     }
 
@@ -99,7 +136,7 @@ impl Dispatcher {
 
     /// Whether a callback may wait for the network on its thread.
     pub(crate) fn may_wait(&self) -> bool {
-        matches!(self.0, Mode::Pool(_))
+        matches!(self.0, Mode::Pool(_) | Mode::HandOff(..))
     }
 
     /// Ends the mode's threads, and waits `patience` for those that are inside a callback. Returns
@@ -107,41 +144,58 @@ impl Dispatcher {
     pub fn stop(&self, patience: Duration) -> usize {
         match &self.0 {
             Mode::Inline => 0,
-            Mode::Pool(workers) => workers.stop(patience),
+            Mode::Pool(workers) | Mode::HandOff(workers, _) => workers.stop(patience),
         }
     }
 }
 
-/// Runs a scheduled connection where its group says, from its reactor, which goes on with the core
-/// that this returns.
-pub(crate) fn run(mut core: Core, mut shared: Arc<Shared>) -> Core {
-    if let Mode::Pool(workers) = &shared.group.dispatcher().0 {
-        let workers = workers.clone();
-        match workers.submit_or_wait(shared, core.remote()) {
-            Ok(()) => return core,
-            Err(kept) if !workers.is_stopping() => {
-                core.run_when_there_is_room(kept);
-                return core;
+/// Runs a scheduled connection where its group says, from its reactor. Returns the core to go on
+/// with, unless another thread does.
+pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
+    match &shared.group.dispatcher().0 {
+        Mode::Inline => run_here(&mut core, shared),
+        Mode::Pool(workers) => send(&mut core, &workers.clone(), shared),
+        Mode::HandOff(workers, terms) => {
+            let (place, terms) = (shared.place(), *terms);
+            if place == Place::Reactor && hand_off::may_run(&mut core, terms) {
+                return hand_off::run(core, shared);
             }
-            Err(kept) => shared = kept,
+            core.remote().counters.to_workers.add(1);
+            send(&mut core, &workers.clone(), shared);
         }
-        // Without workers no callback may run any more but `on_disconnect`.
-        shared.abort();
     }
+    Some(core)
+}
+
+fn run_here(core: &mut Core, shared: Arc<Shared>) {
     let forbidden = Forbidden::here();
     let outcome = runner::run(&shared);
     drop(forbidden);
     if outcome == Outcome::Again {
         core.run_again(shared);
     }
-    core
+}
+
+fn send(core: &mut Core, workers: &Arc<Workers>, shared: Arc<Shared>) {
+    match workers.submit_or_wait(shared, core.remote()) {
+        Ok(()) => {}
+        Err(kept) if !workers.is_stopping() => core.run_when_there_is_room(kept),
+        Err(kept) => {
+            // Without workers no callback may run any more but `on_disconnect`.
+            kept.abort();
+            run_here(core, kept);
+        }
+    }
 }
 
 /// Passes a scheduled connection on from a thread that is not its reactor's. What comes back is the
 /// reactor's to run.
 pub(crate) fn submit(shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
     match &shared.group.dispatcher().0 {
-        Mode::Inline => Err(shared),
         Mode::Pool(workers) => workers.clone().submit(shared),
+        Mode::HandOff(workers, _) if shared.place() == Place::Worker => {
+            workers.clone().submit(shared)
+        }
+        Mode::Inline | Mode::HandOff(..) => Err(shared),
     }
 }

@@ -7,15 +7,19 @@
 mod address;
 mod admit;
 mod balance;
+mod baton;
 pub mod blocking;
 mod callbacks;
 mod connection;
 mod dial;
 mod dispatch;
 mod error;
+mod forecast;
 mod group;
+mod hand_off;
 mod limits;
 mod manager;
+mod monitor;
 mod operator;
 mod origin;
 mod poll;
@@ -23,6 +27,7 @@ mod reactor;
 mod runner;
 mod slab;
 pub mod socket;
+mod spares;
 mod stats;
 mod sync;
 mod sys;
@@ -37,15 +42,16 @@ pub use balance::{Balance, LoadBalance, LoopLoad};
 pub use callbacks::{Callbacks, OnConnect, OnDisconnect, OnPrepare, OnRequest, Prepare};
 pub use connection::{Connection, Handle, Reader, Writer};
 pub use dial::{Attempt, Doorbell, Outcome};
-pub use dispatch::{Dispatch, Dispatcher, PoolOptions};
+pub use dispatch::{Dispatch, Dispatcher, HandOffOptions, PoolOptions};
 pub use error::{CloseReason, Error, Result, Wait};
 pub use group::Group;
+pub use hand_off::block_in_place;
 pub use limits::{Limits, OutputLimits};
 pub use manager::{OnLoop, PollManager, default_loops};
 pub use operator::{Accept, Room};
 pub use origin::{ListenerInfo, Origin, Ticket};
 pub use reactor::{Reactor, Remote};
-pub use stats::LoopStats;
+pub use stats::{HandOffStats, LoopStats};
 
 #[cfg(test)]
 mod tests {

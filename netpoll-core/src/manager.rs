@@ -4,13 +4,14 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::balance::{Balancer, LoadBalance, LoopLoad};
 use crate::error::{Error, Result};
+use crate::hand_off::{self, Crew};
 use crate::reactor::{Reactor, Remote};
-use crate::stats::LoopStats;
+use crate::stats::{HandOffStats, LoopStats};
 use crate::sync::{Mutex, lock};
 
 /// More loops than this are a mistake, not a machine.
@@ -35,6 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct PollManager {
     loops: Mutex<Loops>,
     balancer: Balancer,
+    crew: Arc<Crew>,
     patience: Duration,
 }
 
@@ -54,7 +56,6 @@ pub type OnLoop = dyn Fn(&Arc<Remote>) + Send + Sync;
 struct Loop {
     number: usize,
     remote: Arc<Remote>,
-    thread: JoinHandle<()>,
 }
 
 impl PollManager {
@@ -67,6 +68,7 @@ impl PollManager {
         let manager = Self {
             loops: Mutex::new(Loops::default()),
             balancer: Balancer::new(balance),
+            crew: Crew::new(),
             patience: PATIENCE,
         };
         manager.set_loops(loops)?;
@@ -98,7 +100,7 @@ impl PollManager {
         let mut all = lock(&self.loops);
         while all.active.len() < loops {
             let number = all.started;
-            let fresh = Loop::start(number)?;
+            let fresh = Loop::start(number, &self.crew)?;
             for on_loop in all.on_loop.iter().filter_map(Weak::upgrade) {
                 on_loop(&fresh.remote);
             }
@@ -109,7 +111,7 @@ impl PollManager {
         for retired in &surplus {
             retired.remote.retire();
         }
-        all.retired.retain(|retired| !retired.thread.is_finished());
+        all.retired.retain(|retired| !retired.remote.has_ended());
         all.retired.extend(surplus);
         Ok(())
     }
@@ -162,6 +164,11 @@ impl PollManager {
     pub fn stats(&self) -> Vec<LoopStats> {
         lock(&self.loops).active.iter().map(|each| each.remote.stats()).collect()
     }
+
+    /// What became of the threads that turn the loops.
+    pub fn hand_off_stats(&self) -> HandOffStats {
+        self.crew.stats()
+    }
 }
 
 impl PollManager {
@@ -188,32 +195,27 @@ impl Drop for PollManager {
         }
         let deadline = Instant::now().checked_add(self.patience);
         for each in loops {
-            each.join(deadline);
+            // A callback of a loop that drops its manager doesn't wait for itself: the loop ends
+            // when it returns.
+            if !hand_off::is_inside(&each.remote) && !each.remote.wait_ended(deadline) {
+                log::warn!("a loop is left behind: a callback on it doesn't return");
+            }
+        }
+        let left = self.crew.stop(deadline);
+        if left > 0 {
+            log::warn!("{left} threads are left behind inside callbacks, and end with them");
         }
     }
 }
 
 impl Loop {
-    fn start(number: usize) -> Result<Self> {
+    fn start(number: usize, crew: &Arc<Crew>) -> Result<Self> {
         let reactor = Reactor::new().map_err(with("cannot open a reactor's descriptors"))?;
         let remote = reactor.remote();
-        let thread = thread::Builder::new()
-            .name(format!("netpoll-loop-{number}"))
-            .spawn(move || reactor.run())
+        let core = reactor.with_crew(crew.clone());
+        crew.start(format!("netpoll-loop-{number}"), core)
             .map_err(with("cannot start a reactor's thread"))?;
-        Ok(Self { number, remote, thread })
-    }
-
-    fn join(self, deadline: Option<Instant>) {
-        if self.thread.thread().id() == thread::current().id() {
-            // A callback of this loop dropped the manager: the loop ends when it returns.
-            return;
-        }
-        if !self.remote.wait_ended(deadline) {
-            return log::warn!("a loop is left behind: a callback on it doesn't return");
-        }
-        // The core has ended, and with it all that could panic or block.
-        let _ = self.thread.join();
+        Ok(Self { number, remote })
     }
 }
 

@@ -39,6 +39,11 @@ pub(crate) trait Poll: Send + fmt::Debug {
     /// Stops accepting, and closes the listener unless somebody else holds it.
     fn remove_listener(&mut self, token: Token) -> io::Result<()>;
 
+    /// Whether one thread may wait for what another has asked for. With epoll it may. What a thread
+    /// has armed with io_uring stays with that thread: it is completed late while the thread
+    /// is stuck, and cancelled when it ends.
+    fn may_change_threads(&self) -> bool;
+
     /// Waits for events, at most `timeout`, and appends them to `events`. A wake ends the wait and
     /// leaves no event.
     fn wait(

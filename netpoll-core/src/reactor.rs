@@ -21,9 +21,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::baton::Baton;
 use crate::connection::Shared;
-use crate::dispatch;
+use crate::forecast::Prior;
 use crate::group::Group;
+use crate::hand_off::{self, Backing, Crew};
 use crate::operator::{Accept, FdOperator};
 use crate::poll::{self, Poll, PollEvent, Readiness};
 use crate::runner;
@@ -75,7 +77,10 @@ pub struct Remote {
     commands: Mutex<Queue>,
     ended: Condvar,
     waker: Waker,
-    counters: Counters,
+    /// Written by whoever holds the core.
+    pub(crate) counters: Counters,
+    /// What its connections' callbacks have done lately.
+    pub(crate) prior: Prior,
     /// Connections that were given to it and whose sockets are not closed. It counts them from the
     /// moment of the choice, before the reactor has heard of them: so a burst spreads evenly.
     load: AtomicUsize,
@@ -161,6 +166,11 @@ impl Remote {
         drop(self.post(Command::Stop(patience)));
     }
 
+    /// Whether the reactor has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.commands).ended
+    }
+
     /// Waits until the reactor has ended, or `deadline`; says whether it has.
     pub(crate) fn wait_ended(&self, deadline: Option<Instant>) -> bool {
         let mut queue = lock(&self.commands);
@@ -192,18 +202,21 @@ impl Reactor {
         Ok(Self { core: Core::new()? })
     }
 
+    /// The reactor's core, which the threads of `crew` may take over from each other.
+    pub(crate) fn with_crew(mut self, crew: Arc<Crew>) -> Core {
+        self.core.backing = Backing::of(crew);
+        self.core
+    }
+
     /// What other threads need to reach it.
     pub fn remote(&self) -> Arc<Remote> {
         self.core.remote.clone()
     }
 
-    /// Turns the loop on this thread until the reactor is stopped.
+    /// Turns the loop on this thread until the reactor is stopped. Without a manager's threads
+    /// behind it, it stays on this thread whatever a callback does.
     pub fn run(self) {
-        let mut core = self.core;
-        while let Some(scheduled) = core.next() {
-            core = dispatch::run(core, scheduled);
-        }
-        core.end();
+        hand_off::turn(Baton::held(self.core));
     }
 }
 
@@ -225,6 +238,7 @@ pub(crate) struct Core {
     timers: Timers<Timer>,
     streams: usize,
     end: End,
+    pub(crate) backing: Backing,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -251,6 +265,7 @@ impl Core {
             ended: Condvar::new(),
             waker,
             counters,
+            prior: Prior::default(),
             load: AtomicUsize::new(0),
         });
         Ok(Self {
@@ -266,7 +281,13 @@ impl Core {
             timers: Timers::new(Instant::now()),
             streams: 0,
             end: End::Never,
+            backing: Backing::default(),
         })
+    }
+
+    /// Whether it may be turned by one thread now and by another later.
+    pub(crate) fn may_change_threads(&self) -> bool {
+        self.poll.may_change_threads()
     }
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
@@ -493,7 +514,9 @@ impl Core {
         let ask_again = self.ask_for_room();
         let busy = !self.ready.is_empty() || !lock(&self.remote.commands).list.is_empty();
         let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline(ask_again) };
+        self.backing.begin_wait();
         let outcome = self.poll.wait(timeout, &mut self.events);
+        self.backing.end_wait();
         self.remote.waker.awake();
         if let Err(error) = outcome {
             // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
@@ -524,7 +547,7 @@ impl Core {
     }
 
     /// The reactor's last act: from here on whoever posts keeps the command and acts by itself.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         let left = {
             let mut queue = lock(&self.remote.commands);
             queue.dead = true;

@@ -1,5 +1,8 @@
-//! What a reactor counts. Written by its own thread, readable by all.
+//! What a reactor counts. Written by the thread that holds its core, readable by all.
 
+use std::time::Duration;
+
+use crate::hand_off::Cause;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The counters of one reactor: one writer, so an addition is a load and a store.
@@ -12,6 +15,12 @@ pub(crate) struct Counters {
     pub(crate) accepted: Counter,
     pub(crate) lost: Counter,
     pub(crate) accept_failures: Counter,
+    pub(crate) to_workers: Counter,
+    pub(crate) waited: Counter,
+    pub(crate) in_place: Counter,
+    pub(crate) blocked: Counter,
+    pub(crate) computed: Counter,
+    pub(crate) longest_stall: Counter,
 }
 
 /// See [`Counters`].
@@ -51,9 +60,56 @@ pub struct LoopStats {
     /// Times that accepting failed because descriptors or memory had run out, or the listener was
     /// dead.
     pub accept_failures: u64,
+    /// Callbacks that were sent to a worker because they were expected to block.
+    pub to_workers: u64,
+    /// Times that the reactor went on with another thread because a callback waited in a read, a
+    /// flush or a dial of ours.
+    pub handed_off_waiting: u64,
+    /// The same, because a callback called [`block_in_place`](crate::block_in_place).
+    pub handed_off_in_place: u64,
+    /// The same, because the monitor found a callback asleep.
+    pub handed_off_blocked: u64,
+    /// The same, because the monitor found a callback computing for long.
+    pub handed_off_computing: u64,
+    /// The longest that one callback held the reactor up, as far as the monitor saw.
+    pub longest_stall: Duration,
+}
+
+/// The threads behind the loops of one manager: those that go on with a loop whose thread is inside
+/// a callback that blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HandOffStats {
+    /// Threads now: those that turn loops, those inside callbacks that have lost their loop, and
+    /// those parked.
+    pub threads: usize,
+    /// The most that there were.
+    pub threads_peak: usize,
+    /// Threads parked, ready to take over.
+    pub parked: usize,
+    /// Threads inside callbacks that have lost their loop.
+    pub away: usize,
+    /// Times that a loop had to stand still because there was no thread to take over.
+    pub stalls: u64,
+    /// How often the monitor has looked.
+    pub monitor_looks: u64,
 }
 
 impl Counters {
+    pub(crate) fn hand_off(&self, cause: Cause, stalled: Duration) {
+        let counter = match cause {
+            Cause::Waited => &self.waited,
+            Cause::InPlace => &self.in_place,
+            Cause::Blocked => &self.blocked,
+            Cause::Computed => &self.computed,
+        };
+        counter.add(1);
+        let stalled = stalled.as_micros() as usize;
+        if stalled as u64 > self.longest_stall.read() {
+            self.longest_stall.set(stalled);
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> LoopStats {
         LoopStats {
             connections: self.connections.read(),
@@ -63,6 +119,12 @@ impl Counters {
             accepted: self.accepted.read(),
             lost: self.lost.read(),
             accept_failures: self.accept_failures.read(),
+            to_workers: self.to_workers.read(),
+            handed_off_waiting: self.waited.read(),
+            handed_off_in_place: self.in_place.read(),
+            handed_off_blocked: self.blocked.read(),
+            handed_off_computing: self.computed.read(),
+            longest_stall: Duration::from_micros(self.longest_stall.read()),
         }
     }
 }

@@ -11,7 +11,10 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::time::ClockId;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::address::Address;
@@ -192,6 +195,45 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Sends small writes at once instead of waiting to fill a segment.
 pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(true)
+}
+
+/// What the calling thread has done so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// Times that it gave up its core because it had to wait.
+    pub(crate) waits: i64,
+    /// Time that it had a core.
+    pub(crate) computed: Duration,
+}
+
+/// What the calling thread has done so far.
+pub(crate) fn usage() -> Usage {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD);
+    usage.map_or(Usage { waits: 0, computed: Duration::ZERO }, |usage| Usage {
+        waits: usage.voluntary_context_switches(),
+        computed: duration(usage.user_time()) + duration(usage.system_time()),
+    })
+}
+
+fn duration(time: TimeVal) -> Duration {
+    Duration::from_micros(time.num_microseconds().cast_unsigned())
+}
+
+/// Time that a thread of this process has had a core so far; `None` when it has ended.
+pub(crate) fn thread_time(number: i32) -> Option<Duration> {
+    // The kernel's own encoding of a thread's clock: the number's complement, above the bits that
+    // say "of a thread" and "what the scheduler counted".
+    const OF_THREAD: libc::clockid_t = 4;
+    const SCHEDULED: libc::clockid_t = 2;
+    let clock = ClockId::from_raw((!number << 3) | OF_THREAD | SCHEDULED);
+    clock.now().ok().map(Duration::from)
+}
+
+/// Lets timed waits of the calling thread end when they are due, not up to 50 µs later.
+pub(crate) fn wake_on_time() {
+    if let Err(errno) = nix::sys::prctl::set_timerslack(1) {
+        log::debug!("cannot set the timer slack: {errno}");
+    }
 }
 
 /// The number under which the system knows the calling thread.

@@ -25,6 +25,7 @@ use std::fmt;
 use std::ops::{BitOr, Deref, DerefMut};
 use std::time::Instant;
 
+use crate::hand_off::before_waiting;
 use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, wait_until};
 
 /// What has happened to a connection, as bits of its word.
@@ -234,6 +235,9 @@ impl Word {
     /// For the owner, on a thread that may block.
     pub(crate) fn wait(&self, events: Events, deadline: Option<Instant>) -> Events {
         let already = self.bits.fetch_or(WAITING, Ordering::AcqRel);
+        if already & events.0 == 0 {
+            before_waiting();
+        }
         let mut guard = lock(&self.parked);
         let mut now = Events(already & events.0);
         let mut late = false;

@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::connection::{Shared, schedule};
 use crate::dispatch::PoolOptions;
+use crate::hand_off::Stopwatch;
 use crate::reactor::Remote;
 use crate::runner::{self, Outcome};
 use crate::sync::{
@@ -28,6 +29,9 @@ use crate::sync::{
 };
 use staff::Staff;
 
+/// Workers that are kept idle where most callbacks block: with fewer, one that doesn't waits until
+/// the standby has looked.
+const READY: usize = 4;
 /// How soon the standby looks again after it started workers, or when jobs have just begun to wait.
 const SOON: Duration = Duration::from_millis(1);
 /// How seldom, at the most, it looks at a pool that moves.
@@ -40,6 +44,10 @@ pub(crate) struct Workers {
     options: PoolOptions,
     /// Workers that are started without asking the standby.
     at_once: usize,
+    /// Workers that should be idle while others are inside callbacks that block.
+    ready: usize,
+    /// For callbacks whose conduct is noted: from when on they count as blocking.
+    threshold: Option<Duration>,
     submit: Sender<Job>,
     queue: Receiver<Job>,
     /// Workers that wait for a job.
@@ -67,12 +75,23 @@ enum Job {
 impl Workers {
     /// A pool without a thread: the first job starts one.
     pub(crate) fn new(options: PoolOptions) -> Arc<Self> {
+        Self::with(options, 0, None)
+    }
+
+    /// A pool for callbacks that are expected to block, which notes whether they do.
+    pub(crate) fn that_learn(options: PoolOptions, threshold: Duration) -> Arc<Self> {
+        Self::with(options, READY, Some(threshold))
+    }
+
+    fn with(options: PoolOptions, ready: usize, threshold: Option<Duration>) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let at_once = cores.min(options.max_threads);
+        let at_once = (cores + ready).min(options.max_threads);
         let (submit, queue) = crossbeam_channel::bounded(options.queue);
         Arc::new(Self {
             options,
             at_once,
+            ready,
+            threshold,
             submit,
             queue,
             idle: AtomicUsize::new(0),
@@ -159,7 +178,7 @@ impl Workers {
 
     /// Sees to it that somebody takes the job that was just queued.
     fn staff_up(self: &Arc<Self>) {
-        if self.idle.load(Ordering::SeqCst) > 0 {
+        if self.idle.load(Ordering::SeqCst) > self.ready {
             return;
         }
         let few = self.hired.load(Ordering::SeqCst) < self.at_once;
@@ -198,8 +217,13 @@ impl Workers {
 
     fn work(self: &Arc<Self>) {
         lock(&self.staff).arrived();
-        while let Some(shared) = self.next() {
-            if runner::run(&shared) == Outcome::Again {
+        let mut stopwatch = self.threshold.map(Stopwatch::new);
+        while let Some(shared) = self.next(&mut stopwatch) {
+            let outcome = match &mut stopwatch {
+                Some(stopwatch) => stopwatch.run(&shared),
+                None => runner::run(&shared),
+            };
+            if outcome == Outcome::Again {
                 schedule(&shared);
             }
         }
@@ -216,11 +240,15 @@ impl Workers {
         }
     }
 
-    fn next(self: &Arc<Self>) -> Option<Arc<Shared>> {
-        let job = self.queue.try_recv().ok().or_else(|| self.wait())?;
+    fn next(self: &Arc<Self>, stopwatch: &mut Option<Stopwatch>) -> Option<Arc<Shared>> {
+        let job = self.queue.try_recv().ok().or_else(|| {
+            let job = self.wait();
+            stopwatch.iter_mut().for_each(Stopwatch::slept);
+            job
+        })?;
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.make_room_known();
-        if !self.queue.is_empty() {
+        if !self.queue.is_empty() || self.ready > 0 {
             // Two submits may have counted on the same idle worker: this one.
             self.staff_up();
         }
@@ -286,7 +314,8 @@ impl Workers {
                 moved = (taken, Instant::now());
             }
             let mut staff = lock(&self.staff);
-            if self.is_short_of_hands() && (staff.all_asleep() || moved.1.elapsed() >= STUCK) {
+            let stuck = moved.1.elapsed() >= STUCK && !self.queue.is_empty();
+            if self.is_short_of_hands() && (staff.all_asleep() || stuck) {
                 for _ in 0..=staff.workers() / 4 {
                     self.hire(&mut staff);
                 }
@@ -299,7 +328,10 @@ impl Workers {
     }
 
     fn is_short_of_hands(&self) -> bool {
-        !self.queue.is_empty() && self.idle.load(Ordering::SeqCst) == 0
+        let idle = self.idle.load(Ordering::SeqCst);
+        let hired = self.hired.load(Ordering::SeqCst);
+        let too_few_ready = idle < self.ready && idle < hired && hired < self.options.max_threads;
+        too_few_ready || (idle == 0 && !self.queue.is_empty())
     }
 }
 

@@ -14,6 +14,7 @@ mod errors;
 mod exhaustion;
 mod fairness;
 mod frames;
+mod hand_off;
 mod handles;
 mod lifecycle;
 mod listeners;

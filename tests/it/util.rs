@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use netpoll::{
-    Builder, CloseReason, Connection, Dispatch, EventLoop, Listener, Listeners, PoolOptions,
-    Report, Result,
+    Builder, CloseReason, Connection, Dispatch, EventLoop, HandOffOptions, Listener, Listeners,
+    PoolOptions, Report, Result,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -23,9 +23,13 @@ const ALONE_AT_MOST: Duration = Duration::from_secs(175);
 /// Set for a process that runs one test alone, or plays one part in another process's test.
 const ROLE: &str = "NETPOLL_TEST_ROLE";
 
-/// Both dispatch modes.
-pub(crate) fn modes() -> [Dispatch; 2] {
-    [Dispatch::Inline, pool()]
+/// All dispatch modes.
+pub(crate) fn modes() -> [Dispatch; 3] {
+    [Dispatch::Inline, pool(), hand_off()]
+}
+
+pub(crate) fn hand_off() -> Dispatch {
+    Dispatch::HandOff(HandOffOptions::default())
 }
 
 pub(crate) fn pool() -> Dispatch {

@@ -24,6 +24,7 @@ use netpoll_buffer::LinkBuffer;
 use crate::callbacks::guard;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
+use crate::hand_off::before_waiting;
 use crate::limits::OutputLimits;
 use crate::socket::Stream;
 use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until};
@@ -158,6 +159,9 @@ impl Lane {
         deadline: Option<Instant>,
         interrupted: impl Fn() -> bool,
     ) -> Result<()> {
+        if self.is_congested() {
+            before_waiting();
+        }
         let mut queue = lock(&self.queue);
         let mut late = false;
         while self.is_congested() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::dispatch;
 use crate::error::{Error, Result};
+use crate::forecast::{Conduct, Forecast, Place};
 use crate::group::Group;
 use crate::origin::{ListenerInfo, Origin, Ticket};
 use crate::reactor::{Command, Remote};
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     ticket: Mutex<Option<Ticket>>,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
+    forecast: Forecast,
 }
 
 impl Shared {
@@ -53,7 +55,18 @@ impl Shared {
         home.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
         let (task, ticket) = (Task::new(Runner::default()), Mutex::new(None));
-        Self { task, lane, group, home, peer, listener: None, local: None, ticket, token }
+        let (listener, local, forecast) = (None, None, Forecast::default());
+        Self { task, lane, group, home, peer, listener, local, ticket, token, forecast }
+    }
+
+    /// Where its next callback should run, by what the last ones did.
+    pub(crate) fn place(&self) -> Place {
+        self.forecast.place(&self.home.prior)
+    }
+
+    /// Notes what a callback of it did.
+    pub(crate) fn note(&self, conduct: Conduct) {
+        self.forecast.note(conduct, &self.home.prior);
     }
 
     pub(crate) fn token(&self) -> Token {

@@ -145,6 +145,10 @@ impl Poll for Epoll {
         }
     }
 
+    fn may_change_threads(&self) -> bool {
+        true
+    }
+
     fn wait(
         &mut self,
         timeout: Option<Duration>,

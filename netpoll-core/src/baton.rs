@@ -1,0 +1,180 @@
+//! The baton: one value that one thread holds, and that others may take while it is put down.
+//!
+//! A reactor's thread puts its core down before a callback and takes it up after. While it lies
+//! there anybody may take it who knows the lap, and one of them gets it:
+//!
+//! ```text
+//!              put_down: begins a lap
+//!     held ───────────────────────────────► lies, lap n ───┐
+//!      ▲                                                   │ take(lap n), by whoever is first:
+//!      └───────────────────────────────────────────────────┘   the returner  the callback ended
+//!      │                                                        the giver     it is about to wait
+//!      └── into_inner ──► gone                                  the thief     it takes too long
+//!
+//!    bit 63 ..................... 2 1   0
+//!       [ lap                      ][state]
+//! ```
+//!
+//! Putting down is one store, taking is one compare-exchange, and neither touches memory that
+//! another thread writes while nobody takes it away. The laps make it safe: who comes back from
+//! lap n can't take what a thief has put down in lap n + 1, and a watcher who sees one lap twice
+//! knows that all the time between was spent in one callback.
+
+#![expect(unsafe_code, reason = "the cell: its exclusivity is what the word proves")]
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::sync::{AtomicU64, Ordering, UnsafeCell};
+
+const STATE: u64 = 0b11;
+const HELD: u64 = 0;
+const LIES: u64 = 1;
+const GONE: u64 = 2;
+const LAP: u64 = STATE + 1;
+
+/// See the module.
+pub(crate) struct Baton<T> {
+    word: AtomicU64,
+    /// Empty when the value is gone.
+    cell: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: the cell is reached only through a `Held`, of which the word allows one at a time; `T`
+// then moves between threads, one after the other, which is what `Send` allows.
+unsafe impl<T: Send> Sync for Baton<T> {}
+
+/// The number of one stretch of time in which a baton lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lap(u64);
+
+/// The proof that this thread holds a baton: the value, for as long as it is not put down.
+#[must_use = "a baton that is dropped is held for ever"]
+pub(crate) struct Held<T>(Arc<Baton<T>>);
+
+/// A baton that this thread has put down.
+#[must_use = "a baton that nobody takes up again lies for ever"]
+pub(crate) struct Lying<T> {
+    baton: Arc<Baton<T>>,
+    lap: Lap,
+}
+
+impl<T> Baton<T> {
+    /// A baton in the hands of its maker.
+    pub(crate) fn held(value: T) -> Held<T> {
+        let word = AtomicU64::new(HELD);
+        Held(Arc::new(Self { word, cell: UnsafeCell::new(Some(value)) }))
+    }
+
+    /// The lap that it lies in, if it lies.
+    pub(crate) fn lap(&self) -> Option<Lap> {
+        let word = self.word.load(Ordering::Acquire);
+        (word & STATE == LIES).then_some(Lap(word & !STATE))
+    }
+
+    /// How many laps it has begun.
+    pub(crate) fn laps(&self) -> u64 {
+        self.word.load(Ordering::Acquire) / LAP
+    }
+
+    /// Takes it, if it still lies in that lap.
+    pub(crate) fn take(self: &Arc<Self>, lap: Lap) -> Option<Held<T>> {
+        self.claim(lap).then(|| Held(self.clone()))
+    }
+
+    /// Whether the value has been taken out for good.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.word.load(Ordering::Acquire) & STATE == GONE
+    }
+
+    /// The one step by which a thread comes to hold it.
+    fn claim(&self, Lap(lap): Lap) -> bool {
+        let (lies, held) = (lap | LIES, lap | HELD);
+        self.word.compare_exchange(lies, held, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn pointer(&self) -> *mut Option<T> {
+        self.cell.with_mut(|pointer| pointer)
+    }
+}
+
+impl<T> Held<T> {
+    /// Lets go of it. From here on it is whoever's who takes it first.
+    pub(crate) fn put_down(self) -> Lying<T> {
+        // Nobody else writes the word of a baton that is held.
+        let lap = (self.0.word.load(Ordering::Relaxed) & !STATE).wrapping_add(LAP);
+        self.0.word.store(lap | LIES, Ordering::Release);
+        Lying { baton: self.0, lap: Lap(lap) }
+    }
+
+    /// The baton, for those who may take it.
+    pub(crate) fn baton(&self) -> &Arc<Baton<T>> {
+        &self.0
+    }
+
+    /// Takes the value out for good. `None` never comes: a value that is gone can't be held.
+    pub(crate) fn into_inner(self) -> Option<T> {
+        // SAFETY: as in `deref_mut`.
+        let value = unsafe { &mut *self.0.pointer() }.take();
+        self.0.word.store(GONE, Ordering::Release);
+        value
+    }
+}
+
+impl<T> Lying<T> {
+    /// The baton, for those who may take it.
+    #[cfg(test)]
+    pub(crate) fn baton(&self) -> &Arc<Baton<T>> {
+        &self.baton
+    }
+
+    pub(crate) fn lap(&self) -> Lap {
+        self.lap
+    }
+
+    /// Takes it up again, unless somebody else took it.
+    pub(crate) fn take_up(self) -> Option<Held<T>> {
+        self.baton.claim(self.lap).then_some(Held(self.baton))
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `claim`, or `Baton::held`, made this the only `Held` of the baton, and it is the
+        // only one until `put_down` or `into_inner` consumes it; the borrow of `self` ends before.
+        let value = unsafe { &*self.0.pointer() };
+        value.as_ref().expect(NOT_GONE)
+    }
+}
+
+impl<T> DerefMut for Held<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; `&mut self` makes this the only borrow through this `Held`.
+        let value = unsafe { &mut *self.0.pointer() };
+        value.as_mut().expect(NOT_GONE)
+    }
+}
+
+/// Only `into_inner` empties the cell, and no lap lets itself be claimed after it.
+const NOT_GONE: &str = "a baton that is held has its value";
+
+impl<T> fmt::Debug for Baton<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word.load(Ordering::Relaxed);
+        let state = ["held", "lies", "gone", "?"][(word & STATE) as usize];
+        write!(out, "{state}, lap {}", word / LAP)
+    }
+}
+
+impl<T> fmt::Debug for Held<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Held").field(&self.0).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "baton_tests.rs"]
+mod tests;

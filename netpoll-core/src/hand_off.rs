@@ -1,0 +1,362 @@
+//! The hand-off: a reactor goes on with another thread when the callback that it is in takes long.
+//!
+//! ```text
+//!    netpoll-loop-0   ─ turn ─ put down ─ callback, blocks ………………………………… lost it: parks
+//!                                  │
+//!                   before_waiting │ or the monitor
+//!    netpoll-spare-1               └─ take ─ turn ─ put down ─ callback ─ take up ─ turn ──►
+//! ```
+//!
+//! [`turn`] is what a thread does that holds a core; [`run`] is one callback of it. Both are the
+//! same on the thread that started the reactor and on a spare, so it makes no difference which of
+//! them has the core, and none of them is ever waited for.
+
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::baton::{Baton, Held, Lap};
+use crate::connection::{Shared, schedule};
+use crate::dispatch;
+use crate::forecast::Conduct;
+use crate::monitor::{COMPUTING, Monitor, Watch};
+use crate::reactor::{Core, Remote};
+use crate::runner::{self, Outcome};
+use crate::spares::{Next, Spares};
+use crate::stats::HandOffStats;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::sys::{self, Usage};
+
+/// Runs `block`, which may block, so that nobody waits for it: where the calling callback runs on
+/// a reactor's thread, another thread goes on with the reactor.
+///
+/// Under `Dispatch::HandOff` a callback that blocks is found out by itself, but only after the
+/// reactor has stood still for some 100 µs. This says so beforehand, for about 10 µs. The callback
+/// stays on its thread. Anywhere else, on a worker, under `Dispatch::Inline` or outside of
+/// callbacks, it only calls `block`.
+///
+/// ```
+/// let answer = netpoll_core::block_in_place(|| {
+///     std::thread::sleep(std::time::Duration::from_millis(1)); // a query to a database, say
+///     42
+/// });
+/// assert_eq!(answer, 42);
+/// ```
+pub fn block_in_place<R>(block: impl FnOnce() -> R) -> R {
+    give_away(Cause::InPlace);
+    block()
+}
+
+/// To be called by each of our calls right before it waits for the network: passes the reactor on,
+/// if this thread has one, since nobody else could end the wait.
+pub(crate) fn before_waiting() {
+    give_away(Cause::Waited);
+}
+
+/// Why a core changed threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The callback waited in one of our calls.
+    Waited,
+    /// It said that it would block.
+    InPlace,
+    /// It blocked elsewhere.
+    Blocked,
+    /// It computed for long.
+    Computed,
+}
+
+/// The threads behind the reactors of one manager: those that take over, and the one that sees
+/// when. None of them is started before it is needed.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    pub(crate) spares: Arc<Spares>,
+    pub(crate) monitor: Monitor,
+    /// Threads whose core was taken and whose callback has not ended.
+    away: AtomicUsize,
+    /// Times that a reactor had to stand still because there was no thread to take it over.
+    stalls: AtomicU64,
+}
+
+impl Crew {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            spares: Spares::new(),
+            monitor: Monitor::new(),
+            away: AtomicUsize::new(0),
+            stalls: AtomicU64::new(0),
+        })
+    }
+
+    /// Starts a reactor on a thread of its own.
+    ///
+    /// # Errors
+    /// The system's, where it has no more threads.
+    pub(crate) fn start(&self, name: String, core: Core) -> std::io::Result<()> {
+        self.spares.start(name, Box::new(move || turn(Baton::held(core))))
+    }
+
+    /// Has the baton taken over by a spare, if it still lies in that lap.
+    pub(crate) fn take_over(
+        &self,
+        baton: &Arc<Baton<Core>>,
+        lap: Lap,
+        cause: Cause,
+        stalled: Duration,
+    ) -> bool {
+        let Some(spare) = self.spares.reserve() else {
+            self.stalls.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        let Some(core) = baton.take(lap) else { return false };
+        core.remote().counters.hand_off(cause, stalled);
+        self.away.fetch_add(1, Ordering::SeqCst);
+        spare.go(Box::new(move || turn(core)));
+        true
+    }
+
+    /// Ends all threads, waiting for those inside callbacks until `deadline`. Returns how many are
+    /// left there.
+    pub(crate) fn stop(&self, deadline: Option<Instant>) -> usize {
+        self.monitor.stop();
+        self.spares.stop(deadline)
+    }
+
+    pub(crate) fn stats(&self) -> HandOffStats {
+        HandOffStats {
+            threads: self.spares.threads(),
+            threads_peak: self.spares.peak(),
+            parked: self.spares.parked(),
+            away: self.away.load(Ordering::SeqCst),
+            stalls: self.stalls.load(Ordering::Relaxed),
+            monitor_looks: self.monitor.looks(),
+        }
+    }
+}
+
+thread_local! {
+    /// The reactor that this thread turns, or turned until it lost the core in this callback.
+    static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
+    /// The lap that this thread began for the callback that it is in; none where it has no core to
+    /// give away.
+    static LAP: Cell<Option<Lap>> = const { Cell::new(None) };
+    /// The callback that this thread is in has waited in one of our calls.
+    static WAITED: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Seat {
+    baton: Arc<Baton<Core>>,
+    /// Weak, since a retired reactor ends when nobody else can reach it.
+    remote: Weak<Remote>,
+    crew: Option<Arc<Crew>>,
+}
+
+/// Restores what this thread did before: a callback may serve another event loop.
+struct Seated {
+    before: (Option<Seat>, Option<Lap>),
+}
+
+impl Seated {
+    fn at(core: &Held<Core>) -> Self {
+        let seat = Seat {
+            baton: core.baton().clone(),
+            remote: Arc::downgrade(core.remote()),
+            crew: core.backing.crew.clone(),
+        };
+        Self { before: (SEAT.replace(Some(seat)), LAP.take()) }
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        let (seat, lap) = (self.before.0.take(), self.before.1.take());
+        drop(SEAT.replace(seat));
+        LAP.set(lap);
+    }
+}
+
+/// Turns a reactor on this thread until it ends, or until another thread has taken it over.
+pub(crate) fn turn(mut core: Held<Core>) -> Next {
+    let _seated = Seated::at(&core);
+    core.backing.watch.set_holder(sys::thread_number());
+    while let Some(scheduled) = core.next() {
+        match dispatch::run(core, scheduled) {
+            Some(kept) => core = kept,
+            None => return Next::Park,
+        }
+    }
+    if let Some(core) = core.into_inner() {
+        core.end();
+    }
+    Next::Leave
+}
+
+/// Whether this thread is inside a callback of that reactor.
+pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
+    SEAT.with_borrow(|seat| {
+        seat.as_ref().is_some_and(|seat| seat.remote.as_ptr() == Arc::as_ptr(remote))
+    })
+}
+
+/// Runs a scheduled connection on this thread, the core put down meanwhile. Returns the core,
+/// unless another thread has it by now.
+pub(crate) fn run(core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
+    let lying = core.put_down();
+    LAP.set(Some(lying.lap()));
+    let outcome = runner::run(&shared);
+    LAP.set(None);
+    let waited = WAITED.take();
+    let Some(mut core) = lying.take_up() else {
+        shared.note(if waited { Conduct::Waited } else { Conduct::Blocked });
+        if outcome == Outcome::Again {
+            schedule(&shared);
+        }
+        came_back();
+        return None;
+    };
+    shared.note(Conduct::Returned);
+    if outcome == Outcome::Again {
+        core.run_again(shared);
+    }
+    Some(core)
+}
+
+/// The callback that cost this thread its core has ended.
+fn came_back() {
+    SEAT.with_borrow(|seat| {
+        if let Some(crew) = seat.as_ref().and_then(|seat| seat.crew.as_ref()) {
+            crew.away.fetch_sub(1, Ordering::SeqCst);
+        }
+    });
+}
+
+fn give_away(cause: Cause) {
+    WAITED.set(true);
+    let Some(lap) = LAP.take() else { return };
+    let given = SEAT.with_borrow(|seat| {
+        let seat = seat.as_ref()?;
+        Some(seat.crew.as_ref()?.take_over(&seat.baton, lap, cause, Duration::ZERO))
+    });
+    // It lies there still if there is no thread: the monitor takes it when there is one.
+    if given != Some(true) {
+        LAP.set(Some(lap));
+    }
+}
+
+/// What a core knows of the threads that may take it over.
+#[derive(Debug, Default)]
+pub(crate) struct Backing {
+    /// None for a reactor that stays on its thread.
+    crew: Option<Arc<Crew>>,
+    watch: Arc<Watch>,
+    /// For how long the monitor lets it stand still; none while it is not watched.
+    watched: Option<Duration>,
+}
+
+impl Backing {
+    pub(crate) fn of(crew: Arc<Crew>) -> Self {
+        Self { crew: Some(crew), ..Self::default() }
+    }
+
+    /// The reactor is going to wait for events.
+    pub(crate) fn begin_wait(&self) {
+        if self.watched.is_some() {
+            self.watch.begin_wait();
+        }
+    }
+
+    /// It goes on.
+    pub(crate) fn end_wait(&self) {
+        if self.watched.is_none() {
+            return;
+        }
+        self.watch.end_wait();
+        if let Some(crew) = &self.crew {
+            crew.monitor.rouse();
+        }
+    }
+}
+
+/// What an event loop asks of those who hand its reactors over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// How long a callback may block before its core is taken away.
+    pub(crate) threshold: Duration,
+    /// How many callbacks may be away at once; beyond it the next go to the workers.
+    pub(crate) away_at_most: usize,
+}
+
+/// Whether a callback may be run with the core put down: somebody watches, and there may be one
+/// more thread if it blocks.
+pub(crate) fn may_run(core: &mut Held<Core>, terms: Terms) -> bool {
+    if core.backing.watched.is_none_or(|least| least > terms.threshold) && !enroll(core, terms) {
+        return false;
+    }
+    let crew = core.backing.crew.as_ref();
+    crew.is_some_and(|crew| crew.away.load(Ordering::Relaxed) < terms.away_at_most)
+}
+
+fn enroll(core: &mut Held<Core>, terms: Terms) -> bool {
+    let (baton, Backing { crew, watch, .. }) = (core.baton().clone(), &core.backing);
+    let Some(crew) = crew else { return false };
+    let watched =
+        core.may_change_threads() && crew.monitor.enroll(crew, &baton, watch, terms.threshold);
+    if watched {
+        core.backing.watched = Some(terms.threshold);
+    }
+    watched
+}
+
+/// Times the callbacks of a worker, and tells those that blocked from those that the system kept
+/// from a core.
+#[derive(Debug)]
+pub(crate) struct Stopwatch {
+    threshold: Duration,
+    mark: Usage,
+    runs: u32,
+}
+
+impl Stopwatch {
+    pub(crate) fn new(threshold: Duration) -> Self {
+        Self { threshold, mark: sys::usage(), runs: 0 }
+    }
+
+    /// The worker has slept until there was something to do.
+    pub(crate) fn slept(&mut self) {
+        self.mark = sys::usage();
+        self.runs = 0;
+    }
+
+    /// Runs a connection, and notes what its callback did.
+    pub(crate) fn run(&mut self, shared: &Arc<Shared>) -> Outcome {
+        self.runs += 1;
+        if self.runs >= RUNS_PER_MARK {
+            self.slept();
+        }
+        let begun = Instant::now();
+        let outcome = runner::run(shared);
+        let conduct = if WAITED.take() { Conduct::Waited } else { self.judge(begun.elapsed()) };
+        shared.note(conduct);
+        outcome
+    }
+
+    fn judge(&mut self, took: Duration) -> Conduct {
+        if took < self.threshold {
+            return Conduct::Returned;
+        }
+        let before = self.mark;
+        self.slept();
+        let computed = self.mark.computed.saturating_sub(before.computed);
+        let long = self.threshold.saturating_mul(COMPUTING);
+        let computes = took >= long && computed >= took / 2;
+        if computes || self.mark.waits > before.waits {
+            Conduct::Blocked
+        } else {
+            Conduct::Returned
+        }
+    }
+}
+
+/// After so many callbacks in a row the mark is renewed: what they computed together must stay less
+/// than half of what makes one long.
+const RUNS_PER_MARK: u32 = 16;

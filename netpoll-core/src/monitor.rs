@@ -1,0 +1,390 @@
+//! The monitor: one thread that sees which reactor has stood still for too long, and has it taken
+//! over.
+//!
+//! It looks at the batons of all reactors of a manager. One that lies in the same lap as at the
+//! last look has spent all the time between in one callback. Whether that callback *blocks* only
+//! the system knows: a thread that sleeps is away at once, one that computes after a while longer,
+//! and one that only waits for a core is left alone, since its successor would wait as well.
+//!
+//! # How often it looks
+//!
+//! A look costs about 3 µs, and at a steal rate `r` a pause of `t` makes each blocking callback be
+//! seen `t / 2` late on average, in which its reactor stands still. The sum of both, `3 µs / t +
+//! r t / 2` of each second, is least at `t = sqrt(2 · 3 µs / r)`. That is the pause, between 50 µs
+//! and 10 ms, where `r` is what was taken within the last quarter of a second or so. After a sleep
+//! it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all reactors wait for
+//! events it sleeps, and the first that wakes rouses it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::baton::{Baton, Lap};
+use crate::hand_off::{Cause, Crew};
+use crate::reactor::Core;
+use crate::sync::{
+    AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
+};
+use crate::sys;
+
+/// What a look costs: see the module.
+const LOOK: f64 = 3e-6;
+const SHORTEST: Duration = Duration::from_micros(50);
+const LONGEST: Duration = Duration::from_millis(10);
+/// How far back the rate of steals reaches, in seconds.
+const MEMORY: f64 = 0.25;
+/// A callback that computes is let go on for so many thresholds: to take its core costs two changes
+/// of threads, and where all processors are busy gains nothing.
+pub(crate) const COMPUTING: u32 = 10;
+
+/// See the module.
+pub(crate) struct Monitor {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// It waits for somebody to rouse it.
+    asleep: AtomicBool,
+    looks: AtomicU64,
+}
+
+struct State {
+    watched: Vec<Watched>,
+    /// The least that anybody asked for.
+    threshold: Duration,
+    thread: Option<JoinHandle<()>>,
+    stopping: bool,
+    complained: bool,
+}
+
+/// What a reactor lets the monitor know.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// It waits for events, and has no callback that could block.
+    idle: AtomicBool,
+    /// The number of the thread that holds its core, or put it down last.
+    holder: AtomicU32,
+}
+
+struct Watched {
+    baton: Arc<Baton<Core>>,
+    watch: Arc<Watch>,
+    seen: Option<Sighting>,
+    /// The lap that it was in, or had behind it, at the last look.
+    laps: u64,
+}
+
+/// A baton that lay there.
+#[derive(Clone, Copy)]
+struct Sighting {
+    lap: Lap,
+    since: Instant,
+    /// The time, and what its thread had computed by then, of the first look that found it awake.
+    awake: Option<(Instant, Duration)>,
+}
+
+impl Watch {
+    /// The reactor is going to wait for events.
+    pub(crate) fn begin_wait(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+    }
+
+    /// It goes on.
+    pub(crate) fn end_wait(&self) {
+        self.idle.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_holder(&self, number: i32) {
+        self.holder.store(number.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    fn holder(&self) -> i32 {
+        self.holder.load(Ordering::Relaxed).cast_signed()
+    }
+}
+
+impl Monitor {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                watched: Vec::new(),
+                threshold: Duration::MAX,
+                thread: None,
+                stopping: false,
+                complained: false,
+            }),
+            changed: Condvar::new(),
+            asleep: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+        }
+    }
+
+    /// Watches a reactor from now on, so that no callback keeps it for longer than `threshold`.
+    /// `false`: there is no thread to do so.
+    pub(crate) fn enroll(
+        &self,
+        crew: &Arc<Crew>,
+        baton: &Arc<Baton<Core>>,
+        watch: &Arc<Watch>,
+        threshold: Duration,
+    ) -> bool {
+        let mut state = lock(&self.state);
+        if state.stopping || !state.start(crew) {
+            return false;
+        }
+        state.threshold = state.threshold.min(threshold);
+        if !state.watched.iter().any(|each| Arc::ptr_eq(&each.baton, baton)) {
+            let (baton, watch) = (baton.clone(), watch.clone());
+            state.watched.push(Watched { baton, watch, seen: None, laps: 0 });
+        }
+        drop(state);
+        self.rouse();
+        true
+    }
+
+    /// For a reactor that goes on after a wait. Costs a load while the monitor is awake.
+    pub(crate) fn rouse(&self) {
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+            drop(lock(&self.state));
+            self.changed.notify_all();
+        }
+    }
+
+    /// How often it has looked.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        let thread = {
+            let mut state = lock(&self.state);
+            state.stopping = true;
+            state.watched.clear();
+            state.thread.take()
+        };
+        self.changed.notify_all();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    fn watch(&self, crew: &Crew) {
+        sys::wake_on_time();
+        let mut cadence = Cadence::new(Instant::now());
+        let mut state = lock(&self.state);
+        while !state.stopping {
+            let now = Instant::now();
+            let look = state.look(crew, now);
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            if look.taken > 0 {
+                // Not before the core has its thread, and not while others wait to be watched.
+                drop(state);
+                crew.spares.keep_one_ready();
+                state = lock(&self.state);
+            }
+            let pause = cadence.pause(now, look.taken);
+            state = if look.quiet && pause >= LONGEST {
+                let state = self.sleep(state);
+                cadence = Cadence::new(Instant::now());
+                state
+            } else {
+                let pause = look.soon.map_or(pause, |soon| soon.min(pause));
+                wait_until(&self.changed, state, Some(now + pause)).0
+            };
+        }
+    }
+
+    /// Sleeps until it is roused, unless a reactor has gone on meanwhile: they say so before they
+    /// look whether it sleeps, as it says that it sleeps before it looks.
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.asleep.store(true, Ordering::SeqCst);
+        if state.watched.iter().all(Watched::is_idle) {
+            while self.asleep.load(Ordering::SeqCst) && !state.stopping {
+                state = wait_until(&self.changed, state, None).0;
+            }
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+        state
+    }
+}
+
+/// What one look has found.
+#[derive(Default)]
+struct Look {
+    taken: u32,
+    /// When to look again to be sure of what was seen.
+    soon: Option<Duration>,
+    /// Nothing has happened since the last one.
+    quiet: bool,
+}
+
+impl State {
+    /// Starts the thread if there is none; says whether there is.
+    fn start(&mut self, crew: &Arc<Crew>) -> bool {
+        if self.thread.is_some() {
+            return true;
+        }
+        let crew = crew.clone();
+        let watch = move || crew.monitor.watch(&crew);
+        match thread::Builder::new().name("netpoll-monitor".into()).spawn(watch) {
+            Ok(thread) => self.thread = Some(thread),
+            Err(error) if !self.complained => {
+                self.complained = true;
+                log::warn!("cannot start the monitor, all callbacks go to workers: {error}");
+            }
+            Err(_) => {}
+        }
+        self.thread.is_some()
+    }
+
+    fn look(&mut self, crew: &Crew, now: Instant) -> Look {
+        let mut all = Look { quiet: true, ..Look::default() };
+        let threshold = self.threshold;
+        self.watched.retain_mut(|each| {
+            let gone = each.baton.is_gone();
+            if !gone {
+                each.look(crew, now, threshold, &mut all);
+            }
+            !gone
+        });
+        all
+    }
+}
+
+impl Watched {
+    fn is_idle(&self) -> bool {
+        self.watch.idle.load(Ordering::SeqCst) && self.baton.lap().is_none()
+    }
+
+    fn look(&mut self, crew: &Crew, now: Instant, threshold: Duration, all: &mut Look) {
+        let laps = self.baton.laps();
+        all.quiet &= laps == self.laps && self.is_idle();
+        self.laps = laps;
+        let Some(lap) = self.baton.lap() else {
+            self.seen = None;
+            return;
+        };
+        let seen = match &mut self.seen {
+            Some(seen) if seen.lap == lap => seen,
+            seen => seen.insert(Sighting { lap, since: now, awake: None }),
+        };
+        let stalled = now.duration_since(seen.since);
+        match seen.judge(now, threshold, self.watch.holder()) {
+            Verdict::Take(cause) => {
+                let taken = crew.take_over(&self.baton, lap, cause, stalled);
+                all.taken += u32::from(taken);
+            }
+            Verdict::LookAgain(soon) => {
+                all.soon = Some(all.soon.map_or(soon, |other| other.min(soon)));
+            }
+        }
+    }
+}
+
+enum Verdict {
+    Take(Cause),
+    LookAgain(Duration),
+}
+
+impl Sighting {
+    fn judge(&mut self, now: Instant, threshold: Duration, holder: i32) -> Verdict {
+        let stalled = now.duration_since(self.since);
+        if let Some(soon) = threshold.checked_sub(stalled).filter(|soon| !soon.is_zero()) {
+            return Verdict::LookAgain(soon);
+        }
+        if sys::is_thread_asleep(holder) {
+            return Verdict::Take(Cause::Blocked);
+        }
+        let patience = threshold.saturating_mul(COMPUTING);
+        let Some(computed) = sys::thread_time(holder) else {
+            return Verdict::LookAgain(patience);
+        };
+        match self.awake {
+            Some((at, before)) if stalled >= patience => {
+                // Half of the time is more than a thread gets that waits for a core.
+                if computed.saturating_sub(before) >= now.duration_since(at) / 2 {
+                    return Verdict::Take(Cause::Computed);
+                }
+                self.awake = Some((now, computed));
+            }
+            Some(_) => {}
+            None => self.awake = Some((now, computed)),
+        }
+        // It may block yet.
+        Verdict::LookAgain(threshold.max(SHORTEST))
+    }
+}
+
+/// When to look next: see the module. It has no clock: it is given the time.
+struct Cadence {
+    /// Steals a second.
+    rate: f64,
+    pause: Duration,
+    last: Instant,
+}
+
+impl Cadence {
+    fn new(now: Instant) -> Self {
+        Self { rate: 0.0, pause: SHORTEST / 2, last: now }
+    }
+
+    /// How long to pause after a look that took so many.
+    fn pause(&mut self, now: Instant, taken: u32) -> Duration {
+        let passed = now.duration_since(self.last).as_secs_f64();
+        self.last = now;
+        self.rate = self.rate * (1.0 - passed / MEMORY).max(0.0) + f64::from(taken) / MEMORY;
+        self.pause = (self.pause * 2).min(self.best());
+        self.pause
+    }
+
+    fn best(&self) -> Duration {
+        let best = (2.0 * LOOK / self.rate).sqrt().min(LONGEST.as_secs_f64());
+        Duration::from_secs_f64(best).max(SHORTEST)
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Monitor")
+            .field("asleep", &self.asleep.load(Ordering::Relaxed))
+            .field("looks", &self.looks())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_while_nothing_is_taken_and_follows_the_rate_of_steals() {
+        let mut now = Instant::now();
+        let mut cadence = Cadence::new(now);
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let pause = cadence.pause(now, 0);
+            pauses.push(pause.as_micros());
+            now += pause;
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        // 100 a second for a second: sqrt(6 µs / 100) is 245 µs.
+        let mut pause = cadence.pause(now, 1);
+        for _ in 0..100 {
+            now += Duration::from_millis(10);
+            pause = cadence.pause(now, 1);
+        }
+        assert!((200..300).contains(&pause.as_micros()), "{pause:?}");
+        // A thousand: sqrt(6 µs / 1 000) is 77 µs.
+        for _ in 0..1000 {
+            now += Duration::from_millis(1);
+            pause = cadence.pause(now, 1);
+        }
+        assert!((60..100).contains(&pause.as_micros()), "{pause:?}");
+        // And back.
+        for _ in 0..20 {
+            now += Duration::from_millis(100);
+            pause = cadence.pause(now, 0);
+        }
+        assert_eq!(pause, LONGEST);
+    }
+}
