@@ -175,14 +175,7 @@ impl DialerBuilder {
                 self.stagger
             )));
         }
-        let second = Duration::from_secs(1);
-        if let Some(Keepalive { idle, interval, count }) = self.connect.keepalive
-            && (idle < second || interval < second || count == 0)
-        {
-            return Err(Error::config(
-                "keepalive must have an idle time and an interval of 1 s or more, and a count",
-            ));
-        }
+        self.connect.keepalive.map_or(Ok(()), Keepalive::validate)?;
         let buffers = [
             ("receive_buffer", self.connect.receive_buffer),
             ("send_buffer", self.connect.send_buffer),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Limits, OnConnect,
-    OnDisconnect, OnPrepare, OnRequest, PollManager, Prepare, Result,
+    OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Result,
 };
 
 use crate::dialer::{Dial, Dialer};
@@ -120,6 +120,8 @@ pub struct ClientBuilder<S = ()> {
     on_prepare: Box<dyn OnPrepare<S>>,
     on_connect: Option<Box<dyn OnConnect<S>>>,
     on_request: Option<Box<dyn OnRequest<S>>>,
+    on_high_water: Option<Box<dyn OnHighWater<S>>>,
+    on_drain: Option<Box<dyn OnDrain<S>>>,
     on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
     /// `on_prepare` came after a callback, which is lost by it.
     misordered: bool,
@@ -137,16 +139,27 @@ impl ClientBuilder<()> {
     /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
     /// that are given the session.
     pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> ClientBuilder<S> {
-        let late =
-            self.on_connect.is_some() || self.on_request.is_some() || self.on_disconnect.is_some();
+        let late = self.on_connect.is_some()
+            || self.on_request.is_some()
+            || self.on_high_water.is_some()
+            || self.on_drain.is_some()
+            || self.on_disconnect.is_some();
         ClientBuilder::with(Box::new(callback), self.settings, late)
     }
 }
 
 impl<S> ClientBuilder<S> {
     fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
-        let (on_connect, on_request, on_disconnect) = (None, None, None);
-        Self { on_prepare, on_connect, on_request, on_disconnect, misordered, settings }
+        Self {
+            on_prepare,
+            on_connect: None,
+            on_request: None,
+            on_high_water: None,
+            on_drain: None,
+            on_disconnect: None,
+            misordered,
+            settings,
+        }
     }
 
     /// Runs once when the connection is there; see [`OnConnect`].
@@ -160,6 +173,20 @@ impl<S> ClientBuilder<S> {
     #[must_use]
     pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
         self.on_request = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs when the peer takes less than it is sent; see [`OnHighWater`].
+    #[must_use]
+    pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
+        self.on_high_water = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs when it has caught up; see [`OnDrain`].
+    #[must_use]
+    pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
+        self.on_drain = Some(Box::new(callback));
         self
     }
 
@@ -208,10 +235,19 @@ impl<S> ClientBuilder<S> {
         let Some(on_request) = self.on_request else {
             return Err(Error::config("on_request is missing, so nobody would take what arrives"));
         };
-        let Self { on_prepare, on_connect, on_disconnect, settings, .. } = self;
+        let Self {
+            on_prepare, on_connect, on_high_water, on_drain, on_disconnect, settings, ..
+        } = self;
         let dialer = settings.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
         let group = Group::served(settings.limits, Dispatcher::new(settings.dispatch)?)?;
-        let callbacks = Callbacks { on_prepare, on_connect, on_request, on_disconnect };
+        let callbacks = Callbacks {
+            on_prepare,
+            on_connect,
+            on_request,
+            on_high_water,
+            on_drain,
+            on_disconnect,
+        };
         Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })
     }
 }

@@ -1,9 +1,9 @@
-//! What users implement: the four callbacks of a served connection, and its session.
+//! What users implement: the callbacks of a served connection, and its session.
 //!
 //! Their order is `on_prepare → on_connect → on_request* → on_disconnect`; each runs at most once
-//! but `on_request`, never two at a time for one connection, and `on_disconnect` exactly once for
-//! every connection that `on_prepare` admitted. A callback runs on one thread from start to end;
-//! the next one of the same connection may run on another.
+//! but `on_request` and those about the output, never two at a time for one connection, and
+//! `on_disconnect` exactly once for every connection that `on_prepare` admitted. A callback runs on
+//! one thread from start to end; the next one of the same connection may run on another.
 
 use std::any::Any;
 use std::fmt;
@@ -84,6 +84,57 @@ pub trait OnDisconnect<S>: Send + Sync + 'static {
     fn on_disconnect(&self, session: S, reason: &CloseReason);
 }
 
+/// Runs when more is queued for the peer than the high-water mark allows: the time to stop making
+/// more for it, or to give it up. Its own flush would wait here, where waiting is allowed.
+///
+/// It runs as `on_request` does, and its errors mean the same.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnHighWater<{S}>`",
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types \
+            annotated, and returns a `netpoll::Result<()>`"
+)]
+pub trait OnHighWater<S>: Send + Sync + 'static {
+    /// See the trait.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_high_water(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
+}
+
+/// Runs once after each [`OnHighWater`], when the queue is below its low-water mark again.
+///
+/// It runs as `on_request` does, and its errors mean the same.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnDrain<{S}>`",
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types \
+            annotated, and returns a `netpoll::Result<()>`"
+)]
+pub trait OnDrain<S>: Send + Sync + 'static {
+    /// See the trait.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_drain(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
+}
+
+impl<S, F> OnHighWater<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_high_water(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
+}
+
+impl<S, F> OnDrain<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_drain(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
+}
+
 impl<S, F> OnPrepare<S> for F
 where
     F: Fn(&Connection) -> Result<S> + Send + Sync + 'static,
@@ -128,6 +179,10 @@ pub struct Callbacks<S> {
     pub on_connect: Option<Box<dyn OnConnect<S>>>,
     /// Serves.
     pub on_request: Box<dyn OnRequest<S>>,
+    /// Learns that the peer takes less than it is sent.
+    pub on_high_water: Option<Box<dyn OnHighWater<S>>>,
+    /// Learns that it has caught up.
+    pub on_drain: Option<Box<dyn OnDrain<S>>>,
     /// Takes leave.
     pub on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
 }
@@ -153,6 +208,8 @@ pub trait Prepare: Send + Sync {
 pub trait Service: Send {
     fn connect(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
+    fn high_water(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
+    fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn disconnect(self: Box<Self>, reason: &CloseReason);
 }
 
@@ -182,6 +239,16 @@ impl<S: Send + 'static> Service for Served<S> {
     fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
         let on_request = &self.callbacks.on_request;
         verdict(guard("on_request", || on_request.on_request(&mut self.session, connection)))
+    }
+
+    fn high_water(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let Some(callback) = &self.callbacks.on_high_water else { return Ok(()) };
+        verdict(guard("on_high_water", || callback.on_high_water(&mut self.session, connection)))
+    }
+
+    fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let Some(callback) = &self.callbacks.on_drain else { return Ok(()) };
+        verdict(guard("on_drain", || callback.on_drain(&mut self.session, connection)))
     }
 
     fn disconnect(self: Box<Self>, reason: &CloseReason) {
@@ -214,7 +281,8 @@ fn describe(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {
+/// What the outcome of a callback means for its connection.
+pub(crate) fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {
     match outcome {
         Ok(Ok(()) | Err(Error::WouldBlock)) => Ok(()),
         Ok(Err(Error::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),

@@ -13,23 +13,29 @@
 //! A served connection lives in the cell of its own task; a dialled one is out with the caller, and
 //! its task stays running until the caller drops it.
 
+mod extras;
 pub(crate) mod handle;
 pub(crate) mod input;
+pub(crate) mod job;
 pub(crate) mod output;
 mod reader;
+mod receipt;
 mod shared;
+mod watch;
 mod writer;
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
 pub use handle::Handle;
+pub use job::Timer;
 pub use reader::Reader;
+pub use receipt::{Delivery, Undelivered};
 pub use writer::Writer;
 
 pub(crate) use shared::{Shared, schedule};
@@ -38,6 +44,8 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::origin::ListenerInfo;
 use crate::socket::Credentials;
+use crate::socket::Keepalive;
+use crate::sys;
 use crate::task::Events;
 use input::Input;
 
@@ -94,12 +102,61 @@ impl Connection {
     /// fail with [`Error::Closed`], and no further callback but `on_disconnect` runs. A peer that
     /// still sends after that may be reset, and lose the end of what it was sent.
     pub fn close(&mut self) {
+        self.send_staged();
+        self.shared.request_close();
+    }
+
+    /// Closes by a reset, at once, dropping what was written and accepted and is not sent. See
+    /// [`Handle::abort`].
+    pub fn abort(&mut self) {
+        self.staged.clear();
+        self.shared.request_reset();
+    }
+
+    /// Flushes what was written, and ends our stream (FIN) when all that was accepted is sent;
+    /// reading goes on. Nothing can be written after it. A connection whose peer has ended its
+    /// stream as well closes then.
+    pub fn shutdown_write(&mut self) {
+        self.send_staged();
+        self.handle().shutdown_write();
+    }
+
+    /// Gives the connection away: its socket, what of its input is unread, and what was written or
+    /// accepted and is not sent. From here on this connection is closed, without a FIN or a reset;
+    /// `on_disconnect` follows with [`CloseReason::Detached`](crate::CloseReason::Detached). The
+    /// socket is a duplicate of the descriptor, and still non-blocking. Receipts that are
+    /// outstanding tell that their message was not sent.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when a close has begun; the system's, when no descriptor is free. The
+    /// connection is unchanged then.
+    pub fn detach(&mut self) -> Result<Detached> {
+        self.shared.check_over()?;
+        let (socket, mut output) = self.shared.lane.detach()?;
+        self.staged.flush();
+        output.append(std::mem::take(&mut self.staged));
+        output.flush();
+        let input = self.input.detach();
+        self.shared.request_close();
+        Ok(Detached { socket, input, output })
+    }
+
+    /// Stops receiving; see [`Handle::pause_reading`].
+    pub fn pause_reading(&mut self) {
+        self.shared.task.word.note(Events::PAUSED);
+    }
+
+    /// Receives again; see [`Handle::resume_reading`].
+    pub fn resume_reading(&mut self) {
+        self.handle().resume_reading();
+    }
+
+    fn send_staged(&mut self) {
         self.staged.flush();
         if !self.staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
             let _ = self.shared.lane.send(&mut self.staged, self.shared.group.limits().output);
         }
-        self.shared.request_close();
     }
 
     /// Whether the connection is fit for another exchange: not closed here, and neither FIN nor
@@ -149,10 +206,65 @@ impl Connection {
         self.write_timeout = timeout;
     }
 
-    /// Sets both timeouts back to what its limits say: for the next one who drives it.
+    /// Sets both timeouts back to what its limits say, and forgets the deadlines: for the next one
+    /// who drives it.
     pub fn reset_timeouts(&mut self) {
         let limits = self.shared.group.limits();
         (self.input.timeout, self.write_timeout) = (limits.read_timeout, limits.write_timeout);
+        self.shared.extras.forget_deadlines();
+    }
+
+    /// Until when reads may wait; see [`Handle::set_read_deadline`].
+    pub fn set_read_deadline(&mut self, at: Option<Instant>) {
+        self.shared.extras.set_read_deadline(at);
+    }
+
+    /// Until when flushes may wait; see [`Handle::set_write_deadline`].
+    pub fn set_write_deadline(&mut self, at: Option<Instant>) {
+        self.shared.extras.set_write_deadline(at);
+    }
+
+    /// Closes the connection at that time; see [`Handle::close_at`].
+    pub fn close_at(&mut self, at: Option<Instant>) {
+        self.handle().close_at(at);
+    }
+
+    /// The idle timeout from now on; see [`Limits`](crate::Limits).
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.handle().set_idle_timeout(timeout);
+    }
+
+    /// The probes of the kernel from now on; see [`Limits`](crate::Limits). System calls.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it counts less than a second or a probe; the system's.
+    pub fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> Result<()> {
+        keepalive.map_or(Ok(()), Keepalive::validate)?;
+        Ok(sys::set_keepalive(self.input.as_fd(), keepalive)?)
+    }
+
+    /// How long sent bytes may stay unacknowledged; see [`Limits`](crate::Limits). A system call.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_user_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
+        Ok(sys::set_user_timeout(self.input.as_fd(), timeout)?)
+    }
+
+    /// Runs `callback` when the connection has ended; see [`Handle::add_close_callback`].
+    pub fn add_close_callback(&mut self, callback: impl FnOnce() + Send + 'static) {
+        self.shared.extras.on_close(Box::new(callback));
+    }
+
+    /// How many bytes the socket has taken in all: after an error, how much of what was written is
+    /// on its way.
+    pub fn bytes_sent(&self) -> u64 {
+        self.shared.lane.sent()
+    }
+
+    /// How many bytes were received in all.
+    pub fn bytes_received(&self) -> u64 {
+        self.shared.received()
     }
 
     /// Leaves driving it, and closing it, to the task.
@@ -160,6 +272,18 @@ impl Connection {
         self.owned = false;
         self.shared.clone()
     }
+}
+
+/// What [`Connection::detach`] gave away. Dropping it closes the socket.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Detached {
+    /// The socket, non-blocking, watched by nobody.
+    pub socket: OwnedFd,
+    /// What was received and not read: it comes before what the socket still has.
+    pub input: LinkBuffer,
+    /// What was written and not sent: it comes before what is sent next.
+    pub output: LinkBuffer,
 }
 
 impl Drop for Connection {

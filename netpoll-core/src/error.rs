@@ -55,6 +55,25 @@ pub enum Wait {
     Read,
     /// The peer to take bytes.
     Write,
+    /// Any byte, either way: the idle timeout.
+    Idle,
+    /// The first byte of a new connection.
+    FirstByte,
+    /// The rest of a request, at the minimum receive rate.
+    Rate,
+    /// The end of the connection's own deadline, see
+    /// [`Handle::close_at`](crate::Handle::close_at).
+    Deadline,
+}
+
+/// What a connection went beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exceeded {
+    /// A callback asked for more bytes than the input limit lets a connection buffer.
+    Input,
+    /// The output queue was full, and a callback gave up on that.
+    Output,
 }
 
 /// Why a connection ended, as `on_disconnect` is told.
@@ -65,8 +84,15 @@ pub enum CloseReason {
     Peer,
     /// The peer reset the connection, or a write found it gone.
     Reset,
-    /// [`Connection::close`](crate::Connection::close) or [`Handle::close`](crate::Handle::close).
+    /// We closed it: [`Connection::close`](crate::Connection::close), `abort`, or the same by a
+    /// [`Handle`](crate::Handle).
     Local,
+    /// Its socket was given away: [`Connection::detach`](crate::Connection::detach).
+    Detached,
+    /// The peer was too slow, or silent; or a callback passed on that its read or flush timed out.
+    Timeout(Wait),
+    /// A callback passed on that a limit was reached.
+    Limit(Exceeded),
     /// A callback returned this error.
     Callback(Error),
     /// A callback panicked. The panic ended this connection and nothing else.
@@ -125,12 +151,7 @@ impl fmt::Display for Error {
             Self::EndOfStream => {
                 out.write_str("the peer ended its stream before the bytes asked for had come")
             }
-            Self::TimedOut(Wait::Read) => {
-                out.write_str("timed out waiting for bytes from the peer")
-            }
-            Self::TimedOut(Wait::Write) => {
-                out.write_str("timed out waiting for the peer to take bytes")
-            }
+            Self::TimedOut(wait) => write!(out, "timed out waiting for {wait}"),
             Self::WouldBlock => out.write_str("the operation would have to wait, and must not"),
             Self::Full => out.write_str("the output queue is above its high-water mark"),
             Self::InputLimit { requested, limit } => write!(
@@ -139,6 +160,19 @@ impl fmt::Display for Error {
             ),
             Self::Io(source) => source.fmt(out),
         }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Read => "bytes from the peer",
+            Self::Write => "the peer to take bytes",
+            Self::Idle => "any byte either way",
+            Self::FirstByte => "the first byte",
+            Self::Rate => "a request that comes more slowly than min_receive_rate",
+            Self::Deadline => "the connection to be done by its deadline",
+        })
     }
 }
 
@@ -211,6 +245,14 @@ impl fmt::Display for CloseReason {
             Self::Peer => out.write_str("closed by the peer"),
             Self::Reset => out.write_str("reset by the peer"),
             Self::Local => out.write_str("closed on this side"),
+            Self::Detached => out.write_str("detached: its socket was given away"),
+            Self::Timeout(wait) => write!(out, "timed out waiting for {wait}"),
+            Self::Limit(Exceeded::Input) => {
+                out.write_str("more was asked for than input_limit lets it buffer")
+            }
+            Self::Limit(Exceeded::Output) => {
+                out.write_str("its output queue was above the high-water mark")
+            }
             Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
             Self::Panic => out.write_str("a callback panicked"),
             Self::Shutdown => out.write_str("the event loop shut down"),

@@ -39,14 +39,16 @@ mod workers;
 pub use address::Address;
 pub use admit::admit;
 pub use balance::{Balance, LoadBalance, LoopLoad};
-pub use callbacks::{Callbacks, OnConnect, OnDisconnect, OnPrepare, OnRequest, Prepare};
-pub use connection::{Connection, Handle, Reader, Writer};
+pub use callbacks::{
+    Callbacks, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, Prepare,
+};
+pub use connection::{Connection, Delivery, Detached, Handle, Reader, Timer, Undelivered, Writer};
 pub use dial::{Attempt, Doorbell, Outcome};
 pub use dispatch::{Dispatch, Dispatcher, HandOffOptions, PoolOptions};
-pub use error::{CloseReason, Error, Result, Wait};
+pub use error::{CloseReason, Error, Exceeded, Result, Wait};
 pub use group::Group;
 pub use hand_off::block_in_place;
-pub use limits::{Limits, OutputLimits};
+pub use limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
 pub use manager::{OnLoop, PollManager, default_loops};
 pub use operator::{Accept, Room};
 pub use origin::{ListenerInfo, Origin, Ticket};

@@ -1,5 +1,6 @@
 //! What a reactor knows of one descriptor.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,13 +9,53 @@ use std::time::Instant;
 
 use crate::address::Address;
 use crate::connection::Shared;
+use crate::timer::TimerKey;
 
 /// What stands behind a token (netpoll's name for it).
 pub(crate) enum FdOperator {
     /// A connected stream, or one on its way.
-    Stream(Arc<Shared>),
+    Stream(StreamOperator),
     /// A listener, and what to do with what it accepts.
     Listener(Arc<OwnedFd>, Box<dyn Accept>),
+}
+
+/// A stream as its reactor knows it.
+pub(crate) struct StreamOperator {
+    pub(crate) shared: Arc<Shared>,
+    /// Its timers in the reactor's wheel, by what they are for; allocated with the first.
+    pub(crate) timers: Option<Box<StreamTimers>>,
+}
+
+/// See [`StreamOperator`].
+pub(crate) type StreamTimers = HashMap<TimerId, TimerKey>;
+
+/// What a connection's timer is for. There is one of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum TimerId {
+    /// The end of an orderly close's time.
+    Linger,
+    /// The next look of the watch.
+    Look,
+    /// The next try to receive, where memory had run short.
+    Retry,
+    /// A job of the user's.
+    Job(u64),
+}
+
+impl FdOperator {
+    /// Takes the timers out, if it is a stream and has any.
+    pub(crate) fn take_timers(&mut self) -> Option<Box<StreamTimers>> {
+        match self {
+            Self::Stream(stream) => stream.timers.take(),
+            Self::Listener(..) => None,
+        }
+    }
+}
+
+impl StreamOperator {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, timers: None }
+    }
 }
 
 /// Takes what a listener accepts. It runs on the thread of the listener's reactor, and everything
@@ -61,7 +102,7 @@ impl fmt::Debug for dyn Accept {
 impl fmt::Debug for FdOperator {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stream(shared) => out.debug_tuple("Stream").field(shared).finish(),
+            Self::Stream(stream) => out.debug_tuple("Stream").field(&stream.shared).finish(),
             Self::Listener(..) => out.write_str("Listener"),
         }
     }

@@ -15,6 +15,8 @@
 //! whole whenever a connection is run: the rest of the batch, the ready list and the timers are in
 //! it, and whoever holds the core can go on.
 
+mod timers;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,10 +25,13 @@ use std::time::{Duration, Instant};
 
 use crate::baton::Baton;
 use crate::connection::Shared;
+use crate::connection::job::Job;
 use crate::forecast::Prior;
 use crate::group::Group;
 use crate::hand_off::{self, Backing, Crew};
-use crate::operator::{Accept, FdOperator};
+use crate::operator::{Accept, FdOperator, StreamOperator, TimerId};
+use timers::Timer;
+
 use crate::poll::{self, Poll, PollEvent, Readiness};
 use crate::runner;
 use crate::slab::{Slab, Token};
@@ -35,6 +40,7 @@ use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::task::Events;
 use crate::timer::Timers;
 use crate::waker::Waker;
+pub(crate) use timers::later;
 
 mod listeners;
 
@@ -57,6 +63,15 @@ pub(crate) enum Command {
     Finish(Token),
     /// End this connection's orderly close at that time.
     Linger(Token, Instant),
+    /// Have this connection do that, at that time.
+    Later(Arc<Shared>, Instant, Arc<Job>),
+    /// Forget this job of that connection.
+    Cancel(Arc<Shared>, u64),
+    /// What is watched of this connection has changed.
+    Watch(Arc<Shared>),
+    /// Memory has run short for this connection: have it try to receive again, in a while.
+    #[expect(dead_code, reason = "the memory limits are the next step of issue 4")]
+    Retry(Token),
     /// Close this group's connections when each has nothing left to serve.
     Drain(Arc<Group>),
     /// Close this group's connections now.
@@ -241,12 +256,6 @@ pub(crate) struct Core {
     pub(crate) backing: Backing,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Timer {
-    Lingered(Token),
-    Crowded,
-}
-
 /// Whether the reactor is to end, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -348,7 +357,7 @@ impl Core {
                 None
             }
             PollEvent::Stream { token, readiness } => match self.operators.find_mut(token) {
-                Some(FdOperator::Stream(shared)) => {
+                Some(FdOperator::Stream(StreamOperator { shared, .. })) => {
                     let events = events_of(readiness, shared);
                     let scheduled = events != Events::NONE && shared.task.word.notify(events);
                     scheduled.then(|| shared.clone())
@@ -377,8 +386,12 @@ impl Core {
             Command::Room => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(token) => self.finish(token),
             Command::Linger(token, at) => {
-                self.timers.arm(at, Timer::Lingered(token));
+                self.arm_for(token, at, TimerId::Linger, Timer::Stream(token, TimerId::Linger));
             }
+            Command::Later(shared, at, job) => self.arm_job(&shared, at, job),
+            Command::Cancel(shared, job) => self.disarm(shared.token(), TimerId::Job(job)),
+            Command::Watch(shared) => self.arm_look(&shared, Instant::now()),
+            Command::Retry(token) => self.arm_retry(token),
             // A last request may stand in the kernel, its edge on the way: one more read will see.
             Command::Drain(group) => self.tell(&group, Events::DRAIN | Events::READABLE),
             Command::Abort(group) => self.tell(&group, Events::ABORT),
@@ -393,9 +406,11 @@ impl Core {
         let Some(stream) = shared.lane.stream() else {
             return;
         };
-        let token = self.operators.insert(FdOperator::Stream(shared.clone()));
+        let operator = StreamOperator::new(shared.clone());
+        let token = self.operators.insert(FdOperator::Stream(operator));
         self.streams += 1;
         shared.set_token(token);
+        self.arm_look(&shared, Instant::now());
         let mut events = Events::STARTED;
         if let Err(error) = self.poll.add_stream(stream.as_fd(), token) {
             log::warn!("cannot watch the connection from {}: {error}", shared.peer);
@@ -415,10 +430,14 @@ impl Core {
     /// Closes the socket of a connection that has ended. Nothing else in this crate closes one that
     /// is registered.
     fn finish(&mut self, token: Token) {
-        let Some(FdOperator::Stream(shared)) = self.operators.remove(token) else {
+        let Some(FdOperator::Stream(operator)) = self.operators.remove(token) else {
             return;
         };
         self.streams -= 1;
+        let StreamOperator { shared, timers } = operator;
+        if let Some(timers) = timers {
+            self.forget_timers(&timers);
+        }
         if let Some(stream) = shared.lane.stream()
             && let Err(error) = self.poll.remove_stream(stream.as_fd())
         {
@@ -434,7 +453,7 @@ impl Core {
 
     fn tell(&mut self, group: &Arc<Group>, events: Events) {
         for operator in self.operators.iter() {
-            let FdOperator::Stream(shared) = operator else {
+            let FdOperator::Stream(StreamOperator { shared, .. }) = operator else {
                 continue;
             };
             if !Arc::ptr_eq(&shared.group, group) {
@@ -453,33 +472,12 @@ impl Core {
         if matches!(self.end, End::Stopping { .. }) {
             return;
         }
-        // A century is for ever.
-        let deadline = Instant::now() + patience.min(Duration::from_secs(100 * 365 * 86_400));
-        self.end = End::Stopping { deadline };
+        self.end = End::Stopping { deadline: later(Instant::now(), patience) };
         for operator in self.operators.iter() {
-            if let FdOperator::Stream(shared) = operator
+            if let FdOperator::Stream(StreamOperator { shared, .. }) = operator
                 && shared.abort()
             {
                 self.ready.push_back(shared.clone());
-            }
-        }
-    }
-
-    fn fire_timers(&mut self) {
-        if self.timers.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        while let Some(timer) = self.timers.fire(now) {
-            match timer {
-                Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
-                Timer::Lingered(token) => {
-                    if let Some(FdOperator::Stream(shared)) = self.operators.find_mut(token)
-                        && shared.task.word.notify(Events::LINGERED)
-                    {
-                        self.ready.push_back(shared.clone());
-                    }
-                }
             }
         }
     }
@@ -499,7 +497,7 @@ impl Core {
     /// Whether a connection is left that is ours to end; callers drop a dialled one when they like.
     fn has_served_streams(&self) -> bool {
         self.operators.iter().any(|operator| match operator {
-            FdOperator::Stream(shared) => !shared.group.is_dialled(),
+            FdOperator::Stream(stream) => !stream.shared.group.is_dialled(),
             FdOperator::Listener(..) => false,
         })
     }
@@ -566,6 +564,11 @@ impl Core {
         for shared in self.ready.drain(..).chain(self.crowded.drain(..)) {
             shared.abort();
             runner::run_to_end(&shared);
+        }
+        let streams = self.operators.iter_mut();
+        let timers: Vec<_> = streams.filter_map(FdOperator::take_timers).collect();
+        for timers in timers {
+            self.forget_timers(&timers);
         }
         lock(&self.remote.commands).ended = true;
         self.remote.ended.notify_all();

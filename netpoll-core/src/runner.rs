@@ -7,20 +7,21 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::callbacks::{Panicked, Prepare, Service, guard};
+use crate::callbacks::{Panicked, Prepare, Service, guard, verdict};
 use crate::connection::input::{End, Received};
 use crate::connection::{Connection, Shared};
-use crate::error::{CloseReason, Error};
+use crate::error::{CloseReason, Error, Exceeded};
 use crate::reactor::Command;
 use crate::slab::Token;
 use crate::task::{Events, Run};
 
-/// How many rounds of receive and callback one run may take before others get their turn.
-const ROUNDS: usize = 16;
-
 /// What makes another round worth its while after a callback.
-const WORTH_A_LOOK: Events =
-    Events::PEER_GONE.or(Events::WAKE).or(Events::CLOSE).or(Events::DRAIN).or(Events::ABORT);
+const WORTH_A_LOOK: Events = Events::PEER_GONE
+    .or(Events::WAKE)
+    .or(Events::OVER)
+    .or(Events::DRAIN)
+    .or(Events::JOBS)
+    .or(Events::HIGH_WATER);
 
 /// What stands in the cell of a connection's task: what its owner owns.
 #[derive(Default)]
@@ -34,6 +35,8 @@ pub(crate) struct Runner {
     reason: Option<CloseReason>,
     /// The peer is gone, the buffer full, and the callback was told so.
     told: bool,
+    /// The output went above its high-water mark, and the callback was told so.
+    above: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -67,21 +70,31 @@ enum Step {
 /// Runs a scheduled connection.
 pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
     let Some(mut run) = shared.task.begin() else { return Outcome::Done };
-    for _ in 0..ROUNDS {
+    let turn = shared.group.limits().turn;
+    let received = shared.received();
+    for _ in 0..turn.rounds {
         let events = run.look();
         // Callbacks have their own guard. What may panic beside them is the release of memory that
         // the user lent to a buffer; it ends the connection as well, and no more than that.
         let step = guard("the release of lent memory", || run.step(shared, events));
         match step.unwrap_or_else(|Panicked| run.begin_close(shared, CloseReason::Panic)) {
             Step::More => {}
-            Step::Wait => match run.release() {
-                Ok(()) => return Outcome::Done,
-                Err(notified) => run = notified,
-            },
+            Step::Wait => {
+                if let Some(connection) = &run.connection {
+                    connection.input.note_partial(shared);
+                }
+                match run.release() {
+                    Ok(()) => return Outcome::Done,
+                    Err(notified) => run = notified,
+                }
+            }
             Step::Closed => {
                 end(run, shared);
                 return Outcome::Done;
             }
+        }
+        if shared.received() - received >= turn.bytes as u64 {
+            break;
         }
     }
     run.reschedule();
@@ -99,12 +112,15 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     log::debug!("connection from {}: {reason}", shared.peer);
     let connection = run.connection.take();
     guard("the release of lent memory", || drop(connection)).ok();
-    if !matches!(reason, CloseReason::Peer | CloseReason::Reset) && shared.lane.is_empty() {
+    let is_reset = shared.task.word.events().has_any(Events::RESET);
+    let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
+    if !is_over && shared.lane.is_empty() {
         shared.lane.discard_unread();
     }
     if let Some(service) = run.service.take() {
         service.disconnect(&reason);
     }
+    shared.extras.close();
     run.close();
     shared.finish();
 }
@@ -124,8 +140,11 @@ impl Runner {
         }
         match self.stage {
             Stage::New | Stage::Open if events.has_any(Events::CLOSE) => {
-                self.begin_close(shared, CloseReason::Local)
+                let detached = shared.lane.is_detached();
+                let reason = if detached { CloseReason::Detached } else { CloseReason::Local };
+                self.begin_close(shared, reason)
             }
+            Stage::New | Stage::Open if events.has_any(Events::EXPIRED) => self.expire(shared),
             Stage::New => self.connect(shared),
             Stage::Open => self.serve(shared, events),
             Stage::Closing if events.has_any(Events::LINGERED) || shared.lane.is_empty() => {
@@ -157,25 +176,57 @@ impl Runner {
         self.after_callback(shared, verdict)
     }
 
-    /// Receives once and calls back if that is due.
+    /// Runs the callback that is due, receiving once if none was before that.
     fn serve(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
         let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
             return self.begin_close(shared, CloseReason::Local);
         };
+        let word = &shared.task.word;
+        if word.clear(events.and(Events::JOBS)) != Events::NONE
+            && let Some((job, more)) = shared.extras.pop_job()
+        {
+            if more {
+                word.note(Events::JOBS);
+            }
+            let verdict = verdict(guard("a job", || job.run(connection)));
+            return self.after_callback(shared, verdict);
+        }
+        if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE && !self.above {
+            self.above = true;
+            let verdict = service.high_water(connection);
+            return self.after_callback(shared, verdict);
+        }
         if shared.lane.is_congested() {
             // DRAINED will tell. Until then the peer's bytes stay in the kernel.
             return Step::Wait;
         }
+        if std::mem::replace(&mut self.above, false) {
+            let verdict = service.drained(connection);
+            return self.after_callback(shared, verdict);
+        }
+        self.receive(shared, events)
+    }
+
+    /// Receives once and calls back if that is due.
+    fn receive(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
+            return self.begin_close(shared, CloseReason::Local);
+        };
         let word = &shared.task.word;
+        let half_open = shared.group.limits().half_open;
         let ended_before = connection.input.end().is_some();
-        let received = connection.input.receive(word);
+        let received = if events.has_any(Events::PAUSED) {
+            Received::Nothing
+        } else {
+            connection.input.receive(shared)
+        };
         let woken = word.clear(Events::WAKE) != Events::NONE;
         let full = received == Received::Full && events.has_any(Events::PEER_GONE);
         let told_before = std::mem::replace(&mut self.told, full);
         let due = match received {
             Received::Bytes => true,
             // The last call for what was left unread: now it is known that nothing follows.
-            Received::End(_) => !ended_before && !connection.input.buffer.is_empty(),
+            Received::End(_) => !ended_before && (half_open || !connection.input.buffer.is_empty()),
             // The last call as well, unless it makes room: the end stands behind bytes that nobody
             // takes, and no edge will come any more.
             Received::Full => full && !told_before,
@@ -186,6 +237,10 @@ impl Runner {
             return self.after_callback(shared, verdict);
         }
         if let Received::End(end) = received {
+            let over = Events::WRITE_ENDED | Events::FAILED | Events::DRAIN;
+            if half_open && end == End::Finished && !events.has_any(over) {
+                return Step::Wait;
+            }
             return self.begin_close(shared, reason_of(end, shared));
         }
         if full {
@@ -219,13 +274,18 @@ impl Runner {
             connection.staged.clear();
         }
         connection.staged.flush();
+        if !connection.staged.is_empty() && shared.task.word.events().has_any(Events::WRITE_ENDED) {
+            log::debug!("what was written to {} after shutdown_write is dropped", shared.peer);
+            connection.staged.clear();
+        }
         if !connection.staged.is_empty() {
             let sent = shared.lane.send(&mut connection.staged, shared.group.limits().output);
-            if sent.is_err() {
+            let Ok(events) = sent else {
                 let failure = shared.lane.failure();
                 let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
                 return self.begin_close(shared, reason);
-            }
+            };
+            shared.task.word.note(events);
         }
         if let Err(reason) = verdict {
             return self.begin_close(shared, reason);
@@ -256,13 +316,25 @@ impl Runner {
         if armed.is_ok() { Step::Wait } else { Step::Closed }
     }
 
-    /// Ends at once, whatever is left.
+    /// Ends at once, because the watch found something to be over.
+    fn expire(&mut self, shared: &Shared) -> Step {
+        let wait = shared.extras.expired();
+        self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
+    }
+
+    /// Ends at once, because somebody said so.
     fn give_up(&mut self, shared: &Shared) -> Step {
+        let meant = shared.task.word.events().has_any(Events::RESET);
+        let reason = if meant { CloseReason::Local } else { CloseReason::Shutdown };
+        self.end_at_once(shared.lane.failure().map_or(reason, CloseReason::of_socket))
+    }
+
+    /// Whatever is left to send is dropped, and the peer told by a reset.
+    fn end_at_once(&mut self, reason: CloseReason) -> Step {
         self.stage = Stage::Closing;
-        let failure = shared.lane.failure();
-        let reason = failure.map_or(CloseReason::Shutdown, CloseReason::of_socket);
         self.reason.get_or_insert(reason);
-        self.connection = None;
+        let connection = self.connection.take();
+        guard("the release of lent memory", || drop(connection)).ok();
         Step::Closed
     }
 }
@@ -287,6 +359,12 @@ fn reason_unread(shared: &Shared) -> CloseReason {
 /// The reason behind an error that a callback returned, where it only passed on what a read or a
 /// flush had told it.
 fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<CloseReason> {
+    match error {
+        Error::TimedOut(wait) => return Some(CloseReason::Timeout(*wait)),
+        Error::InputLimit { .. } => return Some(CloseReason::Limit(Exceeded::Input)),
+        Error::Full => return Some(CloseReason::Limit(Exceeded::Output)),
+        _ => {}
+    }
     let end = connection.input.end();
     match error.kind() {
         ErrorKind::UnexpectedEof => end.map(|end| reason_of(end, shared)),

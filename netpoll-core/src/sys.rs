@@ -15,9 +15,10 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::ClockId;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::address::Address;
+use connect::Keepalive;
 
 pub(crate) mod connect;
 pub(crate) mod listener;
@@ -27,6 +28,9 @@ pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags}
 
 /// The most blocks that one `readv` or `sendmsg` is given; the kernel's own limit is 1 024.
 pub(crate) const MAX_SLICES: usize = 64;
+
+/// The errno of a socket that is connected to nobody.
+pub(crate) const NOT_CONNECTED: i32 = libc::ENOTCONN;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -234,6 +238,21 @@ pub(crate) fn wake_on_time() {
     if let Err(errno) = nix::sys::prctl::set_timerslack(1) {
         log::debug!("cannot set the timer slack: {errno}");
     }
+}
+
+/// Has the kernel probe a silent peer, or not.
+pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<Keepalive>) -> io::Result<()> {
+    let socket = SockRef::from(&fd);
+    let Some(Keepalive { idle, interval, count }) = keepalive else {
+        return socket.set_keepalive(false);
+    };
+    let probes = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+    socket.set_tcp_keepalive(&probes)
+}
+
+/// How long sent bytes may stay unacknowledged; `None` is as long as the system says.
+pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
+    SockRef::from(&fd).set_tcp_user_timeout(timeout)
 }
 
 /// The number under which the system knows the calling thread.

@@ -10,8 +10,8 @@
 //!                                         │
 //!                                         └── close ──► closed, for good
 //!
-//!    bit  31 ............ 16 15 ............... 4   3       2      1 0
-//!        [ unused          ][ events, see Events ][WAITING][NOTIFIED][state]
+//!    bit  31 ............ 4 of them, see Events   3       2      1 0
+//!        [ events                            ][WAITING][NOTIFIED][state]
 //! ```
 //!
 //! Whoever moves the word from scheduled to running has the cell to itself until it moves the word
@@ -62,10 +62,30 @@ impl Events {
     pub(crate) const STARTED: Self = Self(1 << 12);
     /// The time that an orderly close may take is over.
     pub(crate) const LINGERED: Self = Self(1 << 13);
+    /// The watch found something to be over: close now.
+    pub(crate) const EXPIRED: Self = Self(1 << 15);
+    /// There are jobs to run.
+    pub(crate) const JOBS: Self = Self(1 << 16);
+    /// The output lane went above its high-water mark.
+    pub(crate) const HIGH_WATER: Self = Self(1 << 17);
+    /// The reactor receives nothing until somebody resumes.
+    pub(crate) const PAUSED: Self = Self(1 << 18);
+    /// Our stream has ended, or will when the lane has emptied.
+    pub(crate) const WRITE_ENDED: Self = Self(1 << 19);
+    /// The close is to be a reset.
+    pub(crate) const RESET: Self = Self(1 << 20);
+    /// A part of a request is buffered, and the rest is waited for. Noted by the owner.
+    pub(crate) const PARTIAL: Self = Self(1 << 21);
+    /// Whoever waits is to stop: the connection is closed on this side.
+    pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 
     /// `|`, for constants.
     pub(crate) const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     pub(crate) fn has_any(self, of: Self) -> bool {
@@ -231,9 +251,10 @@ impl Word {
         self.bits.fetch_or(events.0, Ordering::AcqRel);
     }
 
-    /// Waits until one of `events` is set or `deadline` has passed, and returns those that are set.
-    /// For the owner, on a thread that may block.
-    pub(crate) fn wait(&self, events: Events, deadline: Option<Instant>) -> Events {
+    /// Waits until one of `events` is set or the deadline has passed, and returns those that are
+    /// set. The deadline is asked for again after each [`nudge`](Self::nudge). For the owner, on a
+    /// thread that may block.
+    pub(crate) fn wait(&self, events: Events, deadline: impl Fn() -> Option<Instant>) -> Events {
         let already = self.bits.fetch_or(WAITING, Ordering::AcqRel);
         if already & events.0 == 0 {
             before_waiting();
@@ -244,12 +265,28 @@ impl Word {
         while now == Events::NONE && !late {
             now = Events(self.bits.load(Ordering::Acquire) & events.0);
             if now == Events::NONE {
-                (guard, late) = wait_until(&self.unpark, guard, deadline);
+                (guard, late) = wait_until(&self.unpark, guard, deadline());
             }
         }
         drop(guard);
         let end = self.bits.fetch_and(!WAITING, Ordering::AcqRel);
         Events(end & events.0)
+    }
+
+    /// Makes whoever is in `wait` ask for its deadline again.
+    pub(crate) fn nudge(&self) {
+        // A waiter that isn't seen here has yet to ask, and will find what the caller has changed:
+        // both go through the lock that guards the deadline.
+        if self.bits.load(Ordering::Acquire) & WAITING != 0 {
+            drop(lock(&self.parked));
+            self.unpark.notify_all();
+        }
+    }
+
+    /// Whether its owner is at work: it runs, and waits for no event; or is about to.
+    pub(crate) fn is_busy(&self) -> bool {
+        let bits = self.bits.load(Ordering::Acquire);
+        bits & STATE == SCHEDULED || bits & (STATE | WAITING) == RUNNING
     }
 
     /// Moves running on to scheduled, adding events: the caller passes the task on. For the owner.

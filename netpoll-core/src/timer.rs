@@ -45,7 +45,6 @@ impl<T> Timers<T> {
     }
 
     /// Takes back what was armed; `None` if it has fired or was cancelled.
-    #[cfg_attr(not(test), expect(dead_code, reason = "timeouts are the next step of issue 4"))]
     pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<T> {
         self.wheel.remove(key.0)
     }

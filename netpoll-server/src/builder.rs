@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Error, LoadBalance, OnConnect, OnDisconnect, OnPrepare,
-    OnRequest, OutputLimits, PollManager, Result,
+    Callbacks, Connection, Dispatch, Error, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain,
+    OnHighWater, OnPrepare, OnRequest, OutputLimits, PollManager, ReceiveRate, Result, TurnLimits,
 };
 
 use crate::event_loop::{EventLoop, Settings};
@@ -43,6 +43,8 @@ pub struct Builder<S = ()> {
     on_prepare: Box<dyn OnPrepare<S>>,
     on_connect: Option<Box<dyn OnConnect<S>>>,
     on_request: Option<Box<dyn OnRequest<S>>>,
+    on_high_water: Option<Box<dyn OnHighWater<S>>>,
+    on_drain: Option<Box<dyn OnDrain<S>>>,
     on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
     /// `on_prepare` came after a callback, which is lost by it.
     misordered: bool,
@@ -57,16 +59,27 @@ impl Builder<()> {
     /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
     /// that are given the session.
     pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> Builder<S> {
-        let late =
-            self.on_connect.is_some() || self.on_request.is_some() || self.on_disconnect.is_some();
+        let late = self.on_connect.is_some()
+            || self.on_request.is_some()
+            || self.on_high_water.is_some()
+            || self.on_drain.is_some()
+            || self.on_disconnect.is_some();
         Builder::with(Box::new(callback), self.settings, late)
     }
 }
 
 impl<S> Builder<S> {
     fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
-        let (on_connect, on_request, on_disconnect) = (None, None, None);
-        Self { on_prepare, on_connect, on_request, on_disconnect, misordered, settings }
+        Self {
+            on_prepare,
+            on_connect: None,
+            on_request: None,
+            on_high_water: None,
+            on_drain: None,
+            on_disconnect: None,
+            misordered,
+            settings,
+        }
     }
 
     /// Runs once when the connection is there; see [`OnConnect`].
@@ -80,6 +93,20 @@ impl<S> Builder<S> {
     #[must_use]
     pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
         self.on_request = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs when the peer takes less than it is sent; see [`OnHighWater`].
+    #[must_use]
+    pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
+        self.on_high_water = Some(Box::new(callback));
+        self
+    }
+
+    /// Runs when it has caught up; see [`OnDrain`].
+    #[must_use]
+    pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
+        self.on_drain = Some(Box::new(callback));
         self
     }
 
@@ -121,6 +148,13 @@ impl<S> Builder<S> {
         self
     }
 
+    /// All limits at once. The methods below set one each; `docs/limits.md` has them in one table.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
     /// How long one read waits for all the bytes that it asked for. Default: `None`, for ever.
     #[must_use]
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -135,10 +169,47 @@ impl<S> Builder<S> {
         self
     }
 
+    /// How long no byte may pass either way while no callback runs. Default: `None`, for ever.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.limits.idle_timeout = timeout.into();
+        self
+    }
+
+    /// How long a new connection may take to send its first byte. Default: `None`, for ever.
+    #[must_use]
+    pub fn first_byte_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.limits.first_byte_timeout = timeout.into();
+        self
+    }
+
+    /// How slowly the rest of a request may come once a part of it is there. Default: `None`.
+    #[must_use]
+    pub fn min_receive_rate(mut self, rate: impl Into<Option<ReceiveRate>>) -> Self {
+        self.settings.limits.min_receive_rate = rate.into();
+        self
+    }
+
     /// Bytes that a connection may have buffered unread. Default 1 MiB.
     #[must_use]
     pub fn input_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.input_limit = bytes;
+        self
+    }
+
+    /// Bytes of received blocks that slices of a connection's input may keep alive before no more
+    /// is received. Default 16 MiB; `None` is no bound.
+    #[must_use]
+    pub fn held_limit(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.settings.limits.held_limit = bytes.into();
+        self
+    }
+
+    /// Bytes that all connections together may hold, see [`Limits::memory_budget`]. Default:
+    /// `None`, no bound.
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.settings.limits.memory_budget = bytes.into();
         self
     }
 
@@ -188,6 +259,22 @@ impl<S> Builder<S> {
         self
     }
 
+    /// What one connection may use before others have their turn: rounds of one receive and one
+    /// callback, and bytes received. Default 16 and 256 KiB.
+    #[must_use]
+    pub fn turn_limits(mut self, rounds: usize, bytes: usize) -> Self {
+        self.settings.limits.turn = TurnLimits { rounds, bytes };
+        self
+    }
+
+    /// Whether a connection stays when its peer has ended its stream, until we close it or end
+    /// ours. Default: no.
+    #[must_use]
+    pub fn half_open(mut self, stays: bool) -> Self {
+        self.settings.limits.half_open = stays;
+        self
+    }
+
     /// Checks the options and makes the event loop. Nothing is started before `serve`.
     ///
     /// # Errors
@@ -204,9 +291,18 @@ impl<S> Builder<S> {
         let Some(on_request) = self.on_request else {
             return Err(Error::config("on_request is missing, so nobody would serve a connection"));
         };
-        let Self { on_prepare, on_connect, on_disconnect, settings, .. } = self;
+        let Self {
+            on_prepare, on_connect, on_high_water, on_drain, on_disconnect, settings, ..
+        } = self;
         settings.validate()?;
-        let callbacks = Callbacks { on_prepare, on_connect, on_request, on_disconnect };
+        let callbacks = Callbacks {
+            on_prepare,
+            on_connect,
+            on_request,
+            on_high_water,
+            on_drain,
+            on_disconnect,
+        };
         Ok(EventLoop::with(Arc::new(callbacks), settings))
     }
 }

@@ -95,6 +95,8 @@ impl EventLoop {
             on_request: Box::new(move |(): &mut (), connection: &mut Connection| {
                 on_request(connection)
             }),
+            on_high_water: None,
+            on_drain: None,
             on_disconnect: None,
         };
         Self::with(Arc::new(callbacks), Settings::default())

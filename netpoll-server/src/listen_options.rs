@@ -171,14 +171,7 @@ impl ListenOptions {
         if *send_buffer == Some(0) {
             return Err(zero("send_buffer"));
         }
-        if let Some(Keepalive { idle, interval, count }) = keepalive
-            && (idle.as_secs() == 0 || interval.as_secs() == 0 || *count == 0)
-        {
-            return Err(Error::config(
-                "keepalive needs an idle time and an interval of 1 s or more, and 1 probe or more",
-            ));
-        }
-        Ok(())
+        keepalive.map_or(Ok(()), Keepalive::validate)
     }
 }
 

@@ -120,8 +120,20 @@ fn a_client_that_shuts_down_leaves_nothing() {
             let dial = |client: &Client| {
                 client.dial("tcp", &server.address.to_string(), PATIENCE).expect("a server")
             };
-            let client = recording(&journal, dispatch).build().expect("options");
-            drop(dial(&client)); // starts what stays
+            let heard = journal.clone();
+            // It doesn't answer the echo, which would echo that, without an end.
+            let client = recording(&journal, dispatch)
+                .on_request(move |_: &mut u32, conn: &mut Connection| {
+                    conn.reader().try_until(b'\n')?;
+                    heard.add("line 1");
+                    Ok(())
+                })
+                .build()
+                .expect("options");
+            drop(dial(&client)); // starts what stays, here and in the server
+            eventually("the first has talked", || {
+                journal.entries().iter().any(|it| it == "line 1")
+            });
             let before = fd_count();
             let handles: Vec<_> = (0..20).map(|_| dial(&client)).collect();
             // The echo of what on_connect wrote.

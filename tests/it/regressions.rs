@@ -370,7 +370,7 @@ fn a_callback_that_fails_with_full_closes() {
         );
         let mut client = server.connect();
         client.say(b"x");
-        assert_eq!(journal.wait(1), ["Callback(Full)"], "{dispatch:?}");
+        assert_eq!(journal.wait(1), ["Limit(Output)"], "{dispatch:?}");
         assert_eq!(client.rest(), b"");
     }
 }

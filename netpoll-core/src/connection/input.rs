@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
+use super::shared::Shared;
 use crate::error::{Error, Result, Wait};
 use crate::socket::Stream;
+use crate::sys;
 use crate::task::{Events, Word};
 
 /// What only the owner of a connection touches of its reading side.
@@ -84,6 +86,13 @@ impl Input {
         self.end
     }
 
+    /// Gives away what is buffered; whoever reads from here on is told that nothing is connected.
+    pub(crate) fn detach(&mut self) -> LinkBuffer {
+        self.undrained = false;
+        self.end = Some(End::Failed(sys::NOT_CONNECTED));
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Whether a receive would be worth its system call.
     pub(crate) fn is_promising(&self, word: &Word) -> bool {
         self.end.is_none()
@@ -92,7 +101,8 @@ impl Input {
     }
 
     /// One receive, if the socket may have something.
-    pub(crate) fn receive(&mut self, word: &Word) -> Received {
+    pub(crate) fn receive(&mut self, shared: &Shared) -> Received {
+        let word = &shared.task.word;
         if let Some(end) = self.end {
             return Received::End(end);
         }
@@ -112,6 +122,7 @@ impl Input {
                 self.ended(word, self.failure.map_or(End::Finished, End::Failed))
             }
             Ok(filled) => {
+                shared.count_received(filled.read);
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
                 self.undrained = filled.read == filled.reserved
@@ -128,27 +139,27 @@ impl Input {
 
     /// Reads until `n` bytes are buffered; waits for them if `wait` and this connection's thread
     /// may.
-    pub(crate) fn ensure(&mut self, word: &Word, n: usize, wait: bool) -> Result<()> {
-        self.ensure_by(word, n, wait, &mut None)
+    pub(crate) fn ensure(&mut self, shared: &Shared, n: usize, wait: bool) -> Result<()> {
+        self.ensure_by(shared, n, wait, &mut None)
     }
 
     /// Reads until `delimiter` is buffered. All its waits together have the time of one read.
     pub(crate) fn ensure_delimiter(
         &mut self,
-        word: &Word,
+        shared: &Shared,
         delimiter: u8,
         wait: bool,
     ) -> Result<()> {
         let mut deadline = None;
         while self.buffer.find(delimiter).is_none() {
-            self.ensure_by(word, self.buffer.len() + 1, wait, &mut deadline)?;
+            self.ensure_by(shared, self.buffer.len() + 1, wait, &mut deadline)?;
         }
         Ok(())
     }
 
     fn ensure_by(
         &mut self,
-        word: &Word,
+        shared: &Shared,
         n: usize,
         wait: bool,
         deadline: &mut Option<Instant>,
@@ -157,32 +168,45 @@ impl Input {
             return Err(Error::InputLimit { requested: n, limit: self.limit });
         }
         while self.buffer.len() < n {
-            match self.receive(word) {
+            match self.receive(shared) {
                 Received::Bytes => {}
                 Received::End(End::Finished) => return Err(Error::EndOfStream),
                 Received::End(End::Failed(errno)) => {
                     return Err(io::Error::from_raw_os_error(errno).into());
                 }
-                Received::Nothing | Received::Full => self.wait(word, deadline, wait)?,
+                Received::Nothing | Received::Full => self.wait(shared, deadline, wait)?,
             }
         }
         Ok(())
     }
 
-    fn wait(&self, word: &Word, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
-        if word.events().has_any(Events::CLOSE | Events::ABORT) {
-            return Err(Error::Closed);
-        }
+    fn wait(&self, shared: &Shared, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
+        shared.check_over()?;
         if !wait || !self.may_wait {
             return Err(Error::WouldBlock);
         }
         if deadline.is_none() {
             *deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         }
+        self.note_partial(shared);
+        let timeout = *deadline;
+        let deadline = || [timeout, shared.extras.read_deadline()].into_iter().flatten().min();
         // The end of the stream and a failure come with READABLE; alone they would not go away.
-        match word.wait(Events::READABLE | Events::CLOSE | Events::ABORT, *deadline) {
+        match shared.task.word.wait(Events::READABLE | Events::OVER, deadline) {
             Events::NONE => Err(Error::TimedOut(Wait::Read)),
             _ => Ok(()),
+        }
+    }
+
+    /// Tells the watch whether a part of a request is here. For the owner, before it waits or lets
+    /// go; it costs a load as long as nothing changes.
+    pub(crate) fn note_partial(&self, shared: &Shared) {
+        let word = &shared.task.word;
+        let is_noted = word.events().has_any(Events::PARTIAL);
+        if self.buffer.is_empty() {
+            word.clear(Events::PARTIAL);
+        } else if !is_noted {
+            word.note(Events::PARTIAL);
         }
     }
 

@@ -15,12 +15,14 @@
 //! comes right after that try finds it set.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
+use super::receipt::{Receipt, Receipts, Settled};
 use crate::callbacks::guard;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
@@ -61,6 +63,10 @@ struct Queue {
     failure: Option<i32>,
     /// Rung when a dialled stream is not on its way any more.
     bell: Option<Arc<Doorbell>>,
+    /// How many bytes the socket has taken in all.
+    sent: u64,
+    /// Who wants to know what becomes of a message.
+    receipts: Receipts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +74,10 @@ enum Phase {
     /// Dialled, not connected yet: the first writable edge opens it.
     Connecting,
     Open,
-    /// A close has begun: what is queued goes out, nothing more comes in.
+    /// Our stream is to end: what is queued goes out, nothing more comes in.
     Closing,
+    /// The socket was given away: nothing here touches it any more, but to stop watching it.
+    Detached,
 }
 
 impl Lane {
@@ -92,6 +100,8 @@ impl Lane {
                 phase,
                 failure: None,
                 bell,
+                sent: 0,
+                receipts: Receipts::default(),
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
@@ -100,8 +110,8 @@ impl Lane {
     }
 
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
-    /// accepted whole, however much is queued.
-    pub(crate) fn send(&self, bytes: &mut LinkBuffer, limits: OutputLimits) -> Result<()> {
+    /// accepted whole, however much is queued. Returns what the connection's owner should know of.
+    pub(crate) fn send(&self, bytes: &mut LinkBuffer, limits: OutputLimits) -> Result<Events> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.check_open()?;
@@ -109,8 +119,14 @@ impl Lane {
     }
 
     /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
-    /// mark.
-    pub(crate) fn offer(&self, bytes: Bytes, limits: OutputLimits) -> Result<()> {
+    /// mark. A receipt that was taken is told once what became of them; one that was left means
+    /// that nothing was accepted.
+    pub(crate) fn offer(
+        &self,
+        bytes: Bytes,
+        receipt: &mut Option<Receipt>,
+        limits: OutputLimits,
+    ) -> Result<Events> {
         let mut spent = Spent::default();
         let mut message = LinkBuffer::new();
         message.write_shared(bytes);
@@ -119,6 +135,10 @@ impl Lane {
         queue.check_open()?;
         if self.is_congested() {
             return Err(Error::Full);
+        }
+        if let Some(receipt) = receipt.take() {
+            let start = queue.accepted();
+            queue.receipts.push(start, message.len(), receipt);
         }
         self.push(&mut queue, &mut message, limits, &mut spent)
     }
@@ -153,30 +173,29 @@ impl Lane {
         if relieved || closed { Events::DRAINED } else { Events::NONE }
     }
 
-    /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`.
+    /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`, which is
+    /// asked for again after each [`interrupt`](Self::interrupt).
     pub(crate) fn wait_below(
         &self,
-        deadline: Option<Instant>,
-        interrupted: impl Fn() -> bool,
+        deadline: impl Fn() -> Option<Instant>,
+        interrupted: impl Fn() -> Result<()>,
     ) -> Result<()> {
         if self.is_congested() {
             before_waiting();
         }
         let mut queue = lock(&self.queue);
-        let mut late = false;
         while self.is_congested() {
-            if interrupted() {
-                return Err(Error::Closed);
-            }
-            if late {
+            interrupted()?;
+            let deadline = deadline();
+            if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(Error::TimedOut(Wait::Write));
             }
-            (queue, late) = wait_until(&self.below, queue, deadline);
+            (queue, _) = wait_until(&self.below, queue, deadline);
         }
         queue.check_open()
     }
 
-    /// Makes whoever waits in `wait_below` look at its `interrupted` again.
+    /// Makes whoever waits in `wait_below` look at its `interrupted` and its deadline again.
     pub(crate) fn interrupt(&self) {
         let bell = lock(&self.queue).bell.clone();
         if let Some(bell) = bell {
@@ -195,10 +214,18 @@ impl Lane {
         lock(&self.queue).bytes.len()
     }
 
+    /// How many bytes the socket has taken in all.
+    pub(crate) fn sent(&self) -> u64 {
+        lock(&self.queue).sent
+    }
+
     /// Takes no more, and ends our stream (FIN) when all that was accepted is sent. Returns whether
     /// it is.
     pub(crate) fn close(&self) -> bool {
         let mut queue = lock(&self.queue);
+        if queue.phase == Phase::Detached {
+            return true;
+        }
         queue.phase = Phase::Closing;
         self.below.notify_all();
         if queue.bytes.is_empty() {
@@ -212,6 +239,25 @@ impl Lane {
         lock(&self.queue).phase == Phase::Connecting
     }
 
+    /// Gives the socket away: a descriptor of its own, and what was accepted and not sent.
+    pub(crate) fn detach(&self) -> Result<(OwnedFd, LinkBuffer)> {
+        let mut spent = Spent::default();
+        let mut queue = lock(&self.queue);
+        queue.check_open()?;
+        let stream = queue.stream.as_ref().ok_or(Error::Closed)?;
+        let socket = stream.as_fd().try_clone_to_owned()?;
+        queue.phase = Phase::Detached;
+        queue.settle_all(&mut spent, None);
+        self.congested.store(false, Ordering::Release);
+        self.below.notify_all();
+        Ok((socket, std::mem::take(&mut queue.bytes)))
+    }
+
+    /// Whether the socket was given away.
+    pub(crate) fn is_detached(&self) -> bool {
+        lock(&self.queue).phase == Phase::Detached
+    }
+
     /// Whether nothing is left to send.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.queue).bytes.is_empty()
@@ -221,6 +267,9 @@ impl Lane {
     /// the connection, and the reset would overtake what we sent last.
     pub(crate) fn discard_unread(&self) {
         let Some(stream) = self.stream() else { return };
+        if self.is_detached() {
+            return;
+        }
         let mut unread = LinkBuffer::new();
         for _ in 0..DISCARDS_AT_MOST {
             match stream.receive(&mut unread, DISCARD_BYTES) {
@@ -250,9 +299,12 @@ impl Lane {
     pub(crate) fn take_stream(&self) -> (Option<Arc<Stream>>, usize) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        queue.phase = Phase::Closing;
+        if queue.phase != Phase::Detached {
+            queue.phase = Phase::Closing;
+        }
         let lost = queue.bytes.len();
         spent.take_all(&mut queue.bytes);
+        queue.settle_all(&mut spent, None);
         self.below.notify_all();
         (queue.stream.take(), lost)
     }
@@ -263,7 +315,7 @@ impl Lane {
         bytes: &mut LinkBuffer,
         limits: OutputLimits,
         spent: &mut Spent,
-    ) -> Result<()> {
+    ) -> Result<Events> {
         if bytes.len() <= COALESCED && !queue.bytes.is_empty() {
             bytes.chunks().for_each(|chunk| queue.bytes.write_bytes(chunk));
             spent.take_all(bytes);
@@ -274,28 +326,35 @@ impl Lane {
         if !self.blocked.load(Ordering::SeqCst) {
             self.transmit(queue, spent)?;
         }
-        if queue.bytes.len() > limits.high {
-            self.congested.store(true, Ordering::Release);
+        if queue.bytes.len() <= limits.high {
+            return Ok(Events::NONE);
         }
-        Ok(())
+        let before = self.congested.swap(true, Ordering::AcqRel);
+        Ok(if before { Events::NONE } else { Events::HIGH_WATER })
     }
 
     /// Sends until the queue is empty or the socket full; in the latter case `blocked` is set.
     fn transmit(&self, queue: &mut MutexGuard<'_, Queue>, spent: &mut Spent) -> Result<()> {
-        let Queue { bytes, stream, failure, .. } = &mut **queue;
+        let Queue { bytes, stream, sent, receipts, .. } = &mut **queue;
         let Some(stream) = stream else { return Err(Error::Closed) };
+        // A message of no bytes is sent when all before it is.
+        receipts.settle_to(*sent, &mut spent.settled);
         while !bytes.is_empty() {
             match stream.send(bytes) {
-                Ok(sent) => {
-                    spent.take(bytes, sent.bytes);
-                    if sent.all_offered {
+                Ok(went) => {
+                    *sent += went.bytes as u64;
+                    spent.take(bytes, went.bytes);
+                    receipts.settle_to(*sent, &mut spent.settled);
+                    if went.all_offered {
                         continue;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    *failure = error.raw_os_error().or(Some(0));
-                    spent.take_all(bytes);
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    queue.failure = Some(errno);
+                    spent.take_all(&mut queue.bytes);
+                    queue.settle_all(spent, Some(errno));
                     self.congested.store(false, Ordering::Release);
                     self.below.notify_all();
                     return Err(error.into());
@@ -310,6 +369,16 @@ impl Lane {
 }
 
 impl Queue {
+    /// How many bytes were accepted in all.
+    fn accepted(&self) -> u64 {
+        self.sent + self.bytes.len() as u64
+    }
+
+    /// Nothing more will be sent: tells all who wait for a receipt, with the errno if that is why.
+    fn settle_all(&mut self, spent: &mut Spent, errno: Option<i32>) {
+        self.receipts.settle_all(self.sent, errno, &mut spent.settled);
+    }
+
     /// Ends our stream. A peer that is gone has no use for it.
     fn end_stream(&self) {
         if let Some(Err(error)) = self.stream.as_ref().map(|stream| stream.shutdown_write()) {
@@ -320,37 +389,44 @@ impl Queue {
     fn check_open(&self) -> Result<()> {
         match (self.failure, self.phase) {
             (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),
-            (None, Phase::Closing) => Err(Error::Closed),
+            (None, Phase::Closing | Phase::Detached) => Err(Error::Closed),
             (None, _) => Ok(()),
         }
     }
 }
 
-/// Blocks that were sent or given up, on their way out of the lock: the memory behind them may be
-/// the user's, whose `Drop` may do anything, call this connection's handle or panic.
+/// Blocks that were sent or given up, and receipts that are due, on their way out of the lock: the
+/// memory and the callbacks are the user's, and may do anything, call this connection's handle or
+/// panic.
 ///
 /// It is declared before the guard of the lock, so that it is dropped after it.
 #[derive(Default)]
-struct Spent(LinkBuffer);
+struct Spent {
+    blocks: LinkBuffer,
+    settled: Vec<Settled>,
+}
 
 impl Spent {
     fn take(&mut self, from: &mut LinkBuffer, n: usize) {
         if n == from.len() {
             self.take_all(from);
         } else if let Ok(sent) = from.slice(n) {
-            self.0.append(sent);
+            self.blocks.append(sent);
         }
     }
 
     fn take_all(&mut self, from: &mut LinkBuffer) {
-        self.0.append(std::mem::take(from));
+        self.blocks.append(std::mem::take(from));
     }
 }
 
 impl Drop for Spent {
     fn drop(&mut self) {
-        let spent = std::mem::take(&mut self.0);
-        guard("the release of sent memory", || drop(spent)).ok();
+        let blocks = std::mem::take(&mut self.blocks);
+        guard("the release of sent memory", || drop(blocks)).ok();
+        for settled in self.settled.drain(..) {
+            settled.tell();
+        }
     }
 }
 
@@ -367,11 +443,11 @@ mod tests {
         let lane = Lane::open(Arc::new(Stream::new(ours.into())));
         let limits = OutputLimits { low: 1 << 20, high: 2 << 20 };
         while !lane.blocked.load(Ordering::SeqCst) {
-            lane.offer(Bytes::from(vec![0; 64 << 10]), limits).unwrap();
+            lane.offer(Bytes::from(vec![0; 64 << 10]), &mut None, limits).unwrap();
         }
         let before = netpoll_buffer::stats().bytes_held;
         for _ in 0..10_000 {
-            lane.offer(Bytes::from_static(b"tiny"), limits).unwrap();
+            lane.offer(Bytes::from_static(b"tiny"), &mut None, limits).unwrap();
         }
         let held = netpoll_buffer::stats().bytes_held - before;
         assert!(held < 1 << 20, "40 000 bytes are held in {held}");

@@ -10,7 +10,6 @@ use netpoll_buffer::LinkBuffer;
 use super::input::Input;
 use super::shared::Shared;
 use crate::error::{Error, Result};
-use crate::task::Word;
 
 /// The reading side of a connection.
 ///
@@ -21,7 +20,8 @@ use crate::task::Word;
 ///
 /// # Errors
 /// All reading methods return [`Error::EndOfStream`] when the peer has ended its stream before the
-/// bytes that were asked for, [`Error::TimedOut`] after the read timeout, [`Error::Closed`] when
+/// bytes that were asked for, [`Error::TimedOut`] after the read timeout or at the read deadline,
+/// whichever is first, [`Error::Closed`] when
 /// the connection is closed on this side meanwhile, [`Error::InputLimit`] for more bytes than may
 /// be buffered, and the socket's error, `ConnectionReset` among them. None of them consumes
 /// anything.
@@ -53,6 +53,11 @@ impl<'a> Reader<'a> {
         self.input.limit()
     }
 
+    /// Whether the peer has ended its stream and no byte of it is left.
+    pub fn is_finished(&self) -> bool {
+        self.is_empty() && self.input.end().is_some()
+    }
+
     /// The next `n` bytes, contiguous, not consumed. Copies only where they span blocks.
     pub fn peek(&mut self, n: usize) -> Result<&[u8]> {
         self.ensure(n, true)?;
@@ -74,7 +79,7 @@ impl<'a> Reader<'a> {
     /// The bytes up to the next `delimiter` and with it, consumed. Looks at no byte twice, and at
     /// no more than the input limit.
     pub fn until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.input.ensure_delimiter(self.word(), delimiter, true)?;
+        self.input.ensure_delimiter(self.shared, delimiter, true)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
@@ -127,7 +132,7 @@ impl<'a> Reader<'a> {
 
     /// [`until`](Self::until) that never waits.
     pub fn try_until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.input.ensure_delimiter(self.word(), delimiter, false)?;
+        self.input.ensure_delimiter(self.shared, delimiter, false)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
@@ -150,11 +155,7 @@ impl<'a> Reader<'a> {
     }
 
     fn ensure(&mut self, n: usize, wait: bool) -> Result<()> {
-        self.input.ensure(self.word(), n, wait)
-    }
-
-    fn word(&self) -> &'a Word {
-        &self.shared.task.word
+        self.input.ensure(self.shared, n, wait)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::address::Address;
 use crate::dispatch;
@@ -15,7 +16,10 @@ use crate::slab::Token;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::task::{Events, Task};
 
+use super::extras::Extras;
+use super::job::Job;
 use super::output::Lane;
+use super::watch::Progress;
 
 /// See the module.
 pub(crate) struct Shared {
@@ -33,6 +37,9 @@ pub(crate) struct Shared {
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
     forecast: Forecast,
+    /// Bytes received in all. Written by the owner alone.
+    received: AtomicU64,
+    pub(crate) extras: Extras,
 }
 
 impl Shared {
@@ -55,8 +62,22 @@ impl Shared {
         home.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
         let (task, ticket) = (Task::new(Runner::default()), Mutex::new(None));
+        let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
         let (listener, local, forecast) = (None, None, Forecast::default());
-        Self { task, lane, group, home, peer, listener, local, ticket, token, forecast }
+        Self {
+            task,
+            lane,
+            group,
+            home,
+            peer,
+            listener,
+            local,
+            ticket,
+            token,
+            forecast,
+            received,
+            extras,
+        }
     }
 
     /// Where its next callback should run, by what the last ones did.
@@ -89,6 +110,24 @@ impl Shared {
         self.lane.interrupt();
     }
 
+    /// What the reactor's watch found is over: ends waits, and has the owner close.
+    pub(crate) fn expire(&self) -> bool {
+        if self.group.is_dialled() {
+            self.lane.close();
+        }
+        let must_run = self.task.word.notify(Events::EXPIRED);
+        self.lane.interrupt();
+        must_run
+    }
+
+    /// Closes by a reset, from any thread; what is queued is dropped.
+    pub(crate) fn request_reset(self: &Arc<Self>) {
+        if self.task.word.notify(Events::ABORT | Events::RESET) {
+            schedule(self);
+        }
+        self.lane.interrupt();
+    }
+
     /// Closes now, from any thread, whatever is left to send.
     pub(crate) fn abort(self: &Arc<Self>) -> bool {
         let must_run = self.task.word.notify(Events::ABORT);
@@ -97,7 +136,7 @@ impl Shared {
     }
 
     pub(crate) fn is_active(&self) -> bool {
-        let over = Events::CLOSE | Events::ABORT | Events::PEER_CLOSED | Events::FAILED;
+        let over = Events::OVER | Events::PEER_GONE | Events::WRITE_ENDED;
         !self.task.word.events().has_any(over) && !self.task.word.is_closed()
     }
 
@@ -111,7 +150,54 @@ impl Shared {
 
     /// Whether its owner has been told to stop waiting.
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.task.word.events().has_any(Events::CLOSE | Events::ABORT)
+        self.task.word.events().has_any(Events::OVER)
+    }
+
+    /// The same, with the reason.
+    pub(crate) fn check_over(&self) -> Result<()> {
+        if !self.is_interrupted() {
+            return Ok(());
+        }
+        Err(self.extras.expired().map_or(Error::Closed, Error::TimedOut))
+    }
+
+    /// Waits until the output is below its low-water mark; for a thread that may block.
+    pub(crate) fn wait_below(&self, until: Option<Instant>) -> Result<()> {
+        let deadline = || [until, self.extras.write_deadline()].into_iter().flatten().min();
+        self.lane.wait_below(deadline, || self.check_over())
+    }
+
+    /// For the owner alone, which makes an addition a load and a store.
+    pub(crate) fn count_received(&self, n: usize) {
+        self.received.store(self.received() + n as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Puts a job into the list, unless it stands there already; false when the connection has
+    /// ended.
+    pub(crate) fn enqueue(&self, job: Arc<Job>) -> bool {
+        !job.enqueue() || self.extras.push_job(job)
+    }
+
+    /// What a watch looks at. A dialled connection's caller is never at work for the peer.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            received: self.received(),
+            sent: self.lane.sent(),
+            busy: self.task.word.is_busy() && !self.group.is_dialled(),
+            partial: self.task.word.events().has_any(Events::PARTIAL),
+        }
+    }
+
+    /// Changes what is watched, and has the reactor look anew. Its errors are a closed
+    /// connection's.
+    pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut super::watch::Watch)) {
+        if self.extras.rewatch(change) {
+            drop(self.home.post(Command::Watch(self.clone())));
+        }
     }
 
     /// Hands the closed connection back to its reactor, which closes the socket.
@@ -124,11 +210,14 @@ impl Shared {
     /// Closes the socket and leaves the group: the last act.
     pub(crate) fn close_stream(&self) {
         let (stream, lost) = self.lane.take_stream();
-        if let (Some(stream), 1..) = (&stream, lost) {
+        if lost > 0 {
             log::debug!("{lost} accepted bytes to {} were not sent", self.peer);
-            if let Err(error) = stream.reset_on_close() {
-                log::debug!("cannot reset the connection to {}: {error}", self.peer);
-            }
+        }
+        let must_reset = lost > 0 || self.task.word.events().has_any(Events::RESET);
+        if let (Some(stream), true) = (&stream, must_reset)
+            && let Err(error) = stream.reset_on_close()
+        {
+            log::debug!("cannot reset the connection to {}: {error}", self.peer);
         }
         drop(stream);
         self.home.leave();

@@ -94,25 +94,24 @@ impl<'a> Writer<'a> {
     /// reactor then stops reading from this peer until the queue has drained.
     ///
     /// # Errors
-    /// [`TimedOut`](crate::Error::TimedOut) after the write timeout: all was accepted and stays
-    /// queued. [`Closed`](crate::Error::Closed) when the connection is closed on this side
-    /// meanwhile. The socket's error, after which nothing more can be sent.
+    /// [`TimedOut`](crate::Error::TimedOut) after the write timeout or at the write deadline: all
+    /// was accepted and stays queued. [`Closed`](crate::Error::Closed) when the connection is
+    /// closed on this side meanwhile. The socket's error, after which nothing more can be sent.
     pub fn flush(&mut self) -> Result<()> {
         self.staged.flush();
         if self.staged.is_empty() {
             return Ok(());
         }
-        if self.shared.is_interrupted() {
+        if let Err(over) = self.shared.check_over() {
             self.staged.clear();
-            return Err(crate::Error::Closed);
+            return Err(over);
         }
         let lane = &self.shared.lane;
-        lane.send(self.staged, self.shared.group.limits().output)?;
+        self.shared.task.word.note(lane.send(self.staged, self.shared.group.limits().output)?);
         if !lane.is_congested() || !self.shared.group.may_wait() {
             return Ok(());
         }
-        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        lane.wait_below(deadline, || self.shared.is_interrupted())
+        self.shared.wait_below(self.timeout.and_then(|time| Instant::now().checked_add(time)))
     }
 
     /// Bytes flushed that the socket has not taken yet.

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::address::Address;
+use crate::error::{Error, Result};
 
 /// What is asked of a socket before it is connected: data. The dialler's builder documents each.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub type BeforeConnect = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 /// When the system asks a silent peer whether it is still there, by TCP's own probes.
 ///
 /// It finds peers that are gone: cut cables, dead machines. It does not find peers that are there
-/// and say nothing.
+/// and say nothing: they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     /// Silence before the first probe; whole seconds, 1 at least.
@@ -43,6 +44,22 @@ pub struct Keepalive {
     pub interval: Duration,
     /// Unanswered probes after which the connection is dead.
     pub count: u32,
+}
+
+impl Keepalive {
+    /// Checks that the system can count so.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it can't.
+    pub fn validate(self) -> Result<()> {
+        let second = Duration::from_secs(1);
+        if self.idle < second || self.interval < second || self.count == 0 {
+            return Err(Error::config(
+                "keepalive needs an idle time and an interval of 1 s or more, and 1 probe or more",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for ConnectOptions {
@@ -109,9 +126,8 @@ fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
     if options.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
-    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
-        let probes = TcpKeepalive::new().with_time(idle).with_interval(interval);
-        socket.set_tcp_keepalive(&probes.with_retries(count))?;
+    if let Some(probes) = options.keepalive {
+        super::set_keepalive(socket.as_fd(), Some(probes))?;
     }
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;

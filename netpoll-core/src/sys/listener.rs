@@ -16,7 +16,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 
 use super::connect::Keepalive;
 use super::raw;
@@ -111,10 +111,8 @@ fn prepare_tcp(socket: &Socket, domain: Domain, options: &SocketOptions) -> io::
     if let (Some(only), Domain::IPV6) = (options.only_v6, domain) {
         socket.set_only_v6(only)?;
     }
-    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
-        let probes =
-            TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
-        socket.set_tcp_keepalive(&probes)?;
+    if let Some(probes) = options.keepalive {
+        super::set_keepalive(socket.as_fd(), Some(probes))?;
     }
     if let Some(time) = options.defer_accept {
         let seconds = i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);

@@ -1,0 +1,150 @@
+//! What few connections have: deadlines, jobs, close callbacks, a watch. Allocated when first
+//! asked for, so that the others pay one word for it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::job::Job;
+use super::watch::{Progress, Watch};
+use crate::callbacks::guard;
+use crate::error::Wait;
+use crate::limits::Limits;
+use crate::sync::{Mutex, lock};
+
+/// What runs when a connection has ended.
+pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
+
+/// See the module. Its lock is held for a few instructions, never while user code runs.
+pub(crate) struct Extras(Mutex<Slot>);
+
+#[derive(Default)]
+struct Slot {
+    inner: Option<Box<Inner>>,
+    /// The connection has ended, and its close callbacks have been taken.
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Inner {
+    read_deadline: Option<Instant>,
+    write_deadline: Option<Instant>,
+    watch: Option<Watch>,
+    /// What the watch found to be over.
+    expired: Option<Wait>,
+    jobs: VecDeque<Arc<Job>>,
+    on_close: Vec<OnClose>,
+}
+
+impl Extras {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let inner = Watch::is_needed(limits).then(|| {
+            let watch = Some(Watch::new(limits, Instant::now()));
+            Box::new(Inner { watch, ..Inner::default() })
+        });
+        Self(Mutex::new(Slot { inner, closed: false }))
+    }
+
+    pub(crate) fn read_deadline(&self) -> Option<Instant> {
+        self.look(|inner| inner.read_deadline)
+    }
+
+    pub(crate) fn write_deadline(&self) -> Option<Instant> {
+        self.look(|inner| inner.write_deadline)
+    }
+
+    pub(crate) fn set_read_deadline(&self, at: Option<Instant>) {
+        self.change(|inner| inner.read_deadline = at);
+    }
+
+    pub(crate) fn set_write_deadline(&self, at: Option<Instant>) {
+        self.change(|inner| inner.write_deadline = at);
+    }
+
+    /// Those of reading and writing; allocates nothing.
+    pub(crate) fn forget_deadlines(&self) {
+        if let Some(inner) = &mut lock(&self.0).inner {
+            (inner.read_deadline, inner.write_deadline) = (None, None);
+        }
+    }
+
+    /// Changes the watch; false when the connection has ended.
+    pub(crate) fn rewatch(&self, change: impl FnOnce(&mut Watch)) -> bool {
+        let fresh = || Watch::new(&Limits::default(), Instant::now());
+        self.change(|inner| change(inner.watch.get_or_insert_with(fresh)))
+    }
+
+    /// Whether there is a watch, and when it wants to look next.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        self.look(|inner| inner.watch.as_ref().and_then(|watch| watch.next(now)))
+    }
+
+    /// Has the watch look. What it finds to be over stays noted.
+    pub(crate) fn watch(&self, progress: Progress, now: Instant) -> Result<(), Wait> {
+        let mut slot = lock(&self.0);
+        let Some(Inner { watch: Some(watch), expired, .. }) = slot.inner.as_deref_mut() else {
+            return Ok(());
+        };
+        watch.look(progress, now).inspect_err(|wait| *expired = Some(*wait))
+    }
+
+    /// What the watch found to be over.
+    pub(crate) fn expired(&self) -> Option<Wait> {
+        self.look(|inner| inner.expired)
+    }
+
+    /// Puts a job into the list; false when the connection has ended.
+    pub(crate) fn push_job(&self, job: Arc<Job>) -> bool {
+        self.change(|inner| inner.jobs.push_back(job))
+    }
+
+    /// The next job, and whether there are more.
+    pub(crate) fn pop_job(&self) -> Option<(Arc<Job>, bool)> {
+        let mut slot = lock(&self.0);
+        let jobs = &mut slot.inner.as_mut()?.jobs;
+        jobs.pop_front().map(|job| (job, !jobs.is_empty()))
+    }
+
+    /// Adds a close callback, or runs it here if the connection has ended.
+    pub(crate) fn on_close(&self, callback: OnClose) {
+        let mut slot = lock(&self.0);
+        if slot.closed {
+            drop(slot);
+            return callback();
+        }
+        slot.inner.get_or_insert_default().on_close.push(callback);
+    }
+
+    /// The connection has ended: lets go of everything, and runs the close callbacks, the last
+    /// added first.
+    pub(crate) fn close(&self) {
+        let closed = Slot { inner: None, closed: true };
+        let Slot { inner, .. } = std::mem::replace(&mut *lock(&self.0), closed);
+        let Some(Inner { jobs, on_close, .. }) = inner.map(|inner| *inner) else { return };
+        for job in jobs {
+            job.forget();
+        }
+        for callback in on_close.into_iter().rev() {
+            guard("a close callback", callback).ok();
+        }
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Inner) -> Option<T>) -> Option<T> {
+        look(lock(&self.0).inner.as_ref()?)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) -> bool {
+        let mut slot = lock(&self.0);
+        if !slot.closed {
+            change(slot.inner.get_or_insert_default());
+        }
+        !slot.closed
+    }
+}
+
+impl fmt::Debug for Extras {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Extras")
+    }
+}

@@ -1,0 +1,103 @@
+//! Receipts: what became of a message that another thread sent.
+//!
+//! ```text
+//!   bytes of the stream   0 ─────── sent ──────────── accepted
+//!                              taken by    queued
+//!                            the socket
+//!   receipts                          [start, end) [start, end) …   in order of the queue
+//! ```
+//! One is due when `sent` reaches its end, or when nothing more will be sent. It leaves the queue
+//! at that moment, under the lane's lock, which is why it is told exactly once.
+
+use std::collections::VecDeque;
+use std::{fmt, io};
+
+use crate::callbacks::guard;
+use crate::error::Error;
+
+/// What became of a message: [`Handle::send_with`](crate::Handle::send_with) tells it once.
+pub type Delivery = Result<(), Undelivered>;
+
+/// A message that was not sent, or not to its end.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Undelivered {
+    /// How many of its first bytes the socket has taken; whether the peer got them is not known.
+    pub written: usize,
+    /// Why no more: [`Error::Closed`], or the socket's error.
+    pub error: Error,
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "sent no more than {} bytes of the message: {}", self.written, self.error)
+    }
+}
+
+impl std::error::Error for Undelivered {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Whom to tell.
+pub(crate) type Receipt = Box<dyn FnOnce(Delivery) + Send>;
+
+/// Who waits to be told, in order of the queue. Nothing is allocated before the first.
+#[derive(Default)]
+#[expect(clippy::box_collection, reason = "every lane has this field, few have receipts")]
+pub(crate) struct Receipts(Option<Box<VecDeque<Pending>>>);
+
+struct Pending {
+    start: u64,
+    end: u64,
+    receipt: Receipt,
+}
+
+/// A receipt that is due, to be told outside of the lock.
+pub(crate) struct Settled {
+    receipt: Receipt,
+    delivery: Delivery,
+}
+
+impl Receipts {
+    /// For the next `len` bytes from `start`, behind all others.
+    pub(crate) fn push(&mut self, start: u64, len: usize, receipt: Receipt) {
+        let pending = Pending { start, end: start + len as u64, receipt };
+        self.0.get_or_insert_default().push_back(pending);
+    }
+
+    /// The socket has taken the first `sent` bytes of the stream.
+    pub(crate) fn settle_to(&mut self, sent: u64, settled: &mut Vec<Settled>) {
+        let Some(queue) = &mut self.0 else { return };
+        while queue.front().is_some_and(|pending| pending.end <= sent) {
+            let receipts = queue.pop_front().map(|pending| pending.receipt);
+            settled.extend(receipts.map(|receipt| Settled { receipt, delivery: Ok(()) }));
+        }
+    }
+
+    /// It will take no more than the first `sent` bytes, for that errno or because of a close.
+    pub(crate) fn settle_all(&mut self, sent: u64, errno: Option<i32>, settled: &mut Vec<Settled>) {
+        self.settle_to(sent, settled);
+        for Pending { start, receipt, .. } in self.0.take().into_iter().flat_map(|queue| *queue) {
+            let written = sent.saturating_sub(start) as usize;
+            let error =
+                errno.map_or(Error::Closed, |errno| io::Error::from_raw_os_error(errno).into());
+            settled.push(Settled { receipt, delivery: Err(Undelivered { written, error }) });
+        }
+    }
+}
+
+impl Settled {
+    /// Tells it. A panic in it is logged, and ends there.
+    pub(crate) fn tell(self) {
+        let Self { receipt, delivery } = self;
+        guard("a receipt", || receipt(delivery)).ok();
+    }
+}
+
+impl fmt::Debug for Receipts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} receipts", self.0.as_ref().map_or(0, |queue| queue.len()))
+    }
+}

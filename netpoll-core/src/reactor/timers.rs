@@ -1,0 +1,138 @@
+//! What a reactor does when a time has come: for its listeners, and for each of its streams.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Core;
+use crate::connection::Shared;
+use crate::connection::job::Job;
+use crate::operator::{FdOperator, StreamTimers, TimerId};
+use crate::slab::Token;
+use crate::task::Events;
+
+/// How soon a connection that memory was too short for is tried again.
+const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(super) enum Timer {
+    Crowded,
+    /// Of a stream.
+    Stream(Token, TimerId),
+    Job(Token, Arc<Job>),
+}
+
+/// A century is for ever.
+pub(crate) fn later(now: Instant, delay: Duration) -> Instant {
+    now + delay.min(Duration::from_secs(100 * 365 * 86_400))
+}
+
+impl Core {
+    pub(super) fn fire_timers(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(timer) = self.timers.fire(now) {
+            match timer {
+                Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
+                Timer::Stream(token, id) => self.stream_timer(token, id, now),
+                Timer::Job(token, job) => self.job_timer(token, job, now),
+            }
+        }
+    }
+
+    fn stream_timer(&mut self, token: Token, id: TimerId, now: Instant) {
+        let Some(shared) = self.fired(token, id) else { return };
+        let must_run = match id {
+            TimerId::Linger => shared.task.word.notify(Events::LINGERED),
+            TimerId::Retry => shared.task.word.notify(Events::READABLE),
+            TimerId::Look if shared.extras.watch(shared.progress(), now).is_err() => {
+                shared.expire()
+            }
+            TimerId::Look => {
+                self.arm_look(&shared, now);
+                false
+            }
+            TimerId::Job(_) => false,
+        };
+        if must_run {
+            self.ready.push_back(shared);
+        }
+    }
+
+    fn job_timer(&mut self, token: Token, job: Arc<Job>, now: Instant) {
+        let Some(shared) = self.fired(token, TimerId::Job(job.id())) else { return };
+        if job.is_cancelled() || !shared.enqueue(job.clone()) {
+            return;
+        }
+        if shared.task.word.notify(Events::JOBS) {
+            self.ready.push_back(shared);
+        }
+        if let Some(period) = job.period {
+            self.arm_for(token, later(now, period), TimerId::Job(job.id()), Timer::Job(token, job));
+        }
+    }
+
+    /// The connection whose timer has fired; the timer is forgotten.
+    fn fired(&mut self, token: Token, id: TimerId) -> Option<Arc<Shared>> {
+        let Some(FdOperator::Stream(stream)) = self.operators.find_mut(token) else { return None };
+        if let Some(timers) = &mut stream.timers {
+            timers.remove(&id);
+        }
+        Some(stream.shared.clone())
+    }
+
+    pub(super) fn arm_job(&mut self, shared: &Shared, at: Instant, job: Arc<Job>) {
+        if job.is_cancelled() || shared.task.word.is_closed() {
+            job.forget();
+            return;
+        }
+        // All callbacks come after the registration, so whoever asks has seen the token set.
+        let token = shared.token();
+        self.arm_for(token, at, TimerId::Job(job.id()), Timer::Job(token, job));
+    }
+
+    /// Arms the watch's next look, or none.
+    pub(super) fn arm_look(&mut self, shared: &Arc<Shared>, now: Instant) {
+        let token = shared.token();
+        match shared.extras.next_look(now) {
+            Some(at) => self.arm_for(token, at, TimerId::Look, Timer::Stream(token, TimerId::Look)),
+            None => self.disarm(token, TimerId::Look),
+        }
+    }
+
+    /// Arms a timer of a stream in the place of the one of that id.
+    pub(super) fn arm_for(&mut self, token: Token, at: Instant, id: TimerId, timer: Timer) {
+        let Some(FdOperator::Stream(stream)) = self.operators.find_mut(token) else { return };
+        let key = self.timers.arm(at, timer);
+        if let Some(before) = stream.timers.get_or_insert_default().insert(id, key) {
+            self.timers.cancel(before);
+        }
+    }
+
+    pub(super) fn disarm(&mut self, token: Token, id: TimerId) {
+        let Some(FdOperator::Stream(stream)) = self.operators.find_mut(token) else { return };
+        let key = stream.timers.as_mut().and_then(|timers| timers.remove(&id));
+        drop(key.and_then(|key| self.timers.cancel(key)));
+    }
+
+    /// Has a connection that memory was too short for try again, in a while.
+    pub(super) fn arm_retry(&mut self, token: Token) {
+        let at = Instant::now() + SHORT_OF_MEMORY;
+        self.arm_for(token, at, TimerId::Retry, Timer::Stream(token, TimerId::Retry));
+    }
+
+    /// The stream has gone, and with it what it was to do.
+    pub(super) fn forget_timers(&mut self, timers: &StreamTimers) {
+        for key in timers.values() {
+            self.timers.cancel(*key).into_iter().for_each(forget);
+        }
+    }
+}
+
+/// What a job captured is the user's, and may panic when it is dropped.
+fn forget(timer: Timer) {
+    if let Timer::Job(_, job) = timer {
+        job.forget();
+    }
+}
