@@ -171,6 +171,7 @@ class Arena:
         record["others_cpu"] = round(machine.others(cores, after, ours), 4)
         record["stolen_cpu"] = round(after.stolen - cores.stolen, 3)
         if running.process.poll() is not None:
+            self.running.pop(server).kill()
             self.start(server)  # the next rotation finds a new one, and the record says why
         return record
 

@@ -20,6 +20,8 @@ from harness.servers import BASE, ROOT, SERVERS, Skipped, build, build_load
 OPEN_SHARE = 0.5
 # Rates are rounded to this many requests per second.
 OPEN_STEP = 1000
+# A server that fails so often in a row is not asked again in that cell.
+PATIENCE = 3
 # The windows of the base server that find out what it does.
 CALIBRATIONS = 3
 
@@ -144,15 +146,18 @@ def measure(profile, cells, paths, load, minutes):
 def run_cell(profile, cell, arena, deadline, progress):
     warmup, seconds = profile.window(cell)
     rate = calibrate(arena, warmup, seconds) if cell.mode == "open" else None
-    windows = []
+    windows, failures = [], {}
     for rotation in range(profile.rotations):
         if time.monotonic() >= deadline:
             break
-        order = arena.order(rotation)
+        order = [s for s in arena.order(rotation) if failures.get(s, 0) < PATIENCE]
         for turn, server in enumerate(order):
             progress.show((rotation + turn / len(order)) / profile.rotations, server.name)
             record = arena.window(server, warmup, seconds, rate)
             windows.append(tidy(record, rotation, cell))
+            failures[server] = failures.get(server, 0) + 1 if "failed" in record else 0
+            if failures[server] == PATIENCE:
+                arena.absent[server] = f"not asked again after {PATIENCE} failures in a row"
     return result(cell, arena, windows, rate)
 
 

@@ -177,9 +177,9 @@ def sections(results, captions):
         yield (
             f"A share of the requests sleeps for {BLOCK_US // 1000} ms in its handler, as if it "
             "asked a database; 64 connections, 64 B, pinned. `raw epoll`, `netpoll inline`, "
-            "`tokio` and `may` sleep on the thread that serves the others too: that is what happens to who "
-            "does not know. `tokio block_in_place` knows which requests will block, and "
-            "`tokio spawn_blocking` does not and sends them all away."
+            "`tokio` and `may` sleep on the thread that serves the others too: that is what "
+            "happens to who does not know. `tokio block_in_place` knows which requests will block, "
+            "and `tokio spawn_blocking` does not and sends them all away."
         )
         yield pictures(captions, "blocking")
         yield blocking_table(shares)
@@ -304,7 +304,7 @@ def wrong(data, results):
     lines = [f"- Not run: `{key}`: {reason}." for key, reason in data["not_run"].items()]
     for result in results:
         key = result.cell.key
-        lines += [f"- `{key}`: {name} did not start: {why}." for name, why in result.absent.items()]
+        lines += [f"- `{key}`: {name}: {why}." for name, why in result.absent.items()]
         for window in result.failures():
             why = window.get("failed") or window["note"]
             kind = "failed" if "failed" in window else "noted"

@@ -1,0 +1,53 @@
+"""How cells are run: in rotations, until the time is over, and without who always fails."""
+
+import math
+import unittest
+
+from harness.cells import QUICK, Cell
+from harness.main import PATIENCE, calibrate, run_cell
+from harness.servers import BASE, Server
+
+GOOD, BAD = Server(BASE, "x"), Server("bad", "x")
+CELL = Cell("echo", 1)
+
+
+class Stage:
+    """An arena whose servers do what they are told."""
+
+    def __init__(self, rates=()):
+        self.running, self.absent, self.rates = {GOOD: None, BAD: None}, {}, iter(rates)
+
+    def order(self, rotation):
+        return list(self.running)
+
+    def window(self, server, warmup, seconds, rate=None):
+        record = {"server": server.name}
+        if server == BAD:
+            return record | {"failed": "as always"}
+        return record | {"report": {"requests_per_second": next(self.rates, 1)}}
+
+
+class Silence:
+    def show(self, share, server):
+        pass
+
+
+class Rotations(unittest.TestCase):
+    def test_who_always_fails_is_not_asked_for_ever_and_that_is_said(self):
+        stage = Stage()
+        windows = run_cell(QUICK, CELL, stage, math.inf, Silence())["windows"]
+        asked = [window["server"] for window in windows]
+        self.assertEqual(asked.count(BASE), QUICK.rotations)
+        self.assertEqual(asked.count("bad"), PATIENCE)
+        self.assertIn("not asked again", stage.absent[BAD])
+
+    def test_no_rotation_begins_when_the_time_is_over(self):
+        self.assertEqual(run_cell(QUICK, CELL, Stage(), -math.inf, Silence())["windows"], [])
+
+    def test_an_open_loop_asks_for_half_of_the_base_s_best(self):
+        self.assertEqual(calibrate(Stage([90_000, 121_300, 3]), 0, 0), 61_000)
+        self.assertEqual(calibrate(Stage([10, 10, 10]), 0, 0), 1000)
+
+
+if __name__ == "__main__":
+    unittest.main()
