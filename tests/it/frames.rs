@@ -151,7 +151,7 @@ fn a_frame_beyond_the_input_limit_closes() {
         client.say(&framed([&[b'x'; 47][..]])[..50]);
         assert_eq!(client.rest(), b"");
         let [entry] = &journal.wait(1)[..] else { panic!("one entry") };
-        let limit = "1 frames, then Callback(InputLimit { requested: 51, limit: 50 })";
+        let limit = "1 frames, then Limit(Input)";
         assert_eq!(entry, limit);
     }
 }
