@@ -13,7 +13,7 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use netpoll_buffer::LinkBuffer;
-use netpoll_codec::{Decode, Delimited, LengthPrefix, Lines, VarintLength};
+use netpoll_codec::{Decode, Delimited, FrameError, LengthPrefix, Lines, VarintLength};
 
 criterion_group!(benches, lengths, others);
 criterion_main!(benches);
@@ -27,29 +27,10 @@ fn lengths(criterion: &mut Criterion) {
         let stream = Bytes::from(frame.concat().repeat(STREAM / (size + 4)));
         let mut group = criterion.benchmark_group(format!("length/{size}"));
         group.throughput(Throughput::Elements((STREAM / (size + 4)) as u64));
-        group.bench_function("find/codec", |bencher| {
-            bencher.iter(|| by_codec(LinkBuffer::from(stream.clone()), look_past));
-        });
-        group.bench_function("find/slice", |bencher| {
-            bencher.iter(|| by_hand(black_box(&stream), look_past));
-        });
-        group.bench_function("read/codec", |bencher| {
-            bencher.iter(|| by_codec(LinkBuffer::from(stream.clone()), look_at));
-        });
-        group.bench_function("read/slice", |bencher| {
-            bencher.iter(|| by_hand(black_box(&stream), look_at));
-        });
-        let mut buffer = Some(LinkBuffer::new());
-        group.bench_function("arrive/codec", |bencher| {
-            bencher.iter(|| {
-                let mut input = buffer.take().unwrap_or_default();
-                while input.len() < stream.len() {
-                    let rest = &stream[input.len()..];
-                    input.fill(rest.len(), |space| Ok(arrive(rest, space))).expect("it arrives");
-                }
-                buffer = Some(by_codec(input, look_at));
-            });
-        });
+        find_and_read(&mut group, "find", &stream, look_past);
+        find_and_read(&mut group, "read", &stream, look_at);
+        arrive_and_read(&mut group, "arrive/decode", &stream, by_decode);
+        arrive_and_read(&mut group, "arrive/decode_each", &stream, by_decode_each);
         let mut vec = Vec::new();
         group.bench_function("arrive/slice", |bencher| {
             bencher.iter(|| {
@@ -62,15 +43,61 @@ fn lengths(criterion: &mut Criterion) {
     }
 }
 
-fn by_codec(mut input: LinkBuffer, mut look: impl FnMut(&[u8])) -> LinkBuffer {
-    let mut codec = LengthPrefix::new(4, 1 << 20).expect("it can be");
-    while let Some(frame) = codec.decode(&mut input).expect("it is in order") {
-        look(frame.bytes());
-    }
-    input
+fn find_and_read(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    task: &str,
+    stream: &Bytes,
+    look: fn(&[u8]),
+) {
+    group.bench_function(format!("{task}/decode"), |bencher| {
+        bencher.iter(|| by_decode(&mut LinkBuffer::from(stream.clone()), look));
+    });
+    group.bench_function(format!("{task}/decode_each"), |bencher| {
+        bencher.iter(|| by_decode_each(&mut LinkBuffer::from(stream.clone()), look));
+    });
+    group.bench_function(format!("{task}/slice"), |bencher| {
+        bencher.iter(|| by_hand(black_box(stream), look));
+    });
 }
 
-fn by_hand(mut stream: &[u8], mut look: impl FnMut(&[u8])) {
+fn arrive_and_read(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    stream: &Bytes,
+    decode: fn(&mut LinkBuffer, fn(&[u8])),
+) {
+    let mut input = LinkBuffer::new();
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            while input.len() < stream.len() {
+                let rest = &stream[input.len()..];
+                input.fill(rest.len(), |space| Ok(arrive(rest, space))).expect("it arrives");
+            }
+            decode(&mut input, look_at);
+        });
+    });
+}
+
+#[inline]
+fn by_decode(input: &mut LinkBuffer, look: fn(&[u8])) {
+    let mut codec = LengthPrefix::new(4, 1 << 20).expect("it can be");
+    while let Some(frame) = codec.decode(input).expect("it is in order") {
+        look(frame.bytes());
+    }
+}
+
+#[inline]
+fn by_decode_each(input: &mut LinkBuffer, look: fn(&[u8])) {
+    let mut codec = LengthPrefix::new(4, 1 << 20).expect("it can be");
+    let outcome = codec.decode_each(input, |payload| {
+        look(payload);
+        Ok::<(), FrameError>(())
+    });
+    outcome.expect("it is in order");
+}
+
+#[inline]
+fn by_hand(mut stream: &[u8], look: fn(&[u8])) {
     while let Some((header, rest)) = stream.split_first_chunk() {
         let length = u32::from_be_bytes(*header) as usize;
         assert!(length <= 1 << 20, "too long");

@@ -103,6 +103,64 @@ pub trait Decode {
         let extent = self.find(input)?;
         Ok(extent.map(|extent| Frame::new(self.holder(input), extent)))
     }
+
+    /// Calls back with the payload of every frame that is there, in order, until none is left or
+    /// the callback returns an error.
+    ///
+    /// What [`decode`](Self::decode) and [`Frame::bytes`] do in turn, for less where frames are
+    /// small: those that lie in one block are walked through as in a slice, and consumed together.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode); and those of the callback, behind whose frame decoding can go
+    /// on. When the callback panics, it can't.
+    ///
+    /// ```
+    /// use netpoll_buffer::LinkBuffer;
+    /// use netpoll_codec::{Decode, FrameError, LengthPrefix};
+    ///
+    /// let mut input = LinkBuffer::from("\x02ab\x01c\x05def");
+    /// let mut codec = LengthPrefix::new(1, 100)?;
+    /// let mut seen = Vec::new();
+    /// codec.decode_each(&mut input, |payload| {
+    ///     seen.push(payload.to_vec());
+    ///     Ok::<(), FrameError>(())
+    /// })?;
+    /// assert_eq!(seen, [&b"ab"[..], b"c"]);
+    /// assert_eq!(input.len(), 4);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[inline]
+    fn decode_each<E>(
+        &mut self,
+        input: &mut LinkBuffer,
+        mut visit: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        E: From<FrameError>,
+        Self: Sized,
+    {
+        loop {
+            let mut outcome = Ok(());
+            let front = input.chunk();
+            let mut rest = front;
+            while let Some(Extent { header, payload, trailer }) = self.find_in(rest) {
+                let (frame, behind) = rest.split_at(header + payload + trailer);
+                rest = behind;
+                outcome = visit(&frame[header..header + payload]);
+                if outcome.is_err() {
+                    break;
+                }
+            }
+            let walked = front.len() - rest.len();
+            input.consume(walked);
+            outcome?;
+            match self.decode(input)? {
+                Some(frame) => visit(frame.bytes())?,
+                None => return Ok(()),
+            }
+        }
+    }
 }
 
 /// Waits for the next frame of a [`Source`]: a connection's reader, say. `None` is the end of the

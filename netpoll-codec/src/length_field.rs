@@ -47,6 +47,9 @@ pub struct LengthField {
     strip: usize,
     /// What the length lacks to be that of the whole frame: `adjustment + end`.
     extra: i64,
+    /// The shortest and the longest frame that are in order: with all that is stripped, and by `max`.
+    least: u64,
+    most: u64,
     /// By how many bits eight bytes that begin with the field are too long: 0 to 56.
     shift: u32,
     order: ByteOrder,
@@ -128,7 +131,8 @@ impl LengthField {
         counted.late = !fail_fast;
         let extra = i64::from(adjustment) + end.cast_signed() as i64;
         let shift = 64 - 8 * width as u32;
-        Ok(Self { offset, end, strip, extra, shift, order, uncounted, counted })
+        let (least, most) = (end.max(strip) as u64, whole as u64);
+        Ok(Self { offset, end, strip, extra, least, most, shift, order, uncounted, counted })
     }
 
     pub(crate) fn set_late(&mut self) {
@@ -209,9 +213,8 @@ impl Decode for LengthField {
     fn find_in(&mut self, front: &[u8]) -> Option<Extent> {
         let eight = front.get(self.offset..)?.first_chunk()?;
         let total = self.length(*eight).checked_add_signed(self.extra)?;
-        let least = self.end.max(self.strip) as u64;
-        let most = (self.counted.max() + self.uncounted).min(front.len()) as u64;
-        if self.counted.is_dropping() || total < least || total > most {
+        let whole = self.least <= total && total <= self.most && total <= front.len() as u64;
+        if !whole || self.counted.is_dropping() {
             return None;
         }
         self.counted.take(front.len(), self.strip, total as usize)

@@ -1,7 +1,9 @@
 //! A frame is lent, not copied, and consumed when it goes.
 
+use std::io::Error;
+
 use netpoll_buffer::{FromRead, LinkBuffer};
-use netpoll_codec::{Decode, Extent, Frame, LengthPrefix, Lines, Over, read_frame};
+use netpoll_codec::{Decode, Extent, Frame, FrameError, LengthPrefix, Lines, Over, read_frame};
 
 const EXTENT: Extent = Extent { header: 1, payload: 5, trailer: 1 };
 
@@ -96,4 +98,29 @@ fn waiting_for_frames_ends_with_the_stream() {
     let mut lines = Lines::new(3).unwrap();
     assert!(read_frame(&mut lines, &mut source).is_err());
     assert_eq!(read_frame(&mut lines, &mut source).unwrap().unwrap().bytes(), b"ok");
+}
+
+#[test]
+fn all_frames_can_be_visited_and_a_visit_that_fails_leaves_those_behind() {
+    let pieces = ["\x02ab\x00\x03c", "de", "\x01f\x01g\x07torn"];
+    let mut input: LinkBuffer = pieces.into_iter().map(LinkBuffer::from).collect();
+    let mut codec = LengthPrefix::new(1, 5).unwrap();
+    for (last, expected) in [("cde", vec!["ab", "", "cde"]), ("f", vec!["f"])] {
+        let mut seen = Vec::new();
+        let outcome = codec.decode_each(&mut input, |payload| {
+            let payload = String::from_utf8_lossy(payload).into_owned();
+            seen.push(payload.clone());
+            if payload == last { Err(Error::other("enough")) } else { Ok(()) }
+        });
+        assert_eq!(outcome.unwrap_err().to_string(), "enough");
+        assert_eq!(seen, expected);
+    }
+    let mut seen = 0;
+    let outcome = codec.decode_each(&mut input, |payload| {
+        seen += payload.len();
+        Ok(())
+    });
+    let error: FrameError = outcome.unwrap_err();
+    let too_long = FrameError::FrameTooLong { position: 12, length: Some(7), max: 5 };
+    assert_eq!((seen, error), (1, too_long));
 }
