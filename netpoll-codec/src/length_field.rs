@@ -47,7 +47,7 @@ pub struct LengthField {
     strip: usize,
     /// What the length lacks to be that of the whole frame: `adjustment + end`.
     extra: i64,
-    /// The shortest and the longest frame that are in order: with all that is stripped, and by `max`.
+    /// The shortest frame that is in order, with all that is stripped, and the longest, by `max`.
     least: u64,
     most: u64,
     /// By how many bits eight bytes that begin with the field are too long: 0 to 56.
