@@ -7,8 +7,9 @@ pub use bytes::Bytes;
 pub use frames::{Framed, Out, on_frame};
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
-    Cancel, Client, ClientBuilder, DialConnection, Dialer, DialerBuilder, Keepalive, Pool,
-    PoolBuilder, PoolStats, Pooled, Resolve, dial_connection,
+    Backoff, Cancel, Client, ClientBuilder, Codec, DialConnection, Dialer, DialerBuilder,
+    Keepalive, Mux, MuxBuilder, MuxStats, Pool, PoolBuilder, PoolStats, Pooled, Resolve,
+    dial_connection,
 };
 pub use netpoll_codec as codec;
 pub use netpoll_core::{

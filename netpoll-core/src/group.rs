@@ -16,6 +16,7 @@ pub struct Group {
     dispatcher: Dispatcher,
     may_wait: bool,
     is_dialled: bool,
+    reads_when_congested: bool,
     live: Mutex<usize>,
     empty: Condvar,
     refused: AtomicU64,
@@ -28,7 +29,19 @@ impl Group {
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn served(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
         let may_wait = dispatcher.may_wait();
-        Self::new(limits, dispatcher, may_wait, false)
+        Ok(Arc::new(Self::new(limits, dispatcher, may_wait)?))
+    }
+
+    /// As [`served`](Self::served), for connections that ask and whose peers answer: they are read
+    /// even while their peer takes no more, since it may be waiting for its answers to be taken.
+    /// What is read must be bounded by what was asked.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn asking(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
+        let may_wait = dispatcher.may_wait();
+        let group = Self::new(limits, dispatcher, may_wait)?;
+        Ok(Arc::new(Self { reads_when_congested: true, ..group }))
     }
 
     /// A group of connections that callers drive on their own threads.
@@ -37,18 +50,22 @@ impl Group {
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn dialled(limits: Limits) -> Result<Arc<Self>> {
         // What is left to do when the caller has dropped one never waits: the reactor does it.
-        Self::new(limits, Dispatcher::inline(), true, true)
+        let group = Self::new(limits, Dispatcher::inline(), true)?;
+        Ok(Arc::new(Self { is_dialled: true, ..group }))
     }
 
-    fn new(
-        limits: Limits,
-        dispatcher: Dispatcher,
-        may_wait: bool,
-        is_dialled: bool,
-    ) -> Result<Arc<Self>> {
+    fn new(limits: Limits, dispatcher: Dispatcher, may_wait: bool) -> Result<Self> {
         limits.validate()?;
-        let (live, empty, refused) = (Mutex::new(0), Condvar::new(), AtomicU64::new(0));
-        Ok(Arc::new(Self { limits, dispatcher, may_wait, is_dialled, live, empty, refused }))
+        Ok(Self {
+            limits,
+            dispatcher,
+            may_wait,
+            is_dialled: false,
+            reads_when_congested: false,
+            live: Mutex::new(0),
+            empty: Condvar::new(),
+            refused: AtomicU64::new(0),
+        })
     }
 
     /// The limits of its connections.
@@ -94,6 +111,11 @@ impl Group {
     /// Whether callers drive its connections, not callbacks.
     pub(crate) fn is_dialled(&self) -> bool {
         self.is_dialled
+    }
+
+    /// Whether its connections are read while their output is above its high-water mark.
+    pub(crate) fn reads_when_congested(&self) -> bool {
+        self.reads_when_congested
     }
 
     pub(crate) fn enter(&self) {

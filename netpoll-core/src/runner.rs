@@ -196,7 +196,7 @@ impl Runner {
             let verdict = service.high_water(connection);
             return self.after_callback(shared, verdict);
         }
-        if shared.lane.is_congested() {
+        if shared.lane.is_congested() && !shared.group.reads_when_congested() {
             // DRAINED will tell. Until then the peer's bytes stay in the kernel.
             return Step::Wait;
         }

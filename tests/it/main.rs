@@ -20,6 +20,7 @@ mod lifecycle;
 mod listeners;
 mod manager;
 mod mixing;
+mod mux;
 mod peers;
 mod pool;
 mod promises;

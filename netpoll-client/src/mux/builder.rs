@@ -1,0 +1,122 @@
+//! The options of a multiplexer: set by name, checked once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use netpoll_core::{Dispatch, Dispatcher, Error, Group, Limits, Result};
+
+use super::backoff::Backoff;
+use super::link::Link;
+use super::pending::SLOTS_AT_MOST;
+use super::{Codec, Inner, Mux, Shared};
+use crate::dialer::Dialer;
+
+/// Builds a [`Mux`].
+#[derive(Debug)]
+pub struct MuxBuilder {
+    dialer: Option<Dialer>,
+    connections: usize,
+    limits: Limits,
+    dial_timeout: Duration,
+    most_waiting: usize,
+    reconnect: Option<Backoff>,
+}
+
+impl Default for MuxBuilder {
+    fn default() -> Self {
+        Self {
+            dialer: None,
+            connections: 1,
+            limits: Limits::default(),
+            dial_timeout: Duration::from_secs(5),
+            most_waiting: 4096,
+            reconnect: Some(Backoff::default()),
+        }
+    }
+}
+
+impl MuxBuilder {
+    /// Dials by this dialer, on its manager. Default: a dialer with default options.
+    #[must_use]
+    pub fn dialer(mut self, dialer: Dialer) -> Self {
+        self.dialer = Some(dialer);
+        self
+    }
+
+    /// Over how many connections: 1 to 1 024. Default 1; more than there are loops seldom pay.
+    #[must_use]
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// The limits of the connections. A response must fit into the input limit.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long one dial takes at the most, whatever the calls that wait for it allow. Default 5 s.
+    #[must_use]
+    pub fn dial_timeout(mut self, timeout: Duration) -> Self {
+        self.dial_timeout = timeout;
+        self
+    }
+
+    /// How many calls may wait on one connection: 1 to 65 536. Default 4 096; one more fails.
+    #[must_use]
+    pub fn max_waiting(mut self, calls: usize) -> Self {
+        self.most_waiting = calls;
+        self
+    }
+
+    /// How long to pause before a connection that ended, or could not be had, is dialled again.
+    /// Calls wait for that where their time allows it, and else fail at once. Default: up to 50 ms,
+    /// doubling up to 5 s. `None` dials once, and never again.
+    #[must_use]
+    pub fn reconnect(mut self, backoff: impl Into<Option<Backoff>>) -> Self {
+        self.reconnect = backoff.into();
+        self
+    }
+
+    /// Checks the options and makes the multiplexer. Nothing is dialled before the first call.
+    ///
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the option.
+    pub fn build<C: Codec>(self, network: &str, address: &str, codec: C) -> Result<Mux<C>> {
+        if !(1..=1024).contains(&self.connections) {
+            return Err(Error::config(format!(
+                "connections is {}, but must be 1 to 1024",
+                self.connections
+            )));
+        }
+        if !(1..=SLOTS_AT_MOST).contains(&self.most_waiting) {
+            return Err(Error::config(format!(
+                "max_waiting is {}, but must be 1 to {SLOTS_AT_MOST}",
+                self.most_waiting
+            )));
+        }
+        if self.dial_timeout.is_zero() {
+            return Err(Error::config("dial_timeout is 0, so no connection could be made"));
+        }
+        self.reconnect.map_or(Ok(()), |backoff| backoff.validate())?;
+        // Decoding never waits, so it may run on the reactor.
+        let group = Group::asking(self.limits, Dispatcher::new(Dispatch::Inline)?)?;
+        let shared = Shared {
+            codec: Arc::new(codec),
+            counters: Arc::default(),
+            dialer: self.dialer.map_or_else(|| Dialer::builder().build(), Ok)?,
+            group,
+            network: network.into(),
+            address: address.into(),
+            dial_timeout: self.dial_timeout,
+            most_waiting: self.most_waiting,
+            reconnects: self.reconnect.is_some(),
+            backoff: self.reconnect.unwrap_or_default(),
+            cancel: crate::Cancel::new(),
+        };
+        let links = (0..self.connections).map(|_| Arc::new(Link::new())).collect();
+        Ok(Mux { inner: Arc::new(Inner { shared: Arc::new(shared), links }) })
+    }
+}

@@ -1,0 +1,174 @@
+//! One place of a multiplexer: the connection that it has, or the way to the next one.
+//!
+//! ```text
+//!            asked for, and the pause is over            dialled
+//!    Down ─────────────────────────────────► Dialling ───────────► Up
+//!     ▲  ▲            a thread of its own        │                  │ it has ended
+//!     │  └───────────────────────────────────────┘                  ▼
+//!     └───────────── pause, longer with each failure ◄──────────────┘
+//! ```
+
+use std::io::ErrorKind;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use netpoll_core::Result;
+
+use super::backoff::random;
+use super::wire::{Failure, Wire};
+use super::{Codec, Shared};
+use crate::dialer::Dial;
+
+/// See the module.
+pub(super) struct Link<C: Codec> {
+    state: Mutex<State<C>>,
+    changed: Condvar,
+}
+
+enum State<C: Codec> {
+    Down {
+        /// In a row.
+        failures: u32,
+        /// Not before this.
+        retry: Instant,
+        /// What the last try, or the last connection, ended by; `None` before the first.
+        failure: Option<Failure>,
+    },
+    Dialling {
+        failures: u32,
+    },
+    Up(Arc<Wire<C>>),
+    Closed,
+}
+
+impl<C: Codec> Link<C> {
+    pub(super) fn new() -> Self {
+        let state = State::Down { failures: 0, retry: Instant::now(), failure: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// The connection, if it is up.
+    pub(super) fn up(&self) -> Option<Arc<Wire<C>>> {
+        match &*self.state() {
+            State::Up(wire) if wire.failure().is_none() => Some(wire.clone()),
+            _ => None,
+        }
+    }
+
+    /// Sees to it that it is dialled where that is due. Returns the connection if it is up.
+    pub(super) fn ensure(self: &Arc<Self>, shared: &Arc<Shared<C>>) -> Option<Arc<Wire<C>>> {
+        self.advance(shared, &mut self.state(), Instant::now())
+    }
+
+    /// The connection, waiting for it until `deadline`.
+    ///
+    /// # Errors
+    /// Why the last one ended, or could not be had, if the next try is not due before `deadline`;
+    /// `TimedOut` then.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        shared: &Arc<Shared<C>>,
+        deadline: Option<Instant>,
+    ) -> Result<Arc<Wire<C>>> {
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            if let Some(wire) = self.advance(shared, &mut state, now) {
+                return Ok(wire);
+            }
+            let until = match &*state {
+                State::Closed => return Err(Failure::closed().error()),
+                State::Down { retry, failure, .. } => {
+                    let hopeless = !shared.reconnects || deadline.is_some_and(|it| *retry > it);
+                    if let (Some(failure), true) = (failure, hopeless) {
+                        return Err(failure.error());
+                    }
+                    Some(*retry)
+                }
+                State::Dialling { .. } | State::Up(_) => None,
+            };
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Err(Failure::new(ErrorKind::TimedOut, "timed out dialling").error());
+            }
+            let until = [until, deadline].into_iter().flatten().min();
+            state = match until.map(|until| until.saturating_duration_since(now)) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Closes for good: all who wait are told.
+    pub(super) fn close(&self) {
+        let before = std::mem::replace(&mut *self.state(), State::Closed);
+        self.changed.notify_all();
+        if let State::Up(wire) = before {
+            wire.close(Failure::closed());
+        }
+    }
+
+    /// Notes that a connection has ended, and begins to dial where that is due.
+    fn advance(
+        self: &Arc<Self>,
+        shared: &Arc<Shared<C>>,
+        state: &mut State<C>,
+        now: Instant,
+    ) -> Option<Arc<Wire<C>>> {
+        if let State::Up(wire) = state {
+            let Some(failure) = wire.failure() else { return Some(wire.clone()) };
+            let retry = now + shared.backoff.pause(0, random());
+            *state = State::Down { failures: 0, retry, failure: Some(failure) };
+        }
+        if let State::Down { failures, retry, failure } = state
+            && now >= *retry
+            && (shared.reconnects || failure.is_none())
+        {
+            let failures = *failures;
+            *state = State::Dialling { failures };
+            let (link, context) = (self.clone(), shared.clone());
+            let dialling = thread::Builder::new().name("netpoll-mux-dial".into());
+            if let Err(error) = dialling.spawn(move || link.dial(&context)) {
+                let failure =
+                    Failure::new(error.kind(), &format!("cannot start a thread: {error}"));
+                *state = down(shared, failures + 1, failure);
+            }
+        }
+        None
+    }
+
+    /// Dials, on a thread of its own: whoever asks may have less time than that takes.
+    fn dial(&self, shared: &Shared<C>) {
+        let wire = shared.wire();
+        let timeout = shared.dial_timeout;
+        let dial = Dial::new(&shared.dialer, &shared.group, timeout, Some(&shared.cancel));
+        let attempt = dial.run(&shared.network, &shared.address);
+        shared.counters.count_dial(attempt.is_ok());
+        let mut state = self.state();
+        let State::Dialling { failures } = *state else { return };
+        *state = match attempt {
+            Ok(attempt) => {
+                wire.connected(attempt.serve(&wire.callbacks()));
+                State::Up(wire)
+            }
+            Err(error) => {
+                let failure = Failure::new(error.kind(), &error.to_string());
+                down(shared, failures + 1, failure)
+            }
+        };
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<C>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn down<C: Codec>(shared: &Shared<C>, failures: u32, failure: Failure) -> State<C> {
+    let retry = Instant::now() + shared.backoff.pause(failures, random());
+    State::Down { failures, retry, failure: Some(failure) }
+}

@@ -1,0 +1,195 @@
+//! Which requests wait for their response: ids that are not soon used again.
+//!
+//! ```text
+//!    31 ............. 16 15 .............. 0
+//!   [ generation        ][ slot             ]
+//! ```
+//! Many protocols have 32 bits for a request's number, so an id has no more. Slots are used again
+//! in the order in which they were freed, and not before there are [`SLOTS_AT_LEAST`] of them: an
+//! id comes again after 67 million requests at the earliest. Until its slot is used again, what
+//! became of a request is remembered, so a response that comes late, or twice, is told from
+//! nonsense.
+
+use std::collections::VecDeque;
+
+/// How many slots there are before one is used again.
+const SLOTS_AT_LEAST: usize = 1024;
+/// As many as an id can tell apart.
+pub(super) const SLOTS_AT_MOST: usize = 1 << 16;
+
+/// Those who wait, by id.
+#[derive(Debug)]
+pub(super) struct Pending<W> {
+    slots: Vec<Slot<W>>,
+    free: VecDeque<u16>,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Slot<W> {
+    generation: u16,
+    fate: Fate<W>,
+}
+
+#[derive(Debug)]
+enum Fate<W> {
+    Waits(W),
+    Answered,
+    GivenUp,
+}
+
+/// Whom a response is for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Match<W> {
+    Waiter(W),
+    /// Its request was given up.
+    Late,
+    /// Its request has a response.
+    Duplicate,
+    /// No request had that id.
+    Unknown,
+}
+
+impl<W> Pending<W> {
+    /// `most`: how many may wait at once.
+    pub(super) fn new(most: usize) -> Self {
+        Self { slots: Vec::new(), free: VecDeque::new(), most: most.min(SLOTS_AT_MOST) }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// An id for one more who waits; `None` while as many wait as may.
+    pub(super) fn insert(&mut self, waiter: W) -> Option<u32> {
+        if self.waiting() >= self.most {
+            return None;
+        }
+        let fate = Fate::Waits(waiter);
+        let grow = self.slots.len() < SLOTS_AT_LEAST.min(SLOTS_AT_MOST) || self.free.is_empty();
+        let index = match self.free.pop_front() {
+            Some(index) if !grow => {
+                let slot = &mut self.slots[usize::from(index)];
+                *slot = Slot { generation: slot.generation.wrapping_add(1), fate };
+                index
+            }
+            other => {
+                self.free.extend(other);
+                self.free.rotate_right(usize::from(other.is_some()));
+                self.slots.push(Slot { generation: 0, fate });
+                (self.slots.len() - 1) as u16
+            }
+        };
+        Some(u32::from(self.slots[usize::from(index)].generation) << 16 | u32::from(index))
+    }
+
+    /// Takes out the one whom the response with this id is for.
+    pub(super) fn answer(&mut self, id: u32) -> Match<W> {
+        let (generation, index) = ((id >> 16) as u16, id as u16);
+        let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Match::Unknown };
+        match slot.generation.wrapping_sub(generation) {
+            0 => {}
+            // Of an earlier request: what became of it is forgotten, but it was one.
+            1..0x8000 => return Match::Late,
+            _ => return Match::Unknown,
+        }
+        match std::mem::replace(&mut slot.fate, Fate::Answered) {
+            Fate::Waits(waiter) => {
+                self.free.push_back(index);
+                Match::Waiter(waiter)
+            }
+            Fate::Answered => Match::Duplicate,
+            Fate::GivenUp => {
+                slot.fate = Fate::GivenUp;
+                Match::Late
+            }
+        }
+    }
+
+    /// Takes out the one who doesn't wait any more. `None`: it was answered already.
+    pub(super) fn give_up(&mut self, id: u32) -> Option<W> {
+        let index = id as u16;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        if slot.generation != (id >> 16) as u16 || !matches!(slot.fate, Fate::Waits(_)) {
+            return None;
+        }
+        self.free.push_back(index);
+        match std::mem::replace(&mut slot.fate, Fate::GivenUp) {
+            Fate::Waits(waiter) => Some(waiter),
+            Fate::Answered | Fate::GivenUp => None,
+        }
+    }
+
+    /// Takes out all who wait, as if each had given up.
+    pub(super) fn drain(&mut self) -> Vec<W> {
+        let mut waiters = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            match std::mem::replace(&mut slot.fate, Fate::GivenUp) {
+                Fate::Waits(waiter) => {
+                    self.free.push_back(index as u16);
+                    waiters.push(waiter);
+                }
+                past => slot.fate = past,
+            }
+        }
+        waiters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_finds_the_one_it_is_for_once() {
+        let mut pending = Pending::new(10);
+        let (a, b) = (pending.insert('a').unwrap(), pending.insert('b').unwrap());
+        assert_ne!(a, b);
+        assert_eq!(pending.answer(b), Match::Waiter('b'));
+        assert_eq!(pending.answer(b), Match::Duplicate);
+        assert_eq!(pending.answer(a), Match::Waiter('a'));
+        assert_eq!((pending.answer(77), pending.answer(5 << 16)), (Match::Unknown, Match::Unknown));
+        assert_eq!(pending.waiting(), 0);
+    }
+
+    #[test]
+    fn who_gave_up_is_late_and_not_given_up_twice() {
+        let mut pending = Pending::new(10);
+        let id = pending.insert('a').unwrap();
+        assert_eq!(pending.give_up(id), Some('a'));
+        assert_eq!(pending.give_up(id), None);
+        assert_eq!((pending.answer(id), pending.answer(id)), (Match::Late, Match::Late));
+        let id = pending.insert('b').unwrap();
+        assert_eq!(pending.answer(id), Match::Waiter('b'));
+        assert_eq!(pending.give_up(id), None);
+    }
+
+    #[test]
+    fn no_more_wait_than_may() {
+        let mut pending = Pending::new(2);
+        let first = pending.insert(1).unwrap();
+        assert!(pending.insert(2).is_some() && pending.insert(3).is_none());
+        pending.give_up(first);
+        assert!(pending.insert(4).is_some());
+        assert_eq!(pending.drain(), [2, 4]);
+        assert_eq!((pending.waiting(), pending.drain()), (0, vec![]));
+        assert_eq!(pending.answer(1), Match::Late);
+        let mut all = Pending::new(usize::MAX);
+        assert!((0..SLOTS_AT_MOST).all(|_| all.insert(()).is_some()) && all.insert(()).is_none());
+    }
+
+    #[test]
+    fn ids_come_again_late() {
+        let mut pending = Pending::new(8);
+        let mut seen = std::collections::HashSet::new();
+        let first = pending.insert(0).unwrap();
+        pending.answer(first);
+        for _ in 0..SLOTS_AT_LEAST * 100 {
+            let id = pending.insert(0).unwrap();
+            assert!(seen.insert(id) && id != first, "{id:x} came again");
+            assert_eq!(pending.answer(id), Match::Waiter(0));
+        }
+        assert_eq!(pending.slots.len(), SLOTS_AT_LEAST);
+        assert_eq!(pending.answer(first), Match::Late);
+    }
+}

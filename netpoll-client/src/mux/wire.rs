@@ -1,0 +1,265 @@
+//! One connection of a multiplexer: what is sent on it, and who waits for what it brings.
+
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use netpoll_buffer::{LinkBuffer, Source};
+use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, Result, Wait};
+
+use super::pending::{Match, Pending};
+use super::queue::{Drain, Queue, thread_number};
+use super::{Codec, Counters, Shared};
+
+/// See the module.
+pub(super) struct Wire<C: Codec> {
+    codec: Arc<C>,
+    counters: Arc<Counters>,
+    input_limit: usize,
+    /// Set before anybody but callbacks knows of this.
+    handle: OnceLock<Handle>,
+    state: Mutex<State<C::Response>>,
+    queue: Queue,
+    /// Somebody must drain who is not a caller: the reactor.
+    passed_on: AtomicBool,
+}
+
+struct State<R> {
+    pending: Pending<Arc<Waiter<R>>>,
+    /// Why it is over. From here on nobody waits.
+    failure: Option<Failure>,
+}
+
+/// One who waits for a response.
+struct Waiter<R> {
+    outcome: Mutex<Option<Result<R, Failure>>>,
+    there: Condvar,
+}
+
+/// Why a connection is over, for each of those who waited.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    kind: ErrorKind,
+    text: Arc<str>,
+}
+
+impl<C: Codec> Wire<C> {
+    pub(super) fn new(shared: &Shared<C>) -> Arc<Self> {
+        let pending = Pending::new(shared.most_waiting);
+        Arc::new(Self {
+            codec: shared.codec.clone(),
+            counters: shared.counters.clone(),
+            input_limit: shared.group.limits().input_limit,
+            handle: OnceLock::new(),
+            state: Mutex::new(State { pending, failure: None }),
+            queue: Queue::new(),
+            passed_on: AtomicBool::new(false),
+        })
+    }
+
+    /// What the connection's reactor calls.
+    pub(super) fn callbacks(self: &Arc<Self>) -> Arc<dyn Prepare> {
+        let wire = self.clone();
+        Arc::new(Callbacks {
+            on_prepare: Box::new(move |_: &Connection| Ok(wire.clone())),
+            on_connect: None,
+            on_request: Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| wire.receive(conn)),
+            on_disconnect: Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
+                wire.end(Failure::of(reason));
+            })),
+        })
+    }
+
+    pub(super) fn connected(&self, handle: Handle) {
+        let _ = self.handle.set(handle);
+    }
+
+    /// Why it is over, if it is.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let failure = lock(&self.state).failure.clone();
+        let closed = || self.handle.get().is_some_and(|handle| !handle.is_active());
+        // The reason is on its way; a new request would only wait for it.
+        failure.or_else(|| closed().then(Failure::ending))
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.state).pending.waiting()
+    }
+
+    /// Closes: all who wait are told `failure`.
+    pub(super) fn close(&self, failure: Failure) {
+        self.end(failure);
+        if let Some(handle) = self.handle.get() {
+            handle.close();
+        }
+    }
+
+    /// Sends a request, and waits for its response.
+    pub(super) fn call(
+        &self,
+        request: C::Request,
+        deadline: Option<Instant>,
+    ) -> Result<C::Response> {
+        let handle = self.handle.get().ok_or(Error::Closed)?;
+        handle.wait_for_room(deadline)?;
+        let waiter = Arc::new(Waiter { outcome: Mutex::new(None), there: Condvar::new() });
+        let id = self.register(&waiter)?;
+        let mut message = LinkBuffer::new();
+        if let Err(error) = self.codec.encode(id, request, &mut message) {
+            lock(&self.state).pending.give_up(id);
+            return Err(error);
+        }
+        message.flush();
+        if self.queue.push(message, thread_number()) {
+            self.drain(handle);
+        }
+        if let Some(outcome) = waiter.wait(deadline) {
+            return outcome.map_err(|failure| failure.error());
+        }
+        if lock(&self.state).pending.give_up(id).is_some() {
+            return Err(Error::TimedOut(Wait::Read));
+        }
+        // It came in the last moment, or is about to be told.
+        match waiter.wait(None) {
+            Some(outcome) => outcome.map_err(|failure| failure.error()),
+            None => Err(Error::TimedOut(Wait::Read)),
+        }
+    }
+
+    fn register(&self, waiter: &Arc<Waiter<C::Response>>) -> Result<u32> {
+        let mut state = lock(&self.state);
+        match &state.failure {
+            Some(failure) => Err(failure.error()),
+            None => state.pending.insert(waiter.clone()).ok_or(Error::Full),
+        }
+    }
+
+    /// Sends what is queued, in as few system calls as it takes.
+    fn drain(&self, handle: &Handle) {
+        let drained = self.queue.drain(|batch| {
+            self.counters.flushes.add(1);
+            handle.send_buffer(batch)
+        });
+        match drained {
+            Ok(Drain::Done) => {}
+            Ok(Drain::PassOn) => {
+                self.passed_on.store(true, Ordering::Release);
+                handle.wake();
+            }
+            // What is queued is lost with the connection. Its end is on the way, behind the answers
+            // that have come, and tells all who wait.
+            Err(error) => log::debug!("requests could not be sent: {error}"),
+        }
+    }
+
+    /// Runs on the reactor, whenever something has come and when draining was passed on.
+    fn receive(&self, conn: &mut Connection) -> Result<()> {
+        if self.passed_on.swap(false, Ordering::AcqRel) {
+            self.drain(&conn.handle());
+        }
+        let mut reader = conn.reader();
+        let input = reader.buffered();
+        while !input.is_empty() {
+            match self.codec.decode(input) {
+                Ok(Some((id, response))) => self.deliver(id, response),
+                Ok(None) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        // It would never grow, and its call would wait in vain.
+        if input.len() >= self.input_limit {
+            let (requested, limit) = (input.len() + 1, self.input_limit);
+            return Err(Error::InputLimit { requested, limit });
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, id: u32, response: C::Response) {
+        let matched = lock(&self.state).pending.answer(id);
+        let counter = match matched {
+            Match::Waiter(waiter) => {
+                waiter.tell(Ok(response));
+                &self.counters.answered
+            }
+            Match::Late => &self.counters.late,
+            Match::Duplicate => &self.counters.duplicate,
+            Match::Unknown => &self.counters.unknown,
+        };
+        counter.add(1);
+    }
+
+    /// Tells all who wait; from here on nobody does.
+    fn end(&self, failure: Failure) {
+        let mut state = lock(&self.state);
+        let failure = state.failure.get_or_insert(failure).clone();
+        let waiters = state.pending.drain();
+        drop(state);
+        for waiter in waiters {
+            waiter.tell(Err(failure.clone()));
+        }
+    }
+}
+
+impl<R> Waiter<R> {
+    fn tell(&self, outcome: Result<R, Failure>) {
+        *lock(&self.outcome) = Some(outcome);
+        self.there.notify_one();
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> Option<Result<R, Failure>> {
+        let mut outcome = lock(&self.outcome);
+        while outcome.is_none() {
+            let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            outcome = match left {
+                None => self.there.wait(outcome).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => {
+                    let waited = self.there.wait_timeout(outcome, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        outcome.take()
+    }
+}
+
+impl Failure {
+    pub(super) fn new(kind: ErrorKind, text: &str) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    pub(super) fn closed() -> Self {
+        Self::new(ErrorKind::NotConnected, "the multiplexer is closed")
+    }
+
+    /// The connection ends, and nobody has said why yet.
+    fn ending() -> Self {
+        Self::new(ErrorKind::ConnectionAborted, "the connection is ending")
+    }
+
+    pub(super) fn error(&self) -> Error {
+        io::Error::new(self.kind, self.text.to_string()).into()
+    }
+
+    fn of(reason: &CloseReason) -> Self {
+        let kind = match reason {
+            CloseReason::Peer => ErrorKind::UnexpectedEof,
+            CloseReason::Reset => ErrorKind::ConnectionReset,
+            CloseReason::Local | CloseReason::Shutdown => ErrorKind::NotConnected,
+            CloseReason::Callback(error) => error.kind(),
+            CloseReason::Io(error) => error.kind(),
+            _ => ErrorKind::ConnectionAborted,
+        };
+        let text = match reason {
+            CloseReason::Callback(error) => format!("the response can't be decoded: {error}"),
+            CloseReason::Panic => "the response can't be decoded: the codec panicked".into(),
+            other => format!("the connection ended before the response had come: {other}"),
+        };
+        Self::new(kind, &text)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
