@@ -65,6 +65,8 @@ impl<C: Codec> Wire<C> {
             on_prepare: Box::new(move |_: &Connection| Ok(wire.clone())),
             on_connect: None,
             on_request: Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| wire.receive(conn)),
+            on_high_water: None,
+            on_drain: None,
             on_disconnect: Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
                 wire.end(Failure::of(reason));
             })),
@@ -247,6 +249,8 @@ impl Failure {
             CloseReason::Peer => ErrorKind::UnexpectedEof,
             CloseReason::Reset => ErrorKind::ConnectionReset,
             CloseReason::Local | CloseReason::Shutdown => ErrorKind::NotConnected,
+            CloseReason::Timeout(_) => ErrorKind::TimedOut,
+            CloseReason::Limit(_) => ErrorKind::InvalidData,
             CloseReason::Callback(error) => error.kind(),
             CloseReason::Io(error) => error.kind(),
             _ => ErrorKind::ConnectionAborted,
