@@ -15,9 +15,9 @@ pub use netpoll_codec as codec;
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exceeded,
     HandOffOptions, HandOffStats, Handle, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad,
-    LoopStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OutputLimits,
-    PollManager, PoolOptions, Reader, ReceiveRate, Result, Timer, TurnLimits, Undelivered, Wait,
-    Writer, block_in_place, default_loops,
+    LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
+    OutputLimits, PollManager, PoolOptions, Reader, ReceiveRate, Result, Timer, TurnLimits,
+    Undelivered, Wait, Writer, block_in_place, default_loops,
 };
 pub use netpoll_server::{
     AtLimit, Builder, Credentials, EventLoop, Limit, ListenOptions, Listener, Listeners, OnRefuse,

@@ -23,6 +23,9 @@ pub fn admit(
     home: &Arc<Remote>,
 ) {
     let stream = Arc::new(Stream::new(stream));
+    if !group.memory.admits() {
+        return refuse(&stream, group, &origin);
+    }
     let lane = Lane::open(stream.clone());
     let shared = Arc::new(Shared::accepted(lane, group.clone(), home.clone(), origin));
     group.enter();
@@ -37,6 +40,15 @@ pub fn admit(
     if home.post(Command::Register(shared.clone())).is_err() {
         shared.abort();
         runner::run_to_end(&shared);
+    }
+}
+
+/// Closes a connection that there is no memory for, by a reset: its client should try elsewhere.
+fn refuse(stream: &Stream, group: &Group, origin: &Origin) {
+    group.count_refusal();
+    log::debug!("{} is refused: memory_budget is used up", origin.peer);
+    if let Err(error) = stream.reset_on_close() {
+        log::debug!("cannot reset the connection to {}: {error}", origin.peer);
     }
 }
 

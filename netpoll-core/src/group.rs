@@ -8,11 +8,13 @@ use std::time::Instant;
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
 use crate::limits::Limits;
+use crate::memory::{Memory, MemoryStats};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 
 /// See the module. Connections hold it, so it lives as long as the last of them.
 pub struct Group {
     limits: Limits,
+    pub(crate) memory: Memory,
     dispatcher: Dispatcher,
     may_wait: bool,
     is_dialled: bool,
@@ -57,6 +59,7 @@ impl Group {
     fn new(limits: Limits, dispatcher: Dispatcher, may_wait: bool) -> Result<Self> {
         limits.validate()?;
         Ok(Self {
+            memory: Memory::new(&limits),
             limits,
             dispatcher,
             may_wait,
@@ -76,6 +79,11 @@ impl Group {
     /// How many of its connections are not closed yet.
     pub fn live(&self) -> usize {
         *lock(&self.live)
+    }
+
+    /// What its connections hold of memory.
+    pub fn memory(&self) -> MemoryStats {
+        self.memory.stats()
     }
 
     /// How many connections were turned away: accepted, and closed before their session was made.

@@ -70,7 +70,6 @@ pub(crate) enum Command {
     /// What is watched of this connection has changed.
     Watch(Arc<Shared>),
     /// Memory has run short for this connection: have it try to receive again, in a while.
-    #[expect(dead_code, reason = "the memory limits are the next step of issue 4")]
     Retry(Token),
     /// Close this group's connections when each has nothing left to serve.
     Drain(Arc<Group>),

@@ -80,8 +80,9 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
         match step.unwrap_or_else(|Panicked| run.begin_close(shared, CloseReason::Panic)) {
             Step::More => {}
             Step::Wait => {
-                if let Some(connection) = &run.connection {
+                if let Some(connection) = &mut run.connection {
                     connection.input.note_partial(shared);
+                    connection.input.count(shared);
                 }
                 match run.release() {
                     Ok(()) => return Outcome::Done,
@@ -217,8 +218,11 @@ impl Runner {
         let ended_before = connection.input.end().is_some();
         let received = if events.has_any(Events::PAUSED) {
             Received::Nothing
-        } else {
+        } else if connection.input.may_receive(shared) {
             connection.input.receive(shared)
+        } else {
+            drop(shared.home.post(Command::Retry(shared.token())));
+            Received::Nothing
         };
         let woken = word.clear(Events::WAKE) != Events::NONE;
         let full = received == Received::Full && events.has_any(Events::PEER_GONE);

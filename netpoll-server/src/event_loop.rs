@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Error, Limits, LoadBalance, PollManager, Prepare, Remote,
-    Result, default_loops,
+    Callbacks, Connection, Dispatch, Error, Group, Limits, LoadBalance, MemoryStats, PollManager,
+    Prepare, Remote, Result, default_loops,
 };
 
 use crate::builder::Builder;
@@ -78,6 +78,8 @@ struct State {
     main: Option<Arc<Remote>>,
     /// When the shutdown that was asked for becomes forceful.
     deadline: Option<Instant>,
+    /// The connections, from `serve` on.
+    group: Option<Arc<Group>>,
 }
 
 impl EventLoop {
@@ -112,6 +114,12 @@ impl EventLoop {
         Self { inner: Arc::new(Inner { callbacks, settings, state }) }
     }
 
+    /// What the connections hold of memory, and what its limits have put off or refused. All zero
+    /// before `serve`. Costs a lock and three loads.
+    pub fn memory(&self) -> MemoryStats {
+        self.state().group.as_ref().map(|group| group.memory()).unwrap_or_default()
+    }
+
     /// Serves one listener, or several, on this thread until [`shutdown`](Self::shutdown), then
     /// returns what became of the connections. All threads that it started have ended by then, but
     /// for those inside a callback that outlasts the deadline. An event loop serves once.
@@ -132,6 +140,7 @@ impl EventLoop {
         let serving = Serving::new(&self.inner.settings, self.inner.callbacks.clone())?;
         {
             let mut state = self.state();
+            state.group = Some(serving.group());
             if state.deadline.is_none() {
                 state.main = Some(serving.main());
             }

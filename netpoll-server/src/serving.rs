@@ -56,6 +56,10 @@ impl Serving {
         Ok(Self { manager, dispatcher, reactor, front, kept, sockets: Sockets::default() })
     }
 
+    pub(crate) fn group(&self) -> Arc<Group> {
+        self.front.group.clone()
+    }
+
     pub(crate) fn main(&self) -> Arc<Remote> {
         self.front.main.clone()
     }

@@ -19,6 +19,7 @@ mod handles;
 mod lifecycle;
 mod listeners;
 mod manager;
+mod memory;
 mod mixing;
 mod mux;
 mod peers;

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll_buffer::LinkBuffer;
+use bytes::Bytes;
+use netpoll_buffer::{Account, Charge, LinkBuffer};
 
 use super::shared::Shared;
 use crate::error::{Error, Result, Wait};
@@ -23,6 +24,10 @@ pub(crate) struct Input {
     pub(crate) timeout: Option<Duration>,
     /// Whether a read that lacks bytes may wait for them on this thread.
     may_wait: bool,
+    /// Counts the blocks that slices of this input keep alive; opened with the first.
+    account: Option<Account>,
+    /// Counts the buffer, where there is a budget.
+    charge: Option<Box<Charge>>,
     /// The socket may have bytes that no edge will announce again.
     undrained: bool,
     end: Option<End>,
@@ -63,6 +68,8 @@ impl Input {
             limit,
             timeout,
             may_wait,
+            account: None,
+            charge: None,
             undrained: false,
             end: None,
             failure: None,
@@ -100,6 +107,49 @@ impl Input {
             && (self.undrained || word.events().has_any(Events::READABLE))
     }
 
+    /// Whether memory allows a receive that no callback asked for.
+    pub(crate) fn may_receive(&self, shared: &Shared) -> bool {
+        let held = self.account.as_ref().map_or(0, Account::held);
+        let all_of_it = || held + self.buffer.len() + shared.lane.pending();
+        shared.group.memory.allows(held, all_of_it, || shared.group.live())
+    }
+
+    /// Moves the next `n` bytes out, as a buffer whose blocks are counted.
+    pub(crate) fn slice(&mut self, shared: &Shared, n: usize) -> Result<LinkBuffer> {
+        let slice = self.buffer.slice(n)?;
+        if let Some(account) = self.account(shared) {
+            slice.charge(account);
+        }
+        Ok(slice)
+    }
+
+    /// The next `n` bytes as a counted slice.
+    pub(crate) fn read_bytes(&mut self, shared: &Shared, n: usize) -> Result<Bytes> {
+        let Some(account) = self.account(shared).cloned() else {
+            return Ok(self.buffer.read_bytes(n)?);
+        };
+        Ok(self.buffer.read_bytes_charged(n, &account)?)
+    }
+
+    fn account(&mut self, shared: &Shared) -> Option<&Account> {
+        if self.account.is_none() {
+            self.account = shared.group.memory.open_account();
+        }
+        self.account.as_ref()
+    }
+
+    /// Counts what is buffered now, where there is a budget. For the owner, after a receive and
+    /// before it lets go.
+    pub(crate) fn count(&mut self, shared: &Shared) {
+        let buffered = self.buffer.len();
+        if self.charge.is_none() && buffered > 0 {
+            self.charge = shared.group.memory.open_charge().map(Box::new);
+        }
+        if let Some(charge) = &mut self.charge {
+            charge.resize(buffered);
+        }
+    }
+
     /// One receive, if the socket may have something.
     pub(crate) fn receive(&mut self, shared: &Shared) -> Received {
         let word = &shared.task.word;
@@ -123,6 +173,7 @@ impl Input {
             }
             Ok(filled) => {
                 shared.count_received(filled.read);
+                self.count(shared);
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
                 self.undrained = filled.read == filled.reserved

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use netpoll_buffer::LinkBuffer;
+use netpoll_buffer::{Charge, LinkBuffer};
 
 use super::receipt::{Receipt, Receipts, Settled};
 use crate::callbacks::guard;
@@ -67,6 +67,8 @@ struct Queue {
     sent: u64,
     /// Who wants to know what becomes of a message.
     receipts: Receipts,
+    /// Counts what is queued, where there is a budget.
+    charge: Option<Box<Charge>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,11 +104,17 @@ impl Lane {
                 bell,
                 sent: 0,
                 receipts: Receipts::default(),
+                charge: None,
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
             congested: AtomicBool::new(false),
         }
+    }
+
+    /// Has what is queued counted.
+    pub(crate) fn count_by(&self, charge: Charge) {
+        lock(&self.queue).charge = Some(Box::new(charge));
     }
 
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
@@ -158,7 +166,9 @@ impl Lane {
                 bell.ring();
             }
         }
-        if self.transmit(&mut queue, &mut spent).is_err() {
+        let sent = self.transmit(&mut queue, &mut spent);
+        queue.count();
+        if sent.is_err() {
             return Events::FAILED | Events::READABLE;
         }
         let relieved = self.is_congested() && queue.bytes.len() <= limits.low;
@@ -250,6 +260,7 @@ impl Lane {
         queue.settle_all(&mut spent, None);
         self.congested.store(false, Ordering::Release);
         self.below.notify_all();
+        queue.charge = None;
         Ok((socket, std::mem::take(&mut queue.bytes)))
     }
 
@@ -305,6 +316,7 @@ impl Lane {
         let lost = queue.bytes.len();
         spent.take_all(&mut queue.bytes);
         queue.settle_all(&mut spent, None);
+        queue.charge = None;
         self.below.notify_all();
         (queue.stream.take(), lost)
     }
@@ -323,9 +335,10 @@ impl Lane {
             queue.bytes.append(std::mem::take(bytes));
         }
         queue.bytes.flush();
-        if !self.blocked.load(Ordering::SeqCst) {
-            self.transmit(queue, spent)?;
-        }
+        let sent =
+            if self.blocked.load(Ordering::SeqCst) { Ok(()) } else { self.transmit(queue, spent) };
+        queue.count();
+        sent?;
         if queue.bytes.len() <= limits.high {
             return Ok(Events::NONE);
         }
@@ -372,6 +385,13 @@ impl Queue {
     /// How many bytes were accepted in all.
     fn accepted(&self) -> u64 {
         self.sent + self.bytes.len() as u64
+    }
+
+    /// Counts what is queued now.
+    fn count(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.resize(self.bytes.len());
+        }
     }
 
     /// Nothing more will be sent: tells all who wait for a receipt, with the errno if that is why.

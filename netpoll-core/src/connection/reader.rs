@@ -86,13 +86,13 @@ impl<'a> Reader<'a> {
     /// The next `n` bytes as a buffer of their own: moves and shares blocks, copies nothing.
     pub fn slice(&mut self, n: usize) -> Result<LinkBuffer> {
         self.ensure(n, true)?;
-        Ok(self.input.buffer.slice(n)?)
+        self.input.slice(self.shared, n)
     }
 
     /// The next `n` bytes as an owned, counted slice, which outlives the callback.
     pub fn read_bytes(&mut self, n: usize) -> Result<Bytes> {
         self.ensure(n, true)?;
-        Ok(self.input.buffer.read_bytes(n)?)
+        self.input.read_bytes(self.shared, n)
     }
 
     /// The next `n` bytes as text.
@@ -139,13 +139,13 @@ impl<'a> Reader<'a> {
     /// [`slice`](Self::slice) that never waits.
     pub fn try_slice(&mut self, n: usize) -> Result<LinkBuffer> {
         self.ensure(n, false)?;
-        Ok(self.input.buffer.slice(n)?)
+        self.input.slice(self.shared, n)
     }
 
     /// [`read_bytes`](Self::read_bytes) that never waits.
     pub fn try_read_bytes(&mut self, n: usize) -> Result<Bytes> {
         self.ensure(n, false)?;
-        Ok(self.input.buffer.read_bytes(n)?)
+        self.input.read_bytes(self.shared, n)
     }
 
     /// [`read_byte`](Self::read_byte) that never waits.

@@ -1,0 +1,128 @@
+//! Memory is bounded: what one connection's slices hold, and what all connections hold together.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+use netpoll::{Bytes, Connection, EventLoop, Limits};
+
+use crate::util::{Client, Server, eventually, lock, modes};
+
+const MIB: usize = 1 << 20;
+
+/// Keeps every byte that it is sent, as slices.
+fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> netpoll::Builder {
+    let kept = hoard.clone();
+    EventLoop::builder().on_request(move |(): &mut (), conn: &mut Connection| {
+        let len = conn.reader().len();
+        let bytes = conn.reader().read_bytes(len)?;
+        lock(&kept).push(bytes);
+        Ok(())
+    })
+}
+
+/// Writes until nothing is taken for a while; says how much was taken.
+fn fill(client: &mut TcpStream, most: usize) -> usize {
+    client.set_write_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
+    let mut taken = 0;
+    while taken < most {
+        match client.write(&[7; 64 << 10]) {
+            Ok(n) => taken += n,
+            Err(_) => break,
+        }
+    }
+    taken
+}
+
+fn held(hoard: &Mutex<Vec<Bytes>>) -> usize {
+    lock(hoard).iter().map(Bytes::len).sum()
+}
+
+/// A handler that keeps slices makes its own peer wait, not the machine swap; dropping them lets
+/// the peer go on, though no edge says so.
+#[test]
+fn a_connection_whose_slices_are_kept_waits_until_they_are_dropped() {
+    for dispatch in modes() {
+        let hoard = Arc::new(Mutex::new(Vec::new()));
+        let limits = Limits { held_limit: Some(2 * MIB), ..Limits::default() };
+        let server = Server::start(hoarding(&hoard).limits(limits).dispatch(dispatch));
+        let mut client = server.connect();
+        let taken = fill(&mut client, 256 * MIB);
+        assert!(taken < 64 * MIB, "{taken} bytes were taken, {dispatch:?}");
+        let kept = held(&hoard);
+        assert!((2 * MIB..4 * MIB).contains(&kept), "{kept} bytes are kept, {dispatch:?}");
+        lock(&hoard).clear();
+        eventually("it goes on", || held(&hoard) >= taken.min(2 * MIB) - MIB);
+        // Who keeps nothing is not in the way of who does.
+        server.connect().say(b"x");
+        eventually("another is heard", || lock(&hoard).iter().any(|bytes| bytes == &b"x"[..]));
+    }
+}
+
+/// Above the budget the large wait and the new are refused, while the small go on; below it again,
+/// all is as before.
+#[test]
+fn above_the_budget_the_large_wait_the_small_go_on_and_the_new_are_refused() {
+    for dispatch in modes() {
+        let hoard = Arc::new(Mutex::new(Vec::new()));
+        let limits = Limits {
+            memory_budget: Some(4 * MIB),
+            held_limit: None,
+            input_limit: MIB,
+            ..Limits::default()
+        };
+        let event_loop =
+            hoarding(&hoard).limits(limits).dispatch(dispatch).build().expect("limits");
+        let server = Server::serve(event_loop.clone());
+        let mut small = server.connect();
+        small.say(b"first");
+        eventually("the small one is served", || held(&hoard) == 5);
+
+        let taken = fill(&mut server.connect(), 256 * MIB);
+        assert!(taken < 64 * MIB, "{taken} bytes were taken, {dispatch:?}");
+        let memory = event_loop.memory();
+        assert!((4 * MIB..7 * MIB).contains(&memory.held), "{memory:?}, {dispatch:?}");
+        assert!(memory.pauses > 0, "{memory:?}");
+
+        small.say(b"again");
+        eventually("it is served still", || lock(&hoard).iter().any(|it| it == &b"again"[..]));
+        let refused = server.connect().read(&mut [0]).expect_err("a newcomer is let in");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(event_loop.memory().refusals, 1);
+
+        lock(&hoard).clear();
+        eventually("there is room again", || event_loop.memory().held < 4 * MIB);
+        let mut late = server.connect();
+        late.say(b"late");
+        eventually("a newcomer is served", || lock(&hoard).iter().any(|it| it == &b"late"[..]));
+    }
+}
+
+/// What is queued for a peer that does not read counts as well, and is given back.
+#[test]
+fn unsent_output_counts_until_it_is_sent() {
+    for dispatch in modes() {
+        let limits = Limits {
+            memory_budget: Some(64 * MIB),
+            output: netpoll::OutputLimits { low: 8 * MIB, high: 32 * MIB },
+            ..Limits::default()
+        };
+        let event_loop = EventLoop::builder()
+            .on_request(|(): &mut (), conn: &mut Connection| {
+                let len = conn.reader().len();
+                conn.reader().skip(len)?;
+                conn.writer().append(vec![1; 16 * MIB].into());
+                Ok(())
+            })
+            .limits(limits)
+            .dispatch(dispatch)
+            .build()
+            .expect("limits");
+        let server = Server::serve(event_loop.clone());
+        let mut client = server.connect();
+        client.say(b"x");
+        eventually("most is queued", || event_loop.memory().held > 8 * MIB);
+        client.hear(&vec![1; 16 * MIB]);
+        eventually("nothing is", || event_loop.memory().held == 0);
+    }
+}
