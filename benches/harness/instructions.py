@@ -93,12 +93,13 @@ def judge(totals, stored):
             lines.append(f"{name}: {total:.1f} instructions per request; none stored")
             continue
         change = total / before - 1
+        line = f"{name}: {total:.1f} instructions per request, {before:.1f} stored"
+        if not name.startswith("netpoll"):
+            lines.append(line)
+            continue
         word = "worse" if change > TOLERANCE else "better" if change < -TOLERANCE else "the same"
-        lines.append(
-            f"{name}: {total:.1f} instructions per request, {before:.1f} stored: "
-            f"{100 * change:+.1f} %, {word}"
-        )
-        if name.startswith("netpoll") and word != "the same":
+        lines.append(f"{line}: {100 * change:+.1f} %, {word}")
+        if word != "the same":
             status = WORSE if word == "worse" else BETTER if status == SAME else status
     return status, lines
 

@@ -13,7 +13,7 @@ from harness import machine
 from harness.arena import Arena, Failed, check
 from harness.cells import FULL, QUICK, SHORT, Cell
 from harness.progress import Progress
-from harness.report import write_report
+from harness.report import data_path, write_data, write_report
 from harness.servers import BASE, ROOT, SERVERS, Skipped, build, build_load
 
 # An open loop asks for this share of what the base server does in a closed one.
@@ -22,44 +22,75 @@ OPEN_SHARE = 0.5
 OPEN_STEP = 1000
 # A server that fails so often in a row is not asked again in that cell.
 PATIENCE = 3
+INTERRUPTED = "the run was interrupted"
 # The windows of the base server that find out what it does.
 CALIBRATIONS = 3
 
 
 def main():
     options = parse(sys.argv[1:])
-    # So that `with` and `finally` end what was started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is measured stays
     if options.report:
-        data = json.loads(Path(options.report).read_text())
-        return finish(data, options.out)
+        write_report(json.loads(options.report.read_text()), options.out)
+        return 0
     profile = QUICK if options.quick else SHORT if options.short else FULL
     servers = [s for s in SERVERS if s.name == BASE or options.servers.search(s.name)]
     cells = [cell for cell in profile.cells if options.cells.search(cell.key)]
     if options.list:
         show(profile, cells, servers)
         return 0
-    data = {"command": "benches/run " + shlex.join(sys.argv[1:]), "profile": profile.name}
     try:
+        data = new_data(profile, servers, machine.facts())
+        if options.add:
+            data = added(data, json.loads(data_path(options.out).read_text()))
         load = build_load()
-    except Skipped as failure:
-        print(f"benches/run: the load generator: {failure}", file=sys.stderr)
+    except (OSError, ValueError, Skipped) as failure:
+        say(f"nothing was measured: {failure}")
         return 1
-    data["machine"] = machine.facts()
-    data["servers"] = [vars(server) for server in servers]
-    paths, data["skipped"] = prepare(servers)
+    paths, skipped = prepare(servers)
+    data["skipped"] |= skipped
     minutes = options.minutes or profile.minutes
-    data["cells"], data["not_run"] = measure(profile, cells, paths, load, minutes)
-    data["seconds"], data["warmup"] = profile.seconds, profile.warmup
-    data["rotations"], data["idle_rotations"] = profile.rotations, profile.idle_rotations
-    return finish(data, options.out)
+    interrupted = measure(profile, cells, paths, load, minutes, data, options.out)
+    write_report(data, options.out)
+    say(f"wrote {options.out / 'benchmarks.md'}")
+    return 130 if interrupted else 0 if data["cells"] else 1
 
 
-def finish(data, out):
-    """Writes the pages; the exit status."""
-    write_report(data, out)
-    say(f"wrote {out / 'benchmarks.md'}")
-    return 0 if data["cells"] else 1
+def new_data(profile, servers, facts):
+    """What is kept of a run, before it has measured anything."""
+    run = {"command": "benches/run " + shlex.join(sys.argv[1:]), "profile": profile.name}
+    run |= {key: facts.pop(key) for key in ("commit", "date", "load_average")}
+    run |= {"seconds": profile.seconds, "warmup": profile.warmup}
+    run |= {"rotations": profile.rotations, "idle_rotations": profile.idle_rotations}
+    described = [vars(server) for server in servers]
+    kept = {"runs": [run], "machine": facts, "servers": described}
+    return kept | {"skipped": {}, "not_run": {}, "cells": []}
+
+
+def added(new, old):
+    """The data of earlier runs, to which a new one will add its cells."""
+    for fact in ("cpu", "cores", "kernel", "rustc"):
+        here, there = new["machine"][fact], old["machine"][fact]
+        if here != there:
+            raise ValueError(
+                f"the data to add to has another {fact}: {there}, and here it is {here}"
+            )
+    names = {server["name"] for server in new["servers"]}
+    servers = new["servers"] + [s for s in old["servers"] if s["name"] not in names]
+    skipped = {name: why for name, why in old["skipped"].items() if name not in names}
+    kept = {"runs": old["runs"] + new["runs"], "servers": servers, "skipped": skipped}
+    return {**old, "machine": new["machine"], **kept}
+
+
+def put(data, result):
+    """Takes a cell's result in, in the place of an earlier one."""
+    result["run"] = len(data["runs"]) - 1
+    same = [cell for cell in data["cells"] if cell["cell"] == result["cell"]]
+    if same:
+        data["cells"][data["cells"].index(same[0])] = result
+    else:
+        data["cells"].append(result)
+    data["not_run"].pop(Cell(**result["cell"]).key, None)
 
 
 def parse(arguments):
@@ -75,7 +106,12 @@ def parse(arguments):
     parser.add_argument("--servers", **pattern, help=f"only these, and {BASE}")
     parser.add_argument("--cells", **pattern, help="only these; --list shows their names")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and end")
-    parser.add_argument("--report", metavar="FILE", help="no run: write the pages from its data")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the cells that were measured before"
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="no run: write the pages from its data"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -117,11 +153,14 @@ def prepare(servers):
     return paths, skipped
 
 
-def measure(profile, cells, paths, load, minutes):
-    """The results of each cell that was begun, and why the others were not."""
+def measure(profile, cells, paths, load, minutes, data, out):
+    """Puts into the data each cell that was measured, and why the others were not; whether it was
+    interrupted. The file follows cell by cell, so that a run which is killed was not for nothing.
+    """
     limit = machine.descriptors()
     deadline = time.monotonic() + minutes * 60 if minutes else float("inf")
-    results, not_run, planned = [], {}, []
+    measured = {Cell(**earlier["cell"]) for earlier in data["cells"]}
+    not_run, planned, interrupted = {}, [], False
     for cell in cells:
         reason = cell.too_much(limit)
         if reason:
@@ -132,15 +171,23 @@ def measure(profile, cells, paths, load, minutes):
     estimates = {cell: profile.estimate(cell, len(admitted[cell])) for cell in planned}
     with Progress(sum(estimates.values())) as progress:
         for cell in planned:
-            if time.monotonic() >= deadline:
-                not_run[cell.key] = f"the {minutes:g} minutes were over"
+            if interrupted or time.monotonic() >= deadline:
+                over = f"the {minutes:g} minutes were over" if not interrupted else INTERRUPTED
+                not_run[cell.key] = over
                 continue
             progress.begin(cell.key, estimates[cell])
-            with Arena(cell, admitted[cell], load) as arena:
-                measured = run_idle if cell.mode == "idle" else run_cell
-                results.append(measured(profile, cell, arena, deadline, progress))
+            try:
+                with Arena(cell, admitted[cell], load) as arena:
+                    run = run_idle if cell.mode == "idle" else run_cell
+                    put(data, run(profile, cell, arena, deadline, progress))
+            except KeyboardInterrupt:
+                interrupted, not_run[cell.key] = True, INTERRUPTED
+                continue
+            write_data(data, out)
             progress.end()
-    return results, not_run
+    news = {key: why for key, why in not_run.items() if key not in {c.key for c in measured}}
+    data["not_run"] |= news
+    return interrupted
 
 
 def run_cell(profile, cell, arena, deadline, progress):

@@ -8,9 +8,8 @@ from harness.results import CellResult
 
 def write_report(data, out):
     """Writes everything below a directory."""
-    directory = out / "benchmarks"
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "data.json").write_text(dump(data))
+    write_data(data, out)
+    directory = data_path(out).parent
     results = [CellResult(raw, data["servers"]) for raw in data["cells"]]
     for old in directory.glob("*.svg"):
         old.unlink()
@@ -19,7 +18,19 @@ def write_report(data, out):
         (directory / name).write_text(svg)
     captions = {name: caption for name, (caption, _) in pictures.items()}
     (out / "benchmarks.md").write_text(pages.front(data, results, captions))
-    (directory / "cells.md").write_text(pages.cells(results))
+    (directory / "cells.md").write_text(pages.cells(data, results))
+
+
+def data_path(out):
+    """Where the raw data is, below the directory of the pages."""
+    return out / "benchmarks" / "data.json"
+
+
+def write_data(data, out):
+    """Writes the raw data alone."""
+    path = data_path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump(data))
 
 
 def dump(data):

@@ -27,6 +27,7 @@ class CellResult:
 
     def __init__(self, raw, servers):
         self.cell = Cell(**raw["cell"])
+        self.run = raw["run"]
         self.rate = raw["rate"]
         self.absent = raw["absent"]
         self.windows = raw["windows"]

@@ -4,7 +4,7 @@ import math
 import unittest
 
 from harness.cells import QUICK, Cell
-from harness.main import PATIENCE, calibrate, run_cell
+from harness.main import PATIENCE, added, calibrate, new_data, put, run_cell
 from harness.servers import BASE, Server
 
 GOOD, BAD = Server(BASE, "x"), Server("bad", "x")
@@ -47,6 +47,34 @@ class Rotations(unittest.TestCase):
     def test_an_open_loop_asks_for_half_of_the_base_s_best(self):
         self.assertEqual(calibrate(Stage([90_000, 121_300, 3]), 0, 0), 61_000)
         self.assertEqual(calibrate(Stage([10, 10, 10]), 0, 0), 1000)
+
+
+class Additions(unittest.TestCase):
+    FACTS = {"cpu": "x", "cores": 2, "kernel": "x", "rustc": "x"}
+
+    def data(self, **facts):
+        whole = {**self.FACTS, "commit": "abc", "date": "now", "load_average": 0, **facts}
+        return new_data(QUICK, [GOOD], whole)
+
+    def result(self, connections):
+        cell = vars(Cell("echo", connections))
+        return {"cell": cell, "windows": [], "absent": {}, "rate": None}
+
+    def test_a_cell_takes_the_place_of_an_earlier_one_and_says_of_which_run_it_is(self):
+        old = self.data()
+        put(old, self.result(1))
+        put(old, self.result(64))
+        old["not_run"] = {Cell("echo", 1000).key: "the time was over"}
+        both = added(self.data(commit="def"), old)
+        put(both, self.result(64))
+        put(both, self.result(1000))
+        self.assertEqual([cell["run"] for cell in both["cells"]], [0, 1, 1])
+        self.assertEqual([run["commit"] for run in both["runs"]], ["abc", "def"])
+        self.assertEqual(both["not_run"], {})
+
+    def test_another_machine_s_cells_are_not_added_to(self):
+        with self.assertRaisesRegex(ValueError, "another kernel: y"):
+            added(self.data(), self.data(kernel="y"))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,22 @@ from harness.test_results import SERVERS, window
 
 MACHINE = {
     "cpu": "a processor", "cores": 2, "virtual": True, "memory_bytes": 1 << 30, "kernel": "Linux",
-    "system": "a system", "descriptors": 1024, "governor": None, "load_average": 0.5,
-    "congestion_control": "cubic", "rustc": "rustc 1", "cc": "cc 1", "commit": "abc",
-    "date": "2026-01-01 00:00 UTC",
-    "versions": {"fast": "1.2.3"},
+    "system": "a system", "descriptors": 1024, "governor": None, "congestion_control": "cubic",
+    "rustc": "rustc 1", "cc": "cc 1", "versions": {"fast": "1.2.3"},
+}  # fmt: skip
+
+
+RUN = {
+    "command": "benches/run --cells 'a|b'", "profile": "quick", "commit": "abc", "load_average": 0.5,
+    "date": "2026-01-01 00:00 UTC", "seconds": 0.5, "warmup": 0.1, "rotations": 12,
+    "idle_rotations": 1,
 }  # fmt: skip
 
 
 def cell(mode, windows, rate=None, **fields):
     described = {"mode": mode, "connections": 64, "size": 64, "depth": 1, "pinned": True}
     described |= {"block_pct": None, **fields}
-    return {"cell": described, "rate": rate, "absent": {}, "windows": windows}
+    return {"cell": described, "run": 0, "rate": rate, "absent": {}, "windows": windows}
 
 
 def windows(rates):
@@ -52,10 +57,9 @@ def data():
     ]
     servers = [{**server, "program": "x", "options": []} for server in SERVERS]
     return {
-        "command": "benches/run --quick", "profile": "quick", "machine": MACHINE,
+        "runs": [RUN], "machine": MACHINE,
         "servers": servers, "skipped": {"slow": "no compiler"}, "cells": cells,
         "not_run": {"churn-c64-s64-pinned": "the 3 minutes were over"},
-        "seconds": 0.5, "warmup": 0.1, "rotations": 12, "idle_rotations": 1,
     }  # fmt: skip
 
 
@@ -75,6 +79,7 @@ class Report(unittest.TestCase):
             "4 of 12 rotations",
             "The machine was not quiet",
             "the profile *quick*, not the full matrix",
+            "| `benches/run --cells 'a\\|b'` | 2026-01-01 00:00 UTC | `abc` | 4 |",
         ):
             self.assertIn(part, self.front)
 

@@ -23,7 +23,9 @@ def window(server, rotation, rate, p99=1000):
 def result(*windows):
     cell = {"mode": "echo", "connections": 1, "size": 64, "depth": 1}
     cell |= {"pinned": True, "block_pct": None}
-    return CellResult({"cell": cell, "rate": None, "absent": {}, "windows": windows}, SERVERS)
+    return CellResult(
+        {"cell": cell, "run": 0, "rate": None, "absent": {}, "windows": windows}, SERVERS
+    )
 
 
 class Results(unittest.TestCase):
