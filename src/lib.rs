@@ -21,5 +21,5 @@ pub use netpoll_core::{
 };
 pub use netpoll_server::{
     AtLimit, Builder, Credentials, EventLoop, Limit, ListenOptions, Listener, Listeners, OnRefuse,
-    Refusal, Report,
+    ProxyProtocol, Refusal, Report,
 };

@@ -52,7 +52,7 @@ pub use hand_off::block_in_place;
 pub use limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
 pub use manager::{OnLoop, PollManager, default_loops};
 pub use memory::MemoryStats;
-pub use operator::{Accept, Room};
+pub use operator::{Accept, Preamble, Room};
 pub use origin::{ListenerInfo, Origin, Ticket};
 pub use reactor::{Reactor, Remote};
 pub use stats::{HandOffStats, LoopStats};

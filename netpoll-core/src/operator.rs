@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::address::Address;
 use crate::connection::Shared;
+use crate::group::Group;
 use crate::timer::TimerKey;
 
 /// What stands behind a token (netpoll's name for it).
@@ -17,6 +18,24 @@ pub(crate) enum FdOperator {
     Stream(StreamOperator),
     /// A listener, and what to do with what it accepts.
     Listener(Arc<OwnedFd>, Box<dyn Accept>),
+    /// A stream that is not a connection yet: what is to come before it is awaited.
+    Preamble(Box<dyn Preamble>),
+}
+
+/// Awaits what a stream must say before it becomes a connection. It runs on the thread of its
+/// reactor, and everything on that reactor waits while it runs.
+pub trait Preamble: Send {
+    /// The stream.
+    fn stream(&self) -> BorrowedFd<'_>;
+
+    /// Whether it would be a connection of this group.
+    fn is_of(&self, group: &Arc<Group>) -> bool;
+
+    /// Something may have arrived: looks at it, and says whether that was all.
+    fn is_complete(&mut self) -> bool;
+
+    /// It is complete, or late: the reactor has let go of the stream.
+    fn end(self: Box<Self>);
 }
 
 /// A stream as its reactor knows it.
@@ -47,7 +66,7 @@ impl FdOperator {
     pub(crate) fn take_timers(&mut self) -> Option<Box<StreamTimers>> {
         match self {
             Self::Stream(stream) => stream.timers.take(),
-            Self::Listener(..) => None,
+            Self::Listener(..) | Self::Preamble(_) => None,
         }
     }
 }
@@ -93,6 +112,12 @@ impl Room {
     pub const ANY: Self = Self { count: usize::MAX, again: None };
 }
 
+impl fmt::Debug for dyn Preamble {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Preamble")
+    }
+}
+
 impl fmt::Debug for dyn Accept {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Accept")
@@ -103,6 +128,7 @@ impl fmt::Debug for FdOperator {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stream(stream) => out.debug_tuple("Stream").field(&stream.shared).finish(),
+            Self::Preamble(_) => out.write_str("Preamble"),
             Self::Listener(..) => out.write_str("Listener"),
         }
     }

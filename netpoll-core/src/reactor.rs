@@ -29,7 +29,7 @@ use crate::connection::job::Job;
 use crate::forecast::Prior;
 use crate::group::Group;
 use crate::hand_off::{self, Backing, Crew};
-use crate::operator::{Accept, FdOperator, StreamOperator, TimerId};
+use crate::operator::{Accept, FdOperator, Preamble, StreamOperator, TimerId};
 use timers::Timer;
 
 use crate::poll::{self, Poll, PollEvent, Readiness};
@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Abort(Arc<Group>),
     /// Accept on this listener.
     Listen(Arc<OwnedFd>, Box<dyn Accept>),
+    /// Watch a stream until it has said what must come first, or that time.
+    Await(Box<dyn Preamble>, Instant),
     /// Stop accepting on this listener.
     Unlisten(Arc<OwnedFd>),
     /// Go on until the last connection has closed, then end.
@@ -134,6 +136,12 @@ impl Remote {
     /// Stops accepting on `listener`; its acceptor is dropped.
     pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
         drop(self.post(Command::Unlisten(listener.clone())));
+    }
+
+    /// Has `preamble` look at its stream until it is complete, or the time is `late`. An ended
+    /// reactor drops it.
+    pub fn await_preamble(&self, preamble: Box<dyn Preamble>, late: Instant) {
+        drop(self.post(Command::Await(preamble, late)));
     }
 
     /// Has acceptors asked again how much room they have.
@@ -361,6 +369,12 @@ impl Core {
                     let scheduled = events != Events::NONE && shared.task.word.notify(events);
                     scheduled.then(|| shared.clone())
                 }
+                Some(FdOperator::Preamble(preamble)) => {
+                    if preamble.is_complete() {
+                        self.end_preamble(token);
+                    }
+                    None
+                }
                 Some(FdOperator::Listener(..)) | None => {
                     self.remote.counters.stale.add(1);
                     None
@@ -392,9 +406,13 @@ impl Core {
             Command::Watch(shared) => self.arm_look(&shared, Instant::now()),
             Command::Retry(token) => self.arm_retry(token),
             // A last request may stand in the kernel, its edge on the way: one more read will see.
-            Command::Drain(group) => self.tell(&group, Events::DRAIN | Events::READABLE),
+            Command::Drain(group) => {
+                self.end_preambles(&group);
+                self.tell(&group, Events::DRAIN | Events::READABLE);
+            }
             Command::Abort(group) => self.tell(&group, Events::ABORT),
             Command::Listen(listener, accept) => self.listen(listener, accept),
+            Command::Await(preamble, late) => self.await_preamble(preamble, late),
             Command::Unlisten(listener) => self.unlisten(&listener),
             Command::Retire => self.retire(),
             Command::Stop(patience) => self.stop(patience),
@@ -497,7 +515,7 @@ impl Core {
     fn has_served_streams(&self) -> bool {
         self.operators.iter().any(|operator| match operator {
             FdOperator::Stream(stream) => !stream.shared.group.is_dialled(),
-            FdOperator::Listener(..) => false,
+            FdOperator::Listener(..) | FdOperator::Preamble(_) => false,
         })
     }
 

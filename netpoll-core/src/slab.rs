@@ -79,6 +79,13 @@ impl<T> Slab<T> {
         slot.value.take()
     }
 
+    /// The tokens of all values for which that is so.
+    pub(crate) fn tokens(&self, wanted: impl Fn(&T) -> bool) -> Vec<Token> {
+        let slots = self.slots.iter().enumerate();
+        let filled = slots.filter(|(_, slot)| slot.value.as_ref().is_some_and(&wanted));
+        filled.map(|(place, slot)| Token::new(place as u32, slot.generation)).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().filter_map(|slot| slot.value.as_ref())
     }

@@ -141,6 +141,23 @@ fn numbered_zone(address: &str) -> Cow<'_, str> {
     numbered().map_or(Cow::Borrowed(address), Cow::Owned)
 }
 
+/// What has arrived on a stream, up to the length of `into`; it stays there to be received.
+///
+/// # Errors
+/// The system's; `WouldBlock` while nothing has.
+pub fn peek(stream: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+    sys::peek(stream.as_fd(), into)
+}
+
+/// Takes the first bytes of what has arrived on a stream.
+///
+/// # Errors
+/// The system's; `UnexpectedEof` where fewer have.
+pub fn take(stream: &impl AsFd, into: &mut [u8]) -> io::Result<()> {
+    let read = sys::receive(stream.as_fd(), &mut [io::IoSliceMut::new(into)])?;
+    if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
 /// Says `words` to somebody who is not admitted, as far as the socket takes them at once, and
 /// closes in order: what they have sent is taken first, so that no reset overtakes the words.
 pub fn part_with(stream: OwnedFd, words: &[u8]) {

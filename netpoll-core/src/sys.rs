@@ -5,14 +5,14 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{MsgFlags, sockopt::PeerCredentials};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::ClockId;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
@@ -149,6 +149,11 @@ pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
 /// Reads into several slices: one `readv`.
 pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     repeat(|| Ok(nix::sys::uio::readv(fd, into)?))
+}
+
+/// Reads without taking.
+pub(crate) fn peek(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    repeat(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), into, MsgFlags::MSG_PEEK)?))
 }
 
 /// Sends several slices: one `sendmsg`, which must not raise SIGPIPE in whoever uses us.

@@ -3,15 +3,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Accept, Address, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, Room, admit, socket,
+    Accept, Address, Group, ListenerInfo, PollManager, Prepare, Remote, Room, socket,
 };
 
-use crate::gate::{AtLimit, Door, Gate, Limit, Refusal};
+use crate::gate::{AtLimit, Door, Gate, Limit, Ticket};
+use crate::greeting::Greeting;
+use crate::guest::{Guest, refuse};
+use crate::proxy::ProxyProtocol;
 
 /// How long a listener pauses at first when descriptors or memory have run out; each further
 /// failure doubles it, a success resets it.
@@ -49,6 +51,8 @@ pub(crate) struct Acceptor {
     pub(crate) door: Arc<Door>,
     /// The loop that it runs on and accepts for, where each loop has its own socket.
     own: Option<Arc<Remote>>,
+    /// What proxies are to say first.
+    proxy: Option<ProxyProtocol>,
     trouble: Trouble,
     /// Accepted when the last place had just been taken on another loop: they wait here for theirs.
     early: VecDeque<(OwnedFd, Address)>,
@@ -110,6 +114,15 @@ impl Front {
         self.state().closed = true;
     }
 
+    /// Runs `admit` unless nobody is admitted any more. Who is admitted is there when the shutdown
+    /// looks for connections.
+    pub(crate) fn while_open(&self, admit: impl FnOnce()) {
+        let state = self.state();
+        if !state.closed {
+            admit();
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,8 +141,8 @@ impl Acceptor {
         front.gate.add_acceptor(own.as_ref().unwrap_or(&front.main));
         let spare = socket::spare_descriptor().ok();
         let (front, listener, door) = (front.clone(), listener.clone(), door.clone());
-        let (socket, trouble) = (socket.clone(), Trouble::default());
-        Self { front, listener, socket, door, own, trouble, early: VecDeque::new(), spare }
+        let (socket, trouble, proxy) = (socket.clone(), Trouble::default(), door.proxy);
+        Self { front, listener, socket, door, own, proxy, trouble, early: VecDeque::new(), spare }
     }
 
     /// Admits or refuses everybody who is in the kernel's queue.
@@ -147,34 +160,29 @@ impl Acceptor {
     /// Admits a stream or, above a limit, refuses it. Where it could wait in the kernel's queue but
     /// for its having been accepted already, it waits here, unless it is the `last` chance.
     fn let_in(&mut self, stream: OwnedFd, peer: Address, last: bool) {
-        let Front { group, callbacks, manager, gate, .. } = &*self.front;
-        let limit = match gate.enter(&self.door, peer.ip(), Instant::now()) {
+        let gate = &self.front.gate;
+        // Behind a proxy the source is known only when it has told.
+        let source = if self.proxy.is_some() { None } else { peer.ip() };
+        match gate.enter(&self.door, source, Instant::now()) {
             Ok(ticket) => {
-                let home = self.own.clone().unwrap_or_else(|| manager.pick(peer.ip()));
-                let (listener, ticket) = (self.listener.clone(), Box::new(ticket));
-                let origin = Origin { listener, peer, local: None, ticket: Some(ticket) };
-                // Under the lock: who is admitted is there when the shutdown looks for connections.
-                let state = self.front.state();
-                if !state.closed {
-                    admit(stream, origin, group, callbacks, &home);
+                let guest = self.guest(stream, peer, ticket);
+                match self.proxy {
+                    Some(proxy) => Greeting::begin(guest, proxy, last),
+                    None => guest.admit(),
                 }
-                return;
             }
-            Err(limit) => limit,
-        };
-        if matches!(gate.at_limit(), AtLimit::Queue) && limit != Limit::Source && !last {
-            return self.early.push_back((stream, peer));
+            Err(limit)
+                if matches!(gate.at_limit(), AtLimit::Queue) && limit != Limit::Source && !last =>
+            {
+                self.early.push_back((stream, peer));
+            }
+            Err(limit) => refuse(&self.front, stream, &peer, &self.listener, limit),
         }
-        group.count_refusal();
-        log::debug!("{peer} is refused at the limit {limit:?}");
-        let words = match gate.at_limit() {
-            AtLimit::Tell(on_refuse) => {
-                let refusal = Refusal { peer: &peer, listener: &self.listener, limit };
-                catch_unwind(AssertUnwindSafe(|| on_refuse(&refusal))).unwrap_or_default()
-            }
-            _ => Vec::new(),
-        };
-        socket::part_with(stream, &words);
+    }
+
+    fn guest(&self, stream: OwnedFd, peer: Address, ticket: Ticket) -> Guest {
+        let (front, listener) = (self.front.clone(), self.listener.clone());
+        Guest { front, listener, own: self.own.clone(), stream, peer, local: None, ticket }
     }
 
     /// Gives up the spare descriptor to accept and close one client, who so knows at once.

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{Address, Error, ListenerInfo, Remote, Result, Room};
 
+use crate::proxy::ProxyProtocol;
+
 /// A limit that a connection met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -120,6 +122,7 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) limit: Option<usize>,
+    pub(crate) proxy: Option<ProxyProtocol>,
     inside: AtomicUsize,
 }
 
@@ -143,8 +146,8 @@ struct Bucket {
 }
 
 impl Door {
-    pub(crate) fn new(limit: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { limit, inside: AtomicUsize::new(0) })
+    pub(crate) fn new(limit: Option<usize>, proxy: Option<ProxyProtocol>) -> Arc<Self> {
+        Arc::new(Self { limit, proxy, inside: AtomicUsize::new(0) })
     }
 }
 
@@ -219,16 +222,7 @@ impl Gate {
         }
         // From here on a drop counts down what was counted up.
         let mut ticket = Ticket { gate: self.clone(), door: door.clone(), source: None };
-        if let (Some(limit), Some(source)) = (self.options.per_source, source) {
-            let mut sources = lock(&self.sources);
-            let inside = sources.entry(source).or_insert(0);
-            if *inside >= limit {
-                drop(sources);
-                return Err(Limit::Source);
-            }
-            *inside += 1;
-            ticket.source = Some(source);
-        }
+        ticket.count_source(source)?;
         if let Some(rate) = self.options.rate
             && !lock(&self.bucket).take(rate, now)
         {
@@ -254,6 +248,22 @@ impl Gate {
     /// Marks that an acceptor waits for a ticket to come back.
     pub(crate) fn wait(&self) {
         self.waiting.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Ticket {
+    /// Counts it among those from `source`, once that is known.
+    pub(crate) fn count_source(&mut self, source: Option<IpAddr>) -> Result<(), Limit> {
+        if let (Some(limit), Some(source)) = (self.gate.options.per_source, source) {
+            let mut sources = lock(&self.gate.sources);
+            let inside = sources.entry(source).or_insert(0);
+            if *inside >= limit {
+                return Err(Limit::Source);
+            }
+            *inside += 1;
+            self.source = Some(source);
+        }
+        Ok(())
     }
 }
 
@@ -327,13 +337,13 @@ mod tests {
     use super::*;
 
     fn gate(options: GateOptions) -> (Arc<Gate>, Arc<Door>) {
-        (Gate::new(options), Door::new(None))
+        (Gate::new(options), Door::new(None, None))
     }
 
     #[test]
     fn tickets_count_until_they_are_dropped() {
         let (gate, wide) = gate(GateOptions { connections: Some(2), ..GateOptions::default() });
-        let narrow = Door::new(Some(1));
+        let narrow = Door::new(Some(1), None);
         let now = Instant::now();
         let first = gate.enter(&narrow, None, now).unwrap();
         assert_eq!(gate.enter(&narrow, None, now).unwrap_err(), Limit::Listener);

@@ -8,8 +8,11 @@ mod acceptor;
 mod builder;
 mod event_loop;
 mod gate;
+mod greeting;
+mod guest;
 mod listen_options;
 mod listener;
+pub mod proxy;
 mod serving;
 
 pub use builder::Builder;
@@ -18,3 +21,4 @@ pub use gate::{AtLimit, Limit, OnRefuse, Refusal};
 pub use listen_options::ListenOptions;
 pub use listener::{Listener, Listeners};
 pub use netpoll_core::socket::{Credentials, Keepalive};
+pub use proxy::ProxyProtocol;

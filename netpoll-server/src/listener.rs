@@ -11,6 +11,7 @@ use netpoll_core::socket::{self, SocketOptions};
 use netpoll_core::{Address, Error, ListenerInfo, Result};
 
 use crate::listen_options::ListenOptions;
+use crate::proxy::ProxyProtocol;
 
 /// A listening socket, ready to be served, of TCP or a unix socket.
 ///
@@ -40,6 +41,7 @@ pub struct Listener {
 pub(crate) struct Service {
     pub(crate) name: Option<String>,
     pub(crate) max_connections: Option<usize>,
+    pub(crate) proxy: Option<ProxyProtocol>,
 }
 
 /// One listener or several, as [`EventLoop::serve`](crate::EventLoop::serve) takes them.
@@ -102,6 +104,17 @@ impl Listener {
         self
     }
 
+    /// Expects every connection to begin with a header of the PROXY protocol, version 1 or 2, and
+    /// takes the client's address from it; callbacks see only what comes behind it. A connection
+    /// that begins otherwise, or too late, is closed. Default `None`.
+    ///
+    /// For listeners that none but proxies can reach: whoever connects says who they are.
+    #[must_use]
+    pub fn proxy_protocol(mut self, proxy: impl Into<Option<ProxyProtocol>>) -> Self {
+        self.service.proxy = proxy.into();
+        self
+    }
+
     /// The name that it was given.
     pub fn name(&self) -> Option<&str> {
         self.service.name.as_deref()
@@ -149,6 +162,13 @@ impl Listener {
         if self.service.max_connections == Some(0) {
             return Err(Error::config(format!(
                 "max_connections of listener {index} is 0, so nobody could connect"
+            )));
+        }
+        if let Some(ProxyProtocol { deadline, limit }) = self.service.proxy
+            && (deadline.is_zero() || limit < 107)
+        {
+            return Err(Error::config(format!(
+                "proxy_protocol of listener {index} needs a deadline, and a limit of 107 or more"
             )));
         }
         let address = self.local_addr()?;

@@ -25,6 +25,7 @@ mod mux;
 mod peers;
 mod pool;
 mod promises;
+mod proxy_protocol;
 mod regressions;
 mod shutdown;
 mod util;

@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::timers::Timer;
 use super::{Core, End};
-use crate::operator::{Accept, FdOperator};
+use crate::group::Group;
+use crate::operator::{Accept, FdOperator, Preamble};
 use crate::slab::Token;
 
 impl Core {
@@ -78,6 +80,40 @@ impl Core {
         let token = self.operators.insert(FdOperator::Listener(listener.clone(), accept));
         self.poll.add_listener(listener, token);
         self.listeners.push(token);
+    }
+
+    pub(super) fn await_preamble(&mut self, preamble: Box<dyn Preamble>, late: Instant) {
+        let token = self.operators.insert(FdOperator::Preamble(preamble));
+        let Some(FdOperator::Preamble(preamble)) = self.operators.find_mut(token) else { return };
+        if let Err(error) = self.poll.add_stream(preamble.stream(), token) {
+            log::warn!("cannot watch a new connection: {error}");
+            self.operators.remove(token);
+            return;
+        }
+        // What had arrived before is an edge as well. Late ones are found by their token.
+        self.timers.arm(late, Timer::Late(token));
+    }
+
+    /// Ends the preambles of a group that takes no more connections.
+    pub(super) fn end_preambles(&mut self, group: &Arc<Group>) {
+        let of_group = |it: &FdOperator| match it {
+            FdOperator::Preamble(preamble) => preamble.is_of(group),
+            _ => false,
+        };
+        for token in self.operators.tokens(of_group) {
+            self.end_preamble(token);
+        }
+    }
+
+    pub(super) fn end_preamble(&mut self, token: Token) {
+        if !matches!(self.operators.find_mut(token), Some(FdOperator::Preamble(_))) {
+            return;
+        }
+        let Some(FdOperator::Preamble(preamble)) = self.operators.remove(token) else { return };
+        if let Err(error) = self.poll.remove_stream(preamble.stream()) {
+            log::debug!("cannot stop watching a new connection: {error}");
+        }
+        preamble.end();
     }
 
     /// Stops accepting, and sees that those who wait are served elsewhere.

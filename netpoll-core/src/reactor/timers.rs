@@ -16,6 +16,8 @@ const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) enum Timer {
     Crowded,
+    /// What must come before a connection has not come in time.
+    Late(Token),
     /// Of a stream.
     Stream(Token, TimerId),
     Job(Token, Arc<Job>),
@@ -34,6 +36,7 @@ impl Core {
         let now = Instant::now();
         while let Some(timer) = self.timers.fire(now) {
             match timer {
+                Timer::Late(token) => self.end_preamble(token),
                 Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
                 Timer::Stream(token, id) => self.stream_timer(token, id, now),
                 Timer::Job(token, job) => self.job_timer(token, job, now),

@@ -1,0 +1,139 @@
+//! Behind a proxy: whose connection it is, and those that don't say.
+
+use std::io::Read;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use netpoll::{Connection, EventLoop, Listener, ProxyProtocol};
+
+use crate::util::{Client, Serving, connect, echo_once, inet, modes};
+
+/// A server that says who it takes its client for, and then echoes.
+fn behind_a_proxy(listener: Listener, proxy: ProxyProtocol) -> (Serving, std::net::SocketAddr) {
+    let address = inet(&listener);
+    let event_loop = EventLoop::builder()
+        .on_prepare(|conn: &Connection| Ok(format!("{} {};", conn.peer_addr(), conn.local_addr()?)))
+        .on_connect(|who: &mut String, conn: &mut Connection| {
+            conn.writer().write_bytes(who.as_bytes());
+            Ok(())
+        })
+        .on_request(|_: &mut String, conn: &mut Connection| echo_once(conn))
+        .max_connections_per_source(1)
+        .build()
+        .expect("options");
+    (Serving::start(event_loop, listener.proxy_protocol(proxy)), address)
+}
+
+fn bind() -> Listener {
+    Listener::bind("tcp", "127.0.0.1:0").expect("a port")
+}
+
+/// The binary header of a client 192.0.2.N:80 of 198.51.100.7:443, with an extension.
+fn binary(last: u8) -> Vec<u8> {
+    let signature = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x10";
+    [&signature[..], &[192, 0, 2, last, 198, 51, 100, 7, 0, 80, 1, 0xBB, 4, 0, 1, b'x']].concat()
+}
+
+#[test]
+fn callbacks_see_the_client_and_only_its_bytes() {
+    for listener in
+        [bind(), Listener::options().reuse_port(true).bind("tcp", ":0").expect("a port")]
+    {
+        let (server, address) = behind_a_proxy(listener, ProxyProtocol::default());
+        let address = (std::net::Ipv4Addr::LOCALHOST, address.port()).into();
+        let mut client = connect(address);
+        client.say(b"PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\nhello");
+        client.hear(b"192.0.2.1:51000 198.51.100.7:443;hello");
+        client.echo(b"PROXY is no header any more");
+
+        let mut slow = connect(address);
+        for byte in binary(2) {
+            slow.say(&[byte]);
+        }
+        slow.hear(b"192.0.2.2:80 198.51.100.7:443;");
+        let mut third = connect(address);
+        third.say(&binary(1));
+        assert_eq!(third.rest(), b"", "the limit is on the client's address");
+        drop(client);
+        assert_eq!(server.stop().refused, 1);
+    }
+}
+
+#[test]
+fn a_proxy_that_speaks_for_itself_is_the_client() {
+    let (server, address) = behind_a_proxy(bind(), ProxyProtocol::default());
+    let mut check = connect(address);
+    check.say(b"PROXY UNKNOWN\r\n");
+    let us = check.local_addr().expect("an address");
+    check.hear(format!("{us} {address};").as_bytes());
+    assert_eq!(server.stop().refused, 0);
+}
+
+#[test]
+fn what_is_no_header_is_closed_at_once_and_what_is_late_at_the_deadline() {
+    let proxy = ProxyProtocol { deadline: Duration::from_millis(300), ..ProxyProtocol::default() };
+    let (server, address) = behind_a_proxy(bind(), proxy);
+    let begun = Instant::now();
+    for wrong in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"PROXY TCP4 x\r\n",
+        &[0; 5000],
+        b"\r\n\r\n\0\r\nQUIT\n\x31",
+    ] {
+        let mut client = connect(address);
+        client.say(wrong);
+        let _ = client.read(&mut [0]).map(|read| assert_eq!(read, 0));
+    }
+    assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
+    let mut slow = connect(address);
+    slow.say(b"PROXY TCP4 192.0.2.1");
+    let silent = connect(address);
+    for mut client in [slow, silent] {
+        let _ = client.read(&mut [0]).map(|read| assert_eq!(read, 0));
+    }
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(server.stop().refused, 6);
+}
+
+#[test]
+fn a_header_that_is_too_long_is_refused() {
+    let proxy = ProxyProtocol { limit: 107, ..ProxyProtocol::default() };
+    let (_server, address) = behind_a_proxy(bind(), proxy);
+    let mut client = connect(address);
+    client.say(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x10\0");
+    let _ = client.read(&mut [0]).map(|read| assert_eq!(read, 0));
+    let mut client = connect(address);
+    client.say(&binary(1));
+    client.hear(b"192.0.2.1:80");
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_headers_that_do_not_come() {
+    for listener in
+        [bind(), Listener::options().reuse_port(true).bind("tcp", "127.0.0.1:0").expect("a port")]
+    {
+        let (sender, seen) = mpsc::channel();
+        let address = inet(&listener);
+        let event_loop = EventLoop::builder()
+            .on_connect(move |(): &mut (), _: &mut Connection| {
+                sender.send(()).map_err(|_| netpoll::Error::Closed)
+            })
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .dispatch(modes()[0])
+            .build()
+            .expect("options");
+        let proxy = ProxyProtocol { deadline: Duration::from_secs(60), ..ProxyProtocol::default() };
+        let server = Serving::start(event_loop, listener.proxy_protocol(proxy));
+        let mut silent = connect(address);
+        silent.say(b"PROXY ");
+        let mut client = connect(address);
+        client.say(b"PROXY UNKNOWN\r\n");
+        seen.recv().expect("the second is served");
+        let begun = Instant::now();
+        let report = server.stop();
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!((report.drained, report.aborted), (1, 0));
+        let _ = silent.read(&mut [0]).map(|read| assert_eq!(read, 0));
+    }
+}
