@@ -36,7 +36,7 @@ use crate::poll::{self, Poll, PollEvent, Readiness};
 use crate::runner;
 use crate::slab::{Slab, Token};
 use crate::stats::{Counters, LoopStats};
-use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::sync::{AtomicUsize, Condvar, Mutex, lock, wait_until};
 use crate::task::Events;
 use crate::timer::Timers;
 use crate::waker::Waker;
@@ -128,27 +128,6 @@ impl Remote {
         self.waker.wake();
     }
 
-    /// Accepts on `listener` until it is given up or the reactor ends. An ended reactor drops it.
-    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
-        drop(self.post(Command::Listen(listener, accept)));
-    }
-
-    /// Stops accepting on `listener`; its acceptor is dropped.
-    pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
-        drop(self.post(Command::Unlisten(listener.clone())));
-    }
-
-    /// Has `preamble` look at its stream until it is complete, or the time is `late`. An ended
-    /// reactor drops it.
-    pub fn await_preamble(&self, preamble: Box<dyn Preamble>, late: Instant) {
-        drop(self.post(Command::Await(preamble, late)));
-    }
-
-    /// Has acceptors asked again how much room they have.
-    pub fn tell_of_accept_room(&self) {
-        self.wake();
-    }
-
     /// Closes the connections of `group` as each comes to have nothing left to serve.
     pub fn drain(&self, group: &Arc<Group>) {
         drop(self.post(Command::Drain(group.clone())));
@@ -157,19 +136,6 @@ impl Remote {
     /// Closes the connections of `group` now; those inside a callback close when it returns.
     pub fn abort(&self, group: &Arc<Group>) {
         drop(self.post(Command::Abort(group.clone())));
-    }
-
-    /// How many connections are its own, those on their way to it among them.
-    pub(crate) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn enter(&self) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn leave(&self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Says that there may be room again for those that were to be run elsewhere.

@@ -1,4 +1,4 @@
-//! The listeners of a reactor: when they accept, and what becomes of one that can't.
+//! The door of a reactor: its listeners, when they accept, and what streams must say first.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,10 +6,47 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::timers::Timer;
-use super::{Core, End};
+use super::{Command, Core, End, Remote};
 use crate::group::Group;
 use crate::operator::{Accept, FdOperator, Preamble};
 use crate::slab::Token;
+use crate::sync::Ordering;
+
+impl Remote {
+    /// Accepts on `listener` until it is given up or the reactor ends. An ended reactor drops it.
+    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
+        drop(self.post(Command::Listen(listener, accept)));
+    }
+
+    /// Stops accepting on `listener`; its acceptor is dropped.
+    pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
+        drop(self.post(Command::Unlisten(listener.clone())));
+    }
+
+    /// Has `preamble` look at its stream until it is complete, or the time is `late`. An ended
+    /// reactor drops it.
+    pub fn await_preamble(&self, preamble: Box<dyn Preamble>, late: Instant) {
+        drop(self.post(Command::Await(preamble, late)));
+    }
+
+    /// Has acceptors asked again how much room they have.
+    pub fn tell_of_accept_room(&self) {
+        self.wake();
+    }
+
+    /// How many connections are its own, those on their way to it among them.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Core {
     pub(super) fn not_accepted(&mut self, listener: Token, error: io::Error, skipped: bool) {
