@@ -16,7 +16,7 @@ pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exceeded,
     HandOffOptions, HandOffStats, Handle, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad,
     LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
-    OutputLimits, PollManager, PoolOptions, Reader, ReceiveRate, Result, Timer, TurnLimits,
+    OutputLimits, PollManager, PoolOptions, Reader, ReceiveRate, Result, Ticks, Timer, TurnLimits,
     Undelivered, Wait, Writer, block_in_place, default_loops,
 };
 pub use netpoll_server::{

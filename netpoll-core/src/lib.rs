@@ -33,6 +33,7 @@ mod stats;
 mod sync;
 mod sys;
 mod task;
+mod ticks;
 mod timer;
 mod waker;
 mod workers;
@@ -56,6 +57,7 @@ pub use operator::{Accept, Preamble, Room};
 pub use origin::{ListenerInfo, Origin, Ticket};
 pub use reactor::{Reactor, Remote};
 pub use stats::{HandOffStats, LoopStats};
+pub use ticks::Ticks;
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ mod timers;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::baton::Baton;
@@ -38,6 +38,7 @@ use crate::slab::{Slab, Token};
 use crate::stats::{Counters, LoopStats};
 use crate::sync::{AtomicUsize, Condvar, Mutex, lock, wait_until};
 use crate::task::Events;
+use crate::ticks::Tick;
 use crate::timer::Timers;
 use crate::waker::Waker;
 pub(crate) use timers::later;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Watch(Arc<Shared>),
     /// Memory has run short for this connection: have it try to receive again, in a while.
     Retry(Token),
+    /// Tick, at that time for the first time.
+    Tick(Instant, Weak<Tick>),
     /// Close this group's connections when each has nothing left to serve.
     Drain(Arc<Group>),
     /// Close this group's connections now.
@@ -371,6 +374,9 @@ impl Core {
             Command::Cancel(shared, job) => self.disarm(shared.token(), TimerId::Job(job)),
             Command::Watch(shared) => self.arm_look(&shared, Instant::now()),
             Command::Retry(token) => self.arm_retry(token),
+            Command::Tick(at, tick) => {
+                self.timers.arm(at, Timer::Tick(tick));
+            }
             // A last request may stand in the kernel, its edge on the way: one more read will see.
             Command::Drain(group) => {
                 self.end_preambles(&group);

@@ -13,7 +13,7 @@ use netpoll::{
 use crate::errors::is_a_sentence;
 use crate::util::{
     Client, Gate, Journal, PATIENCE, Server, alone, echo, eventually, fd_count, modes, our_threads,
-    pool, raise_fd_limit,
+    pool, quiet, raise_fd_limit,
 };
 
 fn manager(loops: usize) -> Arc<PollManager> {
@@ -270,4 +270,27 @@ fn a_callback_drops_its_own_manager() {
         assert_eq!(journal.wait(1), ["Shutdown"]);
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
     }
+}
+
+/// Loops that start later tick as well, a panic ends nothing, and dropping the ticks ends them.
+#[test]
+fn every_loop_ticks_until_the_ticks_are_dropped() {
+    let manager = PollManager::new(1, LoadBalance::default()).expect("a manager");
+    let journal = Journal::default();
+    let told = journal.clone();
+    let ticks = manager.run_every(Duration::from_millis(1), move |number| {
+        told.add(number.to_string());
+        assert_ne!(number, 0, "a tick may panic");
+    });
+    let ticks = ticks.expect("a period");
+    eventually("the first ticks again", || journal.len() > 3);
+    manager.set_loops(2).expect("another loop");
+    eventually("the second ticks", || journal.entries().contains(&"1".to_owned()));
+    drop(ticks);
+    quiet(5);
+    let before = journal.len();
+    quiet(20);
+    assert_eq!(journal.len(), before, "it ticks on");
+    let error = manager.run_every(Duration::ZERO, |_| ()).expect_err("no period");
+    assert!(error.to_string().contains("1 ms"), "{error}");
 }

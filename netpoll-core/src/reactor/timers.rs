@@ -1,6 +1,6 @@
 //! What a reactor does when a time has come: for its listeners, and for each of its streams.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Core;
@@ -9,6 +9,7 @@ use crate::connection::job::Job;
 use crate::operator::{FdOperator, StreamTimers, TimerId};
 use crate::slab::Token;
 use crate::task::Events;
+use crate::ticks::Tick;
 
 /// How soon a connection that memory was too short for is tried again.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
@@ -21,6 +22,7 @@ pub(super) enum Timer {
     /// Of a stream.
     Stream(Token, TimerId),
     Job(Token, Arc<Job>),
+    Tick(Weak<Tick>),
 }
 
 /// A century is for ever.
@@ -40,6 +42,11 @@ impl Core {
                 Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
                 Timer::Stream(token, id) => self.stream_timer(token, id, now),
                 Timer::Job(token, job) => self.job_timer(token, job, now),
+                Timer::Tick(tick) => {
+                    if let Some(next) = tick.upgrade().map(|tick| tick.run(now)) {
+                        self.timers.arm(next, Timer::Tick(tick));
+                    }
+                }
             }
         }
     }
