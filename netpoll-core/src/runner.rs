@@ -245,7 +245,9 @@ impl Runner {
             if half_open && end == End::Finished && !events.has_any(over) {
                 return Step::Wait;
             }
-            return self.begin_close(shared, reason_of(end, shared));
+            let failed = half_open && events.has_any(Events::FAILED);
+            let reason = if failed { reason_unread(shared) } else { reason_of(end, shared) };
+            return self.begin_close(shared, reason);
         }
         if full {
             return self.begin_close(shared, reason_unread(shared));
@@ -303,6 +305,10 @@ impl Runner {
 
     /// Begins an orderly close: what was accepted is still sent, within the linger time.
     fn begin_close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
+        if shared.task.word.events().has_any(Events::RESET) {
+            // It came while a callback ran: a FIN would overtake the reset.
+            return self.end_at_once(reason);
+        }
         self.stage = Stage::Closing;
         self.reason.get_or_insert(reason);
         let connection = self.connection.take();
@@ -377,8 +383,10 @@ fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<
         }
         ErrorKind::NotConnected => {
             let events = shared.task.word.events();
-            let aborted = events.has_any(Events::ABORT).then_some(CloseReason::Shutdown);
-            aborted.or(events.has_any(Events::CLOSE).then_some(CloseReason::Local))
+            if events.has_any(Events::ABORT) && !events.has_any(Events::RESET) {
+                return Some(CloseReason::Shutdown);
+            }
+            events.has_any(Events::CLOSE | Events::RESET).then_some(CloseReason::Local)
         }
         _ => None,
     }

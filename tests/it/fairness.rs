@@ -10,8 +10,9 @@ use netpoll::{Connection, Dispatch, EventLoop, PoolOptions};
 
 use crate::util::{Client, Gate, Journal, PATIENCE, Server, connect, echo_once, pool};
 
-/// How many callbacks of one connection may run while others wait: `ROUNDS` of the runner.
-const CALLBACKS_A_TURN: usize = 16;
+/// How many callbacks of one connection may run while others wait.
+const CALLBACKS_A_TURN: usize = 5;
+const UNBOUNDED: usize = usize::MAX;
 
 /// The firehose's bytes stand in its socket when the other one is scheduled, and are more than one
 /// turn takes. Counted is how many callbacks it gets before the other one's.
@@ -20,7 +21,9 @@ fn a_firehose_gets_one_turn_before_others_get_theirs() {
     const BITE: usize = 1000;
     const BITES: usize = 100;
     let one_worker = PoolOptions { max_threads: 1, ..PoolOptions::default() };
-    for dispatch in [Dispatch::Inline, Dispatch::Pool(one_worker)] {
+    let turns = [(CALLBACKS_A_TURN, UNBOUNDED), (UNBOUNDED, CALLBACKS_A_TURN * BITE)];
+    let modes = [Dispatch::Inline, Dispatch::Pool(one_worker)];
+    for ((rounds, bytes), dispatch) in turns.into_iter().flat_map(|it| modes.map(|to| (it, to))) {
         let (journal, gate) = (Journal::default(), Gate::default());
         let (seen, closed) = (journal.clone(), gate.clone());
         let (sender, handles) = mpsc::channel();
@@ -40,6 +43,7 @@ fn a_firehose_gets_one_turn_before_others_get_theirs() {
                     Ok(())
                 })
                 .input_limit(BITE)
+                .turn_limits(rounds, bytes)
                 .dispatch(dispatch)
                 .loops(1),
         );
@@ -58,7 +62,7 @@ fn a_firehose_gets_one_turn_before_others_get_theirs() {
         gate.open();
         let entries = journal.wait(2 + BITES);
         let before = entries.iter().position(|it| it == "other").expect("its callback");
-        assert!(before <= CALLBACKS_A_TURN, "{dispatch:?}: {before} callbacks before the other's");
+        assert!(before <= CALLBACKS_A_TURN, "{dispatch:?}, {rounds}, {bytes}: {before} before it");
     }
 }
 
@@ -84,6 +88,7 @@ fn firehoses_take_turns() {
                     Ok(())
                 })
                 .input_limit(BITE)
+                .turn_limits(CALLBACKS_A_TURN, UNBOUNDED)
                 .dispatch(dispatch)
                 .loops(1),
         );

@@ -1,15 +1,23 @@
 //! What a connection promises and no other topic's module shows; docs/promises.md lists it all.
 
 mod closing;
+mod ending;
+mod flow;
+mod jobs;
+mod never;
 mod reading;
+mod receipts;
+mod timeouts;
 mod writing;
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use netpoll::{Builder, Connection, DialConnection, Dialer, EventLoop, Handle, Limits, Result};
+use netpoll::{
+    Builder, CloseReason, Connection, DialConnection, Dialer, EventLoop, Handle, Limits, Result,
+};
 
-use crate::util::PATIENCE;
+use crate::util::{Journal, PATIENCE};
 
 /// Far less than [`PATIENCE`], and more than what must not wait takes on a loaded machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -22,6 +30,12 @@ fn handing_out() -> (Builder, mpsc::Receiver<Handle>) {
         Ok(())
     });
     (builder, handles)
+}
+
+/// An `on_disconnect` that enters the whole reason.
+fn telling<S>(journal: &Journal) -> impl Fn(S, &CloseReason) + Send + Sync + 'static {
+    let journal = journal.clone();
+    move |_, reason| journal.add(format!("{reason:?}"))
 }
 
 #[track_caller]

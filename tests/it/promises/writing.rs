@@ -178,7 +178,8 @@ fn a_message_of_more_than_two_gibibytes_is_sent_whole() {
     const LEN: usize = (2 << 30) + 12_345;
     let (builder, handles) = handing_out();
     let builder = builder.on_request(|(): &mut (), conn: &mut Connection| echo_once(conn));
-    let server = Server::start(builder.loops(1));
+    // Longer than a loaded machine takes for it.
+    let server = Server::start(builder.loops(1).linger(4 * PATIENCE));
     let mut client = server.connect();
     let handle = next(&handles);
     // Never written to, so the kernel backs it with one page of zeros.

@@ -1,0 +1,173 @@
+//! Jobs and timers of users: run as callbacks, on time, until they are cancelled or it ends.
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use netpoll::{Connection, Dispatch, Error, Handle, Result};
+
+use super::{handing_out, next, telling};
+use crate::util::{
+    Client, Count, Gate, Journal, Server, echo_once, eventually, modes, pool, quiet,
+};
+
+/// A server that echoes, a client of it, and the handle of its connection.
+fn served(dispatch: Dispatch, journal: &Journal) -> (Server, std::net::TcpStream, Handle) {
+    let (builder, handles) = handing_out();
+    let server = Server::start(
+        builder
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .on_disconnect(telling(journal))
+            .dispatch(dispatch),
+    );
+    let client = server.connect();
+    let handle = next(&handles);
+    (server, client, handle)
+}
+
+#[test]
+fn a_job_runs_as_a_callback_once_and_not_before_its_time() -> Result<()> {
+    for dispatch in modes() {
+        let (_server, mut client, handle) = served(dispatch, &Journal::default());
+        let (begun, (sender, ran)) = (Instant::now(), mpsc::channel());
+        handle.run_after(Duration::from_millis(80), move |conn: &mut Connection| {
+            let _ = sender.send(begun.elapsed());
+            conn.writer().write_bytes(b"it is time");
+            Ok(())
+        })?;
+        client.hear(b"it is time");
+        let after = next(&ran);
+        assert!(after >= Duration::from_millis(80), "{dispatch:?}: after {after:?}");
+        assert!(ran.recv_timeout(Duration::from_millis(100)).is_err(), "it ran twice");
+        client.echo(b"callbacks go on");
+    }
+    Ok(())
+}
+
+#[test]
+fn jobs_run_in_order_and_none_beside_a_callback() -> Result<()> {
+    const JOBS: usize = 200;
+    for dispatch in modes() {
+        let (_server, mut client, handle) = served(dispatch, &Journal::default());
+        let (gate, (entered, inside)) = (Gate::default(), mpsc::channel());
+        let closed = gate.clone();
+        handle.run(move |_: &mut Connection| {
+            let _ = entered.send(());
+            closed.pass();
+            Ok(())
+        })?;
+        next(&inside);
+        let journal = Journal::default();
+        for number in 0..JOBS {
+            let ran = journal.clone();
+            handle.run(move |_: &mut Connection| {
+                ran.add(number.to_string());
+                Ok(())
+            })?;
+        }
+        quiet(20);
+        assert_eq!(journal.len(), 0, "{dispatch:?}: beside a job that still runs");
+        gate.open();
+        let expected: Vec<_> = (0..JOBS).map(|it| it.to_string()).collect();
+        assert_eq!(journal.wait(JOBS), expected, "{dispatch:?}");
+        client.echo(b"callbacks go on");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_periodic_job_runs_until_it_is_cancelled() -> Result<()> {
+    for dispatch in modes() {
+        let (_server, mut client, handle) = served(dispatch, &Journal::default());
+        let ticks = Count::default();
+        let counted = ticks.clone();
+        let begun = Instant::now();
+        let timer = handle.run_every(Duration::from_millis(10), move |_: &mut Connection| {
+            counted.add();
+            Ok(())
+        })?;
+        eventually("it ticks", || ticks.get() >= 5);
+        assert!(begun.elapsed() >= Duration::from_millis(50), "{:?}", begun.elapsed());
+        timer.cancel();
+        client.echo(b"one that was running has ended");
+        let at_cancel = ticks.get();
+        quiet(60);
+        assert_eq!(ticks.get(), at_cancel, "{dispatch:?}: it ticks after its cancellation");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cancelled_timer_does_not_fire_and_frees_what_it_held() -> Result<()> {
+    for dispatch in modes() {
+        let (_server, mut client, handle) = served(dispatch, &Journal::default());
+        let held = Arc::new(());
+        let captured = held.clone();
+        let fired = Count::default();
+        let counted = fired.clone();
+        let timer = handle.run_after(Duration::from_millis(50), move |_: &mut Connection| {
+            drop(captured);
+            counted.add();
+            Ok(())
+        })?;
+        timer.cancel();
+        assert_eq!(Arc::strong_count(&held), 1, "{dispatch:?}: it still holds what it captured");
+        timer.cancel();
+        quiet(120);
+        assert_eq!(fired.get(), 0, "{dispatch:?}: it fired");
+        client.echo(b"callbacks go on");
+    }
+    Ok(())
+}
+
+#[test]
+fn no_job_runs_after_on_disconnect_and_all_are_dropped() -> Result<()> {
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let (_server, client, handle) = served(dispatch, &journal);
+        let held = Arc::new(());
+        let ticking = journal.clone();
+        let captured = held.clone();
+        handle.run_every(Duration::from_millis(1), move |_: &mut Connection| {
+            assert!(Arc::strong_count(&captured) > 1);
+            ticking.add("tick");
+            Ok(())
+        })?;
+        let (late, captured) = (journal.clone(), held.clone());
+        handle.run_after(Duration::from_millis(100), move |_: &mut Connection| {
+            drop(captured);
+            late.add("late");
+            Ok(())
+        })?;
+        journal.wait(3);
+        drop(client);
+        eventually("it ends", || journal.entries().iter().any(|it| it == "Peer"));
+        let entries = journal.len();
+        eventually("what the jobs held is dropped", || Arc::strong_count(&held) == 1);
+        quiet(150);
+        assert_eq!(journal.len(), entries, "{dispatch:?}: {:?}", journal.entries().last());
+        assert_eq!(journal.entries().last().map(String::as_str), Some("Peer"), "{dispatch:?}");
+        let refused = handle.run(|_: &mut Connection| Ok(()));
+        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_error_or_a_panic_of_a_job_closes_only_its_connection() -> Result<()> {
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let (server, mut failing, handle) = served(dispatch, &journal);
+        let mut bystander = server.connect();
+        bystander.echo(b"before");
+        handle.run(|_: &mut Connection| Err(std::io::Error::other("a job's own").into()))?;
+        assert_eq!(failing.rest(), b"");
+        assert!(journal.wait(1)[0].starts_with("Callback("), "{dispatch:?}");
+        bystander.echo(b"after");
+    }
+    let journal = Journal::default();
+    let (_server, mut failing, handle) = served(pool(), &journal);
+    handle.run(|_: &mut Connection| panic!("told to"))?;
+    assert_eq!(failing.rest(), b"");
+    assert_eq!(journal.wait(1), ["Panic"]);
+    Ok(())
+}
