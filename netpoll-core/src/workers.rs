@@ -36,6 +36,8 @@ const READY: usize = 4;
 const SOON: Duration = Duration::from_millis(1);
 /// How seldom, at the most, it looks at a pool that moves.
 const SELDOM: Duration = Duration::from_millis(16);
+/// The same where only few workers are idle: by the next look jobs may wait.
+const RELAXED: Duration = Duration::from_millis(4);
 /// Where no job was taken for this long, workers are started whatever those that are there do.
 const STUCK: Duration = Duration::from_millis(50);
 
@@ -178,7 +180,7 @@ impl Workers {
 
     /// Sees to it that somebody takes the job that was just queued.
     fn staff_up(self: &Arc<Self>) {
-        if self.idle.load(Ordering::SeqCst) > self.ready {
+        if self.idle.load(Ordering::SeqCst) >= self.ready.max(1) {
             return;
         }
         let few = self.hired.load(Ordering::SeqCst) < self.at_once;
@@ -282,8 +284,9 @@ impl Workers {
 
     /// The standby's life: asleep until a job finds no idle worker, then watching.
     fn stand_by(self: &Arc<Self>) {
+        let mut pause = SOON;
         loop {
-            self.watch();
+            self.watch(&mut pause);
             let mut staff = lock(&self.staff);
             self.watched.store(false, Ordering::SeqCst);
             let deadline = Instant::now().checked_add(self.options.idle);
@@ -303,12 +306,15 @@ impl Workers {
         }
     }
 
-    /// Looks, while jobs wait, whether more workers would help.
-    fn watch(self: &Arc<Self>) {
-        let mut pause = SOON;
+    /// Looks, while jobs wait or few workers are idle, whether more would help. Where they did not
+    /// at the last looks it takes its time with the next.
+    fn watch(self: &Arc<Self>, pause: &mut Duration) {
         let mut moved = (self.taken.load(Ordering::Relaxed), Instant::now());
+        if self.is_jammed() {
+            *pause = SOON;
+        }
         while self.is_short_of_hands() && !self.is_stopping() {
-            thread::sleep(pause); // sleep: what is looked for is that nothing happens for a while
+            thread::sleep(*pause); // sleep: what is looked for is that nothing happens for a while
             let taken = self.taken.load(Ordering::Relaxed);
             if taken != moved.0 {
                 moved = (taken, Instant::now());
@@ -319,10 +325,10 @@ impl Workers {
                 for _ in 0..=staff.workers() / 4 {
                     self.hire(&mut staff);
                 }
-                pause = SOON;
+                *pause = SOON;
                 moved.1 = Instant::now();
             } else {
-                pause = (pause * 2).min(SELDOM);
+                *pause = (*pause * 2).min(if self.is_jammed() { SELDOM } else { RELAXED });
             }
         }
     }
@@ -331,7 +337,11 @@ impl Workers {
         let idle = self.idle.load(Ordering::SeqCst);
         let hired = self.hired.load(Ordering::SeqCst);
         let too_few_ready = idle < self.ready && idle < hired && hired < self.options.max_threads;
-        too_few_ready || (idle == 0 && !self.queue.is_empty())
+        too_few_ready || self.is_jammed()
+    }
+
+    fn is_jammed(&self) -> bool {
+        !self.queue.is_empty() && self.idle.load(Ordering::SeqCst) == 0
     }
 }
 
