@@ -17,7 +17,7 @@ use crate::workers::Workers;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dispatch {
-    /// On a pool of worker threads: callbacks may block. The default.
+    /// On a pool of worker threads: callbacks may block.
     Pool(PoolOptions),
     /// On the reactor's thread, without a change of threads: the fastest, for callbacks that never
     /// block. Under it a read that lacks bytes returns `WouldBlock`, and a flush above the
@@ -25,7 +25,7 @@ pub enum Dispatch {
     Inline,
     /// On the reactor's thread, and they may block: when one does, another thread goes on with the
     /// reactor. Callbacks that are expected to block, from what the last ones of their connection
-    /// did, go to workers at once. See `docs/hand-off.md`.
+    /// did, go to workers at once. See `docs/hand-off.md`. The default.
     HandOff(HandOffOptions),
 }
 
@@ -55,7 +55,7 @@ pub struct PoolOptions {
 
 impl Default for Dispatch {
     fn default() -> Self {
-        Self::Pool(PoolOptions::default())
+        Self::HandOff(HandOffOptions::default())
     }
 }
 

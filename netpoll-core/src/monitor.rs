@@ -9,12 +9,12 @@
 //! # How often it looks
 //!
 //! A look costs about 10 µs, with the change of threads before and after it and the second look
-//! that it mostly takes; and at a steal rate `r` a pause of `t` makes each blocking callback be seen
-//! `t / 2` late on average, in which its reactor stands still. The sum of both, `10 µs / t + r t /
-//! 2` of each second, is least at `t = sqrt(2 · 10 µs / r)`. That is the pause, between 50 µs and
-//! 10 ms, where `r` is what was taken within the last quarter of a second or so. After a sleep
-//! it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all reactors wait for
-//! events it sleeps, and the first that wakes rouses it.
+//! that it mostly takes. At a steal rate `r` a pause of `t` makes each blocking callback be seen
+//! `t / 2` late on average, in which its reactor stands still. The sum of both in each second,
+//! `10 µs / t + r · t / 2`, is least at `t = sqrt(2 · 10 µs / r)`. That is the pause, between
+//! 50 µs and 10 ms, where `r` is what was taken within the last quarter of a second or so. After a
+//! sleep it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all reactors
+//! wait for events it sleeps, and the first that wakes rouses it.
 
 use std::fmt;
 use std::sync::Arc;

@@ -141,7 +141,7 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Where callbacks run. Default: on a pool of workers.
+    /// Where callbacks run. Default: [`Dispatch::HandOff`], where they may block.
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
         self.settings.dispatch = dispatch;

@@ -85,8 +85,7 @@ struct State {
 impl EventLoop {
     /// An event loop with default options, for callbacks without a session.
     ///
-    /// `on_request` runs on a worker thread and may block; see
-    /// [`OnRequest`](netpoll_core::OnRequest).
+    /// `on_request` may block; see [`OnRequest`](netpoll_core::OnRequest).
     pub fn new<F>(on_request: F) -> Self
     where
         F: Fn(&mut Connection) -> Result<()> + Send + Sync + 'static,

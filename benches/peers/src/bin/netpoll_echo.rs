@@ -1,13 +1,17 @@
-//! Ours: a zero-copy echo, `--dispatch pool|inline`.
+//! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`.
 
-use netpoll::{Connection, Dispatch, EventLoop, Listener, PoolOptions};
+use netpoll::{Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions};
 use netpoll_peers::{Arguments, Blocking};
 
 fn main() -> netpoll::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
     let arguments = Arguments::read(&["--dispatch", block_us, block_pct]);
     let blocking = Blocking::of(&arguments);
-    let modes = [("pool", Dispatch::Pool(PoolOptions::default())), ("inline", Dispatch::Inline)];
+    let modes = [
+        ("pool", Dispatch::Pool(PoolOptions::default())),
+        ("inline", Dispatch::Inline),
+        ("hand-off", Dispatch::HandOff(HandOffOptions::default())),
+    ];
     let listener = Listener::bind("tcp", &format!("127.0.0.1:{}", arguments.port))?;
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
