@@ -146,7 +146,7 @@ QUICK = Profile(
 
 SHORT = Profile(
     "short",
-    rotations=10,
+    rotations=9,
     idle_rotations=1,
     seconds=0.25,
     warmup=0.05,

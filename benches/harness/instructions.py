@@ -38,6 +38,8 @@ STORED = BENCHES / "instructions.json"
 TURNS = {
     "netpoll inline, alone": ("netpoll_echo", ("--dispatch", "inline"), 1),
     "netpoll inline, batch": ("netpoll_echo", ("--dispatch", "inline"), 64),
+    "netpoll hand-off, alone": ("netpoll_echo", ("--dispatch", "hand-off"), 1),
+    "netpoll hand-off, batch": ("netpoll_echo", ("--dispatch", "hand-off"), 64),
     "raw epoll, alone": ("raw_epoll", (), 1),
     "raw epoll, batch": ("raw_epoll", (), 64),
 }

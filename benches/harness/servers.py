@@ -40,6 +40,7 @@ SERVERS = (
     Server(BASE, "raw_epoll", blocks=True),
     Server("raw io_uring", "raw_uring"),
     Server("netpoll inline", "netpoll_echo", ("--dispatch", "inline"), ours=True, blocks=True),
+    Server("netpoll hand-off", "netpoll_echo", ("--dispatch", "hand-off"), ours=True, blocks=True),
     Server("netpoll pool", "netpoll_echo", ("--dispatch", "pool"), ours=True, blocks=True),
     Server("tokio", "tokio_echo", ("--runtime", "multi"), blocks=True),
     Server("tokio current-thread", "tokio_echo", ("--runtime", "current"), single=True),
