@@ -155,7 +155,7 @@ impl Connection {
         self.staged.flush();
         if !self.staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
-            let _ = self.shared.lane.send(&mut self.staged, self.shared.group.limits().output);
+            let _ = self.shared.lane.send(&mut self.staged, &self.shared.group);
         }
     }
 

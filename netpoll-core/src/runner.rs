@@ -285,7 +285,7 @@ impl Runner {
             connection.staged.clear();
         }
         if !connection.staged.is_empty() {
-            let sent = shared.lane.send(&mut connection.staged, shared.group.limits().output);
+            let sent = shared.lane.send(&mut connection.staged, &shared.group);
             let Ok(events) = sent else {
                 let failure = shared.lane.failure();
                 let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);

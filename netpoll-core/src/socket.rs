@@ -53,8 +53,14 @@ impl Stream {
         input.fill(max, |slices| sys::receive(self.0.as_fd(), slices))
     }
 
-    /// Pushes what stands readable in `output`, once: one `sendmsg`. It consumes nothing.
+    /// Pushes what stands readable in `output`, once: one `sendmsg`, or one `sendto` of a single
+    /// block. It consumes nothing.
     pub(crate) fn send(&self, output: &LinkBuffer) -> io::Result<Sent> {
+        let first = output.chunk();
+        if first.len() == output.len() {
+            let bytes = sys::send_one(self.0.as_fd(), first)?;
+            return Ok(Sent { bytes, all_offered: bytes == first.len() });
+        }
         let mut slices = [io::IoSlice::new(&[]); sys::MAX_SLICES];
         let count = output.gather(&mut slices);
         let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();

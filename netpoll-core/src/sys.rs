@@ -147,8 +147,13 @@ pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
 }
 
 /// Reads into several slices: one `readv`.
+///
+/// A single one is one `read`: it saves the kernel the import of the list.
 pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-    repeat(|| Ok(nix::sys::uio::readv(fd, into)?))
+    match into {
+        [single] => repeat(|| Ok(nix::unistd::read(fd, single)?)),
+        several => repeat(|| Ok(nix::sys::uio::readv(fd, several)?)),
+    }
 }
 
 /// Reads without taking.
@@ -159,6 +164,11 @@ pub(crate) fn peek(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
 /// Sends several slices: one `sendmsg`, which must not raise SIGPIPE in whoever uses us.
 pub(crate) fn send(fd: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> io::Result<usize> {
     repeat(|| SockRef::from(&fd).send_vectored_with_flags(from, libc::MSG_NOSIGNAL))
+}
+
+/// Sends one slice.
+pub(crate) fn send_one(fd: BorrowedFd<'_>, from: &[u8]) -> io::Result<usize> {
+    repeat(|| SockRef::from(&fd).send_with_flags(from, libc::MSG_NOSIGNAL))
 }
 
 /// Makes the coming close a reset: the peer must not take what it got for all that there was.

@@ -79,8 +79,7 @@ impl Handle {
     pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
         self.shared.check_over()?;
-        let output = self.shared.group.limits().output;
-        self.tell(self.shared.lane.send(&mut buffer, output))
+        self.tell(self.shared.lane.send(&mut buffer, &self.shared.group))
     }
 
     /// Waits until `send` is not refused: at once below the high-water mark, and above it until the
@@ -114,8 +113,7 @@ impl Handle {
 
     fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
         self.shared.check_over()?;
-        let output = self.shared.group.limits().output;
-        self.tell(self.shared.lane.offer(message, receipt, output))
+        self.tell(self.shared.lane.offer(message, receipt, &self.shared.group))
     }
 
     /// Tells the connection's owner what a send came to.

@@ -26,10 +26,11 @@ use super::receipt::{Receipt, Receipts, Settled};
 use crate::callbacks::guard;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
+use crate::group::Group;
 use crate::hand_off::before_waiting;
 use crate::limits::OutputLimits;
 use crate::socket::Stream;
-use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::task::Events;
 
 /// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
@@ -56,7 +57,8 @@ pub(crate) struct Lane {
 
 #[derive(Debug)]
 struct Queue {
-    bytes: LinkBuffer,
+    /// What the socket has not taken; allocated when it doesn't take all, for it mostly does.
+    backlog: Option<Box<Backlog>>,
     stream: Option<Arc<Stream>>,
     phase: Phase,
     /// The errno that ended sending.
@@ -65,10 +67,16 @@ struct Queue {
     bell: Option<Arc<Doorbell>>,
     /// How many bytes the socket has taken in all.
     sent: u64,
+}
+
+/// See [`Queue`]. It is there while there are bytes in it.
+#[derive(Debug)]
+struct Backlog {
+    bytes: LinkBuffer,
     /// Who wants to know what becomes of a message.
     receipts: Receipts,
-    /// Counts what is queued, where there is a budget.
-    charge: Option<Box<Charge>>,
+    /// Counts the bytes, where there is a budget.
+    charge: Option<Charge>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,14 +105,12 @@ impl Lane {
     fn new(stream: Arc<Stream>, phase: Phase, bell: Option<Arc<Doorbell>>) -> Self {
         Self {
             queue: Mutex::new(Queue {
-                bytes: LinkBuffer::new(),
+                backlog: None,
                 stream: Some(stream),
                 phase,
                 failure: None,
                 bell,
                 sent: 0,
-                receipts: Receipts::default(),
-                charge: None,
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
@@ -112,18 +118,13 @@ impl Lane {
         }
     }
 
-    /// Has what is queued counted.
-    pub(crate) fn count_by(&self, charge: Charge) {
-        lock(&self.queue).charge = Some(Box::new(charge));
-    }
-
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
     /// accepted whole, however much is queued. Returns what the connection's owner should know of.
-    pub(crate) fn send(&self, bytes: &mut LinkBuffer, limits: OutputLimits) -> Result<Events> {
+    pub(crate) fn send(&self, bytes: &mut LinkBuffer, group: &Group) -> Result<Events> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.check_open()?;
-        self.push(&mut queue, bytes, limits, &mut spent)
+        self.push(&mut queue, bytes, &mut None, group, &mut spent)
     }
 
     /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
@@ -133,7 +134,7 @@ impl Lane {
         &self,
         bytes: Bytes,
         receipt: &mut Option<Receipt>,
-        limits: OutputLimits,
+        group: &Group,
     ) -> Result<Events> {
         let mut spent = Spent::default();
         let mut message = LinkBuffer::new();
@@ -144,11 +145,7 @@ impl Lane {
         if self.is_congested() {
             return Err(Error::Full);
         }
-        if let Some(receipt) = receipt.take() {
-            let start = queue.accepted();
-            queue.receipts.push(start, message.len(), receipt);
-        }
-        self.push(&mut queue, &mut message, limits, &mut spent)
+        self.push(&mut queue, &mut message, receipt, group, &mut spent)
     }
 
     /// A writable edge: sends what is queued. Returns what the connection's owner should know of.
@@ -166,17 +163,15 @@ impl Lane {
                 bell.ring();
             }
         }
-        let sent = self.transmit(&mut queue, &mut spent);
-        queue.count();
-        if sent.is_err() {
+        if self.drain(&mut queue, &mut spent).is_err() {
             return Events::FAILED | Events::READABLE;
         }
-        let relieved = self.is_congested() && queue.bytes.len() <= limits.low;
+        let relieved = self.is_congested() && queue.pending() <= limits.low;
         if relieved {
             self.congested.store(false, Ordering::Release);
             self.below.notify_all();
         }
-        let closed = queue.phase == Phase::Closing && queue.bytes.is_empty();
+        let closed = queue.phase == Phase::Closing && queue.backlog.is_none();
         if closed {
             queue.end_stream();
         }
@@ -221,7 +216,7 @@ impl Lane {
 
     /// Bytes accepted and not yet taken by the socket.
     pub(crate) fn pending(&self) -> usize {
-        lock(&self.queue).bytes.len()
+        lock(&self.queue).pending()
     }
 
     /// How many bytes the socket has taken in all.
@@ -238,10 +233,10 @@ impl Lane {
         }
         queue.phase = Phase::Closing;
         self.below.notify_all();
-        if queue.bytes.is_empty() {
+        if queue.backlog.is_none() {
             queue.end_stream();
         }
-        queue.bytes.is_empty()
+        queue.backlog.is_none()
     }
 
     /// Whether a dialled stream is still on its way.
@@ -257,11 +252,10 @@ impl Lane {
         let stream = queue.stream.as_ref().ok_or(Error::Closed)?;
         let socket = stream.as_fd().try_clone_to_owned()?;
         queue.phase = Phase::Detached;
-        queue.settle_all(&mut spent, None);
+        let unsent = queue.give_up(None, &mut spent);
         self.congested.store(false, Ordering::Release);
         self.below.notify_all();
-        queue.charge = None;
-        Ok((socket, std::mem::take(&mut queue.bytes)))
+        Ok((socket, unsent))
     }
 
     /// Whether the socket was given away.
@@ -271,7 +265,7 @@ impl Lane {
 
     /// Whether nothing is left to send.
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.queue).bytes.is_empty()
+        lock(&self.queue).backlog.is_none()
     }
 
     /// Takes out of the kernel what the peer has sent unread: a close that leaves it there resets
@@ -313,61 +307,74 @@ impl Lane {
         if queue.phase != Phase::Detached {
             queue.phase = Phase::Closing;
         }
-        let lost = queue.bytes.len();
-        spent.take_all(&mut queue.bytes);
-        queue.settle_all(&mut spent, None);
-        queue.charge = None;
+        let lost = queue.pending();
+        let mut unsent = queue.give_up(None, &mut spent);
+        spent.take_all(&mut unsent);
         self.below.notify_all();
         (queue.stream.take(), lost)
     }
 
     fn push(
         &self,
-        queue: &mut MutexGuard<'_, Queue>,
+        queue: &mut Queue,
         bytes: &mut LinkBuffer,
-        limits: OutputLimits,
+        receipt: &mut Option<Receipt>,
+        group: &Group,
         spent: &mut Spent,
     ) -> Result<Events> {
-        if bytes.len() <= COALESCED && !queue.bytes.is_empty() {
-            bytes.chunks().for_each(|chunk| queue.bytes.write_bytes(chunk));
-            spent.take_all(bytes);
-        } else {
-            queue.bytes.append(std::mem::take(bytes));
+        let start = queue.sent + queue.pending() as u64;
+        let len = bytes.len();
+        let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
+        // Straight from the caller's blocks: what the socket takes at once is never queued.
+        let sent = if must_queue { Ok(()) } else { self.transmit(queue, bytes, spent) };
+        if sent.is_ok() && !(bytes.is_empty() && queue.backlog.is_none()) {
+            let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog::new(group)));
+            backlog.append(bytes, spent);
+            if let Some(receipt) = receipt.take() {
+                backlog.receipts.push(start, len, receipt);
+            }
+            let before = backlog.bytes.len() <= group.limits().output.high
+                || self.congested.swap(true, Ordering::AcqRel);
+            return Ok(if before { Events::NONE } else { Events::HIGH_WATER });
         }
-        queue.bytes.flush();
-        let sent =
-            if self.blocked.load(Ordering::SeqCst) { Ok(()) } else { self.transmit(queue, spent) };
-        queue.count();
-        sent?;
-        if queue.bytes.len() <= limits.high {
-            return Ok(Events::NONE);
+        if let Some(receipt) = receipt.take() {
+            let written = (queue.sent - start) as usize;
+            spent.settled.push(Settled::new(receipt, written, len, queue.failure));
         }
-        let before = self.congested.swap(true, Ordering::AcqRel);
-        Ok(if before { Events::NONE } else { Events::HIGH_WATER })
+        sent.map(|()| Events::NONE)
     }
 
-    /// Sends until the queue is empty or the socket full; in the latter case `blocked` is set.
-    fn transmit(&self, queue: &mut MutexGuard<'_, Queue>, spent: &mut Spent) -> Result<()> {
-        let Queue { bytes, stream, sent, receipts, .. } = &mut **queue;
-        let Some(stream) = stream else { return Err(Error::Closed) };
-        // A message of no bytes is sent when all before it is.
-        receipts.settle_to(*sent, &mut spent.settled);
+    /// Sends what is queued.
+    fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<()> {
+        let Some(mut backlog) = queue.backlog.take() else { return Ok(()) };
+        let sent = self.transmit(queue, &mut backlog.bytes, spent);
+        backlog.receipts.settle_to(queue.sent, &mut spent.settled);
+        if sent.is_err() {
+            backlog.receipts.settle_all(queue.sent, queue.failure, &mut spent.settled);
+        } else if !backlog.bytes.is_empty() {
+            backlog.count();
+            queue.backlog = Some(backlog);
+        }
+        sent
+    }
+
+    /// Sends until `bytes` is empty or the socket full; in the latter case `blocked` is set. What
+    /// can't be sent at all is spent as well.
+    fn transmit(&self, queue: &mut Queue, bytes: &mut LinkBuffer, spent: &mut Spent) -> Result<()> {
+        let Some(stream) = &queue.stream else { return Err(Error::Closed) };
         while !bytes.is_empty() {
             match stream.send(bytes) {
                 Ok(went) => {
-                    *sent += went.bytes as u64;
+                    queue.sent += went.bytes as u64;
                     spent.take(bytes, went.bytes);
-                    receipts.settle_to(*sent, &mut spent.settled);
                     if went.all_offered {
                         continue;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    let errno = error.raw_os_error().unwrap_or(0);
-                    queue.failure = Some(errno);
-                    spent.take_all(&mut queue.bytes);
-                    queue.settle_all(spent, Some(errno));
+                    queue.failure = Some(error.raw_os_error().unwrap_or(0));
+                    spent.take_all(bytes);
                     self.congested.store(false, Ordering::Release);
                     self.below.notify_all();
                     return Err(error.into());
@@ -382,21 +389,17 @@ impl Lane {
 }
 
 impl Queue {
-    /// How many bytes were accepted in all.
-    fn accepted(&self) -> u64 {
-        self.sent + self.bytes.len() as u64
+    /// Bytes accepted and not yet taken by the socket.
+    fn pending(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
     }
 
-    /// Counts what is queued now.
-    fn count(&mut self) {
-        if let Some(charge) = &mut self.charge {
-            charge.resize(self.bytes.len());
-        }
-    }
-
-    /// Nothing more will be sent: tells all who wait for a receipt, with the errno if that is why.
-    fn settle_all(&mut self, spent: &mut Spent, errno: Option<i32>) {
-        self.receipts.settle_all(self.sent, errno, &mut spent.settled);
+    /// Nothing more will be sent: tells all who wait for a receipt, with the errno if that is why,
+    /// and returns what was queued.
+    fn give_up(&mut self, errno: Option<i32>, spent: &mut Spent) -> LinkBuffer {
+        let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
+        backlog.receipts.settle_all(self.sent, errno, &mut spent.settled);
+        backlog.bytes
     }
 
     /// Ends our stream. A peer that is gone has no use for it.
@@ -411,6 +414,30 @@ impl Queue {
             (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),
             (None, Phase::Closing | Phase::Detached) => Err(Error::Closed),
             (None, _) => Ok(()),
+        }
+    }
+}
+
+impl Backlog {
+    fn new(group: &Group) -> Self {
+        let (bytes, receipts) = (LinkBuffer::new(), Receipts::default());
+        Self { bytes, receipts, charge: group.memory.open_charge() }
+    }
+
+    fn append(&mut self, bytes: &mut LinkBuffer, spent: &mut Spent) {
+        if bytes.len() <= COALESCED && !self.bytes.is_empty() {
+            bytes.chunks().for_each(|chunk| self.bytes.write_bytes(chunk));
+            spent.take_all(bytes);
+        } else {
+            self.bytes.append(std::mem::take(bytes));
+        }
+        self.bytes.flush();
+        self.count();
+    }
+
+    fn count(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.resize(self.bytes.len());
         }
     }
 }
@@ -455,19 +482,21 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::limits::Limits;
 
     #[test]
     fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
         let (ours, _peer_that_never_reads) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let lane = Lane::open(Arc::new(Stream::new(ours.into())));
-        let limits = OutputLimits { low: 1 << 20, high: 2 << 20 };
+        let output = OutputLimits { low: 1 << 20, high: 2 << 20 };
+        let group = Group::dialled(Limits { output, ..Limits::default() }).unwrap();
         while !lane.blocked.load(Ordering::SeqCst) {
-            lane.offer(Bytes::from(vec![0; 64 << 10]), &mut None, limits).unwrap();
+            lane.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &group).unwrap();
         }
         let before = netpoll_buffer::stats().bytes_held;
         for _ in 0..10_000 {
-            lane.offer(Bytes::from_static(b"tiny"), &mut None, limits).unwrap();
+            lane.offer(Bytes::from_static(b"tiny"), &mut None, &group).unwrap();
         }
         let held = netpoll_buffer::stats().bytes_held - before;
         assert!(held < 1 << 20, "40 000 bytes are held in {held}");

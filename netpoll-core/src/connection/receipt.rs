@@ -43,10 +43,9 @@ impl std::error::Error for Undelivered {
 /// Whom to tell.
 pub(crate) type Receipt = Box<dyn FnOnce(Delivery) + Send>;
 
-/// Who waits to be told, in order of the queue. Nothing is allocated before the first.
+/// Who waits to be told, in order of the queue.
 #[derive(Default)]
-#[expect(clippy::box_collection, reason = "every lane has this field, few have receipts")]
-pub(crate) struct Receipts(Option<Box<VecDeque<Pending>>>);
+pub(crate) struct Receipts(VecDeque<Pending>);
 
 struct Pending {
     start: u64,
@@ -64,14 +63,13 @@ impl Receipts {
     /// For the next `len` bytes from `start`, behind all others.
     pub(crate) fn push(&mut self, start: u64, len: usize, receipt: Receipt) {
         let pending = Pending { start, end: start + len as u64, receipt };
-        self.0.get_or_insert_default().push_back(pending);
+        self.0.push_back(pending);
     }
 
     /// The socket has taken the first `sent` bytes of the stream.
     pub(crate) fn settle_to(&mut self, sent: u64, settled: &mut Vec<Settled>) {
-        let Some(queue) = &mut self.0 else { return };
-        while queue.front().is_some_and(|pending| pending.end <= sent) {
-            let receipts = queue.pop_front().map(|pending| pending.receipt);
+        while self.0.front().is_some_and(|pending| pending.end <= sent) {
+            let receipts = self.0.pop_front().map(|pending| pending.receipt);
             settled.extend(receipts.map(|receipt| Settled { receipt, delivery: Ok(()) }));
         }
     }
@@ -79,16 +77,27 @@ impl Receipts {
     /// It will take no more than the first `sent` bytes, for that errno or because of a close.
     pub(crate) fn settle_all(&mut self, sent: u64, errno: Option<i32>, settled: &mut Vec<Settled>) {
         self.settle_to(sent, settled);
-        for Pending { start, receipt, .. } in self.0.take().into_iter().flat_map(|queue| *queue) {
+        for Pending { start, end, receipt } in self.0.drain(..) {
             let written = sent.saturating_sub(start) as usize;
-            let error =
-                errno.map_or(Error::Closed, |errno| io::Error::from_raw_os_error(errno).into());
-            settled.push(Settled { receipt, delivery: Err(Undelivered { written, error }) });
+            settled.push(Settled::new(receipt, written, (end - start) as usize, errno));
         }
     }
 }
 
 impl Settled {
+    /// What became of a message of `len` bytes of which `written` were taken; the errno says why it
+    /// wasn't more, if it wasn't a close.
+    pub(crate) fn new(receipt: Receipt, written: usize, len: usize, errno: Option<i32>) -> Self {
+        let why =
+            || errno.map_or(Error::Closed, |errno| io::Error::from_raw_os_error(errno).into());
+        let delivery = if written == len && errno.is_none() {
+            Ok(())
+        } else {
+            Err(Undelivered { written, error: why() })
+        };
+        Self { receipt, delivery }
+    }
+
     /// Tells it. A panic in it is logged, and ends there.
     pub(crate) fn tell(self) {
         let Self { receipt, delivery } = self;
@@ -98,6 +107,6 @@ impl Settled {
 
 impl fmt::Debug for Receipts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} receipts", self.0.as_ref().map_or(0, |queue| queue.len()))
+        write!(out, "{} receipts", self.0.len())
     }
 }

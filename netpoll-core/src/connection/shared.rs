@@ -60,9 +60,6 @@ impl Shared {
     /// A connection that we opened.
     pub(crate) fn dialled(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
         home.enter();
-        if let Some(charge) = group.memory.open_charge() {
-            lane.count_by(charge);
-        }
         let token = AtomicU64::new(Token::NONE.to_u64());
         let (task, ticket) = (Task::new(Runner::default()), Mutex::new(None));
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));

@@ -107,7 +107,7 @@ impl<'a> Writer<'a> {
             return Err(over);
         }
         let lane = &self.shared.lane;
-        self.shared.task.word.note(lane.send(self.staged, self.shared.group.limits().output)?);
+        self.shared.task.word.note(lane.send(self.staged, &self.shared.group)?);
         if !lane.is_congested() || !self.shared.group.may_wait() {
             return Ok(());
         }
