@@ -246,6 +246,7 @@ impl<S> ClientBuilder<S> {
             on_request,
             on_high_water,
             on_drain,
+            on_shutdown: None,
             on_disconnect,
         };
         Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })

@@ -126,6 +126,34 @@ where
     }
 }
 
+/// Runs once when a shutdown has begun: the last chance to finish what is under way, or to say
+/// goodbye.
+///
+/// A connection that then has nothing unread is closed when what it has written is sent; one that
+/// was busy is closed when it comes to that. It runs as `on_request` does, and its errors mean the
+/// same.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnShutdown<{S}>`",
+    note = "as a closure it is `|session: &mut {S}, connection: &mut Connection| …`, types \
+            annotated, and returns a `netpoll::Result<()>`"
+)]
+pub trait OnShutdown<S>: Send + Sync + 'static {
+    /// See the trait.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_shutdown(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
+}
+
+impl<S, F> OnShutdown<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_shutdown(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
+}
+
 impl<S, F> OnDrain<S> for F
 where
     F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
@@ -183,6 +211,8 @@ pub struct Callbacks<S> {
     pub on_high_water: Option<Box<dyn OnHighWater<S>>>,
     /// Learns that it has caught up.
     pub on_drain: Option<Box<dyn OnDrain<S>>>,
+    /// Learns that a shutdown has begun.
+    pub on_shutdown: Option<Box<dyn OnShutdown<S>>>,
     /// Takes leave.
     pub on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
 }
@@ -210,6 +240,7 @@ pub trait Service: Send {
     fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn high_water(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
+    fn shutdown(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn disconnect(self: Box<Self>, reason: &CloseReason);
 }
 
@@ -249,6 +280,11 @@ impl<S: Send + 'static> Service for Served<S> {
     fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
         let Some(callback) = &self.callbacks.on_drain else { return Ok(()) };
         verdict(guard("on_drain", || callback.on_drain(&mut self.session, connection)))
+    }
+
+    fn shutdown(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let Some(callback) = &self.callbacks.on_shutdown else { return Ok(()) };
+        verdict(guard("on_shutdown", || callback.on_shutdown(&mut self.session, connection)))
     }
 
     fn disconnect(self: Box<Self>, reason: &CloseReason) {

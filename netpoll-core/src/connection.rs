@@ -171,6 +171,11 @@ impl Connection {
         self.shared.peer.clone()
     }
 
+    /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.
+    pub fn is_draining(&self) -> bool {
+        self.shared.group.is_draining()
+    }
+
     /// The listener that it came by; `None` for one that was dialled.
     pub fn listener(&self) -> Option<&ListenerInfo> {
         self.shared.listener.as_deref()

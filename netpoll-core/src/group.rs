@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dispatch::Dispatcher;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::memory::{Memory, MemoryStats};
-use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::watchdog::Watchdog;
 
 /// See the module. Connections hold it, so it lives as long as the last of them.
 pub struct Group {
@@ -22,6 +23,8 @@ pub struct Group {
     live: Mutex<usize>,
     empty: Condvar,
     refused: AtomicU64,
+    draining: AtomicBool,
+    watchdog: Watchdog,
 }
 
 impl Group {
@@ -68,6 +71,8 @@ impl Group {
             live: Mutex::new(0),
             empty: Condvar::new(),
             refused: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            watchdog: Watchdog::default(),
         })
     }
 
@@ -89,6 +94,25 @@ impl Group {
     /// How many connections were turned away: accepted, and closed before their session was made.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Says that a shutdown has begun, to whoever asks; the connections are told by
+    /// [`Remote::drain`](crate::Remote::drain).
+    pub fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Has callbacks that take longer than `limit` counted and, now and then, logged.
+    pub fn watch_callbacks(&self, limit: Option<Duration>) {
+        self.watchdog.set(limit);
+    }
+
+    pub(crate) fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
     }
 
     /// Counts one that was turned away.

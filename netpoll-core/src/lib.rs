@@ -36,13 +36,15 @@ mod task;
 mod ticks;
 mod timer;
 mod waker;
+mod watchdog;
 mod workers;
 
 pub use address::Address;
 pub use admit::admit;
 pub use balance::{Balance, LoadBalance, LoopLoad};
 pub use callbacks::{
-    Callbacks, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, Prepare,
+    Callbacks, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown,
+    Prepare,
 };
 pub use connection::{Connection, Delivery, Detached, Handle, Reader, Timer, Undelivered, Writer};
 pub use dial::{Attempt, Doorbell, Outcome};

@@ -35,7 +35,7 @@ use timers::Timer;
 use crate::poll::{self, Poll, PollEvent, Readiness};
 use crate::runner;
 use crate::slab::{Slab, Token};
-use crate::stats::{Counters, LoopStats};
+use crate::stats::{Counters, LoopStats, Traffic};
 use crate::sync::{AtomicUsize, Condvar, Mutex, lock, wait_until};
 use crate::task::Events;
 use crate::ticks::Tick;
@@ -98,6 +98,7 @@ pub struct Remote {
     waker: Waker,
     /// Written by whoever holds the core.
     pub(crate) counters: Counters,
+    pub(crate) traffic: Traffic,
     /// What its connections' callbacks have done lately.
     pub(crate) prior: Prior,
     /// Connections that were given to it and whose sockets are not closed. It counts them from the
@@ -174,7 +175,7 @@ impl Remote {
 
     /// What the reactor has done so far.
     pub fn stats(&self) -> LoopStats {
-        self.counters.snapshot()
+        self.counters.snapshot(&self.traffic)
     }
 }
 
@@ -252,6 +253,7 @@ impl Core {
             counters,
             prior: Prior::default(),
             load: AtomicUsize::new(0),
+            traffic: Traffic::default(),
         });
         Ok(Self {
             remote,
@@ -495,6 +497,7 @@ impl Core {
     fn wait(&mut self) {
         // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
         self.remote.counters.connections.set(self.streams);
+        self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
         let waker = &self.remote.waker;
         waker.going_to_sleep();
         // After that, so that a wake because there is room is not lost.

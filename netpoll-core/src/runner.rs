@@ -35,6 +35,10 @@ pub(crate) struct Runner {
     reason: Option<CloseReason>,
     /// The peer is gone, the buffer full, and the callback was told so.
     told: bool,
+    /// A shutdown has begun, and the callback was told so.
+    parting: bool,
+    /// Callbacks since the last report.
+    calls: u64,
     /// The output went above its high-water mark, and the callback was told so.
     above: bool,
 }
@@ -71,12 +75,18 @@ enum Step {
 pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
     let Some(mut run) = shared.task.begin() else { return Outcome::Done };
     let turn = shared.group.limits().turn;
-    let received = shared.received();
+    let start = shared.received();
+    // Up to here it is reported.
+    let mut received = start;
     for _ in 0..turn.rounds {
         let events = run.look();
         // Callbacks have their own guard. What may panic beside them is the release of memory that
         // the user lent to a buffer; it ends the connection as well, and no more than that.
+        let watch = shared.group.watchdog().begin();
         let step = guard("the release of lent memory", || run.step(shared, events));
+        if let Some(watch) = watch {
+            shared.group.watchdog().end(shared, watch);
+        }
         match step.unwrap_or_else(|Panicked| run.begin_close(shared, CloseReason::Panic)) {
             Step::More => {}
             Step::Wait => {
@@ -84,20 +94,24 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
                     connection.input.note_partial(shared);
                     connection.input.count(shared);
                 }
+                run.report(shared, received);
+                received = shared.received();
                 match run.release() {
                     Ok(()) => return Outcome::Done,
                     Err(notified) => run = notified,
                 }
             }
             Step::Closed => {
+                run.report(shared, received);
                 end(run, shared);
                 return Outcome::Done;
             }
         }
-        if shared.received() - received >= turn.bytes as u64 {
+        if shared.received() - start >= turn.bytes as u64 {
             break;
         }
     }
+    run.report(shared, received);
     run.reschedule();
     Outcome::Again
 }
@@ -130,6 +144,15 @@ impl Runner {
     /// What the cell of a served connection holds.
     pub(crate) fn serving(connection: Connection, callbacks: Arc<dyn Prepare>) -> Self {
         Self { connection: Some(connection), callbacks: Some(callbacks), ..Self::default() }
+    }
+
+    /// Adds to the loop's statistics what this run did since `received`.
+    fn report(&mut self, shared: &Shared, received: u64) {
+        let calls = std::mem::take(&mut self.calls);
+        let fresh = shared.received() - received;
+        if calls > 0 || fresh > 0 {
+            shared.report(fresh, calls);
+        }
     }
 
     fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
@@ -190,6 +213,11 @@ impl Runner {
                 word.note(Events::JOBS);
             }
             let verdict = verdict(guard("a job", || job.run(connection)));
+            return self.after_callback(shared, verdict);
+        }
+        if events.has_any(Events::DRAIN) && !self.parting {
+            self.parting = true;
+            let verdict = service.shutdown(connection);
             return self.after_callback(shared, verdict);
         }
         if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE && !self.above {
@@ -266,6 +294,7 @@ impl Runner {
 
     /// Flushes what the callback left, or closes as it said.
     fn after_callback(&mut self, shared: &Arc<Shared>, verdict: Result<(), CloseReason>) -> Step {
+        self.calls += 1;
         let Some(connection) = &mut self.connection else {
             return Step::Closed;
         };

@@ -12,6 +12,7 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) stale: Counter,
     pub(crate) connections: Counter,
+    pub(crate) queued: Counter,
     pub(crate) accepted: Counter,
     pub(crate) lost: Counter,
     pub(crate) accept_failures: Counter,
@@ -41,6 +42,28 @@ impl Counter {
     }
 }
 
+/// What the connections of one reactor did. Written at the end of each run, by whatever thread ran
+/// the connection, so an addition is an atomic one.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) received: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) callbacks: AtomicU64,
+    pub(crate) slow: AtomicU64,
+}
+
+impl Traffic {
+    /// Adds what a run did; most runs do one or two of the three.
+    pub(crate) fn add(&self, received: u64, sent: u64, callbacks: u64) {
+        let pairs = [(&self.received, received), (&self.sent, sent), (&self.callbacks, callbacks)];
+        for (counter, n) in pairs {
+            if n > 0 {
+                counter.fetch_add(n, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
 /// What one loop has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -60,6 +83,17 @@ pub struct LoopStats {
     /// Times that accepting failed because descriptors or memory had run out, or the listener was
     /// dead.
     pub accept_failures: u64,
+    /// Bytes that its connections received.
+    pub received: u64,
+    /// Bytes that they sent. What goes out between callbacks is counted with the next one, or at
+    /// the close.
+    pub sent: u64,
+    /// Callbacks that ran.
+    pub callbacks: u64,
+    /// Callbacks that took longer than `slow_callback` allows.
+    pub slow_callbacks: u64,
+    /// Connections that wait for their turn on the loop, or for a worker.
+    pub queued: u64,
     /// Callbacks that were sent to a worker because they were expected to block.
     pub to_workers: u64,
     /// Times that the reactor went on with another thread because a callback waited in a read, a
@@ -110,8 +144,14 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self) -> LoopStats {
+    pub(crate) fn snapshot(&self, traffic: &Traffic) -> LoopStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LoopStats {
+            received: of(&traffic.received),
+            sent: of(&traffic.sent),
+            callbacks: of(&traffic.callbacks),
+            slow_callbacks: of(&traffic.slow),
+            queued: self.queued.read(),
             connections: self.connections.read(),
             turns: self.turns.read(),
             events: self.events.read(),

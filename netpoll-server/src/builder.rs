@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use netpoll_core::{
     Callbacks, Connection, Dispatch, Error, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain,
-    OnHighWater, OnPrepare, OnRequest, OutputLimits, PollManager, ReceiveRate, Result, TurnLimits,
+    OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result,
+    TurnLimits,
 };
 
 use crate::event_loop::{EventLoop, Settings};
 use crate::gate::AtLimit;
+use crate::handler::{Callback, Handler};
 
 /// Builds an [`EventLoop`]; `S` is the session that each connection has.
 ///
@@ -45,6 +47,7 @@ pub struct Builder<S = ()> {
     on_request: Option<Box<dyn OnRequest<S>>>,
     on_high_water: Option<Box<dyn OnHighWater<S>>>,
     on_drain: Option<Box<dyn OnDrain<S>>>,
+    on_shutdown: Option<Box<dyn OnShutdown<S>>>,
     on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
     /// `on_prepare` came after a callback, which is lost by it.
     misordered: bool,
@@ -63,6 +66,7 @@ impl Builder<()> {
             || self.on_request.is_some()
             || self.on_high_water.is_some()
             || self.on_drain.is_some()
+            || self.on_shutdown.is_some()
             || self.on_disconnect.is_some();
         Builder::with(Box::new(callback), self.settings, late)
     }
@@ -76,6 +80,7 @@ impl<S> Builder<S> {
             on_request: None,
             on_high_water: None,
             on_drain: None,
+            on_shutdown: None,
             on_disconnect: None,
             misordered,
             settings,
@@ -108,6 +113,29 @@ impl<S> Builder<S> {
     pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
         self.on_drain = Some(Box::new(callback));
         self
+    }
+
+    /// Runs once when a shutdown has begun; see [`OnShutdown`].
+    #[must_use]
+    pub fn on_shutdown(mut self, callback: impl OnShutdown<S>) -> Self {
+        self.on_shutdown = Some(Box::new(callback));
+        self
+    }
+
+    /// Has one value be all the callbacks; see [`Handler`]. It replaces those set before.
+    pub fn handler<H: Handler>(self, handler: H) -> Builder<H::Session> {
+        let handler = Arc::new(handler);
+        Builder {
+            on_prepare: Box::new(Callback(handler.clone())),
+            on_connect: Some(Box::new(Callback(handler.clone()))),
+            on_request: Some(Box::new(Callback(handler.clone()))),
+            on_high_water: Some(Box::new(Callback(handler.clone()))),
+            on_drain: Some(Box::new(Callback(handler.clone()))),
+            on_shutdown: Some(Box::new(Callback(handler.clone()))),
+            on_disconnect: Some(Box::new(Callback(handler))),
+            misordered: false,
+            settings: self.settings,
+        }
     }
 
     /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
@@ -227,6 +255,16 @@ impl<S> Builder<S> {
         self
     }
 
+    /// Callbacks that take longer are counted in [`EventLoop::stats`] and, once a second at most,
+    /// logged with their connection when they return. Default `None`: off, since it reads the clock
+    /// twice per callback. For callbacks that must not block, a few milliseconds; what a callback
+    /// may take on a worker is the application's to say.
+    #[must_use]
+    pub fn slow_callback(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.settings.slow_callback = limit.into();
+        self
+    }
+
     /// Connections that may be open at a time. Default `None`: as many as descriptors allow; when
     /// those run out, who comes waits, and one client is closed each time, so that somebody knows.
     #[must_use]
@@ -292,7 +330,14 @@ impl<S> Builder<S> {
             return Err(Error::config("on_request is missing, so nobody would serve a connection"));
         };
         let Self {
-            on_prepare, on_connect, on_high_water, on_drain, on_disconnect, settings, ..
+            on_prepare,
+            on_connect,
+            on_high_water,
+            on_drain,
+            on_shutdown,
+            on_disconnect,
+            settings,
+            ..
         } = self;
         settings.validate()?;
         let callbacks = Callbacks {
@@ -301,6 +346,7 @@ impl<S> Builder<S> {
             on_request,
             on_high_water,
             on_drain,
+            on_shutdown,
             on_disconnect,
         };
         Ok(EventLoop::with(Arc::new(callbacks), settings))

@@ -1,7 +1,7 @@
 //! The event loop: serves a listener until it is shut down.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
@@ -12,7 +12,7 @@ use netpoll_core::{
 use crate::builder::Builder;
 use crate::gate::GateOptions;
 use crate::listener::Listeners;
-use crate::serving::Serving;
+use crate::serving::{Doors, Serving};
 
 /// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
 /// hands them to the loops of a manager, which run the callbacks as the dispatch mode says.
@@ -64,6 +64,7 @@ struct Inner {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) gate: GateOptions,
+    pub(crate) slow_callback: Option<Duration>,
     pub(crate) loops: usize,
     pub(crate) balance: LoadBalance,
     pub(crate) manager: Option<Arc<PollManager>>,
@@ -76,6 +77,10 @@ struct State {
     served: bool,
     /// The main reactor, while it runs.
     main: Option<Arc<Remote>>,
+    /// What it accepts on, while it does.
+    doors: Option<Arc<Doors>>,
+    /// The loops' manager; who serves holds it, so that its end is there.
+    manager: Weak<PollManager>,
     /// When the shutdown that was asked for becomes forceful.
     deadline: Option<Instant>,
     /// The connections, from `serve` on.
@@ -98,6 +103,7 @@ impl EventLoop {
             }),
             on_high_water: None,
             on_drain: None,
+            on_shutdown: None,
             on_disconnect: None,
         };
         Self::with(Arc::new(callbacks), Settings::default())
@@ -140,6 +146,11 @@ impl EventLoop {
         {
             let mut state = self.state();
             state.group = Some(serving.group());
+            state.manager = serving.manager();
+            state.doors = Some(serving.doors());
+            if state.deadline.is_some() {
+                serving.group().begin_draining();
+            }
             if state.deadline.is_none() {
                 state.main = Some(serving.main());
             }
@@ -147,7 +158,7 @@ impl EventLoop {
         let (outcome, deadline) = if self.state().main.is_some() {
             let outcome = serving.accept(listeners);
             let mut state = self.state();
-            state.main = None;
+            (state.main, state.doors) = (None, None);
             (outcome, state.deadline)
         } else {
             (Ok(()), None)
@@ -168,9 +179,22 @@ impl EventLoop {
         // A deadline beyond the end of time is a year away.
         let year = Duration::from_secs(365 * 24 * 3600);
         state.deadline = Some(Instant::now() + deadline.min(year));
+        if let Some(group) = &state.group {
+            group.begin_draining();
+        }
         if let Some(main) = &state.main {
             main.stop(Duration::ZERO);
         }
+    }
+
+    pub(crate) fn doors(&self) -> Option<Arc<Doors>> {
+        self.state().doors.clone()
+    }
+
+    /// What serves, while it does.
+    pub(crate) fn parts(&self) -> Option<(Arc<Group>, Arc<Remote>, Weak<PollManager>)> {
+        let state = self.state();
+        Some((state.group.clone()?, state.main.clone()?, state.manager.clone()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -183,6 +207,11 @@ impl Settings {
     pub(crate) fn validate(&self) -> Result<()> {
         self.limits.validate()?;
         self.gate.validate()?;
+        if self.slow_callback == Some(Duration::ZERO) {
+            return Err(Error::config(
+                "slow_callback is 0, so every callback would be; None is off",
+            ));
+        }
         self.dispatch.validate()?;
         if self.manager.is_none() {
             PollManager::validate(self.loops)?;
@@ -195,6 +224,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             gate: GateOptions::default(),
+            slow_callback: None,
             loops: default_loops(),
             balance: LoadBalance::default(),
             manager: None,

@@ -16,7 +16,8 @@ use crate::proxy::ProxyProtocol;
 /// A listening socket, ready to be served, of TCP or a unix socket.
 ///
 /// One that was opened at a path removes the path when it is closed, unless another socket has
-/// taken its place there.
+/// taken its place there or [`EventLoop::hand_over`](crate::EventLoop::hand_over) has given it to
+/// another process.
 ///
 /// ```
 /// use netpoll_server::Listener;
@@ -176,7 +177,13 @@ impl Listener {
         Ok(Arc::new(ListenerInfo { index, name: name.into(), address }))
     }
 
-    #[expect(dead_code, reason = "the next step's")]
+    /// Has a path, if that is what it listens on, removed when it closes.
+    pub(crate) fn owning_path(mut self) -> Self {
+        let address = self.local_addr().ok();
+        self.file = address.and_then(|it| SocketFile::new(it.path()?).ok());
+        self
+    }
+
     /// Leaves the path where it is when the listener closes.
     pub(crate) fn keep_path(&mut self) {
         if let Some(file) = &mut self.file {

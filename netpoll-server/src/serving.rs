@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,15 +25,21 @@ pub(crate) struct Serving {
     dispatcher: Dispatcher,
     reactor: Mutex<Option<Reactor>>,
     front: Arc<Front>,
+    doors: Arc<Doors>,
+}
+
+/// What is accepted on.
+#[derive(Default)]
+pub(crate) struct Doors {
     /// The listeners that the main reactor accepts on, with what connections know of them.
     kept: Mutex<Vec<Kept>>,
-    sockets: Sockets,
+    /// The sockets that loops accept on by themselves. A loop that has retired has closed its own.
+    per_loop: Mutex<Vec<Socket>>,
+    /// Another process has them as well, and goes on with them.
+    left_open: AtomicBool,
 }
 
 type Kept = (Listener, Arc<ListenerInfo>, Arc<Door>);
-
-/// The sockets that loops accept on by themselves. A loop that has retired has closed its own.
-type Sockets = Arc<Mutex<Vec<Socket>>>;
 
 struct Socket {
     fd: Weak<OwnedFd>,
@@ -49,15 +56,24 @@ impl Serving {
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
         let group = Group::served(settings.limits, dispatcher.clone())?;
+        group.watch_callbacks(settings.slow_callback);
         let reactor = Reactor::new()?;
         let gate = Gate::new(settings.gate.clone());
         let front = Front::new(group, callbacks, manager.clone(), gate, reactor.remote());
-        let (reactor, kept) = (Mutex::new(Some(reactor)), Mutex::default());
-        Ok(Self { manager, dispatcher, reactor, front, kept, sockets: Sockets::default() })
+        let (reactor, doors) = (Mutex::new(Some(reactor)), Arc::default());
+        Ok(Self { manager, dispatcher, reactor, front, doors })
     }
 
     pub(crate) fn group(&self) -> Arc<Group> {
         self.front.group.clone()
+    }
+
+    pub(crate) fn doors(&self) -> Arc<Doors> {
+        self.doors.clone()
+    }
+
+    pub(crate) fn manager(&self) -> Weak<PollManager> {
+        Arc::downgrade(&self.manager)
     }
 
     pub(crate) fn main(&self) -> Arc<Remote> {
@@ -78,7 +94,7 @@ impl Serving {
             } else {
                 let acceptor = Acceptor::new(&self.front, &info, &door, listener.socket(), None);
                 self.front.main.listen(listener.socket().clone(), Box::new(acceptor));
-                lock(&self.kept).push((listener, info, door));
+                lock(&self.doors.kept).push((listener, info, door));
             }
         }
         if let Some(reactor) = lock(&self.reactor).take() {
@@ -99,7 +115,7 @@ impl Serving {
         info: Arc<ListenerInfo>,
         door: Arc<Door>,
     ) -> Arc<OnLoop> {
-        let (front, sockets) = (self.front.clone(), self.sockets.clone());
+        let (front, doors) = (self.front.clone(), self.doors.clone());
         let (first, again) = listener.into_parts();
         let first = Mutex::new(Some(first));
         let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
@@ -114,7 +130,7 @@ impl Serving {
             let acceptor = Acceptor::new(&front, &info, &door, &fd, Some(home.clone()));
             let (listener, door) = (info.clone(), door.clone());
             let (weak, at) = (Arc::downgrade(&fd), Arc::downgrade(home));
-            lock(&sockets).push(Socket { fd: weak, home: at, listener, door });
+            lock(&doors.per_loop).push(Socket { fd: weak, home: at, listener, door });
             home.listen(fd, Box::new(acceptor));
         });
         self.manager.on_each_loop(&on_loop);
@@ -154,23 +170,48 @@ impl Serving {
     /// Admits everybody who is in a kernel's queue, and closes the listeners. Nobody who had
     /// connected is reset by it.
     fn close_doors(&self, deadline: Instant) {
-        for (listener, info, door) in std::mem::take(&mut *lock(&self.kept)) {
+        let left_open = self.doors.left_open.load(Ordering::SeqCst);
+        for (mut listener, info, door) in std::mem::take(&mut *lock(&self.doors.kept)) {
             let fd = listener.socket().clone();
+            if left_open {
+                listener.keep_path();
+                continue;
+            }
             // The path goes first: who comes now is refused, and does not wait in vain.
             drop(listener);
             turn_away_newcomers(&fd);
             Acceptor::new(&self.front, &info, &door, &fd, None).empty_queue();
         }
-        for Socket { fd, home, listener, door } in std::mem::take(&mut *lock(&self.sockets)) {
+        for Socket { fd, home, listener, door } in std::mem::take(&mut *lock(&self.doors.per_loop))
+        {
             let Some(fd) = fd.upgrade() else { continue };
-            turn_away_newcomers(&fd);
             if let Some(home) = home.upgrade() {
                 home.unlisten(&fd);
             }
+            if left_open {
+                continue;
+            }
+            turn_away_newcomers(&fd);
             Acceptor::new(&self.front, &listener, &door, &fd, None).empty_queue();
         }
         self.front.wait_alone(deadline.max(Instant::now() + GRACE));
         self.front.close();
+    }
+}
+
+impl Doors {
+    /// The sockets, with their names.
+    pub(crate) fn sockets(&self) -> Vec<(String, Arc<OwnedFd>)> {
+        let kept = lock(&self.kept);
+        let kept = kept.iter().map(|(it, info, _)| (info.name.to_string(), it.socket().clone()));
+        let per_loop = lock(&self.per_loop);
+        let open = |it: &Socket| Some((it.listener.name.to_string(), it.fd.upgrade()?));
+        kept.chain(per_loop.iter().filter_map(open)).collect()
+    }
+
+    /// Has the end of the serving leave the queues and the paths alone.
+    pub(crate) fn leave_open(&self) {
+        self.left_open.store(true, Ordering::SeqCst);
     }
 }
 

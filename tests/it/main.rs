@@ -10,6 +10,7 @@ mod crowd;
 mod dial;
 mod dialler;
 mod echo;
+mod embedded;
 mod errors;
 mod exhaustion;
 mod fairness;

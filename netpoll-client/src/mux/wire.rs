@@ -67,6 +67,7 @@ impl<C: Codec> Wire<C> {
             on_request: Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| wire.receive(conn)),
             on_high_water: None,
             on_drain: None,
+            on_shutdown: None,
             on_disconnect: Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
                 wire.end(Failure::of(reason));
             })),

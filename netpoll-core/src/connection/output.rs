@@ -30,7 +30,7 @@ use crate::group::Group;
 use crate::hand_off::before_waiting;
 use crate::limits::OutputLimits;
 use crate::socket::Stream;
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::task::Events;
 
 /// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
@@ -53,6 +53,8 @@ pub(crate) struct Lane {
     blocked: AtomicBool,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
+    /// A copy of the queue's count of bytes sent, to be read without the lock.
+    total: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,7 @@ impl Lane {
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
             congested: AtomicBool::new(false),
+            total: AtomicU64::new(0),
         }
     }
 
@@ -221,7 +224,7 @@ impl Lane {
 
     /// How many bytes the socket has taken in all.
     pub(crate) fn sent(&self) -> u64 {
-        lock(&self.queue).sent
+        self.total.load(Ordering::Relaxed)
     }
 
     /// Takes no more, and ends our stream (FIN) when all that was accepted is sent. Returns whether
@@ -366,6 +369,7 @@ impl Lane {
             match stream.send(bytes) {
                 Ok(went) => {
                     queue.sent += went.bytes as u64;
+                    self.total.store(queue.sent, Ordering::Relaxed);
                     spent.take(bytes, went.bytes);
                     if went.all_offered {
                         continue;

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) listener: Option<Arc<ListenerInfo>>,
     /// The address of our end where a proxy has told; else it is asked of the socket.
     local: Option<Address>,
+    /// How many of the bytes sent stand in the statistics.
+    reported: AtomicU64,
     /// What its acceptor wants back when the socket has closed.
     ticket: Mutex<Option<Ticket>>,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
@@ -76,6 +78,7 @@ impl Shared {
             token,
             forecast,
             received,
+            reported: AtomicU64::new(0),
             extras,
         }
     }
@@ -172,6 +175,13 @@ impl Shared {
         self.received.store(self.received() + n as u64, Ordering::Relaxed);
     }
 
+    /// Adds what a run did to the statistics of its loop.
+    pub(crate) fn report(&self, received: u64, callbacks: u64) {
+        let sent = self.lane.sent();
+        let before = self.reported.swap(sent, Ordering::Relaxed);
+        self.home.traffic.add(received, sent.wrapping_sub(before), callbacks);
+    }
+
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -220,6 +230,7 @@ impl Shared {
             log::debug!("cannot reset the connection to {}: {error}", self.peer);
         }
         drop(stream);
+        self.report(0, 0);
         self.home.leave();
         let ticket = lock(&self.ticket).take();
         drop(ticket);

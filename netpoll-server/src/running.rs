@@ -1,0 +1,115 @@
+//! An event loop that serves on a thread of its own: for tests, and to be embedded.
+
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use netpoll_core::{Address, Error, Result};
+
+use crate::event_loop::{EventLoop, Report};
+use crate::listener::Listeners;
+use crate::stats::Stats;
+
+/// An event loop that [`EventLoop::spawn`] has started. Its drop shuts it down at once, as
+/// `shutdown(Duration::ZERO)` does, and waits for it: some 200 ms at most beyond the callbacks'
+/// own time.
+#[derive(Debug)]
+#[must_use = "its drop shuts the event loop down"]
+pub struct Running {
+    event_loop: EventLoop,
+    addresses: Vec<Address>,
+    thread: Option<JoinHandle<Result<Report>>>,
+}
+
+impl EventLoop {
+    /// Serves on a thread of its own, named `netpoll-serve`.
+    ///
+    /// # Errors
+    /// The system's, where a thread or an address can't be had; what `serve` itself fails with,
+    /// [`Running::wait`] returns.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::time::Duration;
+    /// use netpoll_core::Connection;
+    /// use netpoll_server::{EventLoop, Listener};
+    ///
+    /// let echo = EventLoop::new(|conn: &mut Connection| {
+    ///     let (mut reader, mut writer) = conn.split();
+    ///     writer.append(reader.slice(reader.len())?);
+    ///     writer.flush()
+    /// });
+    /// let running = echo.spawn(Listener::bind("tcp", "127.0.0.1:0")?)?;
+    /// let mut client = std::net::TcpStream::connect(running.address().inet().unwrap())?;
+    /// client.write_all(b"hello")?;
+    /// client.read_exact(&mut [0; 5])?;
+    /// running.shutdown(Duration::from_secs(1));
+    /// assert_eq!(running.wait()?.drained, 1);
+    /// # Ok::<(), netpoll_core::Error>(())
+    /// ```
+    pub fn spawn(&self, listeners: impl Into<Listeners>) -> Result<Running> {
+        let listeners = listeners.into();
+        let addresses: Result<Vec<_>> = listeners.0.iter().map(|it| it.local_addr()).collect();
+        let (addresses, serving) = (addresses?, self.clone());
+        if addresses.is_empty() {
+            return Err(Error::config("spawn was given no listener, so nobody could connect"));
+        }
+        let thread = thread::Builder::new()
+            .name("netpoll-serve".into())
+            .spawn(move || serving.serve(listeners))?;
+        Ok(Running { event_loop: self.clone(), addresses, thread: Some(thread) })
+    }
+}
+
+impl Running {
+    /// The address of the first listener, with the port that the system chose where 0 was asked
+    /// for.
+    pub fn address(&self) -> &Address {
+        &self.addresses[0]
+    }
+
+    /// The addresses of all listeners, in their order.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The event loop, for its other methods.
+    pub fn event_loop(&self) -> &EventLoop {
+        &self.event_loop
+    }
+
+    /// As [`EventLoop::shutdown`].
+    pub fn shutdown(&self, deadline: Duration) {
+        self.event_loop.shutdown(deadline);
+    }
+
+    /// As [`EventLoop::stats`].
+    pub fn stats(&self) -> Stats {
+        self.event_loop.stats()
+    }
+
+    /// Waits until it has been shut down, by whomever, and returns what `serve` did.
+    ///
+    /// # Errors
+    /// As [`EventLoop::serve`].
+    pub fn wait(mut self) -> Result<Report> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<Report> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(outcome)) => outcome,
+            // `serve` runs no user code but under a guard; a panic in it is ours.
+            Some(Err(_)) => Err(std::io::Error::other("serve panicked").into()),
+            None => Ok(Report::default()),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.event_loop.shutdown(Duration::ZERO);
+        if let Err(error) = self.join() {
+            log::warn!("an event loop ended with an error: {error}");
+        }
+    }
+}
