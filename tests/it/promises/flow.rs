@@ -251,6 +251,8 @@ fn a_send_waits_for_room_until_there_is_or_its_time_is_up() {
         let builder = builder.on_request(|(): &mut (), conn: &mut Connection| echo_once(conn));
         let server = Server::start(builder.dispatch(dispatch));
         let mut client = server.connect();
+        // Else the kernel learns to take all of it at once.
+        socket2::SockRef::from(&client).set_recv_buffer_size(64 << 10).expect("an option");
         let handle = next(&handles);
         handle.send(noise(1, 16 << 20)).expect("the queue was empty");
         let (begun, time) = (Instant::now(), Duration::from_millis(50));
