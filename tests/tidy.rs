@@ -41,8 +41,9 @@ const SYSTEM_CALL_FILES: &[(&str, &[&str], &str)] = &[
     ("tests/", &["nix", "libc", "socket2"], "the other end of the socket, and its odd habits"),
 ];
 
-/// Files that may be longer than `FILE_LINES_MAX`, with the reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+/// Files that may be longer than `FILE_LINES_MAX`, or `EXAMPLE_LINES_MAX`, with the reason.
+const LONG_FILES: &[(&str, &str)] =
+    &[("examples/rpc_client.rs", "three ways to do the same, and the numbers of each")];
 
 /// Functions that may be longer than `FUNCTION_LINES_MAX`: file, name, reason.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use netpoll_buffer::{LinkBuffer, Source};
@@ -11,6 +12,11 @@ use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, R
 use super::pending::{Match, Pending};
 use super::queue::{Drain, Queue, thread_number};
 use super::{Codec, Counters, Shared};
+
+/// While so many calls wait, others are likely about to be made: the thread that would send lets
+/// those go first, which may leave with the same system call. On 2 cores that gave 64 threads on 4
+/// connections 1.3 to 2 times the calls per second; without this bound it took half of 2 threads'.
+const CROWD: usize = 5;
 
 /// See the module.
 pub(super) struct Wire<C: Codec> {
@@ -107,7 +113,7 @@ impl<C: Codec> Wire<C> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
         handle.wait_for_room(deadline)?;
         let waiter = Arc::new(Waiter { outcome: Mutex::new(None), there: Condvar::new() });
-        let id = self.register(&waiter)?;
+        let (id, waiting) = self.register(&waiter)?;
         let mut message = LinkBuffer::new();
         if let Err(error) = self.codec.encode(id, request, &mut message) {
             lock(&self.state).pending.give_up(id);
@@ -115,6 +121,9 @@ impl<C: Codec> Wire<C> {
         }
         message.flush();
         if self.queue.push(message, thread_number()) {
+            if waiting >= CROWD {
+                thread::yield_now();
+            }
             self.drain(handle);
         }
         if let Some(outcome) = waiter.wait(deadline) {
@@ -130,12 +139,14 @@ impl<C: Codec> Wire<C> {
         }
     }
 
-    fn register(&self, waiter: &Arc<Waiter<C::Response>>) -> Result<u32> {
+    /// Returns an id, and how many wait, this one with them.
+    fn register(&self, waiter: &Arc<Waiter<C::Response>>) -> Result<(u32, usize)> {
         let mut state = lock(&self.state);
-        match &state.failure {
-            Some(failure) => Err(failure.error()),
-            None => state.pending.insert(waiter.clone()).ok_or(Error::Full),
+        if let Some(failure) = &state.failure {
+            return Err(failure.error());
         }
+        let id = state.pending.insert(waiter.clone()).ok_or(Error::Full)?;
+        Ok((id, state.pending.waiting()))
     }
 
     /// Sends what is queued, in as few system calls as it takes.

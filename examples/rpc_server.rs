@@ -1,0 +1,56 @@
+//! A server of the smallest RPC: each request is 4 bytes of length, big-endian, and a payload; the
+//! response is the same again.
+//!
+//! Shows how a callback takes whole frames and leaves the rest for its next call.
+//!
+//! ```text
+//! cargo run --release --example rpc_server -- [ADDRESS]
+//! ```
+
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+use netpoll::{Connection, Error, EventLoop, Listener, Result};
+
+/// A length above this is no request. It must fit into the input limit, 1 MiB by default.
+const PAYLOAD_AT_MOST: usize = 512 << 10;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".into());
+    match serve(&address) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(address: &str) -> Result<()> {
+    let listener = Listener::bind("tcp", address)?;
+    println!("listening on {}", listener.local_addr()?);
+    EventLoop::new(|conn: &mut Connection| answer(conn)).serve(listener)?;
+    Ok(())
+}
+
+/// Answers the requests that are there; all answers leave with one flush.
+fn answer(conn: &mut Connection) -> Result<()> {
+    let (mut reader, mut writer) = conn.split();
+    loop {
+        let frame = match reader.try_peek(4) {
+            Ok(head) => 4 + u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize,
+            Err(Error::WouldBlock | Error::EndOfStream) => break,
+            Err(error) => return Err(error),
+        };
+        if frame > 4 + PAYLOAD_AT_MOST {
+            return Err(io::Error::new(ErrorKind::InvalidData, "the payload is too long").into());
+        }
+        match reader.try_slice(frame) {
+            Ok(request) => writer.append(request), // moves blocks, copies nothing
+            Err(Error::WouldBlock | Error::EndOfStream) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    writer.flush()
+}
