@@ -14,6 +14,7 @@
 //! its task stays running until the caller drops it.
 
 mod extras;
+mod halves;
 pub(crate) mod handle;
 pub(crate) mod input;
 pub(crate) mod job;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
+pub use halves::{ReadHalf, WriteHalf};
 pub use handle::Handle;
 pub use job::Timer;
 pub use reader::Reader;

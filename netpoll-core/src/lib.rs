@@ -46,7 +46,9 @@ pub use callbacks::{
     Callbacks, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown,
     Prepare,
 };
-pub use connection::{Connection, Delivery, Detached, Handle, Reader, Timer, Undelivered, Writer};
+pub use connection::{
+    Connection, Delivery, Detached, Handle, ReadHalf, Reader, Timer, Undelivered, WriteHalf, Writer,
+};
 pub use dial::{Attempt, Doorbell, Outcome};
 pub use dispatch::{Dispatch, Dispatcher, HandOffOptions, PoolOptions};
 pub use error::{CloseReason, Error, Exceeded, Result, Wait};

@@ -15,6 +15,7 @@ mod errors;
 mod exhaustion;
 mod fairness;
 mod frames;
+mod halves;
 mod hand_off;
 mod handles;
 mod lifecycle;
