@@ -51,7 +51,7 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
 const WIDTH_MAX: usize = 100;
 const FUNCTION_LINES_MAX: usize = 70;
 const FILE_LINES_MAX: usize = 600;
-const EXAMPLE_LINES_MAX: usize = 80;
+const EXAMPLE_LINES_MAX: usize = 120;
 /// How far above an `unsafe` its justification may stand: a doc comment fits in between.
 const SAFETY_LINES_MAX: usize = 12;
 

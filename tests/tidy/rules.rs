@@ -231,9 +231,9 @@ mod catches {
         let of = |lines| "x\n".repeat(lines);
         assert_eq!(lines(file_length, "a.rs", &of(600)), []);
         assert_eq!(lines(file_length, "a.rs", &of(601)), [601]);
-        assert_eq!(lines(example_length, "examples/a.rs", &of(80)), []);
-        assert_eq!(lines(example_length, "examples/a.rs", &of(81)), [81]);
-        assert_eq!(lines(example_length, "tests/a.rs", &of(81)), []);
+        assert_eq!(lines(example_length, "examples/a.rs", &of(120)), []);
+        assert_eq!(lines(example_length, "examples/a.rs", &of(121)), [121]);
+        assert_eq!(lines(example_length, "tests/a.rs", &of(121)), []);
     }
 
     #[test]
