@@ -1,0 +1,80 @@
+//! The files of a directory, and nothing outside of it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The files that may be asked for; none without a directory.
+pub(crate) struct Files {
+    root: Option<PathBuf>,
+}
+
+/// A file to send.
+pub(crate) struct Found {
+    pub(crate) file: File,
+    /// In bytes.
+    pub(crate) length: u64,
+    /// Its media type.
+    pub(crate) kind: &'static str,
+}
+
+impl Files {
+    /// Those below `directory`.
+    pub(crate) fn below(directory: Option<String>) -> io::Result<Self> {
+        Ok(Self { root: directory.map(|path| Path::new(&path).canonicalize()).transpose()? })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Opens the file that a path of a URL names; of a directory, its `index.html`.
+    pub(crate) fn open(&self, path: &str) -> Option<Found> {
+        let root = self.root.as_ref()?;
+        let wanted = root.join(decoded(path)?.trim_start_matches('/'));
+        // Neither `..` nor a symbolic link is left in a canonical path, so it can't lie about where
+        // it leads.
+        let mut found = wanted.canonicalize().ok()?;
+        if found.is_dir() {
+            found = found.join("index.html").canonicalize().ok()?;
+        }
+        // Opening a pipe or a device could take for ever.
+        if !found.starts_with(root) || !found.is_file() {
+            return None;
+        }
+        let file = File::open(&found).ok()?;
+        let length = file.metadata().ok()?.len();
+        Some(Found { file, length, kind: kind(&found) })
+    }
+}
+
+/// With `%20` and the like replaced by what they stand for.
+fn decoded(path: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => digit(rest.next()?)? << 4 | digit(rest.next()?)?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn digit(hex: u8) -> Option<u8> {
+    char::from(hex).to_digit(16).and_then(|digit| digit.try_into().ok())
+}
+
+fn kind(path: &Path) -> &'static str {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("json") => "application/json",
+        Some("svg") => "image/svg+xml",
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("txt" | "md") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
