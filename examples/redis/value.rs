@@ -1,0 +1,80 @@
+//! Values: a text, which may be a number, or a list.
+
+use std::collections::VecDeque;
+
+/// Why a command can't be done, as its client is told.
+pub(crate) type Fault = &'static str;
+
+const WRONG_TYPE: Fault = "WRONGTYPE Operation against a key holding the wrong kind of value";
+const NO_INTEGER: Fault = "ERR value is not an integer or out of range";
+const OVERFLOW: Fault = "ERR increment or decrement would overflow";
+
+/// What a key stands for. All of it is copied from the input.
+pub(crate) enum Value {
+    Text(Vec<u8>),
+    List(List),
+}
+
+pub(crate) type List = VecDeque<Box<[u8]>>;
+
+/// Which end of a list.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    Left,
+    Right,
+}
+
+impl Value {
+    pub(crate) fn text(&self) -> Result<&[u8], Fault> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::List(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    pub(crate) fn list(&self) -> Result<&List, Fault> {
+        match self {
+            Self::List(list) => Ok(list),
+            Self::Text(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    /// Becomes that text, in the room of the old one if that is not far too large.
+    pub(crate) fn set(&mut self, text: &[u8]) {
+        match self {
+            Self::Text(old) if old.capacity() / 2 <= text.len() => {
+                old.clear();
+                old.extend_from_slice(text);
+            }
+            _ => *self = Self::Text(text.to_vec()),
+        }
+    }
+
+    /// Adds to a number.
+    pub(crate) fn add(&mut self, amount: i64) -> Result<i64, Fault> {
+        let sum = number(self.text()?)?.checked_add(amount).ok_or(OVERFLOW)?;
+        self.set(sum.to_string().as_bytes());
+        Ok(sum)
+    }
+
+    /// Adds items to a list, one after the other. Returns how many it has then.
+    pub(crate) fn push<'a>(
+        &mut self,
+        items: impl Iterator<Item = &'a [u8]>,
+        end: End,
+    ) -> Result<usize, Fault> {
+        let Self::List(list) = self else { return Err(WRONG_TYPE) };
+        for item in items {
+            match end {
+                End::Left => list.push_front(item.into()),
+                End::Right => list.push_back(item.into()),
+            }
+        }
+        Ok(list.len())
+    }
+}
+
+/// The number that a text is.
+pub(crate) fn number(text: &[u8]) -> Result<i64, Fault> {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(NO_INTEGER)
+}
