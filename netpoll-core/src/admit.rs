@@ -29,7 +29,7 @@ pub fn admit(
     let lane = Lane::open(stream.clone());
     let shared = Arc::new(Shared::accepted(lane, group.clone(), home.clone(), origin));
     group.enter();
-    let connection = Connection::new(shared.clone(), input(stream, group), false);
+    let connection = Connection::new(shared.clone(), Input::new(stream), false);
     // A new task is scheduled, and nobody but us knows it.
     if let Some(mut run) = shared.task.begin() {
         *run = Runner::serving(connection, callbacks.clone());
@@ -50,10 +50,4 @@ fn refuse(stream: &Stream, group: &Group, origin: &Origin) {
     if let Err(error) = stream.reset_on_close() {
         log::debug!("cannot reset the connection to {}: {error}", origin.peer);
     }
-}
-
-/// The input of a connection of `group`.
-pub(crate) fn input(stream: Arc<Stream>, group: &Group) -> Input {
-    let limits = group.limits();
-    Input::new(stream, limits.input_limit, limits.read_timeout, group.may_wait())
 }

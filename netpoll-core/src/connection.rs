@@ -49,6 +49,7 @@ use crate::socket::Credentials;
 use crate::socket::Keepalive;
 use crate::sys;
 use crate::task::Events;
+use extras::Timeouts;
 use input::Input;
 
 /// A connection in the hands of its owner: a callback, or the caller that dialled it.
@@ -65,15 +66,13 @@ pub struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) input: Input,
     pub(crate) staged: LinkBuffer,
-    write_timeout: Option<Duration>,
     /// Driven by the caller that dialled it, not by a reactor.
     owned: bool,
 }
 
 impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, input: Input, owned: bool) -> Self {
-        let write_timeout = shared.group.limits().write_timeout;
-        Self { shared, input, staged: LinkBuffer::new(), write_timeout, owned }
+        Self { shared, input, staged: LinkBuffer::new(), owned }
     }
 
     /// The reading side.
@@ -83,15 +82,12 @@ impl Connection {
 
     /// The writing side.
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer::new(&self.shared, &mut self.staged, self.write_timeout)
+        Writer::new(&self.shared, &mut self.staged)
     }
 
     /// Both sides at once, to write what is borrowed from the input.
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
-        (
-            Reader::new(&self.shared, &mut self.input),
-            Writer::new(&self.shared, &mut self.staged, self.write_timeout),
-        )
+        (Reader::new(&self.shared, &mut self.input), Writer::new(&self.shared, &mut self.staged))
     }
 
     /// What other threads may hold of this connection. Costs one atomic increment.
@@ -204,21 +200,21 @@ impl Connection {
     /// How long one read waits for all the bytes that it asked for; `None` is for ever. It takes
     /// effect with the next call.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.input.timeout = timeout;
+        let timeouts = self.shared.timeouts();
+        self.shared.extras.set_timeouts(Timeouts { read: timeout, ..timeouts });
     }
 
     /// How long one flush above the high-water mark waits; `None` is for ever. It takes effect with
     /// the next call.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.write_timeout = timeout;
+        let timeouts = self.shared.timeouts();
+        self.shared.extras.set_timeouts(Timeouts { write: timeout, ..timeouts });
     }
 
     /// Sets both timeouts back to what its limits say, and forgets the deadlines: for the next one
     /// who drives it.
     pub fn reset_timeouts(&mut self) {
-        let limits = self.shared.group.limits();
-        (self.input.timeout, self.write_timeout) = (limits.read_timeout, limits.write_timeout);
-        self.shared.extras.forget_deadlines();
+        self.shared.extras.forget_times();
     }
 
     /// Until when reads may wait; see [`Handle::set_read_deadline`].

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::address::Address;
-use crate::admit;
 use crate::callbacks::Prepare;
+use crate::connection::input::Input;
 use crate::connection::output::Lane;
 use crate::connection::{Connection, Handle, Shared, schedule};
 use crate::error::{Error, Result};
@@ -81,7 +81,7 @@ impl Attempt {
         let stream = Arc::new(Stream::new(fd));
         let lane = Lane::connecting(stream.clone(), bell.clone());
         let shared = Arc::new(Shared::dialled(lane, group.clone(), home.clone(), to.clone()));
-        let connection = Connection::new(shared.clone(), admit::input(stream, group), true);
+        let connection = Connection::new(shared.clone(), Input::new(stream), true);
         if let Some(run) = shared.task.begin() {
             run.keep();
         }

@@ -32,7 +32,7 @@ pub(crate) struct Runner {
     callbacks: Option<Arc<dyn Prepare>>,
     service: Option<Box<dyn Service>>,
     stage: Stage,
-    reason: Option<CloseReason>,
+    reason: Option<Box<CloseReason>>,
     /// The peer is gone, the buffer full, and the callback was told so.
     told: bool,
     /// A shutdown has begun, and the callback was told so.
@@ -123,7 +123,7 @@ pub(crate) fn run_to_end(shared: &Arc<Shared>) {
 
 /// The last acts, each outside of the cell: `on_disconnect`, then the reactor closes the socket.
 fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
-    let reason = run.reason.take().unwrap_or(CloseReason::Local);
+    let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
     log::debug!("connection from {}: {reason}", shared.peer);
     let connection = run.connection.take();
     guard("the release of lent memory", || drop(connection)).ok();
@@ -326,7 +326,7 @@ impl Runner {
             return self.begin_close(shared, reason);
         }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
-        let again = connection.input.is_promising(&shared.task.word)
+        let again = connection.input.is_promising(shared)
             || connection.input.end().is_some()
             || shared.task.word.events().has_any(WORTH_A_LOOK);
         if again { Step::More } else { Step::Wait }
@@ -339,7 +339,7 @@ impl Runner {
             return self.end_at_once(reason);
         }
         self.stage = Stage::Closing;
-        self.reason.get_or_insert(reason);
+        self.reason.get_or_insert_with(|| Box::new(reason));
         let connection = self.connection.take();
         guard("the release of lent memory", || drop(connection)).ok();
         if shared.lane.close() {
@@ -371,7 +371,7 @@ impl Runner {
     /// Whatever is left to send is dropped, and the peer told by a reset.
     fn end_at_once(&mut self, reason: CloseReason) -> Step {
         self.stage = Stage::Closing;
-        self.reason.get_or_insert(reason);
+        self.reason.get_or_insert_with(|| Box::new(reason));
         let connection = self.connection.take();
         guard("the release of lent memory", || drop(connection)).ok();
         Step::Closed

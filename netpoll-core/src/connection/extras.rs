@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::Job;
 use super::watch::{Progress, Watch};
@@ -30,11 +30,19 @@ struct Slot {
 struct Inner {
     read_deadline: Option<Instant>,
     write_deadline: Option<Instant>,
+    timeouts: Option<Timeouts>,
     watch: Option<Watch>,
     /// What the watch found to be over.
     expired: Option<Wait>,
     jobs: VecDeque<Arc<Job>>,
     on_close: Vec<OnClose>,
+}
+
+/// Timeouts in the place of those of the limits, where somebody has set them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub(crate) read: Option<Duration>,
+    pub(crate) write: Option<Duration>,
 }
 
 impl Extras {
@@ -62,10 +70,19 @@ impl Extras {
         self.change(|inner| inner.write_deadline = at);
     }
 
-    /// Those of reading and writing; allocates nothing.
-    pub(crate) fn forget_deadlines(&self) {
+    pub(crate) fn timeouts(&self) -> Option<Timeouts> {
+        self.look(|inner| inner.timeouts)
+    }
+
+    pub(crate) fn set_timeouts(&self, timeouts: Timeouts) {
+        self.change(|inner| inner.timeouts = Some(timeouts));
+    }
+
+    /// Forgets timeouts and deadlines of reading and writing; allocates nothing.
+    pub(crate) fn forget_times(&self) {
         if let Some(inner) = &mut lock(&self.0).inner {
             (inner.read_deadline, inner.write_deadline) = (None, None);
+            inner.timeouts = None;
         }
     }
 

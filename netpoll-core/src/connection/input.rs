@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use netpoll_buffer::{Account, Charge, LinkBuffer};
@@ -19,11 +19,6 @@ use crate::task::{Events, Word};
 pub(crate) struct Input {
     pub(crate) buffer: LinkBuffer,
     stream: Arc<Stream>,
-    /// How much may be buffered, in bytes.
-    limit: usize,
-    pub(crate) timeout: Option<Duration>,
-    /// Whether a read that lacks bytes may wait for them on this thread.
-    may_wait: bool,
     /// Counts the blocks that slices of this input keep alive; opened with the first.
     account: Option<Account>,
     /// Counts the buffer, where there is a budget.
@@ -56,18 +51,10 @@ pub(crate) enum Received {
 }
 
 impl Input {
-    pub(crate) fn new(
-        stream: Arc<Stream>,
-        limit: usize,
-        timeout: Option<Duration>,
-        may_wait: bool,
-    ) -> Self {
+    pub(crate) fn new(stream: Arc<Stream>) -> Self {
         Self {
             buffer: LinkBuffer::new(),
             stream,
-            limit,
-            timeout,
-            may_wait,
             account: None,
             charge: None,
             undrained: false,
@@ -85,10 +72,6 @@ impl Input {
         self.failure = error.raw_os_error();
     }
 
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
     pub(crate) fn end(&self) -> Option<End> {
         self.end
     }
@@ -101,10 +84,10 @@ impl Input {
     }
 
     /// Whether a receive would be worth its system call.
-    pub(crate) fn is_promising(&self, word: &Word) -> bool {
+    pub(crate) fn is_promising(&self, shared: &Shared) -> bool {
         self.end.is_none()
-            && self.buffer.len() < self.limit
-            && (self.undrained || word.events().has_any(Events::READABLE))
+            && self.buffer.len() < shared.input_limit()
+            && (self.undrained || shared.task.word.events().has_any(Events::READABLE))
     }
 
     /// Whether memory allows a receive that no callback asked for.
@@ -156,7 +139,7 @@ impl Input {
         if let Some(end) = self.end {
             return Received::End(end);
         }
-        let room = self.limit.saturating_sub(self.buffer.len());
+        let room = shared.input_limit().saturating_sub(self.buffer.len());
         if room == 0 {
             return Received::Full;
         }
@@ -215,8 +198,9 @@ impl Input {
         wait: bool,
         deadline: &mut Option<Instant>,
     ) -> Result<()> {
-        if n > self.limit && n > self.buffer.len() {
-            return Err(Error::InputLimit { requested: n, limit: self.limit });
+        let limit = shared.input_limit();
+        if n > limit && n > self.buffer.len() {
+            return Err(Error::InputLimit { requested: n, limit });
         }
         while self.buffer.len() < n {
             match self.receive(shared) {
@@ -233,11 +217,12 @@ impl Input {
 
     fn wait(&self, shared: &Shared, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
         shared.check_over()?;
-        if !wait || !self.may_wait {
+        if !wait || !shared.group.may_wait() {
             return Err(Error::WouldBlock);
         }
         if deadline.is_none() {
-            *deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            let timeout = shared.timeouts().read;
+            *deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         }
         self.note_partial(shared);
         let timeout = *deadline;

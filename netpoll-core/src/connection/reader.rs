@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
 
     /// Bytes that may be buffered; while as many are, nothing more is received.
     pub fn limit(&self) -> usize {
-        self.input.limit()
+        self.shared.input_limit()
     }
 
     /// Whether the peer has ended its stream and no byte of it is left.

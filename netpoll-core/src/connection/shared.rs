@@ -16,7 +16,7 @@ use crate::slab::Token;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::task::{Events, Task};
 
-use super::extras::Extras;
+use super::extras::{Extras, Timeouts};
 use super::job::Job;
 use super::output::Lane;
 use super::watch::Progress;
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     /// The listener that it came by; a dialled one has none.
     pub(crate) listener: Option<Arc<ListenerInfo>>,
     /// The address of our end where a proxy has told; else it is asked of the socket.
-    local: Option<Address>,
+    local: Option<Box<Address>>,
     /// How many of the bytes sent stand in the statistics.
     reported: AtomicU64,
     /// What its acceptor wants back when the socket has closed.
@@ -54,7 +54,7 @@ impl Shared {
     ) -> Self {
         let Origin { listener, peer, local, ticket } = origin;
         let mut shared = Self::dialled(lane, group, home, peer);
-        (shared.listener, shared.local) = (Some(listener), local);
+        (shared.listener, shared.local) = (Some(listener), local.map(Box::new));
         shared.ticket = Mutex::new(ticket);
         shared
     }
@@ -145,7 +145,7 @@ impl Shared {
 
     pub(crate) fn local_addr(&self) -> Result<Address> {
         if let Some(told) = &self.local {
-            return Ok(told.clone());
+            return Ok(Address::clone(told));
         }
         let stream = self.lane.stream().ok_or(Error::Closed)?;
         Ok(stream.local_address()?)
@@ -162,6 +162,17 @@ impl Shared {
             return Ok(());
         }
         Err(self.extras.expired().map_or(Error::Closed, Error::TimedOut))
+    }
+
+    pub(crate) fn input_limit(&self) -> usize {
+        self.group.limits().input_limit
+    }
+
+    /// Those of the limits, unless somebody has set them.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        let limits = self.group.limits();
+        let usual = Timeouts { read: limits.read_timeout, write: limits.write_timeout };
+        self.extras.timeouts().unwrap_or(usual)
     }
 
     /// Waits until the output is below its low-water mark; for a thread that may block.

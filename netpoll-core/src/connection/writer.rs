@@ -1,7 +1,7 @@
 //! Writing: into blocks of the owner's own, until a flush sends them on in one piece.
 
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
@@ -18,16 +18,11 @@ use crate::error::Result;
 pub struct Writer<'a> {
     shared: &'a Shared,
     staged: &'a mut LinkBuffer,
-    timeout: Option<Duration>,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(
-        shared: &'a Shared,
-        staged: &'a mut LinkBuffer,
-        timeout: Option<Duration>,
-    ) -> Self {
-        Self { shared, staged, timeout }
+    pub(crate) fn new(shared: &'a Shared, staged: &'a mut LinkBuffer) -> Self {
+        Self { shared, staged }
     }
 
     /// Reserves `n` contiguous bytes to be written in place.
@@ -111,7 +106,8 @@ impl<'a> Writer<'a> {
         if !lane.is_congested() || !self.shared.group.may_wait() {
             return Ok(());
         }
-        self.shared.wait_below(self.timeout.and_then(|time| Instant::now().checked_add(time)))
+        let timeout = self.shared.timeouts().write;
+        self.shared.wait_below(timeout.and_then(|time| Instant::now().checked_add(time)))
     }
 
     /// Bytes flushed that the socket has not taken yet.
