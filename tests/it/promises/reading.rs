@@ -177,6 +177,7 @@ fn a_read_that_meets_its_timeout_loses_nothing() -> Result<()> {
     }
     assert!(conn.is_active(), "a timeout has ended it");
     drop(sending.join().expect("a peer"));
+    conn.set_read_timeout(Some(PATIENCE));
     assert!(matches!(conn.reader().read_byte(), Err(Error::EndOfStream)));
     Ok(())
 }
