@@ -49,7 +49,6 @@ use crate::socket::Credentials;
 use crate::socket::Keepalive;
 use crate::sys;
 use crate::task::Events;
-use extras::Timeouts;
 use input::Input;
 
 /// A connection in the hands of its owner: a callback, or the caller that dialled it.
@@ -200,15 +199,13 @@ impl Connection {
     /// How long one read waits for all the bytes that it asked for; `None` is for ever. It takes
     /// effect with the next call.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        let timeouts = self.shared.timeouts();
-        self.shared.extras.set_timeouts(Timeouts { read: timeout, ..timeouts });
+        self.shared.set_timeouts(|timeouts| timeouts.read = timeout);
     }
 
     /// How long one flush above the high-water mark waits; `None` is for ever. It takes effect with
     /// the next call.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        let timeouts = self.shared.timeouts();
-        self.shared.extras.set_timeouts(Timeouts { write: timeout, ..timeouts });
+        self.shared.set_timeouts(|timeouts| timeouts.write = timeout);
     }
 
     /// Sets both timeouts back to what its limits say, and forgets the deadlines: for the next one

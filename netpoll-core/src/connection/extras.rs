@@ -74,8 +74,9 @@ impl Extras {
         self.look(|inner| inner.timeouts)
     }
 
-    pub(crate) fn set_timeouts(&self, timeouts: Timeouts) {
-        self.change(|inner| inner.timeouts = Some(timeouts));
+    /// Changes the timeouts, which are the `usual` ones if nobody has set them.
+    pub(crate) fn set_timeouts(&self, usual: Timeouts, change: impl FnOnce(&mut Timeouts)) {
+        self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
     /// Forgets timeouts and deadlines of reading and writing; allocates nothing.

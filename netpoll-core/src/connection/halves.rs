@@ -23,7 +23,6 @@ pub struct ReadHalf {
 pub struct WriteHalf {
     shared: Arc<Shared>,
     staged: LinkBuffer,
-    timeout: Option<Duration>,
     _owner: Arc<Owner>,
 }
 
@@ -57,8 +56,7 @@ impl Connection {
         let shared = self.disown();
         let owner = Arc::new(Owner { shared: shared.clone(), owned });
         let staged = std::mem::take(&mut self.staged);
-        let timeout = self.write_timeout;
-        let write = WriteHalf { shared, staged, timeout, _owner: owner.clone() };
+        let write = WriteHalf { shared, staged, _owner: owner.clone() };
         (ReadHalf { connection: self, _owner: owner }, write)
     }
 }
@@ -83,7 +81,7 @@ impl ReadHalf {
 impl WriteHalf {
     /// The writing side.
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer::new(&self.shared, &mut self.staged, self.timeout)
+        Writer::new(&self.shared, &mut self.staged)
     }
 
     /// What other threads may hold of the connection.
@@ -93,7 +91,7 @@ impl WriteHalf {
 
     /// How long one flush above the high-water mark waits; `None` is for ever.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.timeout = timeout;
+        self.shared.set_timeouts(|timeouts| timeouts.write = timeout);
     }
 
     /// Flushes what was written, and ends our stream (FIN) when all that was accepted is sent;

@@ -170,9 +170,16 @@ impl Shared {
 
     /// Those of the limits, unless somebody has set them.
     pub(crate) fn timeouts(&self) -> Timeouts {
+        self.extras.timeouts().unwrap_or_else(|| self.usual_timeouts())
+    }
+
+    pub(crate) fn set_timeouts(&self, change: impl FnOnce(&mut Timeouts)) {
+        self.extras.set_timeouts(self.usual_timeouts(), change);
+    }
+
+    fn usual_timeouts(&self) -> Timeouts {
         let limits = self.group.limits();
-        let usual = Timeouts { read: limits.read_timeout, write: limits.write_timeout };
-        self.extras.timeouts().unwrap_or(usual)
+        Timeouts { read: limits.read_timeout, write: limits.write_timeout }
     }
 
     /// Waits until the output is below its low-water mark; for a thread that may block.
