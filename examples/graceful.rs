@@ -1,0 +1,59 @@
+//! A server that ends in order when it is told to: it stops accepting, finishes what is under way,
+//! says goodbye to who is idle, and gives up after ten seconds.
+//!
+//! Shows `spawn`, `on_shutdown`, and SIGTERM and SIGINT, which the library leaves to its user.
+//!
+//! ```text
+//! cargo run --release --example graceful -- [ADDRESS]
+//! nc 127.0.0.1 7002        # "sleep" answers after two seconds
+//! kill -TERM PID           # what it is told to do by Ctrl-C as well
+//! ```
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use netpoll::{Connection, EventLoop, Listener};
+use nix::sys::signal::{SigSet, Signal};
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> netpoll::Result<()> {
+    // Before any thread starts, so that only the wait below gets them.
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block().map_err(std::io::Error::from)?;
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".into());
+    let server = EventLoop::builder()
+        .on_request(|(): &mut (), conn: &mut Connection| {
+            let line = conn.reader().until(b'\n')?.to_vec();
+            if line.starts_with(b"sleep") {
+                // sleep: it stands for work that takes a while
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            conn.writer().write_bytes(&line);
+            conn.writer().flush()
+        })
+        .on_shutdown(|(): &mut (), conn: &mut Connection| {
+            conn.writer().write_bytes(b"goodbye\n");
+            Ok(())
+        })
+        .build()?
+        .spawn(Listener::bind("tcp", &address)?)?;
+    println!("listening on {}", server.address());
+
+    let signal = signals.wait().map_err(std::io::Error::from)?;
+    println!("{signal}: {} connections are open", server.stats().connections);
+    server.shutdown(Duration::from_secs(10));
+    let report = server.wait()?;
+    println!("stopped: {} connections drained, {} aborted", report.drained, report.aborted);
+    Ok(())
+}
