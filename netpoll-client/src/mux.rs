@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
-use netpoll_core::{Group, Result, blocking};
+use netpoll_core::{Group, Result, block_in_place, blocking};
 
 use crate::cancel::Cancel;
 use crate::dialer::Dialer;
@@ -226,7 +226,7 @@ impl<C: Codec> Mux<C> {
         let mut others = links[ours..].iter().chain(&links[..ours]);
         match others.find_map(|link| link.up()) {
             Some(wire) => Ok(wire),
-            None => links[ours].wait(shared, deadline),
+            None => block_in_place(|| links[ours].wait(shared, deadline)),
         }
     }
 }

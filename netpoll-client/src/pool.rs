@@ -18,7 +18,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Connection, Error, Result, blocking};
+use netpoll_core::{Connection, Error, Result, block_in_place, blocking};
 
 use crate::dialer::DialConnection;
 pub use builder::PoolBuilder;
@@ -91,7 +91,7 @@ impl Pool {
                     drop(Pooled::granted(slot.leave(&waiter), &slot, &shelf));
                     return Err(error);
                 }
-                let granted = slot.wait(&waiter, deadline);
+                let granted = block_in_place(|| slot.wait(&waiter, deadline));
                 granted.ok_or_else(|| self.none_came(network, address, timeout))?
             }
         };

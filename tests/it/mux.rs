@@ -2,19 +2,21 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Backoff, Codec, Connection, Dispatch, Error, EventLoop, Limits, LinkBuffer, Mux, MuxBuilder,
-    Result,
+    Backoff, Codec, Connection, Dialer, Dispatch, Error, EventLoop, Limits, LinkBuffer,
+    LoadBalance, Mux, MuxBuilder, PollManager, Result,
 };
 
 use crate::dial::full_listener;
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client, Count, PATIENCE, Server, alone, echo, eventually, fd_count, noise, our_threads, pool,
+    Client, Count, PATIENCE, Server, alone, echo, eventually, fd_count, hand_off, noise,
+    our_threads, pool,
 };
 
 /// Four bytes of length, four of id, and the rest.
@@ -72,7 +74,7 @@ fn timed<R>(act: impl FnOnce() -> R) -> (R, Duration) {
 fn serve(talk: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let talk = std::sync::Arc::new(talk);
+    let talk = Arc::new(talk);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let talk = talk.clone();
@@ -467,6 +469,34 @@ fn an_inline_callback_that_calls_is_told_at_once() {
     client.say(b"x");
     client.half_close();
     is_a_sentence(&String::from_utf8_lossy(&client.rest()), &["call tcp", "must not wait"]);
+}
+
+#[test]
+fn a_callback_calls_over_its_own_loop() {
+    for dispatch in [pool(), hand_off()] {
+        let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
+        let back = Server::start(echo().manager(manager.clone()).dispatch(dispatch));
+        let dialer = Dialer::builder().manager(manager.clone()).build().expect("options");
+        let mux = mux_of(Mux::<Frames>::builder().dialer(dialer), back.address);
+        let front = EventLoop::builder().on_request(move |(): &mut (), conn: &mut Connection| {
+            let asked = conn.reader().len();
+            let question = conn.reader().read_bytes(asked)?;
+            conn.writer().write_bytes(&mux.call(question.to_vec(), PATIENCE)?);
+            conn.writer().flush()
+        });
+        let front = Server::start(front.manager(manager).dispatch(dispatch));
+        let mut clients: Vec<_> = (0..10).map(|_| front.connect()).collect();
+        for round in 0..10 {
+            for client in &mut clients {
+                client.say(format!("round {round}").as_bytes());
+            }
+            for client in &mut clients {
+                client.hear(format!("round {round}").as_bytes());
+            }
+        }
+        front.stop();
+        back.stop();
+    }
 }
 
 #[test]
