@@ -354,3 +354,42 @@ fn limits_hold_where_each_loop_accepts_for_itself() {
         assert_eq!(inside.load(Ordering::SeqCst), 0);
     }
 }
+
+#[test]
+fn ten_thousand_come_in_waves_and_none_is_refused() {
+    let listener = Listener::options().backlog(4096).bind("tcp", "127.0.0.1:0").expect("a port");
+    let address = inet(&listener);
+    let event_loop = echo().loops(2).build().expect("options");
+    let server = Serving::start(event_loop, listener);
+    crate::util::raise_fd_limit();
+    for _ in 0..10 {
+        // Two descriptors each, and some systems allow no more than 4 096 altogether.
+        let mut wave: Vec<_> = (0..1000).map(|_| connect(address)).collect();
+        for client in &mut wave {
+            client.say(b"hello");
+        }
+        for client in &mut wave {
+            client.hear(b"hello");
+        }
+    }
+    assert_eq!(server.stop().refused, 0);
+}
+
+/// Accepting fails for ever on a socket that was shut down, and its event does not go away.
+#[test]
+fn a_listener_that_dies_ends_serve_with_an_error() {
+    for options in [Listener::options(), Listener::options().reuse_port(true)] {
+        let listener = options.bind("tcp", "127.0.0.1:0").expect("a port");
+        let address = inet(&listener);
+        let socket =
+            std::os::fd::AsFd::as_fd(&listener).try_clone_to_owned().expect("a second one");
+        let event_loop = echo().loops(1).build().expect("options");
+        let running = event_loop.spawn(listener).expect("a thread");
+        let mut client = connect(address);
+        client.echo(b"hello");
+        socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both).expect("a shutdown");
+        let error = running.wait().expect_err("it can accept no more");
+        assert!(error.to_string().contains("listener"), "{error}");
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    }
+}
