@@ -303,7 +303,8 @@ fn stress_of_sleeps_and_computations_loses_and_reorders_nothing() {
 
 fn stress() {
     let seconds = std::env::var("NETPOLL_STRESS_SECONDS").ok().and_then(|it| it.parse().ok());
-    let until = Instant::now() + Duration::from_secs(seconds.unwrap_or(3));
+    let begun = Instant::now();
+    let until = begun + Duration::from_secs(seconds.unwrap_or(3));
     let seed = Random::seed();
     println!("NETPOLL_TEST_SEED={seed}");
     let served = Count::default();
@@ -313,7 +314,10 @@ fn stress() {
     let builder = EventLoop::builder().on_prepare(|_: &Connection| Ok(0_u32)).on_request(
         move |expected: &mut u32, conn: &mut Connection| {
             let mut random = Random::new(restless.fetch_add(0x9E37_79B9, Ordering::Relaxed));
-            fidget(&mut random);
+            // Now few callbacks block, which stay on the reactors and are stolen; now many, which
+            // go to the workers.
+            let rare = begun.elapsed().as_millis() / 250 % 2 == 0;
+            fidget(&mut random, if rare { 2000 } else { 40 });
             // Whole messages of four bytes; sometimes the second half of one is waited for.
             while !conn.reader().is_empty() {
                 let number = conn.reader().next(4)?.try_into().map(u32::from_le_bytes);
@@ -347,9 +351,9 @@ fn stress() {
 }
 
 /// Mostly nothing; else a sleep or a computation of up to 3 ms.
-fn fidget(random: &mut Random) {
+fn fidget(random: &mut Random, one_in: usize) {
     let time = Duration::from_micros(random.below(3000) as u64);
-    match random.below(40) {
+    match random.below(one_in) {
         0 => thread::sleep(time), // sleep: a callback that blocks is what is tested
         1 => compute(time),
         2 => block_in_place(|| thread::sleep(time)), // sleep: as above
