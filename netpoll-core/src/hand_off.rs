@@ -347,8 +347,7 @@ impl Stopwatch {
         let before = self.mark;
         self.slept();
         let computed = self.mark.computed.saturating_sub(before.computed);
-        let long = self.threshold.saturating_mul(COMPUTING);
-        let computes = took >= long && computed >= took / 2;
+        let computes = computed >= self.threshold.saturating_mul(COMPUTING);
         if computes || self.mark.waits > before.waits {
             Conduct::Blocked
         } else {
@@ -357,6 +356,6 @@ impl Stopwatch {
     }
 }
 
-/// After so many callbacks in a row the mark is renewed: what they computed together must stay less
-/// than half of what makes one long.
-const RUNS_PER_MARK: u32 = 16;
+/// After so many callbacks in a row the mark is renewed: together they must not look like one that
+/// computes for long, and each of them takes less than a threshold.
+const RUNS_PER_MARK: u32 = COMPUTING;

@@ -3,8 +3,9 @@
 //!
 //! It looks at the batons of all reactors of a manager. One that lies in the same lap as at the
 //! last look has spent all the time between in one callback. Whether that callback *blocks* only
-//! the system knows: a thread that sleeps is away at once, one that computes after a while longer,
-//! and one that only waits for a core is left alone, since its successor would wait as well.
+//! the system knows: a thread that sleeps is away at once, one that has computed for long loses its
+//! core as well, and one that only waits for a processor is left alone, since its successor would
+//! wait just so.
 //!
 //! # How often it looks
 //!
@@ -79,8 +80,8 @@ struct Watched {
 struct Sighting {
     lap: Lap,
     since: Instant,
-    /// The time, and what its thread had computed by then, of the first look that found it awake.
-    awake: Option<(Instant, Duration)>,
+    /// What its thread had computed when it was first found awake.
+    computed: Option<Duration>,
 }
 
 impl Watch {
@@ -267,7 +268,7 @@ impl Watched {
         };
         let seen = match &mut self.seen {
             Some(seen) if seen.lap == lap => seen,
-            seen => seen.insert(Sighting { lap, since: now, awake: None }),
+            seen => seen.insert(Sighting { lap, since: now, computed: None }),
         };
         let stalled = now.duration_since(seen.since);
         match seen.judge(now, threshold, self.watch.holder()) {
@@ -296,23 +297,14 @@ impl Sighting {
         if sys::is_thread_asleep(holder) {
             return Verdict::Take(Cause::Blocked);
         }
-        let patience = threshold.saturating_mul(COMPUTING);
-        let Some(computed) = sys::thread_time(holder) else {
-            return Verdict::LookAgain(patience);
-        };
-        match self.awake {
-            Some((at, before)) if stalled >= patience => {
-                // Half of the time is more than a thread gets that waits for a core.
-                if computed.saturating_sub(before) >= now.duration_since(at) / 2 {
-                    return Verdict::Take(Cause::Computed);
-                }
-                self.awake = Some((now, computed));
-            }
-            Some(_) => {}
-            None => self.awake = Some((now, computed)),
+        // It computes, or waits for a processor, which it may do for long and is no reason.
+        let computed = sys::thread_time(holder).unwrap_or_default();
+        let before = *self.computed.get_or_insert(computed);
+        if computed.saturating_sub(before) >= threshold.saturating_mul(COMPUTING) {
+            return Verdict::Take(Cause::Computed);
         }
-        // It may block yet.
-        Verdict::LookAgain(threshold.max(SHORTEST))
+        // It may block yet; but the longer it did not, the longer it is let be.
+        Verdict::LookAgain((stalled / 2).max(SHORTEST))
     }
 }
 
