@@ -1,4 +1,4 @@
-//! Where a thread may wait: not in a callback that runs on its reactor's thread and keeps it.
+//! Where a thread may wait: not in what runs on a reactor's thread and keeps it.
 
 use std::cell::Cell;
 
@@ -10,16 +10,17 @@ thread_local! {
 
 /// Checks that this thread may wait, before a wait that another thread may have to end.
 ///
-/// In a callback under [`Dispatch::Inline`](crate::Dispatch::Inline) it may not: the reactor stands
-/// still meanwhile, and what is waited for may be its to do.
+/// In a callback under [`Dispatch::Inline`](crate::Dispatch::Inline) it may not, and not in the
+/// receipt of a message: the reactor stands still meanwhile, and what is waited for may be its to
+/// do.
 ///
 /// # Errors
 /// [`Error::Config`], which says that `doing` can't be done here, and where it can.
 pub fn check(doing: &str) -> Result<()> {
     if FORBIDDEN.get() {
         return Err(Error::config(format!(
-            "cannot {doing} in a callback under Dispatch::Inline, which must not wait: use another \
-             dispatch mode, or another thread"
+            "cannot {doing} in a receipt or in a callback under Dispatch::Inline, which must not \
+             wait: use another dispatch mode, or another thread"
         )));
     }
     Ok(())

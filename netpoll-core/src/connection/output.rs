@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpoll_buffer::{Charge, LinkBuffer};
 
-use super::receipt::{Receipt, Receipts, Settled};
+use super::receipt::{self, Receipt, Receipts, Settled};
 use crate::callbacks::guard;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
@@ -475,9 +475,7 @@ impl Drop for Spent {
     fn drop(&mut self) {
         let blocks = std::mem::take(&mut self.blocks);
         guard("the release of sent memory", || drop(blocks)).ok();
-        for settled in self.settled.drain(..) {
-            settled.tell();
-        }
+        receipt::tell(std::mem::take(&mut self.settled));
     }
 }
 

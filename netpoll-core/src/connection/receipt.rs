@@ -9,9 +9,11 @@
 //! One is due when `sent` reaches its end, or when nothing more will be sent. It leaves the queue
 //! at that moment, under the lane's lock, which is why it is told exactly once.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::{fmt, io};
 
+use crate::blocking::Forbidden;
 use crate::callbacks::guard;
 use crate::error::Error;
 
@@ -51,6 +53,11 @@ struct Pending {
     start: u64,
     end: u64,
     receipt: Receipt,
+}
+
+thread_local! {
+    /// Receipts that are to be told on this thread when the one that is being told has returned.
+    static NEXT: RefCell<Option<VecDeque<Settled>>> = const { RefCell::new(None) };
 }
 
 /// A receipt that is due, to be told outside of the lock.
@@ -97,12 +104,30 @@ impl Settled {
         };
         Self { receipt, delivery }
     }
+}
 
-    /// Tells it. A panic in it is logged, and ends there.
-    pub(crate) fn tell(self) {
-        let Self { receipt, delivery } = self;
+/// Tells them, in order; a panic in one is logged, and ends there. A receipt may send, and so make
+/// others due: they are told after it, not within it, or a chain of them would use up the stack.
+pub(crate) fn tell(settled: Vec<Settled>) {
+    if settled.is_empty() {
+        return;
+    }
+    let is_telling = NEXT.with_borrow_mut(|next| {
+        let is_telling = next.is_some();
+        next.get_or_insert_default().extend(settled);
+        is_telling
+    });
+    if is_telling {
+        return;
+    }
+    // This may be a reactor's thread, and what a receipt would wait for that reactor's to do.
+    let _forbidden = Forbidden::here();
+    while let Some(Settled { receipt, delivery }) =
+        NEXT.with_borrow_mut(|next| next.as_mut()?.pop_front())
+    {
         guard("a receipt", || receipt(delivery)).ok();
     }
+    NEXT.set(None);
 }
 
 impl fmt::Debug for Receipts {
