@@ -73,9 +73,12 @@ impl PollManager {
 
 impl Tick {
     /// Ticks, and says when next.
-    pub(crate) fn run(&self, now: Instant) -> Instant {
+    pub(crate) fn run(self: Arc<Self>, now: Instant) -> Instant {
         guard("a tick", || (self.call)(self.number)).ok();
-        later(now, self.period)
+        let next = later(now, self.period);
+        // This may be the last hold of what the user's closure captured.
+        guard("the release of a tick", || drop(self)).ok();
+        next
     }
 }
 

@@ -75,6 +75,14 @@ impl Job {
     }
 }
 
+/// Guarded, wherever the last hold of it ends: that may be on a reactor, where its time came too
+/// late.
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
 impl fmt::Debug for Job {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Job {}, every {:?}", self.id, self.period)
