@@ -221,7 +221,7 @@ impl Connection {
 
     /// Until when flushes may wait; see [`Handle::set_write_deadline`].
     pub fn set_write_deadline(&mut self, at: Option<Instant>) {
-        self.shared.extras.set_write_deadline(at);
+        self.handle().set_write_deadline(at);
     }
 
     /// Closes the connection at that time; see [`Handle::close_at`].

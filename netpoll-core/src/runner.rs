@@ -164,9 +164,7 @@ impl Runner {
         }
         match self.stage {
             Stage::New | Stage::Open if events.has_any(Events::CLOSE) => {
-                let detached = shared.lane.is_detached();
-                let reason = if detached { CloseReason::Detached } else { CloseReason::Local };
-                self.begin_close(shared, reason)
+                self.begin_close(shared, reason_local(shared))
             }
             Stage::New | Stage::Open if events.has_any(Events::EXPIRED) => self.expire(shared),
             Stage::New => self.connect(shared),
@@ -225,11 +223,12 @@ impl Runner {
             let verdict = service.high_water(connection);
             return self.after_callback(shared, verdict);
         }
-        if shared.lane.is_congested() && !shared.group.reads_when_congested() {
-            // DRAINED will tell. Until then the peer's bytes stay in the kernel.
-            return Step::Wait;
-        }
-        if std::mem::replace(&mut self.above, false) {
+        if shared.lane.is_congested() {
+            if !shared.group.reads_when_congested() {
+                // DRAINED will tell. Until then the peer's bytes stay in the kernel.
+                return Step::Wait;
+            }
+        } else if std::mem::replace(&mut self.above, false) {
             let verdict = service.drained(connection);
             return self.after_callback(shared, verdict);
         }
@@ -244,14 +243,19 @@ impl Runner {
         let word = &shared.task.word;
         let half_open = shared.group.limits().half_open;
         let ended_before = connection.input.end().is_some();
-        let received = if events.has_any(Events::PAUSED) {
+        let paused = events.has_any(Events::PAUSED);
+        let received = if paused {
             Received::Nothing
-        } else if connection.input.may_receive(shared) {
+        } else if connection.input.may_receive(shared, events) {
             connection.input.receive(shared)
         } else {
             drop(shared.home.post(Command::Retry(shared.token())));
             Received::Nothing
         };
+        // What the callback left as it paused is served again: no edge announces it.
+        let resumed = !paused
+            && word.clear(events.and(Events::RESUMED)) != Events::NONE
+            && !connection.input.buffer.is_empty();
         let woken = word.clear(Events::WAKE) != Events::NONE;
         let full = received == Received::Full && events.has_any(Events::PEER_GONE);
         let told_before = std::mem::replace(&mut self.told, full);
@@ -264,7 +268,7 @@ impl Runner {
             Received::Full => full && !told_before,
             Received::Nothing => false,
         };
-        if due || woken {
+        if due || resumed || woken {
             let verdict = service.request(connection);
             return self.after_callback(shared, verdict);
         }
@@ -326,9 +330,11 @@ impl Runner {
             return self.begin_close(shared, reason);
         }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
+        // The output may have drained before the callback heard that it was high.
         let again = connection.input.is_promising(shared)
             || connection.input.end().is_some()
-            || shared.task.word.events().has_any(WORTH_A_LOOK);
+            || shared.task.word.events().has_any(WORTH_A_LOOK)
+            || (self.above && !shared.lane.is_congested());
         if again { Step::More } else { Step::Wait }
     }
 
@@ -364,7 +370,7 @@ impl Runner {
     /// Ends at once, because somebody said so.
     fn give_up(&mut self, shared: &Shared) -> Step {
         let meant = shared.task.word.events().has_any(Events::RESET);
-        let reason = if meant { CloseReason::Local } else { CloseReason::Shutdown };
+        let reason = if meant { reason_local(shared) } else { CloseReason::Shutdown };
         self.end_at_once(shared.lane.failure().map_or(reason, CloseReason::of_socket))
     }
 
@@ -376,6 +382,11 @@ impl Runner {
         guard("the release of lent memory", || drop(connection)).ok();
         Step::Closed
     }
+}
+
+/// Why we ended it.
+fn reason_local(shared: &Shared) -> CloseReason {
+    if shared.lane.is_detached() { CloseReason::Detached } else { CloseReason::Local }
 }
 
 /// Why the peer's stream ended; a send may have met the reset first, and taken it.

@@ -30,8 +30,10 @@ use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, wait_un
 
 /// What has happened to a connection, as bits of its word.
 ///
-/// [`READABLE`](Events::READABLE) and [`WAKE`](Events::WAKE) are taken back by the owner as it
-/// serves them, the rest stay.
+/// What asks for something to be done once is taken back by the owner as it does it:
+/// [`READABLE`](Events::READABLE), [`WAKE`](Events::WAKE), [`JOBS`](Events::JOBS),
+/// [`HIGH_WATER`](Events::HIGH_WATER), [`RESUMED`](Events::RESUMED). Two are states that end:
+/// [`PAUSED`](Events::PAUSED), [`PARTIAL`](Events::PARTIAL). The rest stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events(u32);
 
@@ -76,6 +78,8 @@ impl Events {
     pub(crate) const RESET: Self = Self(1 << 20);
     /// A part of a request is buffered, and the rest is waited for. Noted by the owner.
     pub(crate) const PARTIAL: Self = Self(1 << 21);
+    /// Somebody resumed what was paused: what is buffered is to be served.
+    pub(crate) const RESUMED: Self = Self(1 << 22);
     /// Whoever waits is to stop: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 
@@ -238,7 +242,8 @@ impl Word {
         self.bits.load(Ordering::Acquire) & STATE == CLOSED
     }
 
-    /// Takes these events back, and says which of them were set. For the owner.
+    /// Takes these events back, and says which of them were set. For the owner; but whoever likes
+    /// takes back what no runner waits for, as [`Events::PAUSED`].
     pub(crate) fn clear(&self, events: Events) -> Events {
         if !self.events().has_any(events) {
             return Events::NONE;
@@ -246,7 +251,8 @@ impl Word {
         Events(self.bits.fetch_and(!events.0, Ordering::AcqRel) & events.0)
     }
 
-    /// Adds events that the owner found out by itself: nobody need be told.
+    /// Adds events of which nobody need be told: the owner found them out by itself, or will see
+    /// them when it looks next.
     pub(crate) fn note(&self, events: Events) {
         self.bits.fetch_or(events.0, Ordering::AcqRel);
     }

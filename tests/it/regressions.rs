@@ -15,6 +15,7 @@ use crate::util::{
     Client, Count, Journal, PATIENCE, Server, echo_once, eventually, modes, quiet, within,
 };
 
+mod contract;
 mod pool;
 
 /// More than all socket buffers between two ends take.

@@ -53,7 +53,8 @@ impl Handle {
     /// by the peer; only an answer says that.
     ///
     /// The receipt runs on the thread that comes to know: this one, another sender's, the
-    /// reactor's. It must not block. Receipts of different messages may run at the same time.
+    /// reactor's. It must not block. Receipts of different messages may run at the same time, but on
+    /// one thread one after the other: those that become due while one runs are told after it.
     ///
     /// # Errors
     /// As [`send`](Self::send): then nothing was accepted, and the receipt is dropped. A socket
@@ -88,7 +89,7 @@ impl Handle {
     /// # Errors
     /// [`Error::TimedOut`](crate::Error::TimedOut) at `deadline`, or at the write deadline;
     /// [`Error::Closed`](crate::Error::Closed) and the socket's error as `send`;
-    /// [`Error::Config`](crate::Error::Config) in a callback that must not wait.
+    /// [`Error::Config`](crate::Error::Config) in a callback or a receipt that must not wait.
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
         if !self.shared.lane.is_congested() {
             return Ok(());
@@ -252,10 +253,12 @@ impl Handle {
         self.shared.task.word.note(Events::PAUSED);
     }
 
-    /// Receives again, and serves what has come meanwhile.
+    /// Receives again, and serves what has come meanwhile, and what the last callback left unread.
     pub fn resume_reading(&self) {
         let word = &self.shared.task.word;
-        if word.clear(Events::PAUSED) != Events::NONE && word.notify(Events::READABLE) {
+        if word.clear(Events::PAUSED) != Events::NONE
+            && word.notify(Events::READABLE | Events::RESUMED)
+        {
             schedule(&self.shared);
         }
     }
@@ -263,8 +266,10 @@ impl Handle {
     /// Ends our stream (FIN) when all that was accepted is sent; reading goes on. Nothing can be
     /// sent after it.
     pub fn shutdown_write(&self) {
+        // Noted first: a callback that returns meanwhile must not take it for a close.
+        let must_run = self.shared.task.word.notify(Events::WRITE_ENDED);
         self.shared.lane.close();
-        if self.shared.task.word.notify(Events::WRITE_ENDED) {
+        if must_run {
             schedule(&self.shared);
         }
     }

@@ -90,8 +90,12 @@ impl Input {
             && (self.undrained || shared.task.word.events().has_any(Events::READABLE))
     }
 
-    /// Whether memory allows a receive that no callback asked for.
-    pub(crate) fn may_receive(&self, shared: &Shared) -> bool {
+    /// Whether memory allows a receive that no callback asked for, or nothing is to be received. A
+    /// peer that is gone sends no more than the kernel has already, and its end stands behind that.
+    pub(crate) fn may_receive(&self, shared: &Shared, events: Events) -> bool {
+        if events.has_any(Events::PEER_GONE) || !self.is_promising(shared) {
+            return true;
+        }
         let held = self.account.as_ref().map_or(0, Account::held);
         let all_of_it = || held + self.buffer.len() + shared.lane.pending();
         shared.group.memory.allows(held, all_of_it, || shared.group.live())

@@ -210,13 +210,17 @@ impl Shared {
         !job.enqueue() || self.extras.push_job(job)
     }
 
-    /// What a watch looks at. A dialled connection's caller is never at work for the peer.
+    /// What a watch looks at. A dialled connection's caller is never at work for the peer, but may
+    /// have stopped waiting for it.
     pub(crate) fn progress(&self) -> Progress {
+        let (events, busy) = (self.task.word.events(), self.task.word.is_busy());
+        let receives = !events.has_any(Events::PAUSED)
+            && (self.group.reads_when_congested() || !self.lane.is_congested());
         Progress {
             received: self.received(),
             sent: self.lane.sent(),
-            busy: self.task.word.is_busy() && !self.group.is_dialled(),
-            partial: self.task.word.events().has_any(Events::PARTIAL),
+            busy: busy && !self.group.is_dialled(),
+            partial: events.has_any(Events::PARTIAL) && !busy && receives,
         }
     }
 
@@ -241,7 +245,9 @@ impl Shared {
         if lost > 0 {
             log::debug!("{lost} accepted bytes to {} were not sent", self.peer);
         }
-        let must_reset = lost > 0 || self.task.word.events().has_any(Events::RESET);
+        // What was detached is another's: an option that is set here would be set there.
+        let meant = self.task.word.events().has_any(Events::RESET) && !self.lane.is_detached();
+        let must_reset = lost > 0 || meant;
         if let (Some(stream), true) = (&stream, must_reset)
             && let Err(error) = stream.reset_on_close()
         {

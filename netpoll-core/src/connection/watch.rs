@@ -11,6 +11,9 @@ use crate::limits::{Limits, ReceiveRate};
 /// In how many parts an idle timeout is divided: it ends at most one of them late.
 const LOOKS: u32 = 4;
 
+/// The least time from one look to the next.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// What passed until a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Progress {
@@ -105,7 +108,9 @@ impl Watch {
             let begun = self.span.map_or(now, |(begun, _)| begun);
             begun.checked_add(rate.per)
         });
-        [idle, rate, self.first_byte, self.deadline].into_iter().flatten().min()
+        let next = [idle, rate, self.first_byte, self.deadline].into_iter().flatten().min();
+        // A look that asked for itself at once would be the last thing that its reactor does.
+        next.map(|at| at.max(now + LEAST))
     }
 
     fn look_at_rate(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
@@ -219,6 +224,19 @@ mod tests {
         assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, |_| quiet(7)), None);
         let served = |_| Progress { busy: true, partial: true, ..Default::default() };
         assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, served), None);
+    }
+
+    #[test]
+    fn nonsense_does_not_make_a_watch_look_without_end() {
+        let start = Instant::now();
+        let rate = ReceiveRate { bytes: 0, per: Duration::ZERO };
+        let busy = Progress { busy: true, ..Progress::default() };
+        let mut watch = Watch::new(&Limits::default(), start);
+        watch.set_rate(Some(rate));
+        watch.set_idle(Some(Duration::from_nanos(1)), start);
+        assert_eq!(follow(&mut watch, start, 1, |_| busy), None);
+        watch.set_deadline(Some(start));
+        assert!(watch.next(start) > Some(start));
     }
 
     #[test]
