@@ -53,8 +53,8 @@ impl Handle {
     /// by the peer; only an answer says that.
     ///
     /// The receipt runs on the thread that comes to know: this one, another sender's, the
-    /// reactor's. It must not block. Receipts of different messages may run at the same time, but on
-    /// one thread one after the other: those that become due while one runs are told after it.
+    /// reactor's. It must not block. Receipts of different messages may run at the same time, but
+    /// those that become due on a thread while one runs there are told after it.
     ///
     /// # Errors
     /// As [`send`](Self::send): then nothing was accepted, and the receipt is dropped. A socket
