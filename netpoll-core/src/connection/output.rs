@@ -365,6 +365,7 @@ impl Lane {
     /// can't be sent at all is spent as well.
     fn transmit(&self, queue: &mut Queue, bytes: &mut LinkBuffer, spent: &mut Spent) -> Result<()> {
         let Some(stream) = &queue.stream else { return Err(Error::Closed) };
+        let mut blocked = false;
         while !bytes.is_empty() {
             match stream.send(bytes) {
                 Ok(went) => {
@@ -384,9 +385,16 @@ impl Lane {
                     return Err(error.into());
                 }
             }
-            if self.blocked.swap(true, Ordering::SeqCst) {
-                break;
+            if blocked {
+                return Ok(());
             }
+            self.blocked.store(true, Ordering::SeqCst);
+            blocked = true;
+        }
+        if blocked {
+            // The last try went through. An edge that came before `blocked` was set is gone, and no
+            // other need follow: whoever sends next must try the socket.
+            self.blocked.store(false, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -482,9 +490,36 @@ impl Drop for Spent {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::thread;
 
     use super::*;
     use crate::limits::Limits;
+
+    /// A send that waits for an edge which came before would wait for ever.
+    #[test]
+    fn a_lane_that_has_sent_everything_waits_for_no_edge() {
+        const MUCH: usize = 128 << 20;
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let lane = Lane::open(Arc::new(Stream::new(ours.into())));
+        let limits = Limits::default();
+        let group = Group::dialled(limits).unwrap();
+        let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
+        let message = Bytes::from(vec![0; 256 << 10]);
+        let mut accepted = 0;
+        while accepted < MUCH {
+            lane.offer(message.clone(), &mut None, &group).unwrap();
+            accepted += message.len();
+            while lane.pending() > 0 {
+                // In place of the reactor, an edge a round.
+                lane.writable(limits.output);
+            }
+            let waits = lane.blocked.load(Ordering::SeqCst);
+            assert!(!waits, "it waits for an edge after {accepted} bytes, with none queued");
+        }
+        drop(lane);
+        assert_eq!(reading.join().unwrap().unwrap(), accepted as u64);
+    }
 
     #[test]
     fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
