@@ -50,6 +50,24 @@ fn a_burst_spreads_evenly_though_loops_are_slow_to_take_it() {
 }
 
 #[test]
+fn least_connections_fills_up_the_loop_that_others_have_left() {
+    let balance = LoadBalance::LeastConnections;
+    let manager = Arc::new(PollManager::new(2, balance).expect("a manager"));
+    let server = Server::start(echo().manager(manager.clone()));
+    let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    eventually("all are there", || spread(&manager) == [10, 10]);
+    // They came to the two in turn.
+    let mut place = 0;
+    clients.retain(|_| {
+        place += 1;
+        place % 2 == 0
+    });
+    eventually("half have left", || spread(&manager).contains(&0));
+    clients.extend((0..10).map(|_| server.connect()));
+    eventually("all are there", || spread(&manager) == [10, 10]);
+}
+
+#[test]
 fn a_source_comes_to_its_loop_and_a_custom_choice_is_followed() {
     let manager = Arc::new(PollManager::new(4, LoadBalance::SourceHash).expect("a manager"));
     let server = Server::start(echo().manager(manager.clone()));
