@@ -234,7 +234,7 @@ impl Connection {
         self.handle().set_idle_timeout(timeout);
     }
 
-    /// The probes of the kernel from now on; see [`Limits`](crate::Limits). System calls.
+    /// The kernel's probes of a silent peer from now on; `None` is none. System calls.
     ///
     /// # Errors
     /// [`Error::Config`] where it counts less than a second or a probe; the system's.
@@ -243,7 +243,8 @@ impl Connection {
         Ok(sys::set_keepalive(self.input.as_fd(), keepalive)?)
     }
 
-    /// How long sent bytes may stay unacknowledged; see [`Limits`](crate::Limits). A system call.
+    /// How long sent bytes may stay unacknowledged before the kernel gives the peer up
+    /// (`TCP_USER_TIMEOUT`); `None` is as long as the system says. A system call.
     ///
     /// # Errors
     /// The system's.

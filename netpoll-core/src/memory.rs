@@ -57,6 +57,10 @@ impl Memory {
         }
     }
 
+    pub(crate) fn has_budget(&self) -> bool {
+        self.budget.is_some()
+    }
+
     /// A charge for a connection's queues, where there is a budget.
     pub(crate) fn open_charge(&self) -> Option<Charge> {
         self.budget.is_some().then(|| self.all.charge(0))

@@ -24,9 +24,9 @@ fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> netpoll::Builder {
 /// Writes until nothing is taken for a while; says how much was taken.
 fn fill(client: &mut TcpStream, most: usize) -> usize {
     client.set_write_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
-    let mut taken = 0;
+    let (mut taken, bytes) = (0, vec![7; 64 << 10]);
     while taken < most {
-        match client.write(&[7; 64 << 10]) {
+        match client.write(&bytes) {
             Ok(n) => taken += n,
             Err(_) => break,
         }

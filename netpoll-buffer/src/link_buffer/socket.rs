@@ -75,7 +75,13 @@ impl LinkBuffer {
         self.flush();
         self.release();
         let offer = self.appetite.offer();
-        let (pieces, room) = self.reserve(offer.min(max));
+        let least = offer.min(max);
+        if self.chain.first().is_none() && (1..=LARGEST_BLOCK).contains(&least) {
+            let filled = self.fill_one(least, max, read)?;
+            self.appetite.learn(filled.read, filled.reserved, offer);
+            return Ok(filled);
+        }
+        let (pieces, room) = self.reserve(least);
         let reserved = room.min(max);
         if reserved == 0 {
             return Ok(Filled { read: 0, reserved });
@@ -85,6 +91,23 @@ impl LinkBuffer {
         reservation.read = read;
         drop(reservation);
         self.appetite.learn(read, reserved, offer);
+        Ok(Filled { read, reserved })
+    }
+
+    /// Reserves and reads as `fill` does, where one block is enough: most reads are like that, and
+    /// a list of one piece costs them as much as a copy.
+    #[inline]
+    fn fill_one(
+        &mut self,
+        room: usize,
+        max: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<Filled> {
+        let mut only = OnlyPiece { buffer: self, read: 0 };
+        let room = only.buffer.chain.push_room(room).room();
+        let reserved = room.len().min(max);
+        let read = checked(read(&mut [IoSliceMut::new(&mut room[..reserved])])?, reserved)?;
+        only.read = read;
         Ok(Filled { read, reserved })
     }
 
@@ -156,14 +179,7 @@ impl LinkBuffer {
             left -= n;
             *piece = IoSliceMut::new(&mut room[..n]);
         }
-        let read = read(&mut space[..pieces])?;
-        if read > reserved {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "read more than there was room for",
-            ));
-        }
-        Ok(read)
+        checked(read(&mut space[..pieces])?, reserved)
     }
 
     /// Takes in the `read` bytes that are in the room of the last `pieces` segments, and gives back
@@ -197,6 +213,36 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.buffer.commit(self.pieces, self.read);
     }
+}
+
+/// Space in the first and only block; else as [`Reservation`].
+struct OnlyPiece<'a> {
+    buffer: &'a mut LinkBuffer,
+    read: usize,
+}
+
+impl Drop for OnlyPiece<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let Self { buffer, read } = self;
+        match buffer.chain.first_mut() {
+            Some(first) if *read > 0 => first.commit(*read),
+            _ => buffer.chain.clear(),
+        }
+        buffer.len += *read;
+    }
+}
+
+/// What a read claims to have read, if there was room for it.
+#[inline]
+fn checked(read: usize, reserved: usize) -> io::Result<usize> {
+    if read > reserved {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "read more than there was room for",
+        ));
+    }
+    Ok(read)
 }
 
 /// How much to offer to the next read.

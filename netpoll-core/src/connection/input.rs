@@ -128,6 +128,9 @@ impl Input {
     /// Counts what is buffered now, where there is a budget. For the owner, after a receive and
     /// before it lets go.
     pub(crate) fn count(&mut self, shared: &Shared) {
+        if !shared.group.memory.has_budget() {
+            return;
+        }
         let buffered = self.buffer.len();
         if self.charge.is_none() && buffered > 0 {
             self.charge = shared.group.memory.open_charge().map(Box::new);

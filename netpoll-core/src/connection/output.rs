@@ -69,6 +69,8 @@ struct Queue {
     bell: Option<Arc<Doorbell>>,
     /// How many bytes the socket has taken in all.
     sent: u64,
+    /// How many threads wait: to wake nobody is a system call all the same.
+    waiting: u32,
 }
 
 /// See [`Queue`]. It is there while there are bytes in it.
@@ -113,6 +115,7 @@ impl Lane {
                 failure: None,
                 bell,
                 sent: 0,
+                waiting: 0,
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
@@ -172,7 +175,7 @@ impl Lane {
         let relieved = self.is_congested() && queue.pending() <= limits.low;
         if relieved {
             self.congested.store(false, Ordering::Release);
-            self.below.notify_all();
+            self.wake(&queue);
         }
         let closed = queue.phase == Phase::Closing && queue.backlog.is_none();
         if closed {
@@ -198,18 +201,22 @@ impl Lane {
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Err(Error::TimedOut(Wait::Write));
             }
+            queue.waiting += 1;
             (queue, _) = wait_until(&self.below, queue, deadline);
+            queue.waiting -= 1;
         }
         queue.check_open()
     }
 
     /// Makes whoever waits in `wait_below` look at its `interrupted` and its deadline again.
     pub(crate) fn interrupt(&self) {
-        let bell = lock(&self.queue).bell.clone();
+        let queue = lock(&self.queue);
+        self.wake(&queue);
+        let bell = queue.bell.clone();
+        drop(queue);
         if let Some(bell) = bell {
             bell.ring();
         }
-        self.below.notify_all();
     }
 
     /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
@@ -235,7 +242,7 @@ impl Lane {
             return true;
         }
         queue.phase = Phase::Closing;
-        self.below.notify_all();
+        self.wake(&queue);
         if queue.backlog.is_none() {
             queue.end_stream();
         }
@@ -257,7 +264,7 @@ impl Lane {
         queue.phase = Phase::Detached;
         let unsent = queue.give_up(None, &mut spent);
         self.congested.store(false, Ordering::Release);
-        self.below.notify_all();
+        self.wake(&queue);
         Ok((socket, unsent))
     }
 
@@ -313,7 +320,7 @@ impl Lane {
         let lost = queue.pending();
         let mut unsent = queue.give_up(None, &mut spent);
         spent.take_all(&mut unsent);
-        self.below.notify_all();
+        self.wake(&queue);
         (queue.stream.take(), lost)
     }
 
@@ -345,6 +352,13 @@ impl Lane {
             spent.settled.push(Settled::new(receipt, written, len, queue.failure));
         }
         sent.map(|()| Events::NONE)
+    }
+
+    /// Wakes those who wait in `wait_below`.
+    fn wake(&self, queue: &Queue) {
+        if queue.waiting > 0 {
+            self.below.notify_all();
+        }
     }
 
     /// Sends what is queued.
@@ -381,7 +395,7 @@ impl Lane {
                     queue.failure = Some(error.raw_os_error().unwrap_or(0));
                     spent.take_all(bytes);
                     self.congested.store(false, Ordering::Release);
-                    self.below.notify_all();
+                    self.wake(queue);
                     return Err(error.into());
                 }
             }
@@ -471,19 +485,29 @@ impl Spent {
             self.take_all(from);
         } else if let Ok(sent) = from.slice(n) {
             self.blocks.append(sent);
+            self.blocks.flush();
         }
     }
 
     fn take_all(&mut self, from: &mut LinkBuffer) {
-        self.blocks.append(std::mem::take(from));
+        if self.blocks.is_empty() {
+            // Cheaper than to append, and mostly there is nothing yet.
+            std::mem::swap(&mut self.blocks, from);
+        } else {
+            self.blocks.append(std::mem::take(from));
+            self.blocks.flush();
+        }
     }
 }
 
 impl Drop for Spent {
     fn drop(&mut self) {
-        let blocks = std::mem::take(&mut self.blocks);
-        guard("the release of sent memory", || drop(blocks)).ok();
-        receipt::tell(std::mem::take(&mut self.settled));
+        if !self.blocks.is_empty() {
+            guard("the release of sent memory", || self.blocks.clear()).ok();
+        }
+        if !self.settled.is_empty() {
+            receipt::tell(std::mem::take(&mut self.settled));
+        }
     }
 }
 
