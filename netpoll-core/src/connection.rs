@@ -208,10 +208,12 @@ impl Connection {
         self.shared.set_timeouts(|timeouts| timeouts.write = timeout);
     }
 
-    /// Sets both timeouts back to what its limits say, and forgets the deadlines: for the next one
-    /// who drives it.
+    /// Sets all that it can wait for back to what its limits say, for the next one who drives it:
+    /// timeouts, deadlines, [`close_at`](Self::close_at), the idle timeout, the minimum rate, and a
+    /// pause.
     pub fn reset_timeouts(&mut self) {
-        self.shared.extras.forget_times();
+        self.shared.reset_times();
+        self.resume_reading();
     }
 
     /// Until when reads may wait; see [`Handle::set_read_deadline`].

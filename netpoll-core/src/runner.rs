@@ -21,7 +21,8 @@ const WORTH_A_LOOK: Events = Events::PEER_GONE
     .or(Events::OVER)
     .or(Events::DRAIN)
     .or(Events::JOBS)
-    .or(Events::HIGH_WATER);
+    .or(Events::HIGH_WATER)
+    .or(Events::RESUMED);
 
 /// What stands in the cell of a connection's task: what its owner owns.
 #[derive(Default)]
@@ -229,6 +230,8 @@ impl Runner {
                 return Step::Wait;
             }
         } else if std::mem::replace(&mut self.above, false) {
+            // Whoever stopped in the middle of its input because of the queue goes on with it.
+            word.note(Events::RESUMED);
             let verdict = service.drained(connection);
             return self.after_callback(shared, verdict);
         }
@@ -374,7 +377,7 @@ impl Runner {
         self.end_at_once(shared.lane.failure().map_or(reason, CloseReason::of_socket))
     }
 
-    /// Whatever is left to send is dropped, and the peer told by a reset.
+    /// Whatever is left to send is dropped; if something is, the peer is told by a reset.
     fn end_at_once(&mut self, reason: CloseReason) -> Step {
         self.stage = Stage::Closing;
         self.reason.get_or_insert_with(|| Box::new(reason));

@@ -79,12 +79,14 @@ impl Extras {
         self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
-    /// Forgets timeouts and deadlines of reading and writing; allocates nothing.
-    pub(crate) fn forget_times(&self) {
-        if let Some(inner) = &mut lock(&self.0).inner {
-            (inner.read_deadline, inner.write_deadline) = (None, None);
-            inner.timeouts = None;
-        }
+    /// Sets timeouts, deadlines and the watch back to what the limits say; says whether there was
+    /// anything.
+    pub(crate) fn reset_times(&self, limits: &Limits) -> bool {
+        let mut slot = lock(&self.0);
+        let Some(inner) = &mut slot.inner else { return false };
+        (inner.read_deadline, inner.write_deadline, inner.timeouts) = (None, None, None);
+        inner.watch = Watch::is_needed(limits).then(|| Watch::new(limits, Instant::now()));
+        true
     }
 
     /// Changes the watch; false when the connection has ended.

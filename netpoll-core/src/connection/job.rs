@@ -9,7 +9,7 @@ use super::shared::Shared;
 use crate::callbacks::guard;
 use crate::error::Result;
 use crate::reactor::Command;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// A callback of a connection.
 pub(crate) type Call = Box<dyn FnMut(&mut Connection) -> Result<()> + Send>;
@@ -28,7 +28,8 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(period: Option<Duration>, call: Call) -> Arc<Self> {
-        static IDS: AtomicU64 = AtomicU64::new(0);
+        // Not loom's, which can't stand in a static: nothing is ordered by it.
+        static IDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         Arc::new(Self {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             period,

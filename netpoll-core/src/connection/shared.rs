@@ -177,6 +177,12 @@ impl Shared {
         self.extras.set_timeouts(self.usual_timeouts(), change);
     }
 
+    pub(crate) fn reset_times(self: &Arc<Self>) {
+        if self.extras.reset_times(self.group.limits()) {
+            drop(self.home.post(Command::Watch(self.clone())));
+        }
+    }
+
     fn usual_timeouts(&self) -> Timeouts {
         let limits = self.group.limits();
         Timeouts { read: limits.read_timeout, write: limits.write_timeout }

@@ -374,3 +374,29 @@ fn a_receipt_may_not_wait() {
     let error = outcome.recv_timeout(PATIENCE).expect("told").expect_err("it must not wait");
     assert!(matches!(error, Error::Config(_)), "{error:?}");
 }
+
+/// Reported: a callback that stopped in the middle of its input because the queue was full was not
+/// called again when the queue had drained, unless more came.
+#[test]
+fn a_callback_that_stopped_at_the_high_water_mark_goes_on_with_its_input() {
+    const ANSWER: usize = 1 << 20;
+    for dispatch in modes() {
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(|(): &mut (), conn: &mut Connection| {
+                    while !conn.writer().is_congested() {
+                        conn.reader().try_read_byte()?;
+                        conn.writer().write_shared(Bytes::from_static(noise(2, ANSWER)));
+                        conn.writer().flush()?;
+                    }
+                    Ok(())
+                })
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        client.say(&[b'x'; 20]);
+        for _ in 0..20 {
+            client.hear(noise(2, ANSWER));
+        }
+    }
+}
