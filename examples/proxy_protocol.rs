@@ -6,7 +6,7 @@
 //! cargo run --release --example proxy_protocol -- [ADDRESS]
 //! printf 'PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\nhello\n' | nc -N 127.0.0.1 7003
 //! ```
-//! With HAProxy: `server s1 127.0.0.1:7003 send-proxy-v2`.
+//! With `HAProxy`: `server s1 127.0.0.1:7003 send-proxy-v2`.
 
 use netpoll::{Connection, EventLoop, Listener, ProxyProtocol, Result};
 
