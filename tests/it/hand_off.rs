@@ -316,7 +316,7 @@ fn stress() {
             let mut random = Random::new(restless.fetch_add(0x9E37_79B9, Ordering::Relaxed));
             // Now few callbacks block, which stay on the reactors and are stolen; now many, which
             // go to the workers.
-            let rare = begun.elapsed().as_millis() / 250 % 2 == 0;
+            let rare = (begun.elapsed().as_millis() / 250).is_multiple_of(2);
             fidget(&mut random, if rare { 2000 } else { 40 });
             // Whole messages of four bytes; sometimes the second half of one is waited for.
             while !conn.reader().is_empty() {
