@@ -34,13 +34,15 @@ fn serve() -> netpoll::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".into());
     let server = EventLoop::builder()
         .on_request(|(): &mut (), conn: &mut Connection| {
-            let line = conn.reader().until(b'\n')?.to_vec();
-            if line.starts_with(b"sleep") {
-                // sleep: it stands for work that takes a while
-                std::thread::sleep(Duration::from_secs(2));
+            while let Ok(line) = conn.reader().try_until(b'\n').map(<[u8]>::to_vec) {
+                if line.starts_with(b"sleep") {
+                    // sleep: it stands for work that takes a while
+                    std::thread::sleep(Duration::from_secs(2));
+                }
+                conn.writer().write_bytes(&line);
+                conn.writer().flush()?;
             }
-            conn.writer().write_bytes(&line);
-            conn.writer().flush()
+            Ok(())
         })
         .on_shutdown(|(): &mut (), conn: &mut Connection| {
             conn.writer().write_bytes(b"goodbye\n");

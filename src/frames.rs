@@ -26,8 +26,8 @@ const GATHERED_MAX: usize = 64 << 10;
 ///
 /// # Errors
 ///
-/// The connection is closed with that reason, [`CloseReason::Callback`](crate::CloseReason), after
-/// what was sent before is sent, when
+/// The connection is closed with that reason, [`CloseReason::Callback`](crate::CloseReason) or a
+/// limit's or a timeout's own, after what was sent before is sent, when
 ///
 /// - the callback returns an error. [`Error::WouldBlock`] only ends this round, as it does in every
 ///   `on_request`; the frame is consumed all the same.

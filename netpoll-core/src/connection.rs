@@ -138,6 +138,13 @@ impl Connection {
         Ok(Detached { socket, input, output })
     }
 
+    /// Has `on_request` called once more when this callback has returned, though no byte arrives:
+    /// for one that stops in the middle of its input or its answer, to let others have a turn or
+    /// the peer read. A dialled connection has no callbacks, and nothing happens.
+    pub fn wake(&mut self) {
+        self.shared.task.word.note(Events::WAKE);
+    }
+
     /// Stops receiving; see [`Handle::pause_reading`].
     pub fn pause_reading(&mut self) {
         self.shared.task.word.note(Events::PAUSED);

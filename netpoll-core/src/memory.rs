@@ -78,8 +78,12 @@ impl Memory {
             || self.budget.is_some_and(|budget| {
                 self.all.held() > budget && all_of_it() > budget / live().max(1)
             });
-        if too_much {
-            self.pauses.fetch_add(1, Ordering::Relaxed);
+        if too_much && self.pauses.fetch_add(1, Ordering::Relaxed) == 0 {
+            // Once: the counter tells how often, and a stall without a word is hard to find.
+            log::warn!(
+                "a connection is not received from: its slices reached held_limit, or all \
+                 connections memory_budget (EventLoop::memory counts how often)"
+            );
         }
         !too_much
     }

@@ -58,7 +58,7 @@ pub(crate) enum TimerId {
     /// The next try to receive, where memory had run short.
     Retry,
     /// A job of the user's.
-    Job(u64),
+    Job(usize),
 }
 
 impl FdOperator {

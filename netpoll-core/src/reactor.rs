@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Have this connection do that, at that time.
     Later(Arc<Shared>, Instant, Arc<Job>),
     /// Forget this job of that connection.
-    Cancel(Arc<Shared>, u64),
+    Cancel(Arc<Shared>, usize),
     /// What is watched of this connection has changed.
     Watch(Arc<Shared>),
     /// Memory has run short for this connection: have it try to receive again, in a while.

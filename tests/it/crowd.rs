@@ -2,11 +2,13 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use netpoll::Dispatch;
+use socket2::{Domain, Socket, Type};
 
 use crate::util::{
-    Client, Process, Server, connect, echo, is_role, pool, raise_fd_limit, resident,
+    Client, PATIENCE, Process, Server, connect, echo, is_role, pool, raise_fd_limit, resident,
 };
 
 const SERVER: &str = "crowd::an_echo_server_in_its_own_process";
@@ -77,4 +79,40 @@ fn nine_thousand_connections_are_held_and_answered_inline() {
 #[test]
 fn nine_thousand_connections_are_held_and_answered_by_a_pool() {
     nine_thousand("pool");
+}
+
+/// In waves as large as the kernel's queue, each begun at once and without waiting for an answer;
+/// a SYN that found the queue full would come again only after a second.
+#[test]
+fn nine_thousand_connections_come_in_bursts_and_none_is_refused() {
+    const WAVE: usize = 3000;
+    raise_fd_limit();
+    let (_process, address) = start(&[(DISPATCH, "inline")]);
+    connect(address).echo(b"warm");
+    let mut open = Vec::new();
+    for wave in 0..3 {
+        let begun = Instant::now();
+        let coming: Vec<Socket> = (0..WAVE).map(|_| dial_at_once(address)).collect();
+        for socket in coming {
+            socket.set_nonblocking(false).expect("a mode");
+            let mut client = TcpStream::from(socket);
+            client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            client.say(b"here");
+            open.push(client);
+        }
+        for client in &mut open[wave * WAVE..] {
+            client.hear(b"here");
+        }
+        println!("wave {wave}: {WAVE} connections in {:?}", begun.elapsed());
+    }
+}
+
+/// A connection on its way, which is not waited for.
+fn dial_at_once(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    socket.set_nonblocking(true).expect("a mode");
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => panic!("{error}"),
+        _ => socket,
+    }
 }

@@ -16,7 +16,6 @@ pub(crate) type Call = Box<dyn FnMut(&mut Connection) -> Result<()> + Send>;
 
 /// One job. The reactor's wheel holds it while its time has not come, then the connection's list.
 pub(crate) struct Job {
-    id: u64,
     /// How long from one run to the next; `None` for a job that runs once.
     pub(crate) period: Option<Duration>,
     /// It stands in the connection's list: a period that comes meanwhile is not counted twice.
@@ -28,10 +27,7 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(period: Option<Duration>, call: Call) -> Arc<Self> {
-        // Not loom's, which can't stand in a static: nothing is ordered by it.
-        static IDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         Arc::new(Self {
-            id: IDS.fetch_add(1, Ordering::Relaxed),
             period,
             queued: AtomicBool::new(false),
             call: Mutex::new(Some(call)),
@@ -39,8 +35,9 @@ impl Job {
         })
     }
 
-    pub(crate) fn id(&self) -> u64 {
-        self.id
+    /// Its address: it is nobody else's while the reactor has a timer for it.
+    pub(crate) fn id(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -86,7 +83,7 @@ impl Drop for Job {
 
 impl fmt::Debug for Job {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Job {}, every {:?}", self.id, self.period)
+        write!(out, "Job, every {:?}", self.period)
     }
 }
 

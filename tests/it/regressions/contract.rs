@@ -375,6 +375,24 @@ fn a_receipt_may_not_wait() {
     assert!(matches!(error, Error::Config(_)), "{error:?}");
 }
 
+/// Reported: whoever wanted to go on in a further callback needed a handle for it.
+#[test]
+fn a_callback_that_wakes_its_own_connection_is_called_again() {
+    for dispatch in modes() {
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(|(): &mut (), conn: &mut Connection| {
+                    let byte = conn.reader().try_read_byte()?;
+                    conn.wake();
+                    conn.writer().write_byte(byte);
+                    Ok(())
+                })
+                .dispatch(dispatch),
+        );
+        server.connect().echo(b"one byte in each callback");
+    }
+}
+
 /// Reported: a callback that stopped in the middle of its input because the queue was full was not
 /// called again when the queue had drained, unless more came.
 #[test]
