@@ -49,10 +49,12 @@ const GRACE: Duration = Duration::from_secs(1);
 /// handle.close();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Client {
+///
+/// `S` is the session that each connection has: `on_prepare` makes it, or the dial brings it.
+pub struct Client<S = ()> {
     dialer: Dialer,
     group: Arc<Group>,
-    callbacks: Arc<dyn Prepare>,
+    callbacks: Arc<Callbacks<S>>,
 }
 
 impl Client {
@@ -60,7 +62,9 @@ impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder::with(Box::new(|_: &Connection| Ok(())), Settings::default(), false)
     }
+}
 
+impl<S: Send + 'static> Client<S> {
     /// Dials, waiting on this thread for `timeout` at most, and gives the connection to the
     /// callbacks. They run where the dispatch mode says, `on_prepare` first, and may have run
     /// before this returns. What `on_prepare` refuses is closed.
@@ -69,7 +73,24 @@ impl Client {
     /// As [`DialConnection::dial_connection`](crate::DialConnection::dial_connection).
     pub fn dial(&self, network: &str, address: &str, timeout: Duration) -> Result<Handle> {
         let dial = Dial::new(&self.dialer, &self.group, timeout, None);
-        Ok(dial.run(network, address)?.serve(&self.callbacks))
+        let callbacks: Arc<dyn Prepare> = self.callbacks.clone();
+        Ok(dial.run(network, address)?.serve(&callbacks))
+    }
+
+    /// [`dial`](Self::dial) for a connection whose session is known already, as a proxy's, which
+    /// belongs to the one that it was dialled for. `on_prepare` does not run.
+    ///
+    /// # Errors
+    /// As [`dial`](Self::dial); the session is dropped then.
+    pub fn dial_with(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        session: S,
+    ) -> Result<Handle> {
+        let dial = Dial::new(&self.dialer, &self.group, timeout, None);
+        Ok(dial.run(network, address)?.serve(&self.callbacks.with_session(session)))
     }
 
     /// How many of its connections are not closed yet.
@@ -89,7 +110,9 @@ impl Client {
         self.group.dispatcher().stop(GRACE);
         forced
     }
+}
 
+impl<S> Client<S> {
     fn tell(&self, what: impl Fn(&PollManager)) {
         match &self.dialer.manager {
             Some(manager) => what(manager),
@@ -98,7 +121,7 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl<S> Drop for Client<S> {
     fn drop(&mut self) {
         if self.group.live() > 0 {
             self.tell(|manager| manager.remotes().iter().for_each(|each| each.drain(&self.group)));
@@ -106,7 +129,7 @@ impl Drop for Client {
     }
 }
 
-impl fmt::Debug for Client {
+impl<S> fmt::Debug for Client<S> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Client").field("group", &self.group).finish_non_exhaustive()
     }
@@ -145,6 +168,14 @@ impl ClientBuilder<()> {
             || self.on_drain.is_some()
             || self.on_disconnect.is_some();
         ClientBuilder::with(Box::new(callback), self.settings, late)
+    }
+
+    /// Each connection has a session that its dial brings, see [`Client::dial_with`]; one that is
+    /// dialled without is refused. It stands where `on_prepare` would.
+    pub fn session<S: Send + 'static>(self) -> ClientBuilder<S> {
+        self.on_prepare(|_: &Connection| {
+            Err(Error::config("this client's sessions come with dial_with, but dial was called"))
+        })
     }
 }
 
@@ -223,7 +254,7 @@ impl<S> ClientBuilder<S> {
     ///
     /// # Errors
     /// [`Error::Config`], one sentence that names the option.
-    pub fn build(self) -> Result<Client>
+    pub fn build(self) -> Result<Client<S>>
     where
         S: Send + 'static,
     {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::connection::Connection;
 use crate::error::{CloseReason, Error, Result};
+use crate::sync::{Mutex, lock};
 
 /// Makes the session of a connection, before anything else happens to it.
 ///
@@ -251,6 +252,27 @@ impl<S: Send + 'static> Prepare for Callbacks<S> {
             Ok(session) => Ok(Box::new(Served { session: session?, callbacks: self })),
             Err(Panicked) => Err(io::Error::other("on_prepare panicked").into()),
         }
+    }
+}
+
+impl<S: Send + 'static> Callbacks<S> {
+    /// These callbacks for one connection whose session is there already: `on_prepare` does not
+    /// run for it.
+    pub fn with_session(self: &Arc<Self>, session: S) -> Arc<dyn Prepare> {
+        Arc::new(Prepared { session: Mutex::new(Some(session)), callbacks: self.clone() })
+    }
+}
+
+struct Prepared<S> {
+    /// Taken by the one connection that it is for.
+    session: Mutex<Option<S>>,
+    callbacks: Arc<Callbacks<S>>,
+}
+
+impl<S: Send + 'static> Prepare for Prepared<S> {
+    fn prepare(self: Arc<Self>, _: &Connection) -> Result<Box<dyn Service>> {
+        let session = lock(&self.session).take().ok_or(Error::Closed)?;
+        Ok(Box::new(Served { session, callbacks: self.callbacks.clone() }))
     }
 }
 

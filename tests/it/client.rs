@@ -1,6 +1,6 @@
 //! Dialled connections that callbacks drive: a server's promises, on the side that dials.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::util::{
 };
 
 /// A connection of `client` and the plain socket at its other end.
-fn pair(client: &Client) -> (Handle, TcpStream) {
+fn pair<S: Send + 'static>(client: &Client<S>) -> (Handle, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let handle = client.dial("tcp", &address, PATIENCE).expect("a connection");
@@ -65,6 +65,38 @@ fn callbacks_run_in_order_on_a_dialled_connection() {
         assert_eq!(journal.wait(5), ["prepare", "connect", "line 1", "line 2", "Peer"]);
         eventually("the connection is gone", || client.live() == 0);
         assert!(!handle.is_active());
+    }
+}
+
+#[test]
+fn a_dial_brings_the_session_and_one_without_is_refused() {
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let (told, gone) = (journal.clone(), journal.clone());
+        let client = Client::builder()
+            .session::<String>()
+            .on_request(move |session: &mut String, conn: &mut Connection| {
+                told.add(format!("{session}: {}", conn.reader().try_until(b'\n')?.len()));
+                Ok(())
+            })
+            .on_disconnect(move |session: String, _: &CloseReason| gone.add(session))
+            .dispatch(dispatch)
+            .build()
+            .expect("options");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        for (turn, session) in ["one", "another"].into_iter().enumerate() {
+            client.dial_with("tcp", &address, PATIENCE, session.to_owned()).expect("a connection");
+            let (mut peer, _) = listener.accept().expect("a connection");
+            peer.write_all(b"hello\n").expect("sent");
+            journal.wait(2 * turn + 1);
+            drop(peer);
+            assert_eq!(journal.wait(2 * turn + 2)[2 * turn..], [&format!("{session}: 6"), session]);
+        }
+        let (_handle, mut peer) = pair(&client);
+        assert_eq!(peer.read(&mut [0]).expect("an end"), 0, "dialled without a session");
+        eventually("the connection is gone", || client.live() == 0);
+        assert_eq!(journal.len(), 4);
     }
 }
 
@@ -117,7 +149,7 @@ fn a_client_that_shuts_down_leaves_nothing() {
         let server = Server::start(echo());
         for dispatch in modes() {
             let journal = Journal::default();
-            let dial = |client: &Client| {
+            let dial = |client: &Client<u32>| {
                 client.dial("tcp", &server.address.to_string(), PATIENCE).expect("a server")
             };
             let heard = journal.clone();
