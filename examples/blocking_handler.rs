@@ -1,0 +1,62 @@
+//! A journal: `log TEXT` is answered when the line is on the disk, anything else at once.
+//!
+//! Shows callbacks that really block, in the system's `fdatasync`, beside others that don't, on the
+//! same loops and without a word to the framework: the reactor is handed over while one blocks, and
+//! connections that keep blocking go to workers. Fast answers stay fast.
+//!
+//! ```text
+//! cargo run --release --example blocking_handler -- [ADDRESS] [FILE]
+//! printf 'ping\nlog something\n' | nc -N 127.0.0.1 7007
+//! ```
+
+use std::fs::File;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use netpoll::{Connection, Dispatch, EventLoop, HandOffOptions, Listener, Result};
+
+/// Appends a line, and returns when it would survive a power cut.
+fn write_down(journal: &Mutex<File>, text: &[u8]) -> Result<()> {
+    let mut file = journal.lock().unwrap_or_else(PoisonError::into_inner);
+    file.write_all(text)?;
+    Ok(file.sync_data()?) // milliseconds
+}
+
+fn answer(journal: &Mutex<File>, conn: &mut Connection) -> Result<()> {
+    let (mut reader, mut writer) = conn.split();
+    loop {
+        let line = reader.try_until(b'\n')?;
+        if let Some(text) = line.strip_prefix(b"log ") {
+            write_down(journal, text)?;
+            writer.write_string("written\n");
+        } else {
+            writer.write_bytes(line);
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let listener = Listener::bind("tcp", &args.next().unwrap_or("127.0.0.1:7007".into()))?;
+    let path = args.next().unwrap_or_else(|| "journal.log".into());
+    let journal = Mutex::new(File::options().create(true).append(true).open(path)?);
+    println!("listening on {}", listener.local_addr()?);
+    EventLoop::builder()
+        .on_request(move |(): &mut (), conn: &mut Connection| answer(&journal, conn))
+        .dispatch(Dispatch::HandOff(HandOffOptions::default()))
+        .loops(1) // so that whoever blocks would stand in everybody's way
+        .build()?
+        .serve(listener)?;
+    Ok(())
+}

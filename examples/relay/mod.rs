@@ -1,0 +1,57 @@
+//! What `tcp_proxy` and `socks5` have in common: two connections, each of which leaves by the other
+//! what comes by it. These are the callbacks of both.
+
+#![expect(clippy::unnecessary_wraps, reason = "callbacks have one form, those that can't fail too")]
+
+use netpoll::{CloseReason, Connection, Error, Handle, Limits, Result};
+
+/// What one side knows: the other one, once there is one.
+pub(crate) type Other = Option<Handle>;
+
+/// With these a side outlives the end of its peer's stream.
+pub(crate) fn limits() -> Limits {
+    Limits { half_open: true, ..Limits::default() }
+}
+
+/// `on_request`: moves what has arrived to the other side, and the end of the stream too.
+pub(crate) fn forward(other: &mut Other, conn: &mut Connection) -> Result<()> {
+    let Some(other) = other else { return Err(Error::Closed) };
+    let mut reader = conn.reader();
+    if !reader.is_empty() {
+        // Never refused: what bounds it is that this side stops reading, see `congested`.
+        other.send_buffer(reader.slice(reader.len())?)?; // moves blocks, copies nothing
+    }
+    if !reader.is_finished() {
+        return Ok(());
+    }
+    match reader.try_peek(1) {
+        Err(Error::EndOfStream) => other.shutdown_write(),
+        failed => drop(failed?), // a reset is no end in order: `part` passes it on
+    }
+    Ok(())
+}
+
+/// `on_high_water`: the peer of this side takes less than it is sent, so nothing more is received
+/// on the other side, whose peer's window closes then.
+pub(crate) fn congested(other: &mut Other, _: &mut Connection) -> Result<()> {
+    other.iter().for_each(Handle::pause_reading);
+    Ok(())
+}
+
+/// `on_drain`: it has caught up. A connection's callbacks follow each other, so this one comes
+/// after `congested`.
+pub(crate) fn relieved(other: &mut Other, _: &mut Connection) -> Result<()> {
+    other.iter().for_each(Handle::resume_reading);
+    Ok(())
+}
+
+/// `on_disconnect`: a side that ends takes the other with it. In order if both streams have ended;
+/// otherwise by a reset, as a peer that was cut off must not take what it has for the whole.
+pub(crate) fn part(other: Other, why: &CloseReason) {
+    let Some(other) = other else { return println!("refused: {why}") };
+    match why {
+        CloseReason::Peer => other.close(),
+        _ => other.abort(),
+    }
+    println!("the peer of {} parts: {why}", other.peer_addr());
+}
