@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Limits, OnConnect,
+    Callbacks, Connection, Dispatch, Dispatcher, Group, Handle, Limits, OnConnect,
     OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Result,
 };
 
@@ -60,7 +60,7 @@ pub struct Client<S = ()> {
 impl Client {
     /// Sets callbacks and options.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder::with(Box::new(|_: &Connection| Ok(())), Settings::default(), false)
+        ClientBuilder { callbacks: Callbacks::new(), settings: Settings::default() }
     }
 }
 
@@ -140,14 +140,7 @@ impl<S> fmt::Debug for Client<S> {
 /// The session's type comes from [`on_prepare`](Self::on_prepare), so that call stands first;
 /// without it the session is `()`.
 pub struct ClientBuilder<S = ()> {
-    on_prepare: Box<dyn OnPrepare<S>>,
-    on_connect: Option<Box<dyn OnConnect<S>>>,
-    on_request: Option<Box<dyn OnRequest<S>>>,
-    on_high_water: Option<Box<dyn OnHighWater<S>>>,
-    on_drain: Option<Box<dyn OnDrain<S>>>,
-    on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
-    /// `on_prepare` came after a callback, which is lost by it.
-    misordered: bool,
+    callbacks: Callbacks<S>,
     settings: Settings,
 }
 
@@ -162,12 +155,7 @@ impl ClientBuilder<()> {
     /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
     /// that are given the session.
     pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> ClientBuilder<S> {
-        let late = self.on_connect.is_some()
-            || self.on_request.is_some()
-            || self.on_high_water.is_some()
-            || self.on_drain.is_some()
-            || self.on_disconnect.is_some();
-        ClientBuilder::with(Box::new(callback), self.settings, late)
+        ClientBuilder { callbacks: self.callbacks.prepared_by(callback), settings: self.settings }
     }
 
     /// Each connection has a session that its dial brings, see [`Client::dial_with`]; one that is
@@ -180,51 +168,38 @@ impl ClientBuilder<()> {
 }
 
 impl<S> ClientBuilder<S> {
-    fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
-        Self {
-            on_prepare,
-            on_connect: None,
-            on_request: None,
-            on_high_water: None,
-            on_drain: None,
-            on_disconnect: None,
-            misordered,
-            settings,
-        }
-    }
-
     /// Runs once when the connection is there; see [`OnConnect`].
     #[must_use]
     pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
-        self.on_connect = Some(Box::new(callback));
+        self.callbacks.on_connect = Some(Box::new(callback));
         self
     }
 
     /// Runs whenever bytes have arrived; see [`OnRequest`].
     #[must_use]
     pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
-        self.on_request = Some(Box::new(callback));
+        self.callbacks.on_request = Some(Box::new(callback));
         self
     }
 
     /// Runs when the peer takes less than it is sent; see [`OnHighWater`].
     #[must_use]
     pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
-        self.on_high_water = Some(Box::new(callback));
+        self.callbacks.on_high_water = Some(Box::new(callback));
         self
     }
 
     /// Runs when it has caught up; see [`OnDrain`].
     #[must_use]
     pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
-        self.on_drain = Some(Box::new(callback));
+        self.callbacks.on_drain = Some(Box::new(callback));
         self
     }
 
     /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
     #[must_use]
     pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
-        self.on_disconnect = Some(Box::new(callback));
+        self.callbacks.on_disconnect = Some(Box::new(callback));
         self
     }
 
@@ -258,28 +233,10 @@ impl<S> ClientBuilder<S> {
     where
         S: Send + 'static,
     {
-        if self.misordered {
-            return Err(Error::config(
-                "on_prepare was called after a callback whose session it makes: call it first",
-            ));
-        }
-        let Some(on_request) = self.on_request else {
-            return Err(Error::config("on_request is missing, so nobody would take what arrives"));
-        };
-        let Self {
-            on_prepare, on_connect, on_high_water, on_drain, on_disconnect, settings, ..
-        } = self;
+        let Self { callbacks, settings } = self;
+        callbacks.validate()?;
         let dialer = settings.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
         let group = Group::served(settings.limits, Dispatcher::new(settings.dispatch)?)?;
-        let callbacks = Callbacks {
-            on_prepare,
-            on_connect,
-            on_request,
-            on_high_water,
-            on_drain,
-            on_shutdown: None,
-            on_disconnect,
-        };
         Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })
     }
 }

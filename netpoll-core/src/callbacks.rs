@@ -206,8 +206,8 @@ pub struct Callbacks<S> {
     pub on_prepare: Box<dyn OnPrepare<S>>,
     /// Greets.
     pub on_connect: Option<Box<dyn OnConnect<S>>>,
-    /// Serves.
-    pub on_request: Box<dyn OnRequest<S>>,
+    /// Serves. Nobody can do without it, see [`validate`](Self::validate).
+    pub on_request: Option<Box<dyn OnRequest<S>>>,
     /// Learns that the peer takes less than it is sent.
     pub on_high_water: Option<Box<dyn OnHighWater<S>>>,
     /// Learns that it has caught up.
@@ -216,6 +216,65 @@ pub struct Callbacks<S> {
     pub on_shutdown: Option<Box<dyn OnShutdown<S>>>,
     /// Takes leave.
     pub on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
+    /// `on_prepare` came after a callback, which is lost by it.
+    is_misordered: bool,
+}
+
+impl Callbacks<()> {
+    /// None yet, and `()` for the session.
+    pub fn new() -> Self {
+        Self::with(Box::new(|_: &Connection| Ok(())))
+    }
+
+    /// Makes sessions of another type. Callbacks that were given the former one are lost, which
+    /// [`validate`](Self::validate) tells.
+    pub fn prepared_by<S>(self, on_prepare: impl OnPrepare<S>) -> Callbacks<S> {
+        let is_misordered = self.on_connect.is_some()
+            || self.on_request.is_some()
+            || self.on_high_water.is_some()
+            || self.on_drain.is_some()
+            || self.on_shutdown.is_some()
+            || self.on_disconnect.is_some();
+        Callbacks { is_misordered, ..Callbacks::with(Box::new(on_prepare)) }
+    }
+}
+
+impl Default for Callbacks<()> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Callbacks<S> {
+    /// None yet but `on_prepare`.
+    pub fn with(on_prepare: Box<dyn OnPrepare<S>>) -> Self {
+        Self {
+            on_prepare,
+            on_connect: None,
+            on_request: None,
+            on_high_water: None,
+            on_drain: None,
+            on_shutdown: None,
+            on_disconnect: None,
+            is_misordered: false,
+        }
+    }
+
+    /// Checks that they can serve.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where `on_request` is missing, or `on_prepare` came too late.
+    pub fn validate(&self) -> Result<()> {
+        if self.is_misordered {
+            return Err(Error::config(
+                "on_prepare was called after a callback whose session it makes: call it first",
+            ));
+        }
+        if self.on_request.is_none() {
+            return Err(Error::config("on_request is missing, so nobody would take what arrives"));
+        }
+        Ok(())
+    }
 }
 
 impl<S> fmt::Debug for Callbacks<S> {
@@ -290,7 +349,7 @@ impl<S: Send + 'static> Service for Served<S> {
     }
 
     fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let on_request = &self.callbacks.on_request;
+        let Some(on_request) = &self.callbacks.on_request else { return Ok(()) };
         verdict(guard("on_request", || on_request.on_request(&mut self.session, connection)))
     }
 

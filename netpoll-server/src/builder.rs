@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Error, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain,
+    Callbacks, Dispatch, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain,
     OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result,
     TurnLimits,
 };
@@ -42,106 +42,75 @@ use crate::handler::{Callback, Handler};
 /// # Ok::<(), netpoll_core::Error>(())
 /// ```
 pub struct Builder<S = ()> {
-    on_prepare: Box<dyn OnPrepare<S>>,
-    on_connect: Option<Box<dyn OnConnect<S>>>,
-    on_request: Option<Box<dyn OnRequest<S>>>,
-    on_high_water: Option<Box<dyn OnHighWater<S>>>,
-    on_drain: Option<Box<dyn OnDrain<S>>>,
-    on_shutdown: Option<Box<dyn OnShutdown<S>>>,
-    on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
-    /// `on_prepare` came after a callback, which is lost by it.
-    misordered: bool,
+    callbacks: Callbacks<S>,
     settings: Settings,
 }
 
 impl Builder<()> {
     pub(crate) fn new() -> Self {
-        Self::with(Box::new(|_: &Connection| Ok(())), Settings::default(), false)
+        Self { callbacks: Callbacks::new(), settings: Settings::default() }
     }
 
     /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
     /// that are given the session.
     pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> Builder<S> {
-        let late = self.on_connect.is_some()
-            || self.on_request.is_some()
-            || self.on_high_water.is_some()
-            || self.on_drain.is_some()
-            || self.on_shutdown.is_some()
-            || self.on_disconnect.is_some();
-        Builder::with(Box::new(callback), self.settings, late)
+        Builder { callbacks: self.callbacks.prepared_by(callback), settings: self.settings }
     }
 }
 
 impl<S> Builder<S> {
-    fn with(on_prepare: Box<dyn OnPrepare<S>>, settings: Settings, misordered: bool) -> Self {
-        Self {
-            on_prepare,
-            on_connect: None,
-            on_request: None,
-            on_high_water: None,
-            on_drain: None,
-            on_shutdown: None,
-            on_disconnect: None,
-            misordered,
-            settings,
-        }
-    }
-
     /// Runs once when the connection is there; see [`OnConnect`].
     #[must_use]
     pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
-        self.on_connect = Some(Box::new(callback));
+        self.callbacks.on_connect = Some(Box::new(callback));
         self
     }
 
     /// Runs whenever bytes have arrived; see [`OnRequest`].
     #[must_use]
     pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
-        self.on_request = Some(Box::new(callback));
+        self.callbacks.on_request = Some(Box::new(callback));
         self
     }
 
     /// Runs when the peer takes less than it is sent; see [`OnHighWater`].
     #[must_use]
     pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
-        self.on_high_water = Some(Box::new(callback));
+        self.callbacks.on_high_water = Some(Box::new(callback));
         self
     }
 
     /// Runs when it has caught up; see [`OnDrain`].
     #[must_use]
     pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
-        self.on_drain = Some(Box::new(callback));
+        self.callbacks.on_drain = Some(Box::new(callback));
         self
     }
 
     /// Runs once when a shutdown has begun; see [`OnShutdown`].
     #[must_use]
     pub fn on_shutdown(mut self, callback: impl OnShutdown<S>) -> Self {
-        self.on_shutdown = Some(Box::new(callback));
+        self.callbacks.on_shutdown = Some(Box::new(callback));
         self
     }
 
     /// Has one value be all the callbacks; see [`Handler`]. It replaces those set before.
     pub fn handler<H: Handler>(self, handler: H) -> Builder<H::Session> {
         let handler = Arc::new(handler);
-        Builder {
-            on_prepare: Box::new(Callback(handler.clone())),
-            on_connect: Some(Box::new(Callback(handler.clone()))),
-            on_request: Some(Box::new(Callback(handler.clone()))),
-            on_high_water: Some(Box::new(Callback(handler.clone()))),
-            on_drain: Some(Box::new(Callback(handler.clone()))),
-            on_shutdown: Some(Box::new(Callback(handler.clone()))),
-            on_disconnect: Some(Box::new(Callback(handler))),
-            misordered: false,
-            settings: self.settings,
-        }
+        let mut callbacks = Callbacks::with(Box::new(Callback(handler.clone())));
+        callbacks.on_connect = Some(Box::new(Callback(handler.clone())));
+        callbacks.on_request = Some(Box::new(Callback(handler.clone())));
+        callbacks.on_high_water = Some(Box::new(Callback(handler.clone())));
+        callbacks.on_drain = Some(Box::new(Callback(handler.clone())));
+        callbacks.on_shutdown = Some(Box::new(Callback(handler.clone())));
+        callbacks.on_disconnect = Some(Box::new(Callback(handler)));
+        Builder { callbacks, settings: self.settings }
     }
 
     /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
     #[must_use]
     pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
-        self.on_disconnect = Some(Box::new(callback));
+        self.callbacks.on_disconnect = Some(Box::new(callback));
         self
     }
 
@@ -321,35 +290,9 @@ impl<S> Builder<S> {
     where
         S: Send + 'static,
     {
-        if self.misordered {
-            return Err(Error::config(
-                "on_prepare was called after a callback whose session it makes: call it first",
-            ));
-        }
-        let Some(on_request) = self.on_request else {
-            return Err(Error::config("on_request is missing, so nobody would serve a connection"));
-        };
-        let Self {
-            on_prepare,
-            on_connect,
-            on_high_water,
-            on_drain,
-            on_shutdown,
-            on_disconnect,
-            settings,
-            ..
-        } = self;
-        settings.validate()?;
-        let callbacks = Callbacks {
-            on_prepare,
-            on_connect,
-            on_request,
-            on_high_water,
-            on_drain,
-            on_shutdown,
-            on_disconnect,
-        };
-        Ok(EventLoop::with(Arc::new(callbacks), settings))
+        self.callbacks.validate()?;
+        self.settings.validate()?;
+        Ok(EventLoop::with(Arc::new(self.callbacks), self.settings))
     }
 }
 

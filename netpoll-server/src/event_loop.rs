@@ -95,17 +95,9 @@ impl EventLoop {
     where
         F: Fn(&mut Connection) -> Result<()> + Send + Sync + 'static,
     {
-        let callbacks = Callbacks {
-            on_prepare: Box::new(|_: &Connection| Ok(())),
-            on_connect: None,
-            on_request: Box::new(move |(): &mut (), connection: &mut Connection| {
-                on_request(connection)
-            }),
-            on_high_water: None,
-            on_drain: None,
-            on_shutdown: None,
-            on_disconnect: None,
-        };
+        let mut callbacks = Callbacks::new();
+        callbacks.on_request =
+            Some(Box::new(move |(): &mut (), connection: &mut Connection| on_request(connection)));
         Self::with(Arc::new(callbacks), Settings::default())
     }
 

@@ -69,17 +69,14 @@ impl<C: Codec> Wire<C> {
     /// What the connection's reactor calls.
     pub(super) fn callbacks(self: &Arc<Self>) -> Arc<dyn Prepare> {
         let wire = self.clone();
-        Arc::new(Callbacks {
-            on_prepare: Box::new(move |_: &Connection| Ok(wire.clone())),
-            on_connect: None,
-            on_request: Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| wire.receive(conn)),
-            on_high_water: None,
-            on_drain: None,
-            on_shutdown: None,
-            on_disconnect: Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
-                wire.end(Failure::of(reason));
-            })),
-        })
+        let mut callbacks = Callbacks::with(Box::new(move |_: &Connection| Ok(wire.clone())));
+        callbacks.on_request = Some(Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| {
+            wire.receive(conn)
+        }));
+        callbacks.on_disconnect = Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
+            wire.end(Failure::of(reason));
+        }));
+        Arc::new(callbacks)
     }
 
     pub(super) fn connected(&self, handle: Handle) {

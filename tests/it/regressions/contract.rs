@@ -39,9 +39,11 @@ fn a_high_water_mark_that_is_told_late_is_followed_by_the_low_one() {
     for dispatch in [pool(), hand_off()] {
         let journal = Journal::default();
         let [high, low] = [(); 2].map(|()| journal.clone());
+        let (sender, handles) = mpsc::channel();
         let server = Server::start(
             EventLoop::builder()
-                .on_request(|(): &mut (), conn: &mut Connection| {
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    let _ = sender.send(conn.handle());
                     let (mut reader, mut writer) = conn.split();
                     reader.skip(reader.len())?;
                     writer.write_shared(Bytes::from_static(noise(1, MUCH)));
@@ -59,6 +61,9 @@ fn a_high_water_mark_that_is_told_late_is_followed_by_the_low_one() {
         );
         let mut client = server.connect();
         client.say(b"?");
+        let handle = handles.recv_timeout(PATIENCE).expect("it is served");
+        // Who reads at once may be as fast as the sender.
+        eventually("the queue is full", || handle.is_congested());
         client.hear(noise(1, MUCH));
         assert_eq!(journal.wait(2), ["high", "low"], "{dispatch:?}");
     }
