@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cargo run --release --example graceful -- [ADDRESS]
-//! nc 127.0.0.1 7002        # "sleep" answers after two seconds
+//! nc 127.0.0.1 7020        # "sleep" answers after two seconds
 //! kill -TERM PID           # what it is told to do by Ctrl-C as well
 //! ```
 
@@ -31,7 +31,7 @@ fn serve() -> netpoll::Result<()> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     signals.thread_block().map_err(std::io::Error::from)?;
 
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".into());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7020".into());
     let server = EventLoop::builder()
         .on_request(|(): &mut (), conn: &mut Connection| {
             while let Ok(line) = conn.reader().try_until(b'\n').map(<[u8]>::to_vec) {
