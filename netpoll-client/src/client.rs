@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Dispatcher, Group, Handle, Limits, OnConnect,
+    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Limits, OnConnect,
     OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Result,
 };
 

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Callbacks, Dispatch, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain,
-    OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result,
-    TurnLimits,
+    Callbacks, Dispatch, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain, OnHighWater,
+    OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result, TurnLimits,
 };
 
 use crate::event_loop::{EventLoop, Settings};

@@ -70,9 +70,8 @@ impl<C: Codec> Wire<C> {
     pub(super) fn callbacks(self: &Arc<Self>) -> Arc<dyn Prepare> {
         let wire = self.clone();
         let mut callbacks = Callbacks::with(Box::new(move |_: &Connection| Ok(wire.clone())));
-        callbacks.on_request = Some(Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| {
-            wire.receive(conn)
-        }));
+        callbacks.on_request =
+            Some(Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| wire.receive(conn)));
         callbacks.on_disconnect = Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
             wire.end(Failure::of(reason));
         }));
