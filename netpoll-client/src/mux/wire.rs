@@ -189,16 +189,16 @@ impl<C: Codec> Wire<C> {
 
     fn deliver(&self, id: u32, response: C::Response) {
         let matched = lock(&self.state).pending.answer(id);
-        let counter = match matched {
+        match matched {
             Match::Waiter(waiter) => {
+                // First: who is told may look at the figures.
+                self.counters.answered.add(1);
                 waiter.tell(Ok(response));
-                &self.counters.answered
             }
-            Match::Late => &self.counters.late,
-            Match::Duplicate => &self.counters.duplicate,
-            Match::Unknown => &self.counters.unknown,
-        };
-        counter.add(1);
+            Match::Late => self.counters.late.add(1),
+            Match::Duplicate => self.counters.duplicate.add(1),
+            Match::Unknown => self.counters.unknown.add(1),
+        }
     }
 
     /// Tells all who wait; from here on nobody does.
