@@ -201,18 +201,18 @@ pub fn listen(address: &Address, options: &SocketOptions) -> io::Result<OwnedFd>
     sys::listener::listen(address, options)
 }
 
-/// Makes a listener that somebody else opened fit for a reactor: non-blocking, and for TCP with
-/// `TCP_NODELAY`.
+/// Makes a listener fit for a reactor, whoever opened it: non-blocking. One of TCP whose options
+/// are `foreign` gets `TCP_NODELAY`, which ours have unless somebody did not want it.
 ///
 /// # Errors
 /// The system's; `InvalidInput` for what is no listening stream socket.
-pub fn adopt_listener(listener: &impl AsFd) -> io::Result<()> {
+pub fn adopt_listener(listener: &impl AsFd, foreign: bool) -> io::Result<()> {
     let fd = listener.as_fd();
     if !sys::listener::is_listener(fd)? {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     sys::set_nonblocking(fd)?;
-    if sys::local_address(fd)?.is_unix() { Ok(()) } else { sys::set_nodelay(fd) }
+    if foreign && !sys::local_address(fd)?.is_unix() { sys::set_nodelay(fd) } else { Ok(()) }
 }
 
 /// The address a socket is bound to.

@@ -67,8 +67,8 @@ impl Listener {
         let names = String::from_utf8_lossy(&bytes[..len]).into_owned();
         let mut names = names.lines();
         let listeners = descriptors.into_iter().map(|fd| match names.next() {
-            Some(name) if !name.is_empty() => Self::from(fd).named(name).owning_path(),
-            _ => Self::from(fd).owning_path(),
+            Some(name) if !name.is_empty() => Self::handed(fd).named(name),
+            _ => Self::handed(fd),
         });
         let listeners = listeners.collect();
         (&mut &*from).write_all(&[TAKEN])?;

@@ -33,6 +33,8 @@ pub struct Listener {
     fd: Arc<OwnedFd>,
     pub(crate) service: Service,
     file: Option<SocketFile>,
+    /// Somebody else has opened it, and set its options.
+    foreign: bool,
     /// How it was opened, where each loop opens a further one to accept for itself.
     again: Option<(Address, SocketOptions)>,
 }
@@ -80,6 +82,7 @@ impl Listener {
 
     pub(crate) fn opened(address: &Address, options: SocketOptions) -> io::Result<Self> {
         let mut listener = Self::from(socket::listen(address, &options)?);
+        listener.foreign = false;
         if let Some(path) = address.path() {
             listener.file = Some(SocketFile::new(path)?);
         }
@@ -152,7 +155,7 @@ impl Listener {
 
     /// Makes the socket fit for a reactor whoever opened it, and says how connections know it.
     pub(crate) fn prepare(&self, index: usize) -> Result<Arc<ListenerInfo>> {
-        if let Err(error) = socket::adopt_listener(&self.fd) {
+        if let Err(error) = socket::adopt_listener(&self.fd, self.foreign) {
             return Err(match error.kind() {
                 io::ErrorKind::InvalidInput => Error::config(format!(
                     "listener {index} is no listening stream socket, so it cannot be served"
@@ -177,11 +180,13 @@ impl Listener {
         Ok(Arc::new(ListenerInfo { index, name: name.into(), address }))
     }
 
-    /// Has a path, if that is what it listens on, removed when it closes.
-    pub(crate) fn owning_path(mut self) -> Self {
-        let address = self.local_addr().ok();
-        self.file = address.and_then(|it| SocketFile::new(it.path()?).ok());
-        self
+    /// What a process like this one has opened and handed over: its options are as it wanted them,
+    /// and its path, if it has one, is removed when it closes.
+    pub(crate) fn handed(fd: OwnedFd) -> Self {
+        let mut listener = Self { foreign: false, ..Self::from(fd) };
+        let address = listener.local_addr().ok();
+        listener.file = address.and_then(|it| SocketFile::new(it.path()?).ok());
+        listener
     }
 
     /// Leaves the path where it is when the listener closes.
@@ -202,7 +207,13 @@ impl AsFd for Listener {
 impl From<OwnedFd> for Listener {
     /// Adopts a listening socket. What is none is refused by `serve`.
     fn from(fd: OwnedFd) -> Self {
-        Self { fd: Arc::new(fd), service: Service::default(), file: None, again: None }
+        Self {
+            fd: Arc::new(fd),
+            service: Service::default(),
+            file: None,
+            foreign: true,
+            again: None,
+        }
     }
 }
 
