@@ -23,7 +23,7 @@ use crate::proxy::ProxyProtocol;
 /// use netpoll_server::Listener;
 ///
 /// let listener = Listener::bind("tcp", "127.0.0.1:0")?;
-/// assert_ne!(listener.local_addr()?.port(), Some(0));
+/// assert_ne!(listener.local_addr()?.port(), 0);
 /// let adopted = Listener::from(std::net::TcpListener::bind("127.0.0.1:0")?).named("admin");
 /// assert_eq!(adopted.name(), Some("admin"));
 /// # Ok::<(), netpoll_core::Error>(())
