@@ -284,7 +284,7 @@ impl<S> Builder<S> {
     /// Checks the options and makes the event loop. Nothing is started before `serve`.
     ///
     /// # Errors
-    /// [`Error::Config`], one sentence that names the option.
+    /// [`Error::Config`](netpoll_core::Error::Config), one sentence that names the option.
     pub fn build(self) -> Result<EventLoop>
     where
         S: Send + 'static,
