@@ -1,16 +1,17 @@
 //! The output lane of a connection: a queue of blocks behind a small lock.
 //!
 //! ```text
-//!   a callback's Writer ──flush──┐                       ┌── sendmsg at once, on the flusher's
-//!                                ├──► [ lock | queue ] ──┤   thread, while the queue is empty
-//!   Handle::send, any thread ────┘                       └── sendmsg by the reactor, on each
-//!                                                            writable edge, while it is not
+//!   a callback's Writer ──flush──┐          ┌── backlog empty: sent at once, from the sender's
+//!                                ├─► lock ──┤   blocks, on its thread; what the socket leaves is
+//!   Handle::send, any thread ────┘          │   the backlog
+//!                                           └── else behind the backlog, which the reactor sends
+//!                                               at each writable edge
 //! ```
 //!
 //! It is a lane of its own, so other threads send and the reactor drains while a callback of the
 //! same connection is busy or blocked. What enters it enters in one piece and leaves in that order.
 //!
-//! The queue is empty unless `blocked` is set: then the socket took less than it was offered, and
+//! There is no backlog unless `blocked` is set: then the socket took less than it was offered, and
 //! the next writable edge goes on. `blocked` is set *before* the last try, so that an edge which
 //! comes right after that try finds it set.
 
@@ -262,7 +263,7 @@ impl Lane {
         let stream = queue.stream.as_ref().ok_or(Error::Closed)?;
         let socket = stream.as_fd().try_clone_to_owned()?;
         queue.phase = Phase::Detached;
-        let unsent = queue.give_up(None, &mut spent);
+        let unsent = queue.give_up(&mut spent);
         self.congested.store(false, Ordering::Release);
         self.wake(&queue);
         Ok((socket, unsent))
@@ -318,7 +319,7 @@ impl Lane {
             queue.phase = Phase::Closing;
         }
         let lost = queue.pending();
-        let mut unsent = queue.give_up(None, &mut spent);
+        let mut unsent = queue.give_up(&mut spent);
         spent.take_all(&mut unsent);
         self.wake(&queue);
         (queue.stream.take(), lost)
@@ -420,11 +421,11 @@ impl Queue {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
     }
 
-    /// Nothing more will be sent: tells all who wait for a receipt, with the errno if that is why,
-    /// and returns what was queued.
-    fn give_up(&mut self, errno: Option<i32>, spent: &mut Spent) -> LinkBuffer {
+    /// Nothing more will be sent, for a close or a detach: tells all who wait for a receipt, and
+    /// returns what was queued.
+    fn give_up(&mut self, spent: &mut Spent) -> LinkBuffer {
         let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
-        backlog.receipts.settle_all(self.sent, errno, &mut spent.settled);
+        backlog.receipts.settle_all(self.sent, None, &mut spent.settled);
         backlog.bytes
     }
 
