@@ -48,7 +48,7 @@ impl Stream {
         Self(fd)
     }
 
-    /// Pulls at most `max` bytes into `input`: one `readv`.
+    /// Pulls at most `max` bytes into `input`: one `readv`, or one `recvfrom` into a single block.
     pub(crate) fn receive(&self, input: &mut LinkBuffer, max: usize) -> io::Result<Filled> {
         input.fill(max, |slices| sys::receive(self.0.as_fd(), slices))
     }

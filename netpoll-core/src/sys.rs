@@ -146,12 +146,13 @@ pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
     )
 }
 
-/// Reads into several slices: one `readv`.
+/// Receives into several slices: one `readv`.
 ///
-/// A single one is one `read`: it saves the kernel the import of the list.
+/// A single one is one `recvfrom`: it saves the kernel the import of the list, and, other than a
+/// `read`, what is done for files.
 pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     match into {
-        [single] => repeat(|| Ok(nix::unistd::read(fd, single)?)),
+        [single] => repeat(|| raw::receive(fd, single)),
         several => repeat(|| Ok(nix::sys::uio::readv(fd, several)?)),
     }
 }
@@ -168,7 +169,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> io::Result<usize
 
 /// Sends one slice.
 pub(crate) fn send_one(fd: BorrowedFd<'_>, from: &[u8]) -> io::Result<usize> {
-    repeat(|| SockRef::from(&fd).send_with_flags(from, libc::MSG_NOSIGNAL))
+    repeat(|| raw::send(fd, from))
 }
 
 /// Makes the coming close a reset: the peer must not take what it got for all that there was.

@@ -1,12 +1,51 @@
-//! The system calls, and the ways to own a descriptor, that nix and socket2 do not offer safely.
+//! The system calls, and the ways to own a descriptor, that nix and socket2 do not offer safely, or
+//! not at their price.
 
 #![expect(unsafe_code, reason = "that is what this file is for")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::sync::OnceLock;
 
 use nix::libc;
+
+/// Receives into one slice.
+///
+/// Here and in [`send`] the kernel is called without libc's function in between, which POSIX makes
+/// a point where the thread may be cancelled. glibc 2.36 says before each such call that it may be,
+/// and takes that back after it: 45 instructions, two of them locked. No thread of Rust's is ever
+/// cancelled.
+pub(super) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), libc::c_long::from(0));
+    let nobody = ptr::null_mut::<libc::c_void>();
+    // SAFETY: `fd` is open while it is borrowed; the kernel writes at most `into.len()` bytes at
+    // the pointer, which `into` has there, and of who sent them it is told that nobody asks.
+    let outcome = unsafe {
+        let (start, room) = (into.as_mut_ptr(), into.len());
+        libc::syscall(libc::SYS_recvfrom, number, start, room, flags, nobody, nobody)
+    };
+    count(outcome)
+}
+
+/// Sends one slice, without a SIGPIPE. See [`receive`].
+pub(super) fn send(fd: BorrowedFd<'_>, from: &[u8]) -> io::Result<usize> {
+    let number = libc::c_long::from(fd.as_raw_fd());
+    let flags = libc::c_long::from(libc::MSG_NOSIGNAL);
+    let (nobody, no_length) = (ptr::null::<libc::c_void>(), libc::c_long::from(0));
+    // SAFETY: `fd` is open while it is borrowed; the kernel reads `from.len()` bytes at the
+    // pointer, which `from` has there, and an address of no bytes at none.
+    let outcome = unsafe {
+        let (start, length) = (from.as_ptr(), from.len());
+        libc::syscall(libc::SYS_sendto, number, start, length, flags, nobody, no_length)
+    };
+    count(outcome)
+}
+
+/// How many bytes a system call has moved; below zero it has failed.
+fn count(outcome: libc::c_long) -> io::Result<usize> {
+    usize::try_from(outcome).map_err(|_| io::Error::last_os_error())
+}
 
 /// Sets an integer option of TCP.
 pub(super) fn set_tcp_option(fd: BorrowedFd<'_>, option: i32, value: i32) -> io::Result<()> {
