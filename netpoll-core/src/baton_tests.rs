@@ -137,11 +137,13 @@ mod loom_models {
         }
         impl Model {
             fn run(&self, rounds: usize) {
-                let Some(mut run) = self.task.begin() else { return };
-                for _ in 0..rounds {
-                    let _ = run.look();
+                let Some((mut run, mut events)) = self.task.begin_and_look() else { return };
+                for round in 0..rounds {
+                    if round > 0 {
+                        events = run.look();
+                    }
                     *run += 1;
-                    if self.task.word.clear(Events::READABLE) != Events::NONE {
+                    if events.has_any(Events::READABLE) {
                         let arrived = self.arrived.load(Ordering::SeqCst);
                         self.seen.store(arrived, Ordering::SeqCst);
                     }

@@ -74,13 +74,13 @@ enum Step {
 
 /// Runs a scheduled connection.
 pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
-    let Some(mut run) = shared.task.begin() else { return Outcome::Done };
+    let Some((mut run, mut events)) = shared.task.begin_and_look() else { return Outcome::Done };
     let turn = shared.group.limits().turn;
     let start = shared.received();
     // Up to here it is reported.
     let mut received = start;
-    for _ in 0..turn.rounds {
-        let events = run.look();
+    let mut rounds = 1;
+    loop {
         // Callbacks have their own guard. What may panic beside them is the release of memory that
         // the user lent to a buffer; it ends the connection as well, and no more than that.
         let watch = shared.group.watchdog().begin();
@@ -108,9 +108,11 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
                 return Outcome::Done;
             }
         }
-        if shared.received() - start >= turn.bytes as u64 {
+        if rounds == turn.rounds || shared.received() - start >= turn.bytes as u64 {
             break;
         }
+        rounds += 1;
+        events = run.look();
     }
     run.report(shared, received);
     run.reschedule();
@@ -157,6 +159,11 @@ impl Runner {
     }
 
     fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        if events.has_any(Events::READABLE)
+            && let Some(connection) = &mut self.connection
+        {
+            connection.input.announced();
+        }
         if !events.has_any(Events::STARTED | Events::ABORT) {
             return Step::Wait;
         }

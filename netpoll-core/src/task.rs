@@ -39,8 +39,8 @@ pub(crate) struct Events(u32);
 
 impl Events {
     pub(crate) const NONE: Self = Self(0);
-    /// The socket may have bytes. Cleared *before* the read that may drain it, so that an edge in
-    /// between is not lost.
+    /// The socket may have bytes. The owner takes it as it looks, *before* the read that may drain
+    /// the socket, so that an edge in between is not lost.
     pub(crate) const READABLE: Self = Self(1 << 4);
     /// The output lane went below its low-water mark, or emptied.
     pub(crate) const DRAINED: Self = Self(1 << 5);
@@ -135,9 +135,16 @@ impl<T> Task<T> {
         Self { word: Word::new(SCHEDULED), cell: UnsafeCell::new(value) }
     }
 
-    /// Takes the cell, if the task is scheduled: the one call that makes an owner.
+    /// Takes the cell, if the task is scheduled: with its twin the one call that makes an owner.
     pub(crate) fn begin(&self) -> Option<Run<'_, T>> {
-        self.word.begin().then_some(Run { task: self })
+        self.word.begin(Events::NONE)?;
+        Some(Run { task: self })
+    }
+
+    /// [`begin`](Self::begin) and the first [`look`](Run::look), in one step.
+    pub(crate) fn begin_and_look(&self) -> Option<(Run<'_, T>, Events)> {
+        let events = self.word.begin(Events::READABLE)?;
+        Some((Run { task: self }, events))
     }
 }
 
@@ -154,7 +161,8 @@ pub(crate) struct Run<'a, T> {
 }
 
 impl<'a, T> Run<'a, T> {
-    /// The events so far; those that come from now on make `release` fail.
+    /// The events so far; those that come from now on make `release` fail. READABLE is taken out
+    /// of the word: from here on it is the caller's to remember.
     pub(crate) fn look(&self) -> Events {
         self.task.word.look()
     }
@@ -254,7 +262,9 @@ impl Word {
     /// Adds events of which nobody need be told: the owner found them out by itself, or will see
     /// them when it looks next.
     pub(crate) fn note(&self, events: Events) {
-        self.bits.fetch_or(events.0, Ordering::AcqRel);
+        if events != Events::NONE {
+            self.bits.fetch_or(events.0, Ordering::AcqRel);
+        }
     }
 
     /// Waits until one of `events` is set or the deadline has passed, and returns those that are
@@ -300,20 +310,26 @@ impl Word {
         self.update(|now| (now & !(STATE | NOTIFIED)) | SCHEDULED | events.0);
     }
 
-    fn begin(&self) -> bool {
+    /// Moves scheduled to running and takes the events of `taken` out. Returns those that stood.
+    fn begin(&self, taken: Events) -> Option<Events> {
         let mut now = self.bits.load(Ordering::Relaxed);
         while now & STATE == SCHEDULED {
-            let next = (now & !STATE) | RUNNING;
+            let next = (now & !(STATE | taken.0)) | RUNNING;
             match self.bits.compare_exchange_weak(now, next, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
+                Ok(_) => return Some(Events(now)),
                 Err(changed) => now = changed,
             }
         }
-        false
+        None
     }
 
     fn look(&self) -> Events {
-        Events(self.bits.fetch_and(!NOTIFIED, Ordering::AcqRel))
+        const TAKEN: u32 = NOTIFIED | Events::READABLE.0;
+        let now = self.bits.load(Ordering::Acquire);
+        if now & TAKEN == 0 {
+            return Events(now);
+        }
+        Events(self.bits.fetch_and(!TAKEN, Ordering::AcqRel))
     }
 
     fn release(&self) -> bool {

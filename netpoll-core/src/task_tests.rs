@@ -122,17 +122,16 @@ mod loom_models {
 
         /// The runner's loop, as in `runner.rs`.
         fn run(&self) {
-            let Some(mut run) = self.task.begin() else {
+            let Some((mut run, mut events)) = self.task.begin_and_look() else {
                 return;
             };
             loop {
-                let events = run.look();
                 *run += 1;
                 if events.has_any(Events::CLOSE) {
                     self.progress.closed.fetch_add(1, Ordering::SeqCst);
                     return run.close();
                 }
-                if self.task.word.clear(Events::READABLE) != Events::NONE {
+                if events.has_any(Events::READABLE) {
                     let arrived = self.progress.arrived.load(Ordering::SeqCst);
                     self.progress.seen.store(arrived, Ordering::SeqCst);
                 }
@@ -140,6 +139,7 @@ mod loom_models {
                     Ok(()) => return,
                     Err(notified) => run = notified,
                 }
+                events = run.look();
             }
         }
 

@@ -72,6 +72,11 @@ impl Input {
         self.failure = error.raw_os_error();
     }
 
+    /// An edge has said that the socket may have bytes.
+    pub(crate) fn announced(&mut self) {
+        self.undrained = true;
+    }
+
     pub(crate) fn end(&self) -> Option<End> {
         self.end
     }
