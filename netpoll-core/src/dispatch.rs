@@ -169,8 +169,9 @@ pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core
 
 fn run_here(core: &mut Core, shared: Arc<Shared>) {
     let forbidden = Forbidden::here();
-    let outcome = runner::run(&shared);
+    let (outcome, work) = runner::run_counted(&shared);
     drop(forbidden);
+    core.remote().counters.add(work);
     if outcome == Outcome::Again {
         core.run_again(shared);
     }

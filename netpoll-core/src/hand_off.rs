@@ -203,10 +203,11 @@ pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
 pub(crate) fn run(core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
     let lying = core.put_down();
     LAP.set(Some(lying.lap()));
-    let outcome = runner::run(&shared);
+    let (outcome, work) = runner::run_counted(&shared);
     LAP.set(None);
     let waited = WAITED.take();
     let Some(mut core) = lying.take_up() else {
+        shared.home.traffic.add(work);
         shared.note(if waited { Conduct::Waited } else { Conduct::Blocked });
         if outcome == Outcome::Again {
             schedule(&shared);
@@ -214,6 +215,7 @@ pub(crate) fn run(core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
         came_back();
         return None;
     };
+    core.remote().counters.add(work);
     shared.note(Conduct::Returned);
     if outcome == Outcome::Again {
         core.run_again(shared);

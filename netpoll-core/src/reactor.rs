@@ -355,6 +355,9 @@ impl Core {
     }
 
     fn run_commands(&mut self) {
+        if !self.remote.waker.answer() {
+            return;
+        }
         std::mem::swap(&mut self.commands, &mut lock(&self.remote.commands).list);
         let mut commands = std::mem::take(&mut self.commands);
         for command in commands.drain(..) {
@@ -498,11 +501,10 @@ impl Core {
         // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
         self.remote.counters.connections.set(self.streams);
         self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
-        let waker = &self.remote.waker;
-        waker.going_to_sleep();
+        let called = !self.remote.waker.going_to_sleep();
         // After that, so that a wake because there is room is not lost.
         let ask_again = self.ask_for_room();
-        let busy = !self.ready.is_empty() || !lock(&self.remote.commands).list.is_empty();
+        let busy = called || !self.ready.is_empty();
         let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline(ask_again) };
         self.backing.begin_wait();
         let outcome = self.poll.wait(timeout, &mut self.events);

@@ -13,6 +13,7 @@ use crate::connection::{Connection, Shared};
 use crate::error::{CloseReason, Error, Exceeded};
 use crate::reactor::Command;
 use crate::slab::Token;
+use crate::stats::Work;
 use crate::task::{Events, Run};
 
 /// What makes another round worth its while after a callback.
@@ -72,8 +73,21 @@ enum Step {
     Closed,
 }
 
-/// Runs a scheduled connection.
+/// Runs a scheduled connection, on a thread that does not hold its reactor's core.
 pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
+    run_and_tell(shared, |work| shared.home.traffic.add(work))
+}
+
+/// Runs a scheduled connection, and says what it did: for a thread that holds its reactor's core,
+/// or will when it takes it up again, and adds that to the reactor's own counters.
+pub(crate) fn run_counted(shared: &Arc<Shared>) -> (Outcome, Work) {
+    let mut all = Work::default();
+    let outcome = run_and_tell(shared, |work| all = all + work);
+    (outcome, all)
+}
+
+/// Runs a scheduled connection; `tell` is called with what it did before it lets go of it.
+fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
     let Some((mut run, mut events)) = shared.task.begin_and_look() else { return Outcome::Done };
     let turn = shared.group.limits().turn;
     let start = shared.received();
@@ -95,7 +109,7 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
                     connection.input.note_partial(shared);
                     connection.input.count(shared);
                 }
-                run.report(shared, received);
+                run.report(shared, received, &mut tell);
                 received = shared.received();
                 match run.release() {
                     Ok(()) => return Outcome::Done,
@@ -103,7 +117,7 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
                 }
             }
             Step::Closed => {
-                run.report(shared, received);
+                run.report(shared, received, &mut tell);
                 end(run, shared);
                 return Outcome::Done;
             }
@@ -114,7 +128,7 @@ pub(crate) fn run(shared: &Arc<Shared>) -> Outcome {
         rounds += 1;
         events = run.look();
     }
-    run.report(shared, received);
+    run.report(shared, received, &mut tell);
     run.reschedule();
     Outcome::Again
 }
@@ -149,12 +163,12 @@ impl Runner {
         Self { connection: Some(connection), callbacks: Some(callbacks), ..Self::default() }
     }
 
-    /// Adds to the loop's statistics what this run did since `received`.
-    fn report(&mut self, shared: &Shared, received: u64) {
-        let calls = std::mem::take(&mut self.calls);
-        let fresh = shared.received() - received;
-        if calls > 0 || fresh > 0 {
-            shared.report(fresh, calls);
+    /// Tells what this run did since as much was `received`.
+    fn report(&mut self, shared: &Shared, received: u64, tell: &mut impl FnMut(Work)) {
+        let callbacks = std::mem::take(&mut self.calls);
+        let received = shared.received() - received;
+        if callbacks > 0 || received > 0 {
+            tell(Work { received, sent: shared.sent_since(), callbacks });
         }
     }
 

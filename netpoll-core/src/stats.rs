@@ -1,5 +1,6 @@
 //! What a reactor counts. Written by the thread that holds its core, readable by all.
 
+use std::ops::Add;
 use std::time::Duration;
 
 use crate::hand_off::Cause;
@@ -22,6 +23,9 @@ pub(crate) struct Counters {
     pub(crate) blocked: Counter,
     pub(crate) computed: Counter,
     pub(crate) longest_stall: Counter,
+    received: Counter,
+    sent: Counter,
+    callbacks: Counter,
 }
 
 /// See [`Counters`].
@@ -42,19 +46,40 @@ impl Counter {
     }
 }
 
-/// What the connections of one reactor did. Written at the end of each run, by whatever thread ran
-/// the connection, so an addition is an atomic one.
+/// What a run of a connection did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) callbacks: u64,
+}
+
+impl Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            sent: self.sent + other.sent,
+            callbacks: self.callbacks + other.callbacks,
+        }
+    }
+}
+
+/// What the connections of one reactor did on threads that did not hold its core; what they did on
+/// one that held it stands in its [`Counters`]. An addition is an atomic one.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    pub(crate) received: AtomicU64,
-    pub(crate) sent: AtomicU64,
-    pub(crate) callbacks: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+    callbacks: AtomicU64,
     pub(crate) slow: AtomicU64,
 }
 
 impl Traffic {
     /// Adds what a run did; most runs do one or two of the three.
-    pub(crate) fn add(&self, received: u64, sent: u64, callbacks: u64) {
+    pub(crate) fn add(&self, work: Work) {
+        let Work { received, sent, callbacks } = work;
         let pairs = [(&self.received, received), (&self.sent, sent), (&self.callbacks, callbacks)];
         for (counter, n) in pairs {
             if n > 0 {
@@ -130,6 +155,13 @@ pub struct HandOffStats {
 }
 
 impl Counters {
+    /// Adds what runs did on the thread that holds the core.
+    pub(crate) fn add(&self, work: Work) {
+        self.received.add(work.received as usize);
+        self.sent.add(work.sent as usize);
+        self.callbacks.add(work.callbacks as usize);
+    }
+
     pub(crate) fn hand_off(&self, cause: Cause, stalled: Duration) {
         let counter = match cause {
             Cause::Waited => &self.waited,
@@ -147,9 +179,9 @@ impl Counters {
     pub(crate) fn snapshot(&self, traffic: &Traffic) -> LoopStats {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LoopStats {
-            received: of(&traffic.received),
-            sent: of(&traffic.sent),
-            callbacks: of(&traffic.callbacks),
+            received: self.received.read() + of(&traffic.received),
+            sent: self.sent.read() + of(&traffic.sent),
+            callbacks: self.callbacks.read() + of(&traffic.callbacks),
             slow_callbacks: of(&traffic.slow),
             queued: self.queued.read(),
             connections: self.connections.read(),

@@ -1,41 +1,47 @@
-//! Waking a reactor from other threads: a flag that coalesces, and an eventfd behind it.
+//! Waking a reactor from other threads: a word that coalesces, and an eventfd behind it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 use crate::sys::Bell;
 
 /// Wakes one reactor. A wake costs a system call only when the reactor is asleep and nobody has
-/// woken it yet; all others cost one load.
+/// woken it yet; all others cost one swap.
 #[derive(Debug)]
 pub(crate) struct Waker {
-    flag: SleepFlag,
+    call: Call,
     bell: Bell,
 }
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { flag: SleepFlag::new(), bell: Bell::new()? })
+        Ok(Self { call: Call::new(), bell: Bell::new()? })
     }
 
     /// Makes the reactor's next wait, or the one it is in, return. To be called *after* the work it
     /// should find has been queued.
     pub(crate) fn wake(&self) {
-        if self.flag.must_ring() {
+        if self.call.call() {
             self.bell.ring();
         }
     }
 
-    /// For the reactor: from now on a wake must ring. It must look at its queue once more between
-    /// this and the wait.
-    pub(crate) fn going_to_sleep(&self) {
-        self.flag.going_to_sleep();
+    /// For the reactor: from now on a wake must ring. Says whether it may sleep: it may not when
+    /// there was a wake that it has not answered.
+    pub(crate) fn going_to_sleep(&self) -> bool {
+        self.call.going_to_sleep()
     }
 
-    /// For the reactor: it is awake and will look at its queue before it sleeps again.
+    /// For the reactor: it is awake, and will ask whether it is called before it sleeps again.
     pub(crate) fn awake(&self) {
-        self.flag.awake();
+        self.call.awake();
+    }
+
+    /// For the reactor: whether there was a wake since the last answer. It must look at its queue
+    /// after that.
+    pub(crate) fn answer(&self) -> bool {
+        self.call.answer()
     }
 }
 
@@ -45,28 +51,49 @@ impl AsFd for Waker {
     }
 }
 
-/// Set while the reactor sleeps, or is about to, and nobody has rung.
+/// Whether a reactor sleeps, and whether it is called.
 ///
-/// No wake is lost because both sides write before they look: the waker queues work, then looks at
-/// the flag; the reactor sets the flag, then looks at the queue.
+/// ```text
+///             going_to_sleep                call: rings
+///      awake ────────────────► asleep ───────────────────► called ──┐
+///       ▲ ▲         awake         │                         ▲ ▲     │ call: nothing
+///       │ └───────────────────────┘                         │ └─────┘
+///       │ └────────────────────────── call ─────────────────┘
+///       └──────────────────────────── answer ───────────────┘
+/// ```
+/// No call is lost: it stays until the answer, who answers looks at its queue after that, and who
+/// calls has queued before. So a reactor that is not called need not look at its queue at all.
 #[derive(Debug)]
-pub(crate) struct SleepFlag(AtomicBool);
+pub(crate) struct Call(AtomicU32);
 
-impl SleepFlag {
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+const CALLED: u32 = 2;
+
+impl Call {
     pub(crate) fn new() -> Self {
-        Self(AtomicBool::new(false))
+        Self(AtomicU32::new(AWAKE))
     }
 
-    pub(crate) fn must_ring(&self) -> bool {
-        self.0.load(Ordering::SeqCst) && self.0.swap(false, Ordering::SeqCst)
+    /// Calls; says whether a bell must ring.
+    pub(crate) fn call(&self) -> bool {
+        self.0.swap(CALLED, Ordering::AcqRel) == ASLEEP
     }
 
-    pub(crate) fn going_to_sleep(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    pub(crate) fn going_to_sleep(&self) -> bool {
+        self.change(AWAKE, ASLEEP)
     }
 
     pub(crate) fn awake(&self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.change(ASLEEP, AWAKE);
+    }
+
+    pub(crate) fn answer(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == CALLED && self.change(CALLED, AWAKE)
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -75,35 +102,57 @@ mod loom_models {
     use loom::sync::Arc;
     use loom::thread;
 
-    use super::SleepFlag;
+    use super::Call;
     use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
-    /// Two threads queue work and wake; the reactor sleeps only if nobody rings. In every
-    /// interleaving it finds both pieces of work, and the bell rings at most once per sleep.
+    /// Two threads queue work and call, while the reactor goes to sleep, and wakes for a reason of
+    /// its own. In every interleaving it finds both pieces of work, or is still called; it does not
+    /// sleep with a call unanswered; and the bell rings at most once per sleep.
     #[test]
     fn loom_no_wake_is_lost_and_rings_coalesce() {
         loom::model(|| {
-            let shared = Arc::new((SleepFlag::new(), Mutex::new(0), AtomicUsize::new(0)));
-            let wakers: Vec<_> = (0..2)
+            let shared = Arc::new((Call::new(), Mutex::new(0), AtomicUsize::new(0)));
+            let callers: Vec<_> = (0..2)
                 .map(|_| {
                     let shared = shared.clone();
                     thread::spawn(move || {
                         *lock(&shared.1) += 1;
-                        if shared.0.must_ring() {
+                        if shared.0.call() {
                             shared.2.fetch_add(1, Ordering::SeqCst);
                         }
                     })
                 })
                 .collect();
-            let (flag, queue, rings) = &*shared;
-            flag.going_to_sleep();
-            let found = *lock(queue);
-            for waker in wakers {
-                waker.join().expect("the model's thread");
+            let (call, queue, rings) = &*shared;
+            let asleep = call.going_to_sleep();
+            call.awake();
+            let answered = call.answer();
+            let found = if answered { *lock(queue) } else { 0 };
+            assert!(asleep || found > 0, "neither asleep nor called");
+            for caller in callers {
+                caller.join().expect("the model's thread");
             }
             let rang = rings.load(Ordering::SeqCst);
-            assert!(found == 2 || rang > 0, "asleep with {found} of 2 found and no ring");
-            assert!(rang <= 1, "{rang} rings for one sleep");
+            assert!(rang <= usize::from(asleep), "{rang} rings");
+            assert!(found == 2 || call.answer(), "{found} of 2 found, and not called");
+        });
+    }
+
+    /// A reactor that sleeps until it is rung for: who calls rings.
+    #[test]
+    fn loom_a_sleeper_is_rung_for() {
+        loom::model(|| {
+            let shared = Arc::new((Call::new(), AtomicUsize::new(0)));
+            let caller = shared.clone();
+            let caller = thread::spawn(move || {
+                if caller.0.call() {
+                    caller.1.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            let asleep = shared.0.going_to_sleep();
+            caller.join().expect("the model's thread");
+            let rang = shared.1.load(Ordering::SeqCst);
+            assert_eq!(rang, usize::from(asleep), "asleep: {asleep}");
         });
     }
 }

@@ -13,6 +13,7 @@ use crate::origin::{ListenerInfo, Origin, Ticket};
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::slab::Token;
+use crate::stats::Work;
 use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::task::{Events, Task};
 
@@ -199,11 +200,13 @@ impl Shared {
         self.received.store(self.received() + n as u64, Ordering::Relaxed);
     }
 
-    /// Adds what a run did to the statistics of its loop.
-    pub(crate) fn report(&self, received: u64, callbacks: u64) {
+    /// How many bytes were sent since the last call. For the owner, and for who closes the socket
+    /// when there is none any more: of two writers one would lose its addition.
+    pub(crate) fn sent_since(&self) -> u64 {
         let sent = self.lane.sent();
-        let before = self.reported.swap(sent, Ordering::Relaxed);
-        self.home.traffic.add(received, sent.wrapping_sub(before), callbacks);
+        let before = self.reported.load(Ordering::Relaxed);
+        self.reported.store(sent, Ordering::Relaxed);
+        sent - before
     }
 
     pub(crate) fn received(&self) -> u64 {
@@ -260,7 +263,7 @@ impl Shared {
             log::debug!("cannot reset the connection to {}: {error}", self.peer);
         }
         drop(stream);
-        self.report(0, 0);
+        self.home.traffic.add(Work { sent: self.sent_since(), ..Work::default() });
         self.home.leave();
         let ticket = lock(&self.ticket).take();
         drop(ticket);
