@@ -301,6 +301,8 @@ pub trait Service: Send {
     fn high_water(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
     fn shutdown(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
+    /// Whether `disconnect` runs anything of the user's.
+    fn minds_disconnect(&self) -> bool;
     fn disconnect(self: Box<Self>, reason: &CloseReason);
 }
 
@@ -366,6 +368,10 @@ impl<S: Send + 'static> Service for Served<S> {
     fn shutdown(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
         let Some(callback) = &self.callbacks.on_shutdown else { return Ok(()) };
         verdict(guard("on_shutdown", || callback.on_shutdown(&mut self.session, connection)))
+    }
+
+    fn minds_disconnect(&self) -> bool {
+        self.callbacks.on_disconnect.is_some() || std::mem::needs_drop::<S>()
     }
 
     fn disconnect(self: Box<Self>, reason: &CloseReason) {

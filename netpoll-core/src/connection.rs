@@ -309,6 +309,7 @@ impl Drop for Connection {
 /// effect.
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.task.word.note(Events::SHOWN);
         self.input.as_fd()
     }
 }

@@ -432,7 +432,9 @@ impl Core {
         if let Some(timers) = timers {
             self.forget_timers(&timers);
         }
-        if let Some(stream) = shared.lane.stream()
+        // What nobody else has leaves the poll with its last descriptor, by the close that follows.
+        if shared.may_outlive_close()
+            && let Some(stream) = shared.lane.stream()
             && let Err(error) = self.poll.remove_stream(stream.as_fd())
         {
             log::debug!("cannot stop watching the connection from {}: {error}", shared.peer);

@@ -149,7 +149,12 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     if !is_over && shared.lane.is_empty() {
         shared.lane.discard_unread();
     }
-    if let Some(service) = run.service.take() {
+    let service = run.service.take();
+    if !is_reset && shared.close_is_put_off(service.as_deref()) {
+        // The close of the socket sends the FIN as well, but the peer must not wait for the user.
+        shared.lane.end_stream();
+    }
+    if let Some(service) = service {
         service.disconnect(&reason);
     }
     shared.extras.close();
@@ -372,7 +377,7 @@ impl Runner {
         self.reason.get_or_insert_with(|| Box::new(reason));
         let connection = self.connection.take();
         guard("the release of lent memory", || drop(connection)).ok();
-        if shared.lane.close() {
+        if shared.lane.seal() {
             return Step::Closed;
         }
         let deadline = Instant::now().checked_add(shared.group.limits().linger);

@@ -80,6 +80,8 @@ impl Events {
     pub(crate) const PARTIAL: Self = Self(1 << 21);
     /// Somebody resumed what was paused: what is buffered is to be served.
     pub(crate) const RESUMED: Self = Self(1 << 22);
+    /// Somebody was shown the descriptor, and may have duplicated it: the socket may outlive us.
+    pub(crate) const SHOWN: Self = Self(1 << 23);
     /// Whoever waits is to stop: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

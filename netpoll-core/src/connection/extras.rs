@@ -150,6 +150,12 @@ impl Extras {
         }
     }
 
+    /// Whether `close` will run anything of the user's: a close callback, or the drop of a job.
+    pub(crate) fn has_close_callbacks(&self) -> bool {
+        self.look(|inner| (!inner.on_close.is_empty() || !inner.jobs.is_empty()).then_some(()))
+            .is_some()
+    }
+
     fn look<T>(&self, look: impl FnOnce(&Inner) -> Option<T>) -> Option<T> {
         look(lock(&self.0).inner.as_ref()?)
     }

@@ -91,6 +91,8 @@ enum Phase {
     Open,
     /// Our stream is to end: what is queued goes out, nothing more comes in.
     Closing,
+    /// Our stream has ended: the FIN is behind what was queued.
+    Ended,
     /// The socket was given away: nothing here touches it any more, but to stop watching it.
     Detached,
 }
@@ -178,10 +180,7 @@ impl Lane {
             self.congested.store(false, Ordering::Release);
             self.wake(&queue);
         }
-        let closed = queue.phase == Phase::Closing && queue.backlog.is_none();
-        if closed {
-            queue.end_stream();
-        }
+        let closed = queue.end_stream();
         if relieved || closed { Events::DRAINED } else { Events::NONE }
     }
 
@@ -235,19 +234,27 @@ impl Lane {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Takes no more, and ends our stream (FIN) when all that was accepted is sent. Returns whether
-    /// it is.
-    pub(crate) fn close(&self) -> bool {
+    /// Takes no more, and ends our stream (FIN) when all that was accepted is sent: for one whose
+    /// socket is not closed then.
+    pub(crate) fn close(&self) {
         let mut queue = lock(&self.queue);
-        if queue.phase == Phase::Detached {
-            return true;
-        }
-        queue.phase = Phase::Closing;
+        queue.seal();
         self.wake(&queue);
-        if queue.backlog.is_none() {
-            queue.end_stream();
-        }
+        queue.end_stream();
+    }
+
+    /// Takes no more. Returns whether all that was accepted is sent. The FIN is left to the close
+    /// of the socket, unless it has to wait for the rest.
+    pub(crate) fn seal(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.seal();
+        self.wake(&queue);
         queue.backlog.is_none()
+    }
+
+    /// Ends our stream (FIN) ahead of the close of the socket, if it was sealed and all is sent.
+    pub(crate) fn end_stream(&self) {
+        lock(&self.queue).end_stream();
     }
 
     /// Whether a dialled stream is still on its way.
@@ -315,9 +322,7 @@ impl Lane {
     pub(crate) fn take_stream(&self) -> (Option<Arc<Stream>>, usize) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        if queue.phase != Phase::Detached {
-            queue.phase = Phase::Closing;
-        }
+        queue.seal();
         let lost = queue.pending();
         let mut unsent = queue.give_up(&mut spent);
         spent.take_all(&mut unsent);
@@ -429,17 +434,29 @@ impl Queue {
         backlog.bytes
     }
 
-    /// Ends our stream. A peer that is gone has no use for it.
-    fn end_stream(&self) {
+    fn seal(&mut self) {
+        if matches!(self.phase, Phase::Connecting | Phase::Open) {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Ends our stream if that is what is left to do, and says whether it was. A peer that is gone
+    /// has no use for it.
+    fn end_stream(&mut self) -> bool {
+        if self.phase != Phase::Closing || self.backlog.is_some() {
+            return false;
+        }
+        self.phase = Phase::Ended;
         if let Some(Err(error)) = self.stream.as_ref().map(|stream| stream.shutdown_write()) {
             log::debug!("cannot end a stream in order: {error}");
         }
+        true
     }
 
     fn check_open(&self) -> Result<()> {
         match (self.failure, self.phase) {
             (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),
-            (None, Phase::Closing | Phase::Detached) => Err(Error::Closed),
+            (None, Phase::Closing | Phase::Ended | Phase::Detached) => Err(Error::Closed),
             (None, _) => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::address::Address;
+use crate::callbacks::Service;
 use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::forecast::{Conduct, Forecast, Place};
@@ -239,6 +240,19 @@ impl Shared {
         if self.extras.rewatch(change) {
             drop(self.home.post(Command::Watch(self.clone())));
         }
+    }
+
+    /// Whether the socket is closed only when code of the user's has run, or somebody else lets go
+    /// of it.
+    pub(crate) fn close_is_put_off(&self, service: Option<&dyn Service>) -> bool {
+        service.is_some_and(Service::minds_disconnect)
+            || self.extras.has_close_callbacks()
+            || self.may_outlive_close()
+    }
+
+    /// Whether somebody else may have a descriptor of the socket.
+    pub(crate) fn may_outlive_close(&self) -> bool {
+        self.task.word.events().has_any(Events::SHOWN) || self.lane.is_detached()
     }
 
     /// Hands the closed connection back to its reactor, which closes the socket.

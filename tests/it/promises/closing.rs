@@ -1,14 +1,15 @@
 //! Closing: from beside a callback, before the first one, twice; and what each end knows of it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use netpoll::{CloseReason, Connection, Error, EventLoop};
+use netpoll::{CloseReason, Connection, Error, EventLoop, Handle};
 
 use super::{AT_ONCE, handing_out, next};
 use crate::util::{
-    Client, Gate, Journal, Server, connect, echo, echo_once, eventually, modes, noise, quiet,
+    Client, Gate, Journal, Server, connect, echo, echo_once, eventually, modes, noise, pool, quiet,
 };
 
 /// The close is noted at once, and done when the callback has returned: what that writes is lost,
@@ -60,13 +61,13 @@ fn a_close_may_be_asked_for_again_and_in_on_disconnect() {
         let server = Server::start(
             EventLoop::builder()
                 .on_prepare(|conn: &Connection| Ok(conn.handle()))
-                .on_request(|session: &mut netpoll::Handle, conn: &mut Connection| {
+                .on_request(|session: &mut Handle, conn: &mut Connection| {
                     conn.close();
                     conn.close();
                     session.close();
                     Ok(())
                 })
-                .on_disconnect(move |session: netpoll::Handle, reason: &CloseReason| {
+                .on_disconnect(move |session: Handle, reason: &CloseReason| {
                     session.close();
                     session.wake();
                     left.add(format!("{reason}, {:?}", session.send("late")));
@@ -105,6 +106,117 @@ fn a_close_on_unread_input_is_an_end_and_not_a_reset() {
         client.hear(b"bye");
         next(&handles).close();
         assert_eq!(client.rest(), b"", "{dispatch:?}");
+    }
+}
+
+/// The FIN goes out before code of the user's runs, which may take long.
+#[test]
+fn a_peer_learns_of_the_end_before_on_disconnect_returns() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let (builder, handles) = handing_out();
+    let server = Server::start(
+        builder
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .on_disconnect(move |(): (), _: &CloseReason| held.pass())
+            .dispatch(pool()),
+    );
+    ends_at_once(&server, &handles);
+    gate.open();
+}
+
+/// As above; a session's `Drop` is the user's as well.
+#[test]
+fn a_peer_learns_of_the_end_before_its_session_is_dropped() {
+    struct Session(Gate);
+    impl Drop for Session {
+        fn drop(&mut self) {
+            self.0.pass();
+        }
+    }
+    let gate = Gate::default();
+    let held = gate.clone();
+    let (sender, handles) = mpsc::channel();
+    let server = Server::start(
+        EventLoop::builder()
+            .on_prepare(move |conn: &Connection| {
+                let _ = sender.send(conn.handle());
+                Ok(Session(held.clone()))
+            })
+            .on_request(|_: &mut Session, conn: &mut Connection| echo_once(conn))
+            .dispatch(pool()),
+    );
+    ends_at_once(&server, &handles);
+    gate.open();
+}
+
+/// As above, for close callbacks.
+#[test]
+fn a_peer_learns_of_the_end_before_close_callbacks_return() {
+    let gate = Gate::default();
+    let (sender, handles) = mpsc::channel();
+    let held = gate.clone();
+    let server = Server::start(
+        EventLoop::builder()
+            .on_connect(move |(): &mut (), conn: &mut Connection| {
+                let held = held.clone();
+                conn.add_close_callback(move || held.pass());
+                let _ = sender.send(conn.handle());
+                Ok(())
+            })
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .dispatch(pool()),
+    );
+    ends_at_once(&server, &handles);
+    gate.open();
+}
+
+/// Two connections end, by the peer and here, and their peers hear of it.
+#[track_caller]
+fn ends_at_once(server: &Server, handles: &mpsc::Receiver<Handle>) {
+    for peer_ends in [true, false] {
+        let mut client = server.connect();
+        client.set_read_timeout(Some(AT_ONCE)).expect("an option");
+        client.echo(b"hello");
+        let handle = next(handles);
+        if peer_ends {
+            client.half_close()
+        } else {
+            handle.close()
+        }
+        assert_eq!(client.rest(), b"");
+    }
+}
+
+/// A duplicate of the descriptor keeps the socket, but neither the connection nor its events.
+#[test]
+fn a_duplicate_of_the_descriptor_keeps_no_connection_open() {
+    for peer_ends in [true, false] {
+        let (builder, handles) = handing_out();
+        let (sender, duplicates) = mpsc::channel();
+        let server = Server::start(
+            builder
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    let _ = sender.send(conn.as_fd().try_clone_to_owned()?);
+                    echo_once(conn)
+                })
+                .loops(1),
+        );
+        let mut client = server.connect();
+        client.echo(b"hello");
+        let (handle, _duplicate) = (next(&handles), next(&duplicates));
+        if peer_ends {
+            client.half_close()
+        } else {
+            handle.close()
+        }
+        assert_eq!(client.rest(), b"");
+        eventually("it is closed", || server.event_loop.stats().connections == 0);
+        if !peer_ends {
+            client.say(b"an edge for whoever still watches");
+        }
+        server.connect().echo(b"a turn of the loop later");
+        assert_eq!(server.event_loop.stats().loops[0].stale_events, 0);
     }
 }
 
