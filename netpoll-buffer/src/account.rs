@@ -93,6 +93,7 @@ impl Account {
     /// buffer.charge(&account);
     /// assert_eq!(account.held(), 256 << 10); // the smallest block that has so much
     /// ```
+    #[inline]
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
     }

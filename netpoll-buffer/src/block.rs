@@ -271,6 +271,7 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
+    #[inline]
     fn take(room: usize) -> Self {
         assert!(room <= MAX_SEGMENT, "{room} bytes are more than one block can hold");
         let class = Class::of(room);

@@ -40,6 +40,12 @@ impl Chain {
         self.first.as_ref()
     }
 
+    /// The first segment, if there is no other.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<&Segment> {
+        self.first.as_ref().filter(|_| self.rest.is_none())
+    }
+
     #[inline]
     pub(crate) fn first_mut(&mut self) -> Option<&mut Segment> {
         self.first.as_mut()
@@ -60,9 +66,10 @@ impl Chain {
         Chunks { first: self.first.as_ref(), rest, left: n }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Segment> {
-        let rest = self.rest.as_ref().map(|rest| rest.iter()).unwrap_or_default();
-        self.first.iter().chain(rest)
+    /// The segments behind the first.
+    #[inline]
+    pub(crate) fn rest(&self) -> impl Iterator<Item = &Segment> {
+        self.rest.iter().flat_map(|rest| rest.iter())
     }
 
     #[inline]

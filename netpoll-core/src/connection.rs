@@ -75,16 +75,19 @@ impl Connection {
     }
 
     /// The reading side.
+    #[inline]
     pub fn reader(&mut self) -> Reader<'_> {
         Reader::new(&self.shared, &mut self.input)
     }
 
     /// The writing side.
+    #[inline]
     pub fn writer(&mut self) -> Writer<'_> {
         Writer::new(&self.shared, &mut self.staged)
     }
 
     /// Both sides at once, to write what is borrowed from the input.
+    #[inline]
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
         (Reader::new(&self.shared, &mut self.input), Writer::new(&self.shared, &mut self.staged))
     }

@@ -57,6 +57,7 @@ impl Memory {
         }
     }
 
+    #[inline]
     pub(crate) fn has_budget(&self) -> bool {
         self.budget.is_some()
     }
@@ -64,6 +65,12 @@ impl Memory {
     /// A charge for a connection's queues, where there is a budget.
     pub(crate) fn open_charge(&self) -> Option<Charge> {
         self.budget.is_some().then(|| self.all.charge(0))
+    }
+
+    /// Whether any connection may receive that has `held` in slices, whatever else it holds.
+    #[inline]
+    pub(crate) fn is_ample(&self, held: usize) -> bool {
+        self.budget.is_none() && self.held_limit.is_none_or(|limit| held < limit)
     }
 
     /// Whether a connection may receive that has `held` in slices; `all_of_it` counts what it

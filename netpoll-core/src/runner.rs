@@ -25,6 +25,9 @@ const WORTH_A_LOOK: Events = Events::PEER_GONE
     .or(Events::HIGH_WATER)
     .or(Events::RESUMED);
 
+/// What comes before a receive.
+const BEFORE_RECEIVING: Events = Events::JOBS.or(Events::DRAIN).or(Events::HIGH_WATER);
+
 /// What stands in the cell of a connection's task: what its owner owns.
 #[derive(Default)]
 pub(crate) struct Runner {
@@ -227,41 +230,43 @@ impl Runner {
 
     /// Runs the callback that is due, receiving once if none was before that.
     fn serve(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let is_plain = !events.has_any(BEFORE_RECEIVING);
+        if is_plain && !self.above && !shared.lane.is_congested() {
+            return self.receive(shared, events);
+        }
+        self.serve_first(shared, events).unwrap_or_else(|| self.receive(shared, events))
+    }
+
+    /// Runs the callback that comes before a receive, if one does, or puts the receive off.
+    fn serve_first(&mut self, shared: &Arc<Shared>, events: Events) -> Option<Step> {
         let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
-            return self.begin_close(shared, CloseReason::Local);
+            return None;
         };
         let word = &shared.task.word;
-        if word.clear(events.and(Events::JOBS)) != Events::NONE
+        let verdict = if word.clear(events.and(Events::JOBS)) != Events::NONE
             && let Some((job, more)) = shared.extras.pop_job()
         {
             if more {
                 word.note(Events::JOBS);
             }
-            let verdict = verdict(guard("a job", || job.run(connection)));
-            return self.after_callback(shared, verdict);
-        }
-        if events.has_any(Events::DRAIN) && !self.parting {
+            verdict(guard("a job", || job.run(connection)))
+        } else if events.has_any(Events::DRAIN) && !self.parting {
             self.parting = true;
-            let verdict = service.shutdown(connection);
-            return self.after_callback(shared, verdict);
-        }
-        if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE && !self.above {
+            service.shutdown(connection)
+        } else if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE && !self.above {
             self.above = true;
-            let verdict = service.high_water(connection);
-            return self.after_callback(shared, verdict);
-        }
-        if shared.lane.is_congested() {
-            if !shared.group.reads_when_congested() {
-                // DRAINED will tell. Until then the peer's bytes stay in the kernel.
-                return Step::Wait;
-            }
+            service.high_water(connection)
+        } else if shared.lane.is_congested() {
+            // DRAINED will tell. Until then the peer's bytes stay in the kernel.
+            return (!shared.group.reads_when_congested()).then_some(Step::Wait);
         } else if std::mem::replace(&mut self.above, false) {
             // Whoever stopped in the middle of its input because of the queue goes on with it.
             word.note(Events::RESUMED);
-            let verdict = service.drained(connection);
-            return self.after_callback(shared, verdict);
-        }
-        self.receive(shared, events)
+            service.drained(connection)
+        } else {
+            return None;
+        };
+        Some(self.after_callback(shared, verdict))
     }
 
     /// Receives once and calls back if that is due.

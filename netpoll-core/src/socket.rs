@@ -55,12 +55,17 @@ impl Stream {
 
     /// Pushes what stands readable in `output`, once: one `sendmsg`, or one `sendto` of a single
     /// block. It consumes nothing.
+    #[inline]
     pub(crate) fn send(&self, output: &LinkBuffer) -> io::Result<Sent> {
         let first = output.chunk();
-        if first.len() == output.len() {
-            let bytes = sys::send_one(self.0.as_fd(), first)?;
-            return Ok(Sent { bytes, all_offered: bytes == first.len() });
+        if first.len() < output.len() {
+            return self.send_several(output);
         }
+        let bytes = sys::send_one(self.0.as_fd(), first)?;
+        Ok(Sent { bytes, all_offered: bytes == first.len() })
+    }
+
+    fn send_several(&self, output: &LinkBuffer) -> io::Result<Sent> {
         let mut slices = [io::IoSlice::new(&[]); sys::MAX_SLICES];
         let count = output.gather(&mut slices);
         let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();

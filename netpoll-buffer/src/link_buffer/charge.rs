@@ -29,8 +29,12 @@ impl LinkBuffer {
     /// buffer.clear();
     /// assert_eq!(account.held(), 0);
     /// ```
+    #[inline]
     pub fn charge(&self, account: &Account) {
-        self.chain.iter().for_each(|segment| segment.charge(account));
+        if let Some(first) = self.chain.first() {
+            first.charge(account);
+        }
+        self.chain.rest().for_each(|segment| segment.charge(account));
     }
 
     /// The next `n` bytes as [`Bytes`], charged to `account` for as long as they live.

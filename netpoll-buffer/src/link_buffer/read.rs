@@ -142,9 +142,19 @@ impl LinkBuffer {
     /// assert_eq!(header.next(6), Ok(&b"header"[..]));
     /// # Ok::<_, netpoll_buffer::Shortfall>(())
     /// ```
+    #[inline]
     pub fn slice(&mut self, n: usize) -> Result<Self, Shortfall> {
         Shortfall::check(n, self.len)?;
         self.release();
+        let is_all = n == self.len && self.pending == 0;
+        if is_all && self.chain.only().is_some_and(worth_sharing) {
+            self.took(n);
+            return Ok(Self { chain: mem::take(&mut self.chain), len: n, ..Self::new() });
+        }
+        Ok(self.slice_by_pieces(n))
+    }
+
+    fn slice_by_pieces(&mut self, n: usize) -> Self {
         let mut slice = Self::new();
         let mut left = n;
         while left > 0 {
@@ -157,7 +167,7 @@ impl LinkBuffer {
             slice.chain.push_back(if worth_sharing(&piece) { piece } else { copy_of(&piece) });
         }
         slice.len = n;
-        Ok(slice)
+        slice
     }
 
     /// The next `n` bytes as a `String`. One allocation and one copy.
@@ -385,6 +395,7 @@ impl LinkBuffer {
 }
 
 /// Whether a piece may keep its block alive. See [`LinkBuffer::slice`] for the rule.
+#[inline]
 fn worth_sharing(piece: &Segment) -> bool {
     piece.len() > SMALL || piece.pinned() <= SMALL.max(MAX_PINNED * piece.len())
 }

@@ -73,10 +73,12 @@ impl Input {
     }
 
     /// An edge has said that the socket may have bytes.
+    #[inline]
     pub(crate) fn announced(&mut self) {
         self.undrained = true;
     }
 
+    #[inline]
     pub(crate) fn end(&self) -> Option<End> {
         self.end
     }
@@ -89,6 +91,7 @@ impl Input {
     }
 
     /// Whether a receive would be worth its system call.
+    #[inline]
     pub(crate) fn is_promising(&self, shared: &Shared) -> bool {
         self.end.is_none()
             && self.buffer.len() < shared.input_limit()
@@ -97,16 +100,19 @@ impl Input {
 
     /// Whether memory allows a receive that no callback asked for, or nothing is to be received. A
     /// peer that is gone sends no more than the kernel has already, and its end stands behind that.
+    #[inline]
     pub(crate) fn may_receive(&self, shared: &Shared, events: Events) -> bool {
-        if events.has_any(Events::PEER_GONE) || !self.is_promising(shared) {
+        let held = self.account.as_ref().map_or(0, Account::held);
+        if shared.group.memory.is_ample(held) || events.has_any(Events::PEER_GONE) {
             return true;
         }
-        let held = self.account.as_ref().map_or(0, Account::held);
         let all_of_it = || held + self.buffer.len() + shared.lane.pending();
-        shared.group.memory.allows(held, all_of_it, || shared.group.live())
+        !self.is_promising(shared)
+            || shared.group.memory.allows(held, all_of_it, || shared.group.live())
     }
 
     /// Moves the next `n` bytes out, as a buffer whose blocks are counted.
+    #[inline]
     pub(crate) fn slice(&mut self, shared: &Shared, n: usize) -> Result<LinkBuffer> {
         let slice = self.buffer.slice(n)?;
         if let Some(account) = self.account(shared) {
@@ -123,6 +129,7 @@ impl Input {
         Ok(self.buffer.read_bytes_charged(n, &account)?)
     }
 
+    #[inline]
     fn account(&mut self, shared: &Shared) -> Option<&Account> {
         if self.account.is_none() {
             self.account = shared.group.memory.open_account();
@@ -132,10 +139,14 @@ impl Input {
 
     /// Counts what is buffered now, where there is a budget. For the owner, after a receive and
     /// before it lets go.
+    #[inline]
     pub(crate) fn count(&mut self, shared: &Shared) {
-        if !shared.group.memory.has_budget() {
-            return;
+        if shared.group.memory.has_budget() {
+            self.charge_buffered(shared);
         }
+    }
+
+    fn charge_buffered(&mut self, shared: &Shared) {
         let buffered = self.buffer.len();
         if self.charge.is_none() && buffered > 0 {
             self.charge = shared.group.memory.open_charge().map(Box::new);
@@ -185,7 +196,11 @@ impl Input {
 
     /// Reads until `n` bytes are buffered; waits for them if `wait` and this connection's thread
     /// may.
+    #[inline]
     pub(crate) fn ensure(&mut self, shared: &Shared, n: usize, wait: bool) -> Result<()> {
+        if self.buffer.len() >= n {
+            return Ok(());
+        }
         self.ensure_by(shared, n, wait, &mut None)
     }
 
@@ -248,6 +263,7 @@ impl Input {
 
     /// Tells the watch whether a part of a request is here. For the owner, before it waits or lets
     /// go; it costs a load as long as nothing changes.
+    #[inline]
     pub(crate) fn note_partial(&self, shared: &Shared) {
         let word = &shared.task.word;
         let is_noted = word.events().has_any(Events::PARTIAL);

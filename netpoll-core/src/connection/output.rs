@@ -330,6 +330,7 @@ impl Lane {
         (queue.stream.take(), lost)
     }
 
+    #[inline]
     fn push(
         &self,
         queue: &mut Queue,
@@ -453,6 +454,7 @@ impl Queue {
         true
     }
 
+    #[inline]
     fn check_open(&self) -> Result<()> {
         match (self.failure, self.phase) {
             (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),

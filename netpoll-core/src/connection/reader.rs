@@ -34,16 +34,19 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(crate) fn new(shared: &'a Shared, input: &'a mut Input) -> Self {
         Self { shared, input }
     }
 
     /// Bytes buffered now.
+    #[inline]
     pub fn len(&self) -> usize {
         self.input.buffer.len()
     }
 
     /// Whether no byte is buffered now.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.input.buffer.is_empty()
     }
@@ -59,18 +62,21 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes, contiguous, not consumed. Copies only where they span blocks.
+    #[inline]
     pub fn peek(&mut self, n: usize) -> Result<&[u8]> {
         self.ensure(n, true)?;
         Ok(self.input.buffer.peek(n)?)
     }
 
     /// The next `n` bytes, contiguous and consumed. Copies only where they span blocks.
+    #[inline]
     pub fn next(&mut self, n: usize) -> Result<&[u8]> {
         self.ensure(n, true)?;
         Ok(self.input.buffer.next(n)?)
     }
 
     /// Drops the next `n` bytes.
+    #[inline]
     pub fn skip(&mut self, n: usize) -> Result<()> {
         self.ensure(n, true)?;
         Ok(self.input.buffer.skip(n)?)
@@ -84,6 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `n` bytes as a buffer of their own: moves and shares blocks, copies nothing.
+    #[inline]
     pub fn slice(&mut self, n: usize) -> Result<LinkBuffer> {
         self.ensure(n, true)?;
         self.input.slice(self.shared, n)
@@ -107,6 +114,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte.
+    #[inline]
     pub fn read_byte(&mut self) -> Result<u8> {
         self.ensure(1, true)?;
         Ok(self.input.buffer.read_byte()?)
@@ -154,6 +162,7 @@ impl<'a> Reader<'a> {
         Ok(self.input.buffer.read_byte()?)
     }
 
+    #[inline]
     fn ensure(&mut self, n: usize, wait: bool) -> Result<()> {
         self.input.ensure(self.shared, n, wait)
     }

@@ -21,11 +21,13 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
+    #[inline]
     pub(crate) fn new(shared: &'a Shared, staged: &'a mut LinkBuffer) -> Self {
         Self { shared, staged }
     }
 
     /// Reserves `n` contiguous bytes to be written in place.
+    #[inline]
     pub fn malloc(&mut self, n: usize) -> &mut [u8] {
         self.staged.malloc(n)
     }
@@ -44,21 +46,25 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes a copy of `bytes`.
+    #[inline]
     pub fn write_bytes(&mut self, bytes: &[u8]) {
         self.staged.write_bytes(bytes);
     }
 
     /// Writes a copy of `text`.
+    #[inline]
     pub fn write_string(&mut self, text: &str) {
         self.staged.write_string(text);
     }
 
     /// Writes one byte.
+    #[inline]
     pub fn write_byte(&mut self, byte: u8) {
         self.staged.write_byte(byte);
     }
 
     /// What was written since the last flush, as a [`bytes::BufMut`] to write numbers to.
+    #[inline]
     pub fn buf(&mut self) -> &mut LinkBuffer {
         self.staged
     }
@@ -78,6 +84,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes a whole buffer by moving its blocks.
+    #[inline]
     pub fn append(&mut self, buffer: LinkBuffer) {
         self.staged.append(buffer);
     }

@@ -168,15 +168,14 @@ impl Poll for Epoll {
 /// all but OUT make it receivable; OUT alone, or with others, makes it sendable; and so do the bits
 /// after which a send would fail at once.
 fn readiness(flags: RawFlags) -> Readiness {
-    let failed = flags.intersects(RawFlags::EPOLLERR | RawFlags::EPOLLHUP);
-    let peer_closed = flags.intersects(RawFlags::EPOLLRDHUP | RawFlags::EPOLLHUP);
+    let failure = RawFlags::EPOLLERR | RawFlags::EPOLLHUP;
+    let end = RawFlags::EPOLLRDHUP | RawFlags::EPOLLHUP;
+    let arrival = RawFlags::EPOLLIN | RawFlags::EPOLLPRI;
     Readiness {
-        receivable: failed
-            || peer_closed
-            || flags.intersects(RawFlags::EPOLLIN | RawFlags::EPOLLPRI),
-        sendable: failed || flags.intersects(RawFlags::EPOLLOUT),
-        peer_closed,
-        failed,
+        receivable: flags.intersects(arrival | end | failure),
+        sendable: flags.intersects(RawFlags::EPOLLOUT | failure),
+        peer_closed: flags.intersects(end),
+        failed: flags.intersects(failure),
         urgent: flags.intersects(RawFlags::EPOLLPRI),
     }
 }
