@@ -80,7 +80,8 @@ impl StreamOperator {
 /// Takes what a listener accepts. It runs on the thread of the listener's reactor, and everything
 /// on that reactor waits while it runs.
 pub trait Accept: Send {
-    /// How many connections may be taken out of the queue now. Asked before each wait; where it is
+    /// How many connections may be taken out of the queue now. Asked before each wait, until each
+    /// acceptor of the loop has said [`Room::ANY`], and again from the next failure on; where it is
     /// none, the others of the loop go on, and those who wish to connect wait in the kernel.
     fn room(&mut self) -> Room;
 
@@ -108,7 +109,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room for any number.
+    /// Room for any number, for good unless accepting fails.
     pub const ANY: Self = Self { count: usize::MAX, again: None };
 }
 

@@ -26,14 +26,14 @@ pub(crate) trait Poll: Send + fmt::Debug {
     /// Watches a stream in both directions until it is closed. The registration is never changed.
     fn add_stream(&mut self, stream: BorrowedFd<'_>, token: Token) -> io::Result<()>;
 
-    /// Stops watching a stream; to be called before it is closed, since a duplicate of its
-    /// descriptor would keep the registration alive and deliver events for the dead.
+    /// Stops watching a stream, which its close does by itself unless a duplicate of its descriptor
+    /// lives on: that would keep the registration alive and deliver events for the dead.
     fn remove_stream(&mut self, stream: BorrowedFd<'_>) -> io::Result<()>;
 
     /// Will accept on a listener, as much as [`set_room`](Self::set_room) allows: at first nothing.
     fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token);
 
-    /// Allows a listener so many connections in the next wait; none stops watching it.
+    /// Allows a listener so many connections in each wait from now on; none stops watching it.
     fn set_room(&mut self, token: Token, count: usize) -> io::Result<()>;
 
     /// Stops accepting, and closes the listener unless somebody else holds it.

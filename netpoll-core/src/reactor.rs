@@ -220,6 +220,8 @@ pub(crate) struct Core {
     operators: Slab<FdOperator>,
     /// Those operators that are listeners.
     listeners: Vec<Token>,
+    /// All of them had room for any number of connections: they need not be asked again.
+    doors_open: bool,
     events: VecDeque<PollEvent>,
     /// Scheduled connections that wait for a turn; `due` of them have it now.
     ready: VecDeque<Arc<Shared>>,
@@ -260,6 +262,7 @@ impl Core {
             poll,
             operators: Slab::new(),
             listeners: Vec::new(),
+            doors_open: true,
             events: VecDeque::new(),
             ready: VecDeque::new(),
             due: 0,

@@ -252,6 +252,14 @@ pub fn turn_away_newcomers(listener: &impl AsFd) -> io::Result<()> {
     sys::listener::turn_away_newcomers(listener.as_fd())
 }
 
+/// Closes the port of a listener, whoever has descriptors of it; those in its queue are reset.
+///
+/// # Errors
+/// The system's.
+pub fn stop_listening(listener: &impl AsFd) -> io::Result<()> {
+    sys::listener::stop_listening(listener.as_fd())
+}
+
 /// A descriptor that does nothing but be there to be given up when others have run out.
 ///
 /// # Errors

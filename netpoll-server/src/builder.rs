@@ -115,7 +115,7 @@ impl<S> Builder<S> {
 
     /// How many loops serve the connections: 1 to 1 024. Default: one for each core that the
     /// process may use. The acceptor is not among them: it runs on the thread that calls
-    /// `serve`.
+    /// `serve`. A single loop accepts by itself, and that thread sleeps.
     #[must_use]
     pub fn loops(mut self, loops: usize) -> Self {
         self.settings.loops = loops;

@@ -15,7 +15,8 @@ use crate::listener::Listeners;
 use crate::serving::{Doors, Serving};
 
 /// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
-/// hands them to the loops of a manager, which run the callbacks as the dispatch mode says.
+/// hands them to the loops of a manager, which run the callbacks as the dispatch mode says. A
+/// single loop accepts by itself.
 ///
 /// It is a handle: clones are the same event loop, so one thread serves and another, or a callback,
 /// shuts down.

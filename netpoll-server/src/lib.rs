@@ -16,6 +16,7 @@ mod listen_options;
 mod listener;
 pub mod proxy;
 mod running;
+mod seat;
 mod serving;
 mod stats;
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use netpoll_core::socket::{self, SocketOptions};
 use netpoll_core::{Address, Error, ListenerInfo, Result};
@@ -35,6 +36,8 @@ pub struct Listener {
     file: Option<SocketFile>,
     /// Somebody else has opened it, and set its options.
     foreign: bool,
+    /// Somebody else may have a descriptor of it.
+    shared: AtomicBool,
     /// How it was opened, where each loop opens a further one to accept for itself.
     again: Option<(Address, SocketOptions)>,
 }
@@ -82,7 +85,7 @@ impl Listener {
 
     pub(crate) fn opened(address: &Address, options: SocketOptions) -> io::Result<Self> {
         let mut listener = Self::from(socket::listen(address, &options)?);
-        listener.foreign = false;
+        (listener.foreign, listener.shared) = (false, AtomicBool::new(false));
         if let Some(path) = address.path() {
             listener.file = Some(SocketFile::new(path)?);
         }
@@ -153,6 +156,11 @@ impl Listener {
         &self.fd
     }
 
+    /// Whether somebody else may have a descriptor of the socket, and go on with it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
     /// Makes the socket fit for a reactor whoever opened it, and says how connections know it.
     pub(crate) fn prepare(&self, index: usize) -> Result<Arc<ListenerInfo>> {
         if let Err(error) = socket::adopt_listener(&self.fd, self.foreign) {
@@ -200,6 +208,7 @@ impl Listener {
 /// The socket itself: for options that nothing here offers, and to be handed to other processes.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.store(true, Ordering::Relaxed);
         self.fd.as_fd()
     }
 }
@@ -212,6 +221,7 @@ impl From<OwnedFd> for Listener {
             service: Service::default(),
             file: None,
             foreign: true,
+            shared: AtomicBool::new(true),
             again: None,
         }
     }

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Dispatcher, Error, Group, ListenerInfo, OnLoop, PollManager, Prepare, Reactor, Remote, Result,
+    socket,
 };
 
 use crate::acceptor::{Acceptor, Front, turn_away_newcomers};
 use crate::event_loop::{Report, Settings};
 use crate::gate::{Door, Gate};
 use crate::listener::Listener;
+use crate::seat::Seat;
 
 /// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
 /// threads to end; those that take longer are inside a callback, and are left behind.
@@ -31,7 +33,7 @@ pub(crate) struct Serving {
 /// What is accepted on.
 #[derive(Default)]
 pub(crate) struct Doors {
-    /// The listeners that the main reactor accepts on, with what connections know of them.
+    /// The listeners that one reactor accepts on, and which.
     kept: Mutex<Vec<Kept>>,
     /// The sockets that loops accept on by themselves. A loop that has retired has closed its own.
     per_loop: Mutex<Vec<Socket>>,
@@ -39,7 +41,7 @@ pub(crate) struct Doors {
     left_open: AtomicBool,
 }
 
-type Kept = (Listener, Arc<ListenerInfo>, Arc<Door>);
+type Kept = (Listener, Arc<Seat>);
 
 struct Socket {
     fd: Weak<OwnedFd>,
@@ -92,15 +94,15 @@ impl Serving {
             if listener.is_per_loop() {
                 each_loop.push(self.listen_on_each_loop(listener, info, door));
             } else {
-                let acceptor = Acceptor::new(&self.front, &info, &door, listener.socket(), None);
-                self.front.main.listen(listener.socket().clone(), Box::new(acceptor));
-                lock(&self.doors.kept).push((listener, info, door));
+                let seat = Seat::new(&self.front, info, door, listener.socket());
+                each_loop.push(seat.open(&self.manager));
+                lock(&self.doors.kept).push((listener, seat));
             }
         }
         if let Some(reactor) = lock(&self.reactor).take() {
             reactor.run();
         }
-        // No further loop gets a socket from here on.
+        // No further loop is looked at from here on.
         drop(each_loop);
         match self.front.take_failure() {
             Some(error) => Err(broken(&error)),
@@ -171,16 +173,22 @@ impl Serving {
     /// connected is reset by it.
     fn close_doors(&self, deadline: Instant) {
         let left_open = self.doors.left_open.load(Ordering::SeqCst);
-        for (mut listener, info, door) in std::mem::take(&mut *lock(&self.doors.kept)) {
+        for (mut listener, seat) in std::mem::take(&mut *lock(&self.doors.kept)) {
             let fd = listener.socket().clone();
+            seat.close();
             if left_open {
                 listener.keep_path();
                 continue;
             }
+            let is_shared = listener.is_shared();
             // The path goes first: who comes now is refused, and does not wait in vain.
             drop(listener);
             turn_away_newcomers(&fd);
-            Acceptor::new(&self.front, &info, &door, &fd, None).empty_queue();
+            seat.acceptor(None).empty_queue();
+            // A loop that is inside a callback lets go of the socket late.
+            if !is_shared && let Err(error) = socket::stop_listening(&fd) {
+                log::debug!("cannot close the port before the loop does: {error}");
+            }
         }
         for Socket { fd, home, listener, door } in std::mem::take(&mut *lock(&self.doors.per_loop))
         {
@@ -203,7 +211,7 @@ impl Doors {
     /// The sockets, with their names.
     pub(crate) fn sockets(&self) -> Vec<(String, Arc<OwnedFd>)> {
         let kept = lock(&self.kept);
-        let kept = kept.iter().map(|(it, info, _)| (info.name.to_string(), it.socket().clone()));
+        let kept = kept.iter().map(|(it, seat)| (seat.info.name.to_string(), it.socket().clone()));
         let per_loop = lock(&self.per_loop);
         let open = |it: &Socket| Some((it.listener.name.to_string(), it.fd.upgrade()?));
         kept.chain(per_loop.iter().filter_map(open)).collect()

@@ -14,7 +14,8 @@ pub struct Stats {
     /// Connections that were turned away: at a limit, by `on_prepare`, for want of a header or of
     /// descriptors.
     pub refused: u64,
-    /// The main reactor, which accepts; its connections are the loops'.
+    /// The main reactor, which accepts unless loops do, as a single one does; its connections are
+    /// the loops'.
     pub main: LoopStats,
     /// The loops that connections are given to. Where several event loops share a manager, they
     /// share these.

@@ -25,6 +25,33 @@ fn spread(manager: &PollManager) -> Vec<u64> {
     manager.stats().iter().map(|it| it.connections).collect()
 }
 
+/// Who comes wakes no other thread than the one that serves them.
+#[test]
+fn the_only_loop_accepts_by_itself_until_there_is_a_second() {
+    const CLIENTS: u64 = 10;
+    for dispatch in modes() {
+        let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
+        let server = Server::start(echo().dispatch(dispatch).manager(manager.clone()));
+        server.connect().echo(b"hello");
+        let idle = server.event_loop.stats().main.turns;
+        (1..CLIENTS).for_each(|_| server.connect().echo(b"hello"));
+        let stats = server.event_loop.stats();
+        assert_eq!((stats.loops[0].accepted, stats.main.accepted), (CLIENTS, 0), "{dispatch:?}");
+        assert_eq!(stats.main.turns, idle, "{dispatch:?}: the main reactor was woken");
+
+        manager.set_loops(2).expect("a second loop");
+        eventually("the main reactor accepts", || {
+            server.connect().echo(b"hello");
+            server.event_loop.stats().main.accepted >= CLIENTS
+        });
+        let stats = server.event_loop.stats();
+        assert!(stats.loops[1].turns > 1, "{dispatch:?}: the second loop serves nobody");
+        manager.set_loops(1).expect("one loop");
+        server.connect().echo(b"hello");
+        assert_eq!(server.stop().aborted, 0);
+    }
+}
+
 /// gnet's least connections, asked during a burst, gave 2, 42, 48, 308 of 400.
 #[test]
 fn a_burst_spreads_evenly_though_loops_are_slow_to_take_it() {

@@ -150,10 +150,10 @@ impl Extras {
         }
     }
 
-    /// Whether `close` will run anything of the user's: a close callback, or the drop of a job.
-    pub(crate) fn has_close_callbacks(&self) -> bool {
-        self.look(|inner| (!inner.on_close.is_empty() || !inner.jobs.is_empty()).then_some(()))
-            .is_some()
+    /// Whether `close` runs anything of the user's: a close callback, or the drop of a job.
+    pub(crate) fn minds_close(&self) -> bool {
+        let inner = &lock(&self.0).inner;
+        inner.as_ref().is_some_and(|it| !it.on_close.is_empty() || !it.jobs.is_empty())
     }
 
     fn look<T>(&self, look: impl FnOnce(&Inner) -> Option<T>) -> Option<T> {

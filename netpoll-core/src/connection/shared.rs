@@ -246,7 +246,7 @@ impl Shared {
     /// of it.
     pub(crate) fn close_is_put_off(&self, service: Option<&dyn Service>) -> bool {
         service.is_some_and(Service::minds_disconnect)
-            || self.extras.has_close_callbacks()
+            || self.extras.minds_close()
             || self.may_outlive_close()
     }
 

@@ -26,20 +26,27 @@ pub(crate) struct Epoll {
     epoll: EpollFd,
     raw: Vec<RawEvent>,
     listeners: HashMap<Token, Listener>,
+    /// The last wait found somebody in a listener's queue.
+    accepting: bool,
 }
+
+/// Marks the token of a listener in what epoll carries: no slab has so many slots. So an event of a
+/// stream costs no look at the listeners, and a turn without newcomers none either.
+const LISTENER: u64 = 1 << 31;
 
 #[derive(Debug)]
 struct Listener {
     fd: Arc<OwnedFd>,
     /// Whether epoll watches it.
     watched: bool,
-    /// The last wait found somebody in its queue.
+    /// This wait found somebody in its queue.
     ready: bool,
-    /// How many connections the reactor takes in the next wait.
+    /// How many connections the reactor takes in a wait.
     room: usize,
-    /// How many to try for in the next wait: it doubles while the queue outlasts it, and is 1 again
-    /// when the queue was empty first. So who comes alone costs one accept, not a second one that
-    /// finds nobody, and a burst soon comes in batches.
+    /// How many to try for in the next wait that finds somebody in the queue. It doubles while wait
+    /// after wait does, is what the queue held when that was less, and 1 again after a wait that
+    /// found nobody. So who comes alone costs one accept, not a second one that finds nobody, and a
+    /// burst soon comes in batches.
     batch: usize,
     failures: usize,
 }
@@ -50,29 +57,34 @@ impl Epoll {
         let epoll = EpollFd::new()?;
         epoll.add(bell, RawFlags::EPOLLIN, Token::NONE.to_u64())?;
         let raw = vec![RawEvent::empty(); EVENTS_AT_FIRST];
-        Ok(Self { epoll, raw, listeners: HashMap::new() })
+        Ok(Self { epoll, raw, listeners: HashMap::new(), accepting: false })
     }
 
-    fn translate(&mut self, count: usize, events: &mut VecDeque<PollEvent>) {
+    /// Hands out what has happened to streams; says whether somebody is in a listener's queue.
+    fn translate(&mut self, count: usize, events: &mut VecDeque<PollEvent>) -> bool {
+        let mut found = false;
         for raw in &self.raw[..count] {
-            let token = Token::from_u64(raw.data());
-            if token == Token::NONE {
-                continue;
-            }
-            match self.listeners.get_mut(&token) {
-                Some(listener) => listener.ready = true,
-                None => {
-                    events
-                        .push_back(PollEvent::Stream { token, readiness: readiness(raw.events()) });
-                }
-            }
+            let token = Token::from_u64(raw.data() & !LISTENER);
+            if raw.data() & LISTENER == 0 {
+                let readiness = readiness(raw.events());
+                events.push_back(PollEvent::Stream { token, readiness });
+            } else if let Some(listener) = self.listeners.get_mut(&token) {
+                (listener.ready, found) = (true, true);
+            } // else it is the bell, which has every bit set
         }
+        found
     }
 
-    fn accept(&mut self, events: &mut VecDeque<PollEvent>) {
-        for (&token, listener) in &mut self.listeners {
-            if std::mem::take(&mut listener.ready) {
-                listener.accept(token, events);
+    /// Accepts where the wait `found` somebody, and notes it where this wait is the first that
+    /// found nobody.
+    fn accept(&mut self, found: bool, events: &mut VecDeque<PollEvent>) {
+        if std::mem::replace(&mut self.accepting, found) || found {
+            for (&token, listener) in &mut self.listeners {
+                if std::mem::take(&mut listener.ready) {
+                    listener.accept(token, events);
+                } else {
+                    listener.batch = 1;
+                }
             }
         }
     }
@@ -80,14 +92,14 @@ impl Epoll {
 
 impl Listener {
     fn accept(&mut self, token: Token, events: &mut VecDeque<PollEvent>) {
-        for _ in 0..self.batch.min(self.room) {
+        for accepted in 0..self.batch.min(self.room) {
             match sys::accept(self.fd.as_fd()) {
                 Ok((stream, peer)) => {
                     self.failures = 0;
                     events.push_back(PollEvent::Accepted { listener: token, stream, peer });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.batch = 1;
+                    self.batch = accepted.max(1);
                     return;
                 }
                 Err(error) => {
@@ -129,7 +141,7 @@ impl Poll for Epoll {
         let watch = count > 0;
         if watch != listener.watched {
             if watch {
-                self.epoll.add_listener(listener.fd.as_fd(), token.to_u64())?;
+                self.epoll.add_listener(listener.fd.as_fd(), token.to_u64() | LISTENER)?;
             } else {
                 self.epoll.remove(listener.fd.as_fd())?;
             }
@@ -155,8 +167,8 @@ impl Poll for Epoll {
         events: &mut VecDeque<PollEvent>,
     ) -> io::Result<()> {
         let count = self.epoll.wait(&mut self.raw, timeout)?;
-        self.translate(count, events);
-        self.accept(events);
+        let found = self.translate(count, events);
+        self.accept(found, events);
         if count == self.raw.len() && count < EVENTS_AT_MOST {
             self.raw.resize(count * 2, RawEvent::empty());
         }

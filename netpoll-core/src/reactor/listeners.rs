@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::timers::Timer;
 use super::{Command, Core, End, Remote};
 use crate::group::Group;
-use crate::operator::{Accept, FdOperator, Preamble};
+use crate::operator::{Accept, FdOperator, Preamble, Room};
 use crate::slab::Token;
 use crate::sync::Ordering;
 
@@ -58,6 +58,7 @@ impl Core {
             return log::debug!("a connection was gone before it was accepted: {error}");
         }
         self.remote.counters.accept_failures.add(1);
+        self.doors_open = false;
         if !accept.failed(&error) {
             self.give_up_listener(listener, error);
         }
@@ -90,8 +91,12 @@ impl Core {
         }
     }
 
-    /// Asks the acceptors how much they have room for; returns when to ask again.
+    /// Asks the acceptors how much they have room for, unless all have had room for any number;
+    /// returns when to ask again.
     pub(super) fn ask_for_room(&mut self) -> Option<Instant> {
+        if std::mem::replace(&mut self.doors_open, true) {
+            return None;
+        }
         let mut next: Option<Instant> = None;
         // From the end, since one that is given up is taken out.
         for place in (0..self.listeners.len()).rev() {
@@ -100,6 +105,7 @@ impl Core {
                 continue;
             };
             let room = accept.room();
+            self.doors_open &= room == Room::ANY;
             if let (0, Some(again)) = (room.count, room.again) {
                 next = Some(next.map_or(again, |next| next.min(again)));
             }
@@ -111,12 +117,15 @@ impl Core {
     }
 
     pub(super) fn listen(&mut self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
-        if self.end != End::Never {
-            return accept.retired();
+        match self.end {
+            End::Never => {}
+            End::WhenEmpty => return accept.retired(),
+            End::Stopping { .. } => return,
         }
         let token = self.operators.insert(FdOperator::Listener(listener.clone(), accept));
         self.poll.add_listener(listener, token);
         self.listeners.push(token);
+        self.doors_open = false;
     }
 
     pub(super) fn await_preamble(&mut self, preamble: Box<dyn Preamble>, late: Instant) {

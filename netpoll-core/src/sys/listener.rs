@@ -215,6 +215,11 @@ pub(crate) fn turn_away_newcomers(fd: BorrowedFd<'_>) -> io::Result<()> {
     ])
 }
 
+/// Closes the port though descriptors are open; who waits in the queue is reset, as by a close.
+pub(crate) fn stop_listening(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).shutdown(std::net::Shutdown::Both)
+}
+
 /// A descriptor that does nothing but be there to be given up.
 pub(crate) fn spare() -> io::Result<OwnedFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())

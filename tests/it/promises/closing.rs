@@ -180,9 +180,9 @@ fn ends_at_once(server: &Server, handles: &mpsc::Receiver<Handle>) {
         client.echo(b"hello");
         let handle = next(handles);
         if peer_ends {
-            client.half_close()
+            client.half_close();
         } else {
-            handle.close()
+            handle.close();
         }
         assert_eq!(client.rest(), b"");
     }
@@ -206,9 +206,9 @@ fn a_duplicate_of_the_descriptor_keeps_no_connection_open() {
         client.echo(b"hello");
         let (handle, _duplicate) = (next(&handles), next(&duplicates));
         if peer_ends {
-            client.half_close()
+            client.half_close();
         } else {
-            handle.close()
+            handle.close();
         }
         assert_eq!(client.rest(), b"");
         eventually("it is closed", || server.event_loop.stats().connections == 0);
