@@ -116,7 +116,7 @@ impl Class {
 /// A resting block of this class, if there is one; counts a block as taken either way.
 #[inline]
 pub(crate) fn take(class: Class, capacity: usize) -> Option<Idle> {
-    let taken = LOCAL.try_with(|local| {
+    let taken = LOCAL.try_with(move |local| {
         let local = &mut *local.borrow_mut();
         let idle = local.take(class);
         local.counters.taken(class, capacity, idle.is_some());
@@ -131,7 +131,7 @@ pub(crate) fn take(class: Class, capacity: usize) -> Option<Idle> {
 /// Lets a block rest, or frees it when enough of its class do.
 #[inline]
 pub(crate) fn put(class: Class, capacity: usize, idle: Idle) {
-    let put = LOCAL.try_with(|local| {
+    let put = LOCAL.try_with(move |local| {
         let local = &mut *local.borrow_mut();
         local.counters.returned(class, capacity);
         local.put(class, idle);

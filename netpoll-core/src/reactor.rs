@@ -15,6 +15,7 @@
 //! whole whenever a connection is run: the rest of the batch, the ready list and the timers are in
 //! it, and whoever holds the core can go on.
 
+mod delivery;
 mod timers;
 
 use std::collections::VecDeque;
@@ -32,7 +33,7 @@ use crate::hand_off::{self, Backing, Crew};
 use crate::operator::{Accept, FdOperator, Preamble, StreamOperator, TimerId};
 use timers::Timer;
 
-use crate::poll::{self, Poll, PollEvent, Readiness};
+use crate::poll::{self, Poll, PollEvent};
 use crate::runner;
 use crate::slab::{Slab, Token};
 use crate::stats::{Counters, LoopStats, Traffic};
@@ -312,49 +313,24 @@ impl Core {
                     return Some(scheduled);
                 }
             }
-            self.run_commands();
-            self.fire_timers();
-            if self.has_ended() {
+            if !self.turn_over() {
                 return None;
             }
-            self.wait();
-            self.due = self.ready.len();
         }
     }
 
-    /// Tells the connection, or the acceptor, what happened. Returns a connection that is to be
-    /// run.
-    fn deliver(&mut self, event: PollEvent) -> Option<Arc<Shared>> {
-        match event {
-            PollEvent::Accepted { listener, stream, peer } => {
-                if let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) {
-                    self.remote.counters.accepted.add(1);
-                    accept.accepted(stream, peer);
-                }
-                None
-            }
-            PollEvent::NotAccepted { listener, error, skipped } => {
-                self.not_accepted(listener, error, skipped);
-                None
-            }
-            PollEvent::Stream { token, readiness } => match self.operators.find_mut(token) {
-                Some(FdOperator::Stream(StreamOperator { shared, .. })) => {
-                    let events = events_of(readiness, shared);
-                    let scheduled = events != Events::NONE && shared.task.word.notify(events);
-                    scheduled.then(|| shared.clone())
-                }
-                Some(FdOperator::Preamble(preamble)) => {
-                    if preamble.is_complete() {
-                        self.end_preamble(token);
-                    }
-                    None
-                }
-                Some(FdOperator::Listener(..)) | None => {
-                    self.remote.counters.stale.add(1);
-                    None
-                }
-            },
+    /// All that is done once a turn, up to the next batch of events. False: the reactor has come to
+    /// its end.
+    #[inline(never)] // so that `next`, which runs for each event, stays small
+    fn turn_over(&mut self) -> bool {
+        self.run_commands();
+        self.fire_timers();
+        if self.has_ended() {
+            return false;
         }
+        self.wait();
+        self.due = self.ready.len();
+        true
     }
 
     fn run_commands(&mut self) {
@@ -572,26 +548,4 @@ impl Core {
         lock(&self.remote.commands).ended = true;
         self.remote.ended.notify_all();
     }
-}
-
-/// What the connection should know of a readiness. What is writable first goes to its lane, which
-/// tells more only if somebody waits for it.
-fn events_of(readiness: Readiness, shared: &Shared) -> Events {
-    let mut events = Events::NONE;
-    if readiness.sendable {
-        events = shared.lane.writable(shared.group.limits().output);
-    }
-    if readiness.receivable {
-        events = events | Events::READABLE;
-    }
-    if readiness.peer_closed {
-        events = events | Events::PEER_CLOSED;
-    }
-    if readiness.failed {
-        events = events | Events::FAILED;
-    }
-    if readiness.urgent {
-        events = events | Events::URGENT;
-    }
-    events
 }

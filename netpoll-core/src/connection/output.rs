@@ -158,10 +158,16 @@ impl Lane {
     }
 
     /// A writable edge: sends what is queued. Returns what the connection's owner should know of.
+    #[inline]
     pub(crate) fn writable(&self, limits: OutputLimits) -> Events {
         if !self.blocked.load(Ordering::SeqCst) {
             return Events::NONE;
         }
+        self.go_on(limits)
+    }
+
+    /// The edge that `blocked` waits for.
+    fn go_on(&self, limits: OutputLimits) -> Events {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.blocked.store(false, Ordering::SeqCst);

@@ -1,0 +1,85 @@
+//! How an event reaches its connection, or the acceptor.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::Core;
+use crate::address::Address;
+use crate::connection::Shared;
+use crate::operator::{FdOperator, StreamOperator};
+use crate::poll::{PollEvent, Readiness};
+use crate::slab::Token;
+use crate::task::Events;
+
+impl Core {
+    /// Tells the connection, or the acceptor, what happened. Returns a connection that is to be
+    /// run.
+    #[inline]
+    pub(super) fn deliver(&mut self, event: PollEvent) -> Option<Arc<Shared>> {
+        match event {
+            PollEvent::Stream { token, readiness } => self.deliver_to_stream(token, readiness),
+            PollEvent::Accepted { listener, stream, peer } => {
+                self.deliver_to_acceptor(listener, stream, peer);
+                None
+            }
+            PollEvent::NotAccepted { listener, error, skipped } => {
+                self.not_accepted(listener, error, skipped);
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn deliver_to_stream(&mut self, token: Token, readiness: Readiness) -> Option<Arc<Shared>> {
+        let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
+            self.operators.find_mut(token)
+        else {
+            self.deliver_to_preamble(token);
+            return None;
+        };
+        let events = events_of(readiness, shared);
+        let scheduled = events != Events::NONE && shared.task.word.notify(events);
+        scheduled.then(|| shared.clone())
+    }
+
+    /// Tells who awaits what must come before a connection, unless the token is a stale one.
+    fn deliver_to_preamble(&mut self, token: Token) {
+        match self.operators.find_mut(token) {
+            Some(FdOperator::Preamble(preamble)) => {
+                if preamble.is_complete() {
+                    self.end_preamble(token);
+                }
+            }
+            _ => self.remote.counters.stale.add(1),
+        }
+    }
+
+    fn deliver_to_acceptor(&mut self, listener: Token, stream: OwnedFd, peer: Address) {
+        if let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) {
+            self.remote.counters.accepted.add(1);
+            accept.accepted(stream, peer);
+        }
+    }
+}
+
+/// What the connection should know of a readiness. What is writable first goes to its lane, which
+/// tells more only if somebody waits for it.
+fn events_of(readiness: Readiness, shared: &Shared) -> Events {
+    let mut events = Events::NONE;
+    if readiness.sendable {
+        events = shared.lane.writable(shared.group.limits().output);
+    }
+    if readiness.receivable {
+        events = events | Events::READABLE;
+    }
+    if readiness.peer_closed {
+        events = events | Events::PEER_CLOSED;
+    }
+    if readiness.failed {
+        events = events | Events::FAILED;
+    }
+    if readiness.urgent {
+        events = events | Events::URGENT;
+    }
+    events
+}
