@@ -172,11 +172,13 @@ impl Monitor {
 
     fn watch(&self, crew: &Crew) {
         sys::wake_on_time();
-        let mut cadence = Cadence::new(Instant::now());
+        let mut due = Instant::now();
+        let mut cadence = Cadence::new(due);
         let mut state = lock(&self.state);
         while !state.stopping {
             let now = Instant::now();
-            let look = state.look(crew, now);
+            let regular = now >= due;
+            let look = state.look(crew, now, regular);
             self.looks.fetch_add(1, Ordering::Relaxed);
             if look.taken > 0 {
                 // Not before the core has its thread, and not while others wait to be watched.
@@ -184,14 +186,19 @@ impl Monitor {
                 crew.spares.keep_one_ready();
                 state = lock(&self.state);
             }
-            let pause = cadence.pause(now, look.taken);
-            state = if look.quiet && pause >= LONGEST {
+            let mut pause = LONGEST;
+            if regular || look.taken > 0 {
+                pause = cadence.pause(now, look.taken);
+                due = now + pause;
+            }
+            state = if look.quiet && regular && pause >= LONGEST {
                 let state = self.sleep(state);
-                cadence = Cadence::new(Instant::now());
+                due = Instant::now();
+                cadence = Cadence::new(due);
                 state
             } else {
-                let pause = look.soon.map_or(pause, |soon| soon.min(pause));
-                wait_until(&self.changed, state, Some(now + pause)).0
+                let next = look.soon.map_or(due, |soon| due.min(now + soon));
+                wait_until(&self.changed, state, Some(next)).0
             };
         }
     }
@@ -239,13 +246,13 @@ impl State {
         self.thread.is_some()
     }
 
-    fn look(&mut self, crew: &Crew, now: Instant) -> Look {
+    fn look(&mut self, crew: &Crew, now: Instant, regular: bool) -> Look {
         let mut all = Look { quiet: true, ..Look::default() };
         let threshold = self.threshold;
         self.watched.retain_mut(|each| {
             let gone = each.baton.is_gone();
             if !gone {
-                each.look(crew, now, threshold, &mut all);
+                each.look(crew, now, threshold, regular, &mut all);
             }
             !gone
         });
@@ -258,7 +265,14 @@ impl Watched {
         self.watch.idle.load(Ordering::SeqCst) && self.baton.lap().is_none()
     }
 
-    fn look(&mut self, crew: &Crew, now: Instant, threshold: Duration, all: &mut Look) {
+    fn look(
+        &mut self,
+        crew: &Crew,
+        now: Instant,
+        threshold: Duration,
+        regular: bool,
+        all: &mut Look,
+    ) {
         let laps = self.baton.laps();
         all.quiet &= laps == self.laps && self.is_idle();
         self.laps = laps;
@@ -268,6 +282,12 @@ impl Watched {
         };
         let seen = match &mut self.seen {
             Some(seen) if seen.lap == lap => seen,
+            // A busy reactor is in some callback at each look: a second look is for what the
+            // first has seen, or it would follow one with the next for ever.
+            seen if !regular => {
+                *seen = None;
+                return;
+            }
             seen => seen.insert(Sighting { lap, since: now, computed: None }),
         };
         let stalled = now.duration_since(seen.since);
@@ -348,6 +368,28 @@ impl fmt::Debug for Monitor {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::reactor::Reactor;
+
+    #[test]
+    fn a_busy_reactor_is_looked_at_twice_and_not_without_end() {
+        let crew = Crew::new();
+        let held = Baton::held(Reactor::new().unwrap().with_crew(crew.clone()));
+        let (baton, watch) = (held.baton().clone(), Arc::default());
+        let mut watched = Watched { baton, watch, seen: None, laps: 0 };
+        let (now, threshold) = (Instant::now(), SHORTEST);
+        let mut look = |regular| {
+            let mut all = Look::default();
+            watched.look(&crew, now, threshold, regular, &mut all);
+            all.soon
+        };
+        let lying = held.put_down();
+        assert_eq!(look(true), Some(threshold)); // is it long, or only under way?
+        assert_eq!(look(false), Some(threshold)); // the same callback, not yet long
+        let lying = lying.take_up().unwrap().put_down();
+        assert_eq!(look(false), None); // another: it was only under way
+        assert_eq!(look(true), Some(threshold));
+        drop(lying);
+    }
 
     #[test]
     fn the_pause_grows_while_nothing_is_taken_and_follows_the_rate_of_steals() {
