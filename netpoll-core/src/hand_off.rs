@@ -200,7 +200,8 @@ pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
 
 /// Runs a scheduled connection on this thread, the core put down meanwhile. Returns the core,
 /// unless another thread has it by now.
-pub(crate) fn run(core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
+pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
+    core.backing.begin_callback();
     let lying = core.put_down();
     LAP.set(Some(lying.lap()));
     let (outcome, work) = runner::run_counted(&shared);
@@ -253,6 +254,8 @@ pub(crate) struct Backing {
     watch: Arc<Watch>,
     /// For how long the monitor lets it stand still; none while it is not watched.
     watched: Option<Duration>,
+    /// It has run a callback since it last waited for events, and the monitor knows.
+    astir: bool,
 }
 
 impl Backing {
@@ -261,18 +264,19 @@ impl Backing {
     }
 
     /// The reactor is going to wait for events.
-    pub(crate) fn begin_wait(&self) {
-        if self.watched.is_some() {
-            self.watch.begin_wait();
+    pub(crate) fn begin_wait(&mut self) {
+        if std::mem::replace(&mut self.astir, false) {
+            self.watch.set_idle(true);
         }
     }
 
-    /// It goes on.
-    pub(crate) fn end_wait(&self) {
-        if self.watched.is_none() {
+    /// It is going to run a callback.
+    fn begin_callback(&mut self) {
+        if self.astir {
             return;
         }
-        self.watch.end_wait();
+        self.astir = true;
+        self.watch.set_idle(false);
         if let Some(crew) = &self.crew {
             crew.monitor.rouse();
         }

@@ -15,7 +15,7 @@
 //! `10 µs / t + r · t / 2`, is least at `t = sqrt(2 · 10 µs / r)`. That is the pause, between
 //! 50 µs and 10 ms, where `r` is what was taken within the last quarter of a second or so. After a
 //! sleep it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all reactors
-//! wait for events it sleeps, and the first that wakes rouses it.
+//! wait for events it sleeps, and the first that runs a callback rouses it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::reactor::Core;
 use crate::sync::{
     AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
-use crate::sys;
+use crate::sys::{self, TimerSlack};
 
 /// What a look costs: see the module.
 const LOOK: f64 = 10e-6;
@@ -61,7 +61,7 @@ struct State {
 /// What a reactor lets the monitor know.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// It waits for events, and has no callback that could block.
+    /// It has run no callback since it last waited for events.
     idle: AtomicBool,
     /// The number of the thread that holds its core, or put it down last.
     holder: AtomicU32,
@@ -85,14 +85,10 @@ struct Sighting {
 }
 
 impl Watch {
-    /// The reactor is going to wait for events.
-    pub(crate) fn begin_wait(&self) {
-        self.idle.store(true, Ordering::SeqCst);
-    }
-
-    /// It goes on.
-    pub(crate) fn end_wait(&self) {
-        self.idle.store(false, Ordering::SeqCst);
+    /// Whether the reactor has no callback that could block. Between `false` and the callback the
+    /// monitor is to be roused.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::SeqCst);
     }
 
     pub(crate) fn set_holder(&self, number: i32) {
@@ -143,7 +139,8 @@ impl Monitor {
         true
     }
 
-    /// For a reactor that goes on after a wait. Costs a load while the monitor is awake.
+    /// For a reactor that runs its first callback after a wait. Costs a load while the monitor is
+    /// awake.
     pub(crate) fn rouse(&self) {
         if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
             drop(lock(&self.state));
@@ -171,7 +168,7 @@ impl Monitor {
     }
 
     fn watch(&self, crew: &Crew) {
-        sys::wake_on_time();
+        TimerSlack::LEAST.set();
         let mut due = Instant::now();
         let mut cadence = Cadence::new(due);
         let mut state = lock(&self.state);

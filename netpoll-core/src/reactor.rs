@@ -489,7 +489,6 @@ impl Core {
         let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline(ask_again) };
         self.backing.begin_wait();
         let outcome = self.poll.wait(timeout, &mut self.events);
-        self.backing.end_wait();
         self.remote.waker.awake();
         if let Err(error) = outcome {
             // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.

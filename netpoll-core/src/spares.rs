@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::sys::TimerSlack;
 
 /// How long a spare without work stays.
 const IDLE: Duration = Duration::from_secs(10);
@@ -44,6 +45,9 @@ pub(crate) struct Spares {
     peak: AtomicUsize,
     /// The system had no thread when one was wanted, and the log says so.
     complained: AtomicBool,
+    /// For all of them, and for whatever threads callbacks start: the monitor's, which starts some
+    /// of them, would have each of a thousand sleeping callbacks woken by an interrupt of its own.
+    slack: TimerSlack,
 }
 
 /// A thread that waits for one order.
@@ -62,6 +66,7 @@ impl Spares {
             threads: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             complained: AtomicBool::new(false),
+            slack: TimerSlack::here(),
         })
     }
 
@@ -163,6 +168,7 @@ impl Spares {
     /// A thread's life.
     fn live(&self, berth: &Arc<Berth<Work>>, mut work: Option<Work>) {
         let _gone = Leaving(self);
+        self.slack.set();
         while let Some(now) = work.take().or_else(|| self.berths.wait(berth, Some(IDLE))) {
             if now() == Next::Leave || !self.berths.park(berth) {
                 return;

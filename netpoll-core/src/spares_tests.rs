@@ -67,6 +67,25 @@ mod rules {
     }
 
     #[test]
+    fn a_thread_that_the_monitor_starts_sleeps_as_long_as_all_others() {
+        let (sender, slacks) = mpsc::channel();
+        let spares = Spares::new();
+        let (before, starter) = (TimerSlack::here(), spares.clone());
+        let like_the_monitor = thread::spawn(move || {
+            TimerSlack::LEAST.set();
+            let tell = move || {
+                let _ = sender.send(TimerSlack::here());
+                Next::Park
+            };
+            order(&starter, Box::new(tell));
+        });
+        like_the_monitor.join().expect("it only starts one");
+        assert_ne!(before, TimerSlack::LEAST);
+        assert_eq!(slacks.recv_timeout(PATIENCE), Ok(before));
+        assert_eq!(spares.stop(Instant::now().checked_add(PATIENCE)), 0);
+    }
+
+    #[test]
     fn a_stop_waits_for_work_until_its_deadline_and_counts_what_is_left() {
         let spares = Spares::new();
         let (release, held) = mpsc::channel::<()>();

@@ -249,10 +249,27 @@ pub(crate) fn thread_time(number: i32) -> Option<Duration> {
     clock.now().ok().map(Duration::from)
 }
 
-/// Lets timed waits of the calling thread end when they are due, not up to 50 µs later.
-pub(crate) fn wake_on_time() {
-    if let Err(errno) = nix::sys::prctl::set_timerslack(1) {
-        log::debug!("cannot set the timer slack: {errno}");
+/// By how much the timed waits of a thread may end late, so that the kernel ends several of them
+/// at once. A thread inherits that of the thread that starts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimerSlack(Option<u64>);
+
+impl TimerSlack {
+    /// None to speak of.
+    pub(crate) const LEAST: Self = Self(Some(1));
+
+    /// That of the calling thread: 50 µs, mostly.
+    pub(crate) fn here() -> Self {
+        let nanoseconds = nix::sys::prctl::get_timerslack().ok();
+        Self(nanoseconds.and_then(|slack| u64::try_from(slack).ok()))
+    }
+
+    /// Makes it that of the calling thread.
+    pub(crate) fn set(self) {
+        let Some(nanoseconds) = self.0 else { return };
+        if let Err(errno) = nix::sys::prctl::set_timerslack(nanoseconds) {
+            log::debug!("cannot set the timer slack: {errno}");
+        }
     }
 }
 
