@@ -8,6 +8,7 @@ mod address;
 mod admit;
 mod balance;
 mod baton;
+mod berths;
 pub mod blocking;
 mod callbacks;
 mod connection;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::berths::{Berth, Berths, Order};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::sys::TimerSlack;
 
@@ -224,125 +225,6 @@ impl Roster {
     }
 }
 
-/// Where threads park, and how they get their orders. Who has a berth that is not on the stack owes
-/// its thread an order, and nobody else can give one.
-struct Berths<T> {
-    stack: Mutex<Stack<T>>,
-}
-
-struct Stack<T> {
-    parked: Vec<Arc<Berth<T>>>,
-    closed: bool,
-}
-
-struct Berth<T> {
-    order: Mutex<Option<Order<T>>>,
-    bell: Condvar,
-}
-
-enum Order<T> {
-    Go(T),
-    /// Back on the stack: wait on.
-    Rest,
-    Leave,
-}
-
-impl<T> Berths<T> {
-    fn new() -> Self {
-        Self { stack: Mutex::new(Stack { parked: Vec::new(), closed: false }) }
-    }
-
-    fn parked(&self) -> usize {
-        lock(&self.stack).parked.len()
-    }
-
-    fn reserve(&self) -> Option<Arc<Berth<T>>> {
-        lock(&self.stack).parked.pop()
-    }
-
-    /// Puts a thread on the stack, for itself; `false`: it is to leave.
-    fn park(&self, berth: &Arc<Berth<T>>) -> bool {
-        lock(&self.stack).push(berth)
-    }
-
-    /// Puts a reserved thread back on the stack.
-    fn give_back(&self, berth: &Arc<Berth<T>>) {
-        // Under the lock: the next who reserves it must not have his order overtaken by ours.
-        let mut stack = lock(&self.stack);
-        let order = if stack.push(berth) { Order::Rest } else { Order::Leave };
-        berth.give(order);
-    }
-
-    /// For the thread of a berth: its next order; `None`: it is to leave.
-    fn wait(&self, berth: &Arc<Berth<T>>, idle: Option<Duration>) -> Option<T> {
-        let from_now = || idle.and_then(|idle| Instant::now().checked_add(idle));
-        let mut deadline = from_now();
-        let mut order = lock(&berth.order);
-        let mut late = false;
-        loop {
-            match order.take() {
-                Some(Order::Go(work)) => return Some(work),
-                Some(Order::Leave) => return None,
-                Some(Order::Rest) => deadline = from_now(),
-                None if late => {
-                    drop(order);
-                    if self.withdraw(berth) {
-                        return None;
-                    }
-                    // Reserved meanwhile: an order will come.
-                    deadline = None;
-                    order = lock(&berth.order);
-                    if order.is_some() {
-                        continue;
-                    }
-                }
-                None => {}
-            }
-            (order, late) = wait_until(&berth.bell, order, deadline);
-        }
-    }
-
-    /// Takes a thread off the stack, for itself; `false`: somebody has reserved it.
-    fn withdraw(&self, berth: &Arc<Berth<T>>) -> bool {
-        let mut stack = lock(&self.stack);
-        let place = stack.parked.iter().position(|each| Arc::ptr_eq(each, berth));
-        place.map(|place| stack.parked.remove(place)).is_some()
-    }
-
-    /// Sends the parked away, and from now on all who would park.
-    fn close(&self) {
-        let parked = {
-            let mut stack = lock(&self.stack);
-            stack.closed = true;
-            std::mem::take(&mut stack.parked)
-        };
-        for berth in parked {
-            berth.give(Order::Leave);
-        }
-    }
-}
-
-impl<T> Stack<T> {
-    fn push(&mut self, berth: &Arc<Berth<T>>) -> bool {
-        if !self.closed {
-            self.parked.push(berth.clone());
-        }
-        !self.closed
-    }
-}
-
-impl<T> Berth<T> {
-    fn new() -> Self {
-        Self { order: Mutex::new(None), bell: Condvar::new() }
-    }
-
-    fn give(&self, order: Order<T>) {
-        // It may replace a `Rest` that the thread has not seen: it never stopped waiting.
-        *lock(&self.order) = Some(order);
-        self.bell.notify_one();
-    }
-}
-
 impl fmt::Debug for Spares {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Spares")
@@ -352,6 +234,6 @@ impl fmt::Debug for Spares {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[path = "spares_tests.rs"]
 mod tests;

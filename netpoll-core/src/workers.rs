@@ -10,6 +10,7 @@
 //! starts a quarter more, up to `max_threads`. Workers that compute are not asleep, and more of
 //! them would only get in each other's way. A worker, or a standby, without work for `idle` ends.
 
+mod lobby;
 mod staff;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::runner::{self, Outcome};
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
+use lobby::{Lobby, Seat};
 use staff::Staff;
 
 /// Workers that are kept idle where most callbacks block: with fewer, one that doesn't waits until
@@ -50,10 +52,9 @@ pub(crate) struct Workers {
     ready: usize,
     /// For callbacks whose conduct is noted: from when on they count as blocking.
     threshold: Option<Duration>,
-    submit: Sender<Job>,
-    queue: Receiver<Job>,
-    /// Workers that wait for a job.
-    idle: AtomicUsize,
+    submit: Sender<Arc<Shared>>,
+    queue: Receiver<Arc<Shared>>,
+    lobby: Lobby,
     /// As in `staff`, to be read without its lock.
     hired: AtomicUsize,
     /// Jobs taken so far: a sign that the pool moves.
@@ -67,11 +68,6 @@ pub(crate) struct Workers {
     crowded: AtomicBool,
     staff: Mutex<Staff>,
     changed: Condvar,
-}
-
-enum Job {
-    Run(Arc<Shared>),
-    Leave,
 }
 
 impl Workers {
@@ -96,7 +92,7 @@ impl Workers {
             threshold,
             submit,
             queue,
-            idle: AtomicUsize::new(0),
+            lobby: Lobby::new(),
             hired: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             watched: AtomicBool::new(options.max_threads <= at_once),
@@ -115,16 +111,12 @@ impl Workers {
         if self.is_stopping() {
             return Err(shared);
         }
-        match self.submit.try_send(Job::Run(shared)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
-                return job.give_back();
-            }
-        }
+        self.submit.try_send(shared).map_err(TrySendError::into_inner)?;
+        self.lobby.call(|| !self.queue.is_empty());
         self.staff_up();
         // Nobody is there to take it, or it came after the last worker had left for good.
         if self.hired.load(Ordering::SeqCst) == 0 || self.is_stopping() {
-            return self.queue.try_recv().map_or(Ok(()), Job::give_back);
+            return self.queue.try_recv().map_or(Ok(()), Err);
         }
         Ok(())
     }
@@ -157,7 +149,7 @@ impl Workers {
         let deadline = Instant::now().checked_add(patience);
         self.stopping.store(true, Ordering::SeqCst);
         self.changed.notify_all();
-        self.let_one_leave();
+        self.lobby.close();
         let mut staff = lock(&self.staff);
         let own = usize::from(staff.has_this_thread());
         let mut late = false;
@@ -168,19 +160,17 @@ impl Workers {
         staff.join_those_who_left();
         drop(staff);
         self.make_room_known();
-        for job in self.queue.try_iter() {
-            if let Err(shared) = job.give_back() {
-                // Submitted while we stopped; nobody else would ever end it.
-                shared.abort();
-                runner::run_to_end(&shared);
-            }
+        for shared in self.queue.try_iter() {
+            // Submitted while we stopped; nobody else would ever end it.
+            shared.abort();
+            runner::run_to_end(&shared);
         }
         left
     }
 
     /// Sees to it that somebody takes the job that was just queued.
     fn staff_up(self: &Arc<Self>) {
-        if self.idle.load(Ordering::SeqCst) >= self.ready.max(1) {
+        if self.lobby.idle() >= self.ready.max(1) {
             return;
         }
         let few = self.hired.load(Ordering::SeqCst) < self.at_once;
@@ -220,7 +210,8 @@ impl Workers {
     fn work(self: &Arc<Self>) {
         lock(&self.staff).arrived();
         let mut stopwatch = self.threshold.map(Stopwatch::new);
-        while let Some(shared) = self.next(&mut stopwatch) {
+        let mut seat = self.lobby.enter();
+        while let Some(shared) = self.next(&mut seat, &mut stopwatch) {
             let outcome = match &mut stopwatch {
                 Some(stopwatch) => stopwatch.run(&shared),
                 None => runner::run(&shared),
@@ -234,44 +225,39 @@ impl Workers {
         self.hired.store(staff.workers(), Ordering::SeqCst);
         drop(staff);
         self.changed.notify_all();
-        if self.is_stopping() {
-            self.let_one_leave();
-        } else if !self.queue.is_empty() {
+        if !self.queue.is_empty() && !self.is_stopping() {
             // A job came when this worker had looked for the last time, and still counted as hired.
             self.staff_up();
         }
     }
 
-    fn next(self: &Arc<Self>, stopwatch: &mut Option<Stopwatch>) -> Option<Arc<Shared>> {
-        let job = self.queue.try_recv().ok().or_else(|| {
-            let job = self.wait();
+    fn next(
+        self: &Arc<Self>,
+        seat: &mut Seat,
+        stopwatch: &mut Option<Stopwatch>,
+    ) -> Option<Arc<Shared>> {
+        let is_queued = || !self.queue.is_empty();
+        let mut may_stay = true;
+        let shared = loop {
+            match self.queue.try_recv() {
+                Ok(shared) => break shared,
+                Err(_) if !may_stay || self.is_stopping() => return None,
+                Err(_) => {}
+            }
+            may_stay = self.lobby.wait(seat, Some(self.options.idle), is_queued);
             stopwatch.iter_mut().for_each(Stopwatch::slept);
-            job
-        })?;
+        };
+        self.lobby.found(seat);
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.make_room_known();
-        if !self.queue.is_empty() || self.ready > 0 {
+        if is_queued() {
+            self.lobby.call(is_queued);
+        }
+        if is_queued() || self.ready > 0 {
             // Two submits may have counted on the same idle worker: this one.
             self.staff_up();
         }
-        job.give_back().err()
-    }
-
-    fn wait(&self) -> Option<Job> {
-        if self.is_stopping() {
-            return None;
-        }
-        self.idle.fetch_add(1, Ordering::SeqCst);
-        let job = self.queue.recv_timeout(self.options.idle);
-        self.idle.fetch_sub(1, Ordering::SeqCst);
-        // A submit that still counted on this worker has queued its job before that.
-        job.ok().or_else(|| self.queue.try_recv().ok())
-    }
-
-    /// Wakes an idle worker so that it sees that we stop; it does the same for the next. With a
-    /// full queue nobody is idle for long.
-    fn let_one_leave(&self) {
-        let _ = self.submit.try_send(Job::Leave);
+        Some(shared)
     }
 
     fn make_room_known(&self) {
@@ -334,24 +320,14 @@ impl Workers {
     }
 
     fn is_short_of_hands(&self) -> bool {
-        let idle = self.idle.load(Ordering::SeqCst);
+        let idle = self.lobby.idle();
         let hired = self.hired.load(Ordering::SeqCst);
         let too_few_ready = idle < self.ready && idle < hired && hired < self.options.max_threads;
         too_few_ready || self.is_jammed()
     }
 
     fn is_jammed(&self) -> bool {
-        !self.queue.is_empty() && self.idle.load(Ordering::SeqCst) == 0
-    }
-}
-
-impl Job {
-    /// The connection in it, for somebody else to run.
-    fn give_back(self) -> Result<(), Arc<Shared>> {
-        match self {
-            Self::Run(shared) => Err(shared),
-            Self::Leave => Ok(()),
-        }
+        !self.queue.is_empty() && self.lobby.idle() == 0
     }
 }
 
@@ -359,7 +335,7 @@ impl fmt::Debug for Workers {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Workers")
             .field("hired", &self.hired.load(Ordering::Relaxed))
-            .field("idle", &self.idle.load(Ordering::Relaxed))
+            .field("idle", &self.lobby.idle())
             .field("queued", &self.queue.len())
             .finish_non_exhaustive()
     }
