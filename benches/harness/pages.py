@@ -180,8 +180,8 @@ def sections(results, captions):
             f"A share of the requests sleeps for {BLOCK_US // 1000} ms in its handler, as if it "
             "asked a database; 64 connections, 64 B, pinned. `raw epoll`, `netpoll inline`, "
             "`tokio` and `may` sleep on the thread that serves the others too: that is what "
-            "happens to who does not know. `tokio block_in_place` knows which requests will block, "
-            "and `tokio spawn_blocking` does not and sends them all away."
+            "happens to who does not know. The two `block_in_place` know which requests will "
+            "block, and `tokio spawn_blocking` does not and sends them all away."
         )
         yield pictures(captions, "blocking")
         yield blocking_table(shares)

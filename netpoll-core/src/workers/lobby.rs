@@ -2,9 +2,9 @@
 //!
 //! To wake a thread costs more than most callbacks, and on a busy core it comes too late to help.
 //! So a queued job calls a worker only if none is *searching*, awake and without a job, and a
-//! searcher that finds one calls the next if more jobs wait. A worker that blocks so has a successor
-//! under way, and one that doesn't goes on through the queue by itself. It is the rule of Go's
-//! scheduler (Vyukov, 2012), and of tokio's.
+//! searcher that finds one calls the next if more jobs wait. A worker that blocks so has a
+//! successor under way, and one that doesn't goes on through the queue by itself. It is the rule of
+//! Go's scheduler (Vyukov, 2012), and of tokio's.
 //!
 //! ```text
 //!              call: nobody searches                  found

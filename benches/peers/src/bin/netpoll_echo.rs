@@ -1,22 +1,28 @@
-//! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`.
+//! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`; `--blocking block_in_place` says
+//! beforehand which requests block.
 
-use netpoll::{Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions};
+use netpoll::{
+    Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, block_in_place,
+};
 use netpoll_peers::{Arguments, Blocking};
 
 fn main() -> netpoll::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let arguments = Arguments::read(&["--dispatch", block_us, block_pct]);
+    let arguments = Arguments::read(&["--dispatch", "--blocking", block_us, block_pct]);
     let blocking = Blocking::of(&arguments);
     let modes = [
         ("pool", Dispatch::Pool(PoolOptions::default())),
         ("inline", Dispatch::Inline),
         ("hand-off", Dispatch::HandOff(HandOffOptions::default())),
     ];
+    let says_so = arguments.choice("--blocking", &[("naive", false), ("block_in_place", true)]);
     let listener = Listener::bind("tcp", &format!("127.0.0.1:{}", arguments.port))?;
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
         .on_request(move |(): &mut (), conn: &mut Connection| {
-            blocking.block_if_due();
+            if blocking.is_due() {
+                if says_so { block_in_place(|| blocking.block()) } else { blocking.block() }
+            }
             let (mut reader, mut writer) = conn.split();
             writer.append(reader.slice(reader.len())?); // moves blocks, copies nothing
             writer.flush()
