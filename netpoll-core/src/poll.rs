@@ -46,16 +46,29 @@ pub(crate) trait Poll: Send + fmt::Debug {
 
     /// Waits for events, at most `timeout`, and appends them to `events`. A wake ends the wait and
     /// leaves no event.
-    fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        events: &mut VecDeque<PollEvent>,
-    ) -> io::Result<()>;
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut PollEvents) -> io::Result<()>;
 }
 
-/// What a driver reports.
+/// What a driver has reported and the reactor has not taken. Streams come first.
+#[derive(Debug, Default)]
+pub(crate) struct PollEvents {
+    /// Apart from the others since they are small and many: one for nearly each request.
+    pub(crate) streams: VecDeque<PollEvent>,
+    pub(crate) accepts: VecDeque<AcceptEvent>,
+}
+
+/// Something changed about a stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PollEvent {
+    /// Which stream.
+    pub(crate) token: Token,
+    /// What may be tried now.
+    pub(crate) readiness: Readiness,
+}
+
+/// What became of an accept.
 #[derive(Debug)]
-pub(crate) enum PollEvent {
+pub(crate) enum AcceptEvent {
     /// A listener took a connection out of the kernel's queue.
     Accepted {
         /// Which listener.
@@ -66,20 +79,13 @@ pub(crate) enum PollEvent {
         peer: Address,
     },
     /// A listener failed to.
-    NotAccepted {
+    Failed {
         /// Which listener.
         listener: Token,
         /// Why.
         error: io::Error,
         /// Whether only the one connection is lost by it.
         skipped: bool,
-    },
-    /// Something changed about a stream.
-    Stream {
-        /// Which stream.
-        token: Token,
-        /// What may be tried now.
-        readiness: Readiness,
     },
 }
 

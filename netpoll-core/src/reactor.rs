@@ -9,9 +9,9 @@
 //!                                       └──────────────────────────────────────────────┘
 //! ```
 //!
-//! A turn, in order: wait → for each event in order, deliver it and run the connection that it
-//! scheduled → run those that had used up their budget → commands from other threads, the closing
-//! of sockets among them → timers → count. [`Core::next`] is that turn, written so that the core is
+//! A turn, in order: wait → for each stream's event in order, deliver it and run the connection that
+//! it scheduled → run those that had used up their budget → accepted connections → commands from
+//! other threads, the closing of sockets among them → timers → count. [`Core::next`] is that turn, written so that the core is
 //! whole whenever a connection is run: the rest of the batch, the ready list and the timers are in
 //! it, and whoever holds the core can go on.
 
@@ -33,7 +33,7 @@ use crate::hand_off::{self, Backing, Crew};
 use crate::operator::{Accept, FdOperator, Preamble, StreamOperator, TimerId};
 use timers::Timer;
 
-use crate::poll::{self, Poll, PollEvent};
+use crate::poll::{self, Poll, PollEvents};
 use crate::runner;
 use crate::slab::{Slab, Token};
 use crate::stats::{Counters, LoopStats, Traffic};
@@ -223,7 +223,7 @@ pub(crate) struct Core {
     listeners: Vec<Token>,
     /// All of them had room for any number of connections: they need not be asked again.
     doors_open: bool,
-    events: VecDeque<PollEvent>,
+    events: PollEvents,
     /// Scheduled connections that wait for a turn; `due` of them have it now.
     ready: VecDeque<Arc<Shared>>,
     due: usize,
@@ -264,7 +264,7 @@ impl Core {
             operators: Slab::new(),
             listeners: Vec::new(),
             doors_open: true,
-            events: VecDeque::new(),
+            events: PollEvents::default(),
             ready: VecDeque::new(),
             due: 0,
             crowded: Vec::new(),
@@ -302,7 +302,7 @@ impl Core {
     /// Turns until a connection is to be run; `None` when the reactor has come to its end.
     pub(crate) fn next(&mut self) -> Option<Arc<Shared>> {
         loop {
-            while let Some(event) = self.events.pop_front() {
+            while let Some(event) = self.events.streams.pop_front() {
                 if let Some(scheduled) = self.deliver(event) {
                     return Some(scheduled);
                 }
@@ -323,6 +323,9 @@ impl Core {
     /// its end.
     #[inline(never)] // so that `next`, which runs for each event, stays small
     fn turn_over(&mut self) -> bool {
+        while let Some(event) = self.events.accepts.pop_front() {
+            self.deliver_to_acceptor(event);
+        }
         self.run_commands();
         self.fire_timers();
         if self.has_ended() {
@@ -497,7 +500,7 @@ impl Core {
         }
         let counters = &self.remote.counters;
         counters.turns.add(1);
-        counters.events.add(self.events.len());
+        counters.events.add(self.events.streams.len() + self.events.accepts.len());
     }
 
     fn next_deadline(&self, ask_again: Option<Instant>) -> Option<Duration> {

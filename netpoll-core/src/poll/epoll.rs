@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Poll, PollEvent, Readiness};
+use super::{AcceptEvent, Poll, PollEvent, PollEvents, Readiness};
 use crate::slab::Token;
 use crate::sys::{self, EpollFd, RawEvent, RawFlags};
 
@@ -67,7 +67,7 @@ impl Epoll {
             let token = Token::from_u64(raw.data() & !LISTENER);
             if raw.data() & LISTENER == 0 {
                 let readiness = readiness(raw.events());
-                events.push_back(PollEvent::Stream { token, readiness });
+                events.push_back(PollEvent { token, readiness });
             } else if let Some(listener) = self.listeners.get_mut(&token) {
                 (listener.ready, found) = (true, true);
             } // else it is the bell, which has every bit set
@@ -77,7 +77,7 @@ impl Epoll {
 
     /// Accepts where the wait `found` somebody, and notes it where this wait is the first that
     /// found nobody.
-    fn accept(&mut self, found: bool, events: &mut VecDeque<PollEvent>) {
+    fn accept(&mut self, found: bool, events: &mut VecDeque<AcceptEvent>) {
         if std::mem::replace(&mut self.accepting, found) || found {
             for (&token, listener) in &mut self.listeners {
                 if std::mem::take(&mut listener.ready) {
@@ -91,12 +91,12 @@ impl Epoll {
 }
 
 impl Listener {
-    fn accept(&mut self, token: Token, events: &mut VecDeque<PollEvent>) {
+    fn accept(&mut self, token: Token, events: &mut VecDeque<AcceptEvent>) {
         for accepted in 0..self.batch.min(self.room) {
             match sys::accept(self.fd.as_fd()) {
                 Ok((stream, peer)) => {
                     self.failures = 0;
-                    events.push_back(PollEvent::Accepted { listener: token, stream, peer });
+                    events.push_back(AcceptEvent::Accepted { listener: token, stream, peer });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.batch = accepted.max(1);
@@ -106,7 +106,7 @@ impl Listener {
                     self.failures += 1;
                     let skipped =
                         sys::is_of_one_connection(&error) && self.failures < FAILURES_IN_A_ROW;
-                    events.push_back(PollEvent::NotAccepted { listener: token, error, skipped });
+                    events.push_back(AcceptEvent::Failed { listener: token, error, skipped });
                     if !skipped {
                         self.failures = 0;
                         return;
@@ -161,14 +161,10 @@ impl Poll for Epoll {
         true
     }
 
-    fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        events: &mut VecDeque<PollEvent>,
-    ) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut PollEvents) -> io::Result<()> {
         let count = self.epoll.wait(&mut self.raw, timeout)?;
-        let found = self.translate(count, events);
-        self.accept(found, events);
+        let found = self.translate(count, &mut events.streams);
+        self.accept(found, &mut events.accepts);
         if count == self.raw.len() && count < EVENTS_AT_MOST {
             self.raw.resize(count * 2, RawEvent::empty());
         }
@@ -222,12 +218,12 @@ mod tests {
     fn the_bell_wakes_and_leaves_no_event() {
         let bell = sys::Bell::new().unwrap();
         let mut epoll = Epoll::new(bell.as_fd()).unwrap();
-        let mut events = VecDeque::new();
+        let mut events = PollEvents::default();
         bell.ring();
         epoll.wait(None, &mut events).unwrap();
-        assert!(events.is_empty());
+        assert!(events.streams.is_empty());
         bell.ring(); // an edge again, though nobody reads the counter
         epoll.wait(None, &mut events).unwrap();
-        assert!(events.is_empty());
+        assert!(events.streams.is_empty());
     }
 }

@@ -1,36 +1,19 @@
 //! How an event reaches its connection, or the acceptor.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Core;
-use crate::address::Address;
 use crate::connection::Shared;
 use crate::operator::{FdOperator, StreamOperator};
-use crate::poll::{PollEvent, Readiness};
+use crate::poll::{AcceptEvent, PollEvent, Readiness};
 use crate::slab::Token;
 use crate::task::Events;
 
 impl Core {
-    /// Tells the connection, or the acceptor, what happened. Returns a connection that is to be
-    /// run.
+    /// Tells the connection what happened. Returns it if it is to be run.
     #[inline]
     pub(super) fn deliver(&mut self, event: PollEvent) -> Option<Arc<Shared>> {
-        match event {
-            PollEvent::Stream { token, readiness } => self.deliver_to_stream(token, readiness),
-            PollEvent::Accepted { listener, stream, peer } => {
-                self.deliver_to_acceptor(listener, stream, peer);
-                None
-            }
-            PollEvent::NotAccepted { listener, error, skipped } => {
-                self.not_accepted(listener, error, skipped);
-                None
-            }
-        }
-    }
-
-    #[inline]
-    fn deliver_to_stream(&mut self, token: Token, readiness: Readiness) -> Option<Arc<Shared>> {
+        let PollEvent { token, readiness } = event;
         let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
         else {
@@ -54,10 +37,18 @@ impl Core {
         }
     }
 
-    fn deliver_to_acceptor(&mut self, listener: Token, stream: OwnedFd, peer: Address) {
-        if let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) {
-            self.remote.counters.accepted.add(1);
-            accept.accepted(stream, peer);
+    /// Tells the acceptor what became of an accept.
+    pub(super) fn deliver_to_acceptor(&mut self, event: AcceptEvent) {
+        match event {
+            AcceptEvent::Accepted { listener, stream, peer } => {
+                if let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) {
+                    self.remote.counters.accepted.add(1);
+                    accept.accepted(stream, peer);
+                }
+            }
+            AcceptEvent::Failed { listener, error, skipped } => {
+                self.not_accepted(listener, error, skipped);
+            }
         }
     }
 }
