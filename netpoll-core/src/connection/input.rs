@@ -112,7 +112,10 @@ impl Input {
     }
 
     /// Moves the next `n` bytes out, as a buffer whose blocks are counted.
-    #[inline]
+    ///
+    /// Not inlined: where a `Result` of a whole buffer is taken apart in its caller, the compiler
+    /// copies it by pieces that overlap, each of which waits for the stores before it.
+    #[inline(never)]
     pub(crate) fn slice(&mut self, shared: &Shared, n: usize) -> Result<LinkBuffer> {
         let slice = self.buffer.slice(n)?;
         if let Some(account) = self.account(shared) {
