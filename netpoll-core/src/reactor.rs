@@ -9,11 +9,11 @@
 //!                                       └──────────────────────────────────────────────┘
 //! ```
 //!
-//! A turn, in order: wait → for each stream's event in order, deliver it and run the connection that
-//! it scheduled → run those that had used up their budget → accepted connections → commands from
-//! other threads, the closing of sockets among them → timers → count. [`Core::next`] is that turn, written so that the core is
-//! whole whenever a connection is run: the rest of the batch, the ready list and the timers are in
-//! it, and whoever holds the core can go on.
+//! A turn, in order: wait → for each event of a stream, deliver it and run the connection that it
+//! scheduled → run those that had used up their budget → pass on what was accepted → commands from
+//! other threads, the closing of sockets among them → timers → count. [`Core::next`] is that turn,
+//! written so that the core is whole whenever a connection is run: the rest of the batch, the ready
+//! list and the timers are in it, and whoever holds the core can go on.
 
 mod delivery;
 mod timers;
