@@ -20,11 +20,18 @@ pub struct Group {
     may_wait: bool,
     is_dialled: bool,
     reads_when_congested: bool,
-    live: Mutex<usize>,
+    live: Mutex<Live>,
     empty: Condvar,
     refused: AtomicU64,
     draining: AtomicBool,
     watchdog: Watchdog,
+}
+
+#[derive(Default)]
+struct Live {
+    connections: usize,
+    /// Threads in `wait_empty`: to wake nobody is a system call all the same.
+    waiting: usize,
 }
 
 impl Group {
@@ -68,7 +75,7 @@ impl Group {
             may_wait,
             is_dialled: false,
             reads_when_congested: false,
-            live: Mutex::new(0),
+            live: Mutex::new(Live::default()),
             empty: Condvar::new(),
             refused: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -83,7 +90,7 @@ impl Group {
 
     /// How many of its connections are not closed yet.
     pub fn live(&self) -> usize {
-        *lock(&self.live)
+        lock(&self.live).connections
     }
 
     /// What its connections hold of memory.
@@ -124,10 +131,12 @@ impl Group {
     pub fn wait_empty(&self, deadline: Instant) -> usize {
         let mut live = lock(&self.live);
         let mut late = false;
-        while *live > 0 && !late {
+        while live.connections > 0 && !late {
+            live.waiting += 1;
             (live, late) = wait_until(&self.empty, live, Some(deadline));
+            live.waiting -= 1;
         }
-        *live
+        live.connections
     }
 
     /// Where its callbacks run.
@@ -151,13 +160,13 @@ impl Group {
     }
 
     pub(crate) fn enter(&self) {
-        *lock(&self.live) += 1;
+        lock(&self.live).connections += 1;
     }
 
     pub(crate) fn leave(&self) {
         let mut live = lock(&self.live);
-        *live -= 1;
-        if *live == 0 {
+        live.connections -= 1;
+        if live.connections == 0 && live.waiting > 0 {
             self.empty.notify_all();
         }
     }

@@ -359,7 +359,7 @@ impl Core {
             }
             Command::Later(shared, at, job) => self.arm_job(&shared, at, job),
             Command::Cancel(shared, job) => self.disarm(shared.token(), TimerId::Job(job)),
-            Command::Watch(shared) => self.arm_look(&shared, Instant::now()),
+            Command::Watch(shared) => self.arm_look(&shared, Instant::now),
             Command::Retry(token) => self.arm_retry(token),
             Command::Tick(at, tick) => {
                 self.timers.arm(at, Timer::Tick(tick));
@@ -386,7 +386,7 @@ impl Core {
         let token = self.operators.insert(FdOperator::Stream(operator));
         self.streams += 1;
         shared.set_token(token);
-        self.arm_look(&shared, Instant::now());
+        self.arm_look(&shared, Instant::now);
         let mut events = Events::STARTED;
         if let Err(error) = self.poll.add_stream(stream.as_fd(), token) {
             log::warn!("cannot watch the connection from {}: {error}", shared.peer);

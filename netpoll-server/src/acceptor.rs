@@ -163,7 +163,7 @@ impl Acceptor {
         let gate = &self.front.gate;
         // Behind a proxy the source is known only when it has told.
         let source = if self.proxy.is_some() { None } else { peer.ip() };
-        match gate.enter(&self.door, source, Instant::now()) {
+        match gate.enter(&self.door, source, Instant::now) {
             Ok(ticket) => {
                 let guest = self.guest(stream, peer, ticket);
                 match self.proxy {

@@ -211,7 +211,7 @@ impl Gate {
         self: &Arc<Self>,
         door: &Arc<Door>,
         source: Option<IpAddr>,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Result<Ticket, Limit> {
         if !count_up(&self.inside, self.options.connections) {
             return Err(Limit::Connections);
@@ -224,7 +224,7 @@ impl Gate {
         let mut ticket = Ticket { gate: self.clone(), door: door.clone(), source: None };
         ticket.count_source(source)?;
         if let Some(rate) = self.options.rate
-            && !lock(&self.bucket).take(rate, now)
+            && !lock(&self.bucket).take(rate, now())
         {
             return Err(Limit::Rate);
         }
@@ -345,12 +345,12 @@ mod tests {
         let (gate, wide) = gate(GateOptions { connections: Some(2), ..GateOptions::default() });
         let narrow = Door::new(Some(1), None);
         let now = Instant::now();
-        let first = gate.enter(&narrow, None, now).unwrap();
-        assert_eq!(gate.enter(&narrow, None, now).unwrap_err(), Limit::Listener);
+        let first = gate.enter(&narrow, None, || now).unwrap();
+        assert_eq!(gate.enter(&narrow, None, || now).unwrap_err(), Limit::Listener);
         assert_eq!(gate.room(&narrow, || now).count, 0);
         assert_eq!(gate.room(&wide, || now).count, 1, "a refusal must count nothing");
-        let second = gate.enter(&wide, None, now).unwrap();
-        assert_eq!(gate.enter(&wide, None, now).unwrap_err(), Limit::Connections);
+        let second = gate.enter(&wide, None, || now).unwrap();
+        assert_eq!(gate.enter(&wide, None, || now).unwrap_err(), Limit::Connections);
         drop(first);
         assert_eq!((gate.room(&narrow, || now).count, gate.returned()), (1, 1));
         drop(second);
@@ -362,11 +362,11 @@ mod tests {
         let (gate, door) = gate(GateOptions { per_source: Some(1), ..GateOptions::default() });
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|it| Some(it.parse().unwrap()));
         let now = Instant::now();
-        let ticket = gate.enter(&door, one, now).unwrap();
-        assert_eq!(gate.enter(&door, one, now).unwrap_err(), Limit::Source);
+        let ticket = gate.enter(&door, one, || now).unwrap();
+        assert_eq!(gate.enter(&door, one, || now).unwrap_err(), Limit::Source);
         let unnamed =
-            [gate.enter(&door, None, now).unwrap(), gate.enter(&door, None, now).unwrap()];
-        drop((ticket, unnamed, gate.enter(&door, other, now).unwrap()));
+            [gate.enter(&door, None, || now).unwrap(), gate.enter(&door, None, || now).unwrap()];
+        drop((ticket, unnamed, gate.enter(&door, other, || now).unwrap()));
         assert!(lock(&gate.sources).is_empty());
         assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
     }
@@ -376,7 +376,7 @@ mod tests {
         let (gate, door) = gate(GateOptions { rate: Some((10, 3)), ..GateOptions::default() });
         let start = Instant::now();
         let after = |millis| start + Duration::from_millis(millis);
-        let come = |at| (0..9).take_while(|_| gate.enter(&door, None, at).is_ok()).count();
+        let come = |at| (0..9).take_while(|_| gate.enter(&door, None, || at).is_ok()).count();
         assert_eq!(come(start), 3);
         let room = gate.room(&door, || after(50));
         let again = room.again.expect("a time");

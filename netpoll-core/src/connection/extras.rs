@@ -96,8 +96,8 @@ impl Extras {
     }
 
     /// Whether there is a watch, and when it wants to look next.
-    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
-        self.look(|inner| inner.watch.as_ref().and_then(|watch| watch.next(now)))
+    pub(crate) fn next_look(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        self.look(|inner| inner.watch.as_ref().and_then(|watch| watch.next(now())))
     }
 
     /// Has the watch look. What it finds to be over stays noted.

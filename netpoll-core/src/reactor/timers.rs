@@ -60,7 +60,7 @@ impl Core {
                 shared.expire()
             }
             TimerId::Look => {
-                self.arm_look(&shared, now);
+                self.arm_look(&shared, || now);
                 false
             }
             TimerId::Job(_) => false,
@@ -103,7 +103,7 @@ impl Core {
     }
 
     /// Arms the watch's next look, or none.
-    pub(super) fn arm_look(&mut self, shared: &Arc<Shared>, now: Instant) {
+    pub(super) fn arm_look(&mut self, shared: &Arc<Shared>, now: impl FnOnce() -> Instant) {
         let token = shared.token();
         match shared.extras.next_look(now) {
             Some(at) => self.arm_for(token, at, TimerId::Look, Timer::Stream(token, TimerId::Look)),
