@@ -80,6 +80,19 @@ impl Account {
         Self(Arc::new(Ledger { held: AtomicUsize::new(0), parent }))
     }
 
+    /// Whether it is [within](Self::within) another.
+    ///
+    /// ```
+    /// # use netpoll_buffer::Account;
+    /// let everybody = Account::new();
+    /// assert!(Account::within(&everybody).is_within());
+    /// assert!(!everybody.is_within());
+    /// ```
+    #[inline]
+    pub fn is_within(&self) -> bool {
+        self.0.parent.is_some()
+    }
+
     /// How many bytes are charged to this account now.
     ///
     /// One load. While other threads charge or release, the figure may be a moment old, and that of

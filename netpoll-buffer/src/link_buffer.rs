@@ -95,6 +95,23 @@ impl LinkBuffer {
         self.len == 0
     }
 
+    /// Whether it is as a new one: it holds no byte and no block, and its reads have not taught it
+    /// to [offer](Self::fill) more. So another may have it, and nothing is lost.
+    ///
+    /// ```
+    /// let mut buffer = netpoll_buffer::LinkBuffer::from("abc");
+    /// assert_eq!(buffer.next(3)?, b"abc");
+    /// assert!(!buffer.is_new()); // those bytes are lent
+    /// buffer.release();
+    /// assert!(buffer.is_new());
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    #[inline]
+    pub fn is_new(&self) -> bool {
+        // Without a segment there are no bytes, neither readable nor pending.
+        self.chain.first().is_none() && self.appetite.is_new()
+    }
+
     /// Forgets all bytes, readable and pending, and gives the blocks back.
     ///
     /// ```

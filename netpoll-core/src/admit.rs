@@ -4,9 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::callbacks::Prepare;
-use crate::connection::input::Input;
 use crate::connection::output::Lane;
-use crate::connection::{Connection, Shared};
+use crate::connection::{Connection, Owner, Shared};
 use crate::group::Group;
 use crate::origin::Origin;
 use crate::reactor::{Command, Remote};
@@ -29,7 +28,7 @@ pub fn admit(
     let lane = Lane::open(stream.clone());
     let shared = Arc::new(Shared::accepted(lane, group.clone(), home.clone(), origin));
     group.enter();
-    let connection = Connection::new(shared.clone(), Input::new(stream), false);
+    let connection = Connection::new(Owner::runner(shared.clone(), stream));
     // A new task is scheduled, and nobody but us knows it.
     if let Some(mut run) = shared.task.begin() {
         *run = Runner::serving(connection, callbacks.clone());

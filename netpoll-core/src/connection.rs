@@ -3,16 +3,17 @@
 //! ```text
 //!   Connection, for the owner alone           Shared, for all (Arc)
 //!   ┌───────────────────────────────┐         ┌─────────────────────────────────────────┐
-//!   │ input   buffer, stream ───────┼────┐    │ task    the word ─► owner; the cell:     │
-//!   │ staged  written, not flushed  │    ├───►│         Connection, session              │
-//!   │ shared ───────────────────────┼────┘    │ lane    lock ─► queue, stream            │
-//!   └───────────────────────────────┘         │ group   options, dispatch, head count    │
-//!                                             │ home    the reactor's command queue      │
-//!                                             └─────────────────────────────────────────┘
+//!   │ shared  and the stream ───────┼────────►│ task    the word ─► owner; the cell:     │
+//!   │ desk    input: what arrived;  │         │         Connection, session              │
+//!   │         staged: written, not  │         │ lane    lock ─► queue, stream            │
+//!   │         flushed; none if both │         │ group   options, dispatch, head count    │
+//!   │         are empty             │         │ home    the reactor's command queue      │
+//!   └───────────────────────────────┘         └─────────────────────────────────────────┘
 //! ```
 //! A served connection lives in the cell of its own task; a dialled one is out with the caller, and
 //! its task stays running until the caller drops it.
 
+mod desk;
 mod extras;
 mod halves;
 pub(crate) mod handle;
@@ -49,7 +50,9 @@ use crate::socket::Credentials;
 use crate::socket::Keepalive;
 use crate::sys;
 use crate::task::Events;
-use input::Input;
+use desk::Desk;
+pub(crate) use desk::Owner;
+use input::{End, Received};
 
 /// A connection in the hands of its owner: a callback, or the caller that dialled it.
 ///
@@ -62,34 +65,32 @@ use input::Input;
 /// connection that is dropped closes in order: what was flushed is still sent, within the linger
 /// time, without blocking the dropper.
 pub struct Connection {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) input: Input,
-    pub(crate) staged: LinkBuffer,
-    /// Driven by the caller that dialled it, not by a reactor.
-    owned: bool,
+    pub(crate) shared: Owner,
+    desk: Option<Box<Desk>>,
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, input: Input, owned: bool) -> Self {
-        Self { shared, input, staged: LinkBuffer::new(), owned }
+    pub(crate) fn new(owner: Owner) -> Self {
+        Self { shared: owner, desk: None }
     }
 
     /// The reading side.
     #[inline]
     pub fn reader(&mut self) -> Reader<'_> {
-        Reader::new(&self.shared, &mut self.input)
+        Reader::new(&self.shared, &mut desk_of(&mut self.desk).input)
     }
 
     /// The writing side.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer::new(&self.shared, &mut self.staged)
+        Writer::new(&self.shared, &mut desk_of(&mut self.desk).staged)
     }
 
     /// Both sides at once, to write what is borrowed from the input.
     #[inline]
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
-        (Reader::new(&self.shared, &mut self.input), Writer::new(&self.shared, &mut self.staged))
+        let Desk { input, staged } = desk_of(&mut self.desk);
+        (Reader::new(&self.shared, input), Writer::new(&self.shared, staged))
     }
 
     /// What other threads may hold of this connection. Costs one atomic increment.
@@ -109,7 +110,7 @@ impl Connection {
     /// Closes by a reset, at once, dropping what was written and accepted and is not sent. See
     /// [`Handle::abort`].
     pub fn abort(&mut self) {
-        self.staged.clear();
+        self.desk().staged.clear();
         self.shared.request_reset();
     }
 
@@ -133,10 +134,11 @@ impl Connection {
     pub fn detach(&mut self) -> Result<Detached> {
         self.shared.check_over()?;
         let (socket, mut output) = self.shared.lane.detach()?;
-        self.staged.flush();
-        output.append(std::mem::take(&mut self.staged));
+        let Desk { input, staged } = self.desk();
+        staged.flush();
+        output.append(std::mem::take(staged));
         output.flush();
-        let input = self.input.detach();
+        let input = input.detach();
         self.shared.request_close();
         Ok(Detached { socket, input, output })
     }
@@ -159,10 +161,11 @@ impl Connection {
     }
 
     fn send_staged(&mut self) {
-        self.staged.flush();
-        if !self.staged.is_empty() {
+        let Some(Desk { staged, .. }) = self.desk.as_deref_mut() else { return };
+        staged.flush();
+        if !staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
-            let _ = self.shared.lane.send(&mut self.staged, &self.shared.group);
+            let _ = self.shared.lane.send(staged, &self.shared.group);
         }
     }
 
@@ -252,7 +255,7 @@ impl Connection {
     /// [`Error::Config`] where it counts less than a second or a probe; the system's.
     pub fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> Result<()> {
         keepalive.map_or(Ok(()), Keepalive::validate)?;
-        Ok(sys::set_keepalive(self.input.as_fd(), keepalive)?)
+        Ok(sys::set_keepalive(self.shared.as_fd(), keepalive)?)
     }
 
     /// How long sent bytes may stay unacknowledged before the kernel gives the peer up
@@ -261,7 +264,7 @@ impl Connection {
     /// # Errors
     /// The system's.
     pub fn set_user_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
-        Ok(sys::set_user_timeout(self.input.as_fd(), timeout)?)
+        Ok(sys::set_user_timeout(self.shared.as_fd(), timeout)?)
     }
 
     /// Runs `callback` when the connection has ended; see [`Handle::add_close_callback`].
@@ -280,10 +283,56 @@ impl Connection {
         self.shared.received()
     }
 
+    /// What it works with, for as long as there is something in it.
+    #[inline]
+    pub(crate) fn desk(&mut self) -> &mut Desk {
+        desk_of(&mut self.desk)
+    }
+
+    /// One receive, if the socket may have something.
+    #[inline]
+    pub(crate) fn receive(&mut self) -> Received {
+        desk_of(&mut self.desk).input.receive(&self.shared)
+    }
+
+    /// How the stream from the peer has ended, if it has.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.desk.as_ref().and_then(|desk| desk.input.end())
+    }
+
+    /// For the owner, before it lets go.
+    #[inline]
+    pub(crate) fn rest(&mut self) {
+        let Some(mut desk) = self.desk.take() else { return };
+        desk.input.note_partial(&self.shared);
+        desk.input.recount();
+        if desk.is_clear() {
+            desk.leave();
+        } else {
+            self.desk = Some(desk);
+        }
+    }
+
+    /// Drops what it holds, and ends.
+    pub(crate) fn leave(mut self) {
+        if let Some(mut desk) = self.desk.take() {
+            desk.clear();
+            desk.leave();
+        }
+    }
+
     /// Leaves driving it, and closing it, to the task.
     pub(crate) fn disown(&mut self) -> Arc<Shared> {
-        self.owned = false;
+        self.shared.disown();
         self.shared.clone()
+    }
+}
+
+#[inline]
+fn desk_of(desk: &mut Option<Box<Desk>>) -> &mut Desk {
+    match desk {
+        Some(desk) => desk,
+        none => none.insert(Desk::take()),
     }
 }
 
@@ -299,21 +348,12 @@ pub struct Detached {
     pub output: LinkBuffer,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.owned {
-            self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
-            schedule(&self.shared);
-        }
-    }
-}
-
 /// For socket options. Reading, writing or closing behind the connection's back has no defined
 /// effect.
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.task.word.note(Events::SHOWN);
-        self.input.as_fd()
+        self.shared.as_fd()
     }
 }
 
@@ -339,7 +379,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Connection")
             .field("peer", &self.shared.peer)
-            .field("buffered", &self.input.buffer.len())
+            .field("buffered", &self.desk.as_ref().map_or(0, |desk| desk.input.buffer.len()))
             .field("task", &self.shared.task)
             .finish_non_exhaustive()
     }

@@ -17,9 +17,8 @@ use std::time::Instant;
 
 use crate::address::Address;
 use crate::callbacks::Prepare;
-use crate::connection::input::Input;
 use crate::connection::output::Lane;
-use crate::connection::{Connection, Handle, Shared, schedule};
+use crate::connection::{Connection, Handle, Owner, Shared, schedule};
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::hand_off::before_waiting;
@@ -81,7 +80,7 @@ impl Attempt {
         let stream = Arc::new(Stream::new(fd));
         let lane = Lane::connecting(stream.clone(), bell.clone());
         let shared = Arc::new(Shared::dialled(lane, group.clone(), home.clone(), to.clone()));
-        let connection = Connection::new(shared.clone(), Input::new(stream), true);
+        let connection = Connection::new(Owner::caller(shared.clone(), stream));
         if let Some(run) = shared.task.begin() {
             run.keep();
         }
@@ -109,7 +108,7 @@ impl Attempt {
             if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
                 return Some(Outcome::Failed(error));
             }
-            self.connection.input.fail_at_end(&error);
+            self.connection.desk().input.fail_at_end(&error);
         }
         if self.may_meet_itself && stream.local_address().is_ok_and(|ours| ours == shared.peer) {
             // Dialling a port of this machine that nobody listens on, from that very port: two

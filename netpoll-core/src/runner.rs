@@ -109,8 +109,7 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
             Step::More => {}
             Step::Wait => {
                 if let Some(connection) = &mut run.connection {
-                    connection.input.note_partial(shared);
-                    connection.input.count(shared);
+                    connection.rest();
                 }
                 run.report(shared, received, &mut tell);
                 received = shared.received();
@@ -145,8 +144,7 @@ pub(crate) fn run_to_end(shared: &Arc<Shared>) {
 fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
     log::debug!("connection from {}: {reason}", shared.peer);
-    let connection = run.connection.take();
-    guard("the release of lent memory", || drop(connection)).ok();
+    run.let_go();
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
     if !is_over && shared.lane.is_empty() {
@@ -171,6 +169,12 @@ impl Runner {
         Self { connection: Some(connection), callbacks: Some(callbacks), ..Self::default() }
     }
 
+    /// Nothing more is received, and nothing more is written.
+    fn let_go(&mut self) {
+        let connection = self.connection.take();
+        guard("the release of lent memory", || connection.map(Connection::leave)).ok();
+    }
+
     /// Tells what this run did since as much was `received`.
     fn report(&mut self, shared: &Shared, received: u64, tell: &mut impl FnMut(Work)) {
         let callbacks = std::mem::take(&mut self.calls);
@@ -184,7 +188,7 @@ impl Runner {
         if events.has_any(Events::READABLE)
             && let Some(connection) = &mut self.connection
         {
-            connection.input.announced();
+            connection.desk().input.announced();
         }
         if !events.has_any(Events::STARTED | Events::ABORT) {
             return Step::Wait;
@@ -276,12 +280,12 @@ impl Runner {
         };
         let word = &shared.task.word;
         let half_open = shared.group.limits().half_open;
-        let ended_before = connection.input.end().is_some();
+        let ended_before = connection.desk().input.end().is_some();
         let paused = events.has_any(Events::PAUSED);
         let received = if paused {
             Received::Nothing
-        } else if connection.input.may_receive(shared, events) {
-            connection.input.receive(shared)
+        } else if connection.desk().input.may_receive(shared, events) {
+            connection.receive()
         } else {
             drop(shared.home.post(Command::Retry(shared.token())));
             Received::Nothing
@@ -289,14 +293,16 @@ impl Runner {
         // What the callback left as it paused is served again: no edge announces it.
         let resumed = !paused
             && word.clear(events.and(Events::RESUMED)) != Events::NONE
-            && !connection.input.buffer.is_empty();
+            && !connection.desk().input.buffer.is_empty();
         let woken = word.clear(Events::WAKE) != Events::NONE;
         let full = received == Received::Full && events.has_any(Events::PEER_GONE);
         let told_before = std::mem::replace(&mut self.told, full);
         let due = match received {
             Received::Bytes => true,
             // The last call for what was left unread: now it is known that nothing follows.
-            Received::End(_) => !ended_before && (half_open || !connection.input.buffer.is_empty()),
+            Received::End(_) => {
+                !ended_before && (half_open || !connection.desk().input.buffer.is_empty())
+            }
             // The last call as well, unless it makes room: the end stands behind bytes that nobody
             // takes, and no edge will come any more.
             Received::Full => full && !told_before,
@@ -324,7 +330,7 @@ impl Runner {
                 return self.begin_close(shared, CloseReason::of_socket(error));
             }
         }
-        if events.has_any(Events::DRAIN) && connection.input.buffer.is_empty() {
+        if events.has_any(Events::DRAIN) && connection.desk().input.buffer.is_empty() {
             return self.begin_close(shared, CloseReason::Shutdown);
         }
         Step::Wait
@@ -342,17 +348,18 @@ impl Runner {
         });
         // A callback that reads until the end of the stream ends by that error, and what it wrote
         // on the way is as good as any; what another error or a panic cut short is not.
+        let desk = connection.desk();
         let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
         if failed || shared.is_interrupted() {
-            connection.staged.clear();
+            desk.staged.clear();
         }
-        connection.staged.flush();
-        if !connection.staged.is_empty() && shared.task.word.events().has_any(Events::WRITE_ENDED) {
+        desk.staged.flush();
+        if !desk.staged.is_empty() && shared.task.word.events().has_any(Events::WRITE_ENDED) {
             log::debug!("what was written to {} after shutdown_write is dropped", shared.peer);
-            connection.staged.clear();
+            desk.staged.clear();
         }
-        if !connection.staged.is_empty() {
-            let sent = shared.lane.send(&mut connection.staged, &shared.group);
+        if !desk.staged.is_empty() {
+            let sent = shared.lane.send(&mut desk.staged, &shared.group);
             let Ok(events) = sent else {
                 let failure = shared.lane.failure();
                 let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
@@ -365,8 +372,8 @@ impl Runner {
         }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
         // The output may have drained before the callback heard that it was high.
-        let again = connection.input.is_promising(shared)
-            || connection.input.end().is_some()
+        let again = desk.input.is_promising(shared)
+            || desk.input.end().is_some()
             || shared.task.word.events().has_any(WORTH_A_LOOK)
             || (self.above && !shared.lane.is_congested());
         if again { Step::More } else { Step::Wait }
@@ -380,8 +387,7 @@ impl Runner {
         }
         self.stage = Stage::Closing;
         self.reason.get_or_insert_with(|| Box::new(reason));
-        let connection = self.connection.take();
-        guard("the release of lent memory", || drop(connection)).ok();
+        self.let_go();
         if shared.lane.seal() {
             return Step::Closed;
         }
@@ -412,8 +418,7 @@ impl Runner {
     fn end_at_once(&mut self, reason: CloseReason) -> Step {
         self.stage = Stage::Closing;
         self.reason.get_or_insert_with(|| Box::new(reason));
-        let connection = self.connection.take();
-        guard("the release of lent memory", || drop(connection)).ok();
+        self.let_go();
         Step::Closed
     }
 }
@@ -449,7 +454,7 @@ fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<
         Error::Full => return Some(CloseReason::Limit(Exceeded::Output)),
         _ => {}
     }
-    let end = connection.input.end();
+    let end = connection.end();
     match error.kind() {
         ErrorKind::UnexpectedEof => end.map(|end| reason_of(end, shared)),
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {

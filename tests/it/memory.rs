@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use netpoll::{Bytes, Connection, EventLoop, Limits};
+use netpoll::{Bytes, Connection, Dispatch, EventLoop, Limits, LoadBalance, PollManager};
 
 use crate::util::{Client, Server, eventually, lock, modes};
 
@@ -124,5 +124,33 @@ fn unsent_output_counts_until_it_is_sent() {
         eventually("most is queued", || event_loop.memory().held > 8 * MIB);
         client.hear(&vec![1; 16 * MIB]);
         eventually("nothing is", || event_loop.memory().held == 0);
+    }
+}
+
+/// Connections of one thread share what they work with, but not the account of it: the slices of
+/// one that has a budget count for it, whoever was served on that thread before.
+#[test]
+fn a_budget_counts_the_slices_of_its_own_connections_alone() {
+    let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
+    let hoard = Arc::new(Mutex::new(Vec::new()));
+    let serve = |limits| {
+        let builder = hoarding(&hoard).limits(limits).manager(manager.clone());
+        Server::start(builder.dispatch(Dispatch::Inline))
+    };
+    let free = serve(Limits::default());
+    let counted = serve(Limits { memory_budget: Some(64 * MIB), ..Limits::default() });
+    // More than is copied into a slice of its own.
+    let message = vec![1; 64 << 10];
+    for (server, has_budget) in [(&free, false), (&counted, true), (&free, false), (&counted, true)]
+    {
+        let mut client = server.connect();
+        client.say(&message);
+        eventually("it is kept", || held(&hoard) == message.len());
+        let counts = server.event_loop.memory().held;
+        assert_eq!(counts >= message.len(), has_budget, "{counts} bytes");
+        lock(&hoard).clear();
+        eventually("nothing is held", || server.event_loop.memory().held == 0);
+        drop(client);
+        eventually("it has left", || manager.stats().iter().all(|it| it.connections == 0));
     }
 }

@@ -258,6 +258,12 @@ impl Appetite {
         Self { level: 0, small_reads: 0 }
     }
 
+    /// At the lowest level no small reads are counted.
+    #[inline]
+    pub(super) fn is_new(self) -> bool {
+        self.level == 0
+    }
+
     #[inline]
     fn offer(self) -> usize {
         OFFERS[usize::from(self.level)]

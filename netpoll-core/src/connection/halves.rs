@@ -52,10 +52,10 @@ impl Connection {
     /// # }
     /// ```
     pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
-        let owned = self.owned;
-        let shared = self.disown();
+        let owned = self.shared.disown();
+        let shared = self.shared.clone();
         let owner = Arc::new(Owner { shared: shared.clone(), owned });
-        let staged = std::mem::take(&mut self.staged);
+        let staged = std::mem::take(&mut self.desk().staged);
         let write = WriteHalf { shared, staged, _owner: owner.clone() };
         (ReadHalf { connection: self, _owner: owner }, write)
     }

@@ -1,24 +1,21 @@
 //! The input of a connection: its buffer, and the owner's reads from the socket.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use netpoll_buffer::{Account, Charge, LinkBuffer};
 
+use super::desk::Owner;
 use super::shared::Shared;
 use crate::error::{Error, Result, Wait};
-use crate::socket::Stream;
 use crate::sys;
 use crate::task::{Events, Word};
 
 /// What only the owner of a connection touches of its reading side.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Input {
     pub(crate) buffer: LinkBuffer,
-    stream: Arc<Stream>,
     /// Counts the blocks that slices of this input keep alive; opened with the first.
     account: Option<Account>,
     /// Counts the buffer, where there is a budget.
@@ -51,20 +48,21 @@ pub(crate) enum Received {
 }
 
 impl Input {
-    pub(crate) fn new(stream: Arc<Stream>) -> Self {
-        Self {
-            buffer: LinkBuffer::new(),
-            stream,
-            account: None,
-            charge: None,
-            undrained: false,
-            end: None,
-            failure: None,
-        }
+    /// Whether it is as a new one, but for an account with nothing on it, which serves the next
+    /// connection as well as this one. A buffer that has learnt to expect much is not new.
+    pub(crate) fn is_new(&mut self) -> bool {
+        self.buffer.release();
+        let is_idle = self.buffer.is_new() && !self.undrained && self.charge.is_none();
+        is_idle
+            && self.end.is_none()
+            && self.failure.is_none()
+            && self.account.as_ref().is_none_or(is_unused)
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    /// Makes it a new one, as [`is_new`](Self::is_new) means it.
+    pub(crate) fn clear(&mut self) {
+        let account = self.account.take().filter(|it| is_unused(it) && !it.is_within());
+        *self = Self { account, ..Self::default() };
     }
 
     /// Notes that the stream has failed; what the socket still has comes first.
@@ -140,8 +138,7 @@ impl Input {
         self.account.as_ref()
     }
 
-    /// Counts what is buffered now, where there is a budget. For the owner, after a receive and
-    /// before it lets go.
+    /// Counts what is buffered now, where there is a budget. For the owner, after a receive.
     #[inline]
     pub(crate) fn count(&mut self, shared: &Shared) {
         if shared.group.memory.has_budget() {
@@ -152,15 +149,23 @@ impl Input {
     fn charge_buffered(&mut self, shared: &Shared) {
         let buffered = self.buffer.len();
         if self.charge.is_none() && buffered > 0 {
+            // One that came with the desk counts for no budget.
+            self.account.take_if(|account| !account.is_within());
             self.charge = shared.group.memory.open_charge().map(Box::new);
         }
+        self.recount();
+    }
+
+    /// As [`count`](Self::count), where nothing has arrived since that was called.
+    #[inline]
+    pub(crate) fn recount(&mut self) {
         if let Some(charge) = &mut self.charge {
-            charge.resize(buffered);
+            charge.resize(self.buffer.len());
         }
     }
 
     /// One receive, if the socket may have something.
-    pub(crate) fn receive(&mut self, shared: &Shared) -> Received {
+    pub(crate) fn receive(&mut self, shared: &Owner) -> Received {
         let word = &shared.task.word;
         if let Some(end) = self.end {
             return Received::End(end);
@@ -176,7 +181,7 @@ impl Input {
         if !self.undrained {
             return Received::Nothing;
         }
-        match self.stream.receive(&mut self.buffer, room) {
+        match shared.stream().receive(&mut self.buffer, room) {
             Ok(filled) if filled.read == 0 => {
                 self.ended(word, self.failure.map_or(End::Finished, End::Failed))
             }
@@ -200,7 +205,7 @@ impl Input {
     /// Reads until `n` bytes are buffered; waits for them if `wait` and this connection's thread
     /// may.
     #[inline]
-    pub(crate) fn ensure(&mut self, shared: &Shared, n: usize, wait: bool) -> Result<()> {
+    pub(crate) fn ensure(&mut self, shared: &Owner, n: usize, wait: bool) -> Result<()> {
         if self.buffer.len() >= n {
             return Ok(());
         }
@@ -210,7 +215,7 @@ impl Input {
     /// Reads until `delimiter` is buffered. All its waits together have the time of one read.
     pub(crate) fn ensure_delimiter(
         &mut self,
-        shared: &Shared,
+        shared: &Owner,
         delimiter: u8,
         wait: bool,
     ) -> Result<()> {
@@ -223,7 +228,7 @@ impl Input {
 
     fn ensure_by(
         &mut self,
-        shared: &Shared,
+        shared: &Owner,
         n: usize,
         wait: bool,
         deadline: &mut Option<Instant>,
@@ -284,4 +289,11 @@ impl Input {
         word.note(Events::PEER_CLOSED);
         Received::End(end)
     }
+}
+
+/// Whether no block is charged to an account, so that it is as good as any. One within a budget's
+/// is not, but whoever has that has a charge as well, and keeps it.
+#[inline]
+fn is_unused(account: &Account) -> bool {
+    account.held() == 0
 }

@@ -7,8 +7,8 @@ use std::io::{self, BufRead, Read};
 use bytes::{Buf, Bytes};
 use netpoll_buffer::LinkBuffer;
 
+use super::desk::Owner;
 use super::input::Input;
-use super::shared::Shared;
 use crate::error::{Error, Result};
 
 /// The reading side of a connection.
@@ -29,13 +29,13 @@ use crate::error::{Error, Result};
 /// It is also [`io::Read`], [`io::BufRead`] and [`bytes::Buf`]; the latter sees what is buffered.
 #[derive(Debug)]
 pub struct Reader<'a> {
-    shared: &'a Shared,
+    shared: &'a Owner,
     input: &'a mut Input,
 }
 
 impl<'a> Reader<'a> {
     #[inline]
-    pub(crate) fn new(shared: &'a Shared, input: &'a mut Input) -> Self {
+    pub(crate) fn new(shared: &'a Owner, input: &'a mut Input) -> Self {
         Self { shared, input }
     }
 
