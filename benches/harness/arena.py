@@ -19,7 +19,6 @@ import threading
 import time
 
 from harness import machine
-from harness.cells import BLOCK_US
 
 # Where a pinned cell has its two programs.
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -47,9 +46,7 @@ class Running:
     def __init__(self, server, path, cell, cores):
         self.server = server
         threads = 1 if cell.pinned or server.single else cores
-        self.command = [str(path), "0", str(threads), *server.options]
-        if cell.block_pct is not None:
-            self.command += ["--block-us", str(BLOCK_US), "--block-pct", f"{cell.block_pct:g}"]
+        self.command = [str(path), "0", str(threads), *server.options, *cell.block_options]
         core = SERVER_CORE if cell.pinned else None
         self.process = start(self.command, core, subprocess.DEVNULL)
         try:

@@ -3,9 +3,20 @@
 from dataclasses import dataclass
 from typing import Optional
 
-# What a request that blocks sleeps for, in microseconds.
+# What a request that blocks sleeps for, in microseconds, and what one that computes takes.
 BLOCK_US = 1000
+COMPUTE_US = 2000
 BLOCK_SHARES = (0, 0.1, 1, 10, 50, 100)
+
+# In what ways requests block where dispatch modes are compared, for people.
+WAYS = {
+    "sleep": "block 1 ms",
+    "compute": "compute 2 ms",
+    "some": "block 1 ms, on one connection in eight",
+    "switch": "block 1 ms, in every second second",
+}
+# A window that has as much of the one second as of the other.
+SWITCH_SECONDS = 2.0
 
 # More bytes than this on the way at once are beyond what kernels give to TCP by default.
 ON_THE_WAY_MAX = 1 << 30
@@ -29,6 +40,8 @@ class Cell:
     pinned: bool = True
     # The share of requests that block, in percent; None where that is not the question.
     block_pct: Optional[float] = None
+    # In which way, where the question is how our dispatch modes compare; None where it is not.
+    way: Optional[str] = None
 
     @property
     def key(self):
@@ -40,6 +53,8 @@ class Cell:
             words.append(f"d{self.depth}")
         if self.block_pct is not None:
             words.append(f"b{self.block_pct:g}")
+        if self.way is not None:
+            words.append(self.way)
         words.append("pinned" if self.pinned else "free")
         return "-".join(words)
 
@@ -54,11 +69,24 @@ class Cell:
         }[self.mode]
         title = f"{thousands(self.connections)} connections, {what}"
         if self.block_pct is not None:
-            title += f", {self.block_pct:g} % block 1 ms"
+            title += f", {self.block_pct:g} % {WAYS[self.way or 'sleep']}"
+        if self.way is not None:
+            title += ", our modes"
         return title
+
+    @property
+    def block_options(self):
+        """What a server is told about requests that block."""
+        if self.block_pct is None:
+            return []
+        micros = COMPUTE_US if self.way == "compute" else BLOCK_US
+        options = ["--block-us", str(micros), "--block-pct", f"{self.block_pct:g}"]
+        return options + (["--block-way", self.way] if self.way else [])
 
     def admits(self, server):
         """Whether a server takes part."""
+        if self.way is not None:
+            return server.dispatches
         if self.block_pct is not None:
             return server.blocks
         return server.idles if self.mode == "idle" else server.echoes
@@ -92,7 +120,8 @@ class Profile:
     def window(self, cell):
         """Warm-up and measurement of a cell, in seconds; many connections take longer."""
         stretch = 1.5 if cell.connections >= 10_000 else 1
-        return self.warmup * stretch * stretch, self.seconds * stretch
+        seconds = SWITCH_SECONDS if cell.way == "switch" else self.seconds * stretch
+        return self.warmup * stretch * stretch, seconds
 
     def estimate(self, cell, servers):
         """About how many seconds a cell takes with so many servers."""
@@ -113,6 +142,13 @@ def thousands(number):
 
 def blocking(shares):
     return tuple(Cell("echo", 64, block_pct=share) for share in shares)
+
+
+def dispatching():
+    """What our dispatch modes are compared by, each a way in which callbacks may block."""
+    shares = tuple(Cell("echo", 64, block_pct=share, way="sleep") for share in BLOCK_SHARES[1:])
+    others = (("compute", 5), ("some", 50), ("switch", 10))
+    return (*shares, *(Cell("echo", 64, block_pct=share, way=way) for way, share in others))
 
 
 def matrix(pinned):
@@ -177,6 +213,7 @@ FULL = Profile(
         Cell("open", 64),
         Cell("open", 1000, 1024),
         *blocking(BLOCK_SHARES),
+        *dispatching(),
         Cell("idle", 10_000),
         *matrix(pinned=False),
     ),

@@ -30,7 +30,8 @@ def draw(results):
             caption = f"Memory per connection, {result.cell.title}"
             svg = memory(result, colours, caption)
             pictures[f"memory-{result.cell.key}.svg"] = (caption, svg)
-    shares = [result for result in results if result.cell.block_pct is not None]
+    blocked = (result for result in results if result.cell.block_pct is not None)
+    shares = [result for result in blocked if result.cell.way is None]
     if shares:
         caption = "Requests per second over the share of requests that block for 1 ms"
         pictures["blocking.svg"] = (caption, blocking(shares, colours, caption))

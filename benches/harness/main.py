@@ -243,7 +243,7 @@ def tidy(record, rotation, cell):
 
 def result(cell, arena, windows, rate):
     absent = {server.name: reason for server, reason in arena.absent.items()}
-    fields = ("mode", "connections", "size", "depth", "pinned", "block_pct")
+    fields = ("mode", "connections", "size", "depth", "pinned", "block_pct", "way")
     described = {field: getattr(cell, field) for field in fields}
     return {"cell": described, "rate": rate, "absent": absent, "windows": windows}
 

@@ -1,10 +1,10 @@
 """The words and tables of the report, in Markdown."""
 
 from harness.arena import LOAD_CORE, SERVER_CORE
-from harness.cells import BLOCK_US, thousands
+from harness.cells import BLOCK_US, FULL, WAYS, thousands
 from harness.plots import short
 from harness.results import LIMITS
-from harness.servers import BASE
+from harness.servers import BASE, HAND_OFF
 from harness.summary import verdict
 
 # What may be lost, whether more of it is better, and its name.
@@ -99,6 +99,8 @@ def warning(data, results):
     profiles = {data["runs"][result.run]["profile"] for result in results}
     if profiles and "full" not in profiles:
         notes.append(f"This is the profile *{', '.join(sorted(profiles))}*, not the full matrix.")
+    elif missing(data, results):
+        notes.append("This is a part of the full matrix; what is missing is listed at the end.")
     if len({data["runs"][result.run]["commit"] for result in results}) > 1:
         notes.append("The cells are of several commits: each says in cells.md of which.")
     if loud:
@@ -110,11 +112,17 @@ def warning(data, results):
     return " ".join(notes)
 
 
+def missing(data, results):
+    """The cells of the full matrix that nobody has asked for."""
+    known = {result.cell.key for result in results} | set(data["not_run"])
+    return [cell.key for cell in FULL.cells if cell.key not in known]
+
+
 def standing(results):
     """Our modes in each cell, against the base and the best peer."""
     rows = []
     for result in results:
-        if result.cell.mode == "idle":
+        if result.cell.mode == "idle" or result.cell.way:
             continue
         for name in result.ours:
             lead = "p99" if result.cell.mode == "open" else "rate"
@@ -174,7 +182,8 @@ def sections(results, captions):
         for result in opened:
             yield f"{result.cell.title}, {thousands(result.rate)} requests per second, in µs:"
             yield values_table(result, ("p50", "p99", "p99.9", "cpu"))
-    if shares := [result for result in results if result.cell.block_pct is not None]:
+    blocking = [result for result in results if result.cell.block_pct is not None]
+    if shares := [result for result in blocking if not result.cell.way]:
         yield "## Requests that block"
         yield (
             f"A share of the requests sleeps for {BLOCK_US // 1000} ms in its handler, as if it "
@@ -185,6 +194,14 @@ def sections(results, captions):
         )
         yield pictures(captions, "blocking")
         yield blocking_table(shares)
+    if compared := [result for result in blocking if result.cell.way]:
+        yield "## Hand-off against fixed choices"
+        yield (
+            "Our dispatch modes where requests block in different ways; 64 connections, 64 B, "
+            "pinned. Whoever chooses a mode beforehand has to know which row is his. *Fixed* is "
+            "the best of them for that row, chosen after the fact; *pool* has 256 threads."
+        )
+        yield choices_table(compared)
     if idle := [result for result in results if result.cell.mode == "idle"]:
         yield "## Memory"
         yield (
@@ -229,6 +246,27 @@ def blocking_table(shares):
     names = list(dict.fromkeys(name for result in shares for name in result.names))
     header = ["requests/s"] + [f"{result.cell.block_pct:g} %" for result in shares]
     rows = [[n, *(spread_text(result.spread(n, "rate")) for result in shares)] for n in names]
+    return table(header, rows)
+
+
+def choices_table(compared):
+    """Requests per second of each mode, and hand-off against the best of the others."""
+    chosen = f"netpoll {HAND_OFF}"
+    names = list(dict.fromkeys(name for result in compared for name in result.names))
+    fixed = [name for name in names if name != chosen]
+    rows = []
+    for result in compared:
+        medians = {n: s.median for n in fixed if (s := result.spread(n, "rate"))}
+        best = max(medians, key=medians.get) if medians else None
+        rows.append(
+            [
+                f"{result.cell.block_pct:g} % {WAYS[result.cell.way]}",
+                *(spread_text(result.spread(n, "rate")) for n in (chosen, *fixed)),
+                *(ratio_text(result.ratio(chosen, best, m)) for m in ("rate", "cpu", "p99")),
+            ]
+        )
+    header = ["requests/s", *(name.removeprefix("netpoll ") for name in (chosen, *fixed))]
+    header += [f"{HAND_OFF} ÷ fixed", "CPU/request ÷ its", "p99 ÷ its"]
     return table(header, rows)
 
 
@@ -327,6 +365,10 @@ def machine_table(machine):
 def wrong(data, results):
     """Everything that was asked for and is not above."""
     lines = [f"- Not run: `{key}`: {reason}." for key, reason in data["not_run"].items()]
+    profiles = {data["runs"][result.run]["profile"] for result in results}
+    if "full" in profiles and (unasked := missing(data, results)):
+        keys = ", ".join(f"`{key}`" for key in unasked)
+        lines.append(f"- Not measured of the full matrix: {keys}.")
     for result in results:
         key = result.cell.key
         lines += [f"- `{key}`: {name}: {why}." for name, why in result.absent.items()]

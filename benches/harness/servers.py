@@ -29,28 +29,40 @@ class Server:
     echoes: bool = True
     blocks: bool = False
     idles: bool = True
+    # Whether it is one of the choices where our dispatch modes are compared.
+    dispatches: bool = False
     # Whether it has one thread, whatever it is told.
     single: bool = False
 
 
 # What the others are divided by, within each rotation.
 BASE = "raw epoll"
+# Our mode that chooses by itself, among those that are fixed.
+HAND_OFF = "hand-off"
+# For a server that takes part in few cells.
+ASIDE = {"echoes": False, "idles": False}
+
+
+def ours(name, *options, **takes_part):
+    return Server(f"netpoll {name}", "netpoll_echo", options, ours=True, **takes_part)
+
 
 SERVERS = (
     Server(BASE, "raw_epoll", blocks=True),
     Server("raw io_uring", "raw_uring"),
-    Server("netpoll inline", "netpoll_echo", ("--dispatch", "inline"), ours=True, blocks=True),
-    Server("netpoll hand-off", "netpoll_echo", ("--dispatch", "hand-off"), ours=True, blocks=True),
-    Server(
-        "netpoll block_in_place",
-        "netpoll_echo",
-        ("--dispatch", "hand-off", "--blocking", "block_in_place"),
-        ours=True,
+    ours("inline", "--dispatch", "inline", blocks=True, dispatches=True),
+    ours(HAND_OFF, "--dispatch", "hand-off", blocks=True, dispatches=True),
+    ours(
+        "block_in_place",
+        *("--dispatch", "hand-off", "--blocking", "block_in_place"),
         echoes=False,
         blocks=True,
         idles=False,
     ),
-    Server("netpoll pool", "netpoll_echo", ("--dispatch", "pool"), ours=True, blocks=True),
+    ours("pool", "--dispatch", "pool", blocks=True, dispatches=True),
+    ours("pool of 2", "--dispatch", "pool", "--workers", "2", **ASIDE, dispatches=True),
+    ours("pool of 8", "--dispatch", "pool", "--workers", "8", **ASIDE, dispatches=True),
+    ours("pool of 64", "--dispatch", "pool", "--workers", "64", **ASIDE, dispatches=True),
     Server("tokio", "tokio_echo", ("--runtime", "multi"), blocks=True),
     Server("tokio current-thread", "tokio_echo", ("--runtime", "current"), single=True),
     Server(

@@ -2,7 +2,7 @@
 
 import unittest
 
-from harness.cells import BLOCK_SHARES, FULL, QUICK, SHORT, Cell
+from harness.cells import BLOCK_SHARES, FULL, QUICK, SHORT, WAYS, Cell
 from harness.servers import SERVERS
 
 
@@ -19,9 +19,19 @@ class Matrix(unittest.TestCase):
         got = [(c.connections, c.size, c.depth, c.pinned) for c in echoes]
         self.assertEqual(set(got), wanted)
         self.assertEqual(len(got), len(wanted))
-        self.assertEqual(
-            tuple(c.block_pct for c in FULL.cells if c.block_pct is not None), BLOCK_SHARES
-        )
+        blocking = [c for c in FULL.cells if c.block_pct is not None]
+        self.assertEqual(tuple(c.block_pct for c in blocking if not c.way), BLOCK_SHARES)
+        self.assertEqual({c.way for c in blocking if c.way}, set(WAYS))
+
+    def test_where_modes_are_compared_they_alone_take_part_and_know_the_way(self):
+        cell = next(c for c in FULL.cells if c.way == "compute")
+        self.assertEqual({s.program for s in SERVERS if cell.admits(s)}, {"netpoll_echo"})
+        told = ["--block-us", "2000", "--block-pct", "5", "--block-way", "compute"]
+        self.assertEqual(cell.block_options, told)
+
+    def test_a_window_sees_both_sides_of_a_switch(self):
+        cell = next(c for c in FULL.cells if c.way == "switch")
+        self.assertEqual(FULL.window(cell)[1] % 2, 0)
 
     def test_keys_are_names(self):
         for profile in (QUICK, SHORT, FULL):

@@ -100,6 +100,31 @@ class Report(unittest.TestCase):
             self.assertEqual(sum(line.startswith("# ") for line in page.split("\n")), 1)
 
 
+class Choices(unittest.TestCase):
+    def report(self, raw):
+        with tempfile.TemporaryDirectory() as directory:
+            write_report(raw, Path(directory))
+            return (Path(directory) / "benchmarks.md").read_text()
+
+    def test_hand_off_is_held_against_the_best_of_the_fixed_choices(self):
+        raw = data()
+        names = ("netpoll hand-off", "netpoll inline", "netpoll pool of 8")
+        described = {"program": "x", "options": [], "ours": True}
+        raw["servers"] = [{"name": name, **described} for name in names]
+        rates = dict(zip(names, (1900, 100, 2000)))
+        raw["cells"] = [cell("echo", windows(rates), block_pct=50, way="some")]
+        text = self.report(raw)
+        row = next(line for line in text.split("\n") if line.startswith("| 50 % block 1 ms, on"))
+        self.assertIn("| 0.95 [0.95–0.95] |", row)
+
+    def test_what_is_missing_of_the_matrix_is_listed(self):
+        raw = data()
+        raw["runs"] = [{**RUN, "profile": "full"}]
+        text = self.report(raw)
+        self.assertIn("a part of the full matrix", text)
+        self.assertIn("Not measured of the full matrix: `echo-c1-s64-d1-pinned`", text)
+
+
 class Losses(unittest.TestCase):
     def result(self, **rates):
         named = {name.replace("_", " "): rate for name, rate in rates.items()}

@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 use std::process::exit;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Arguments;
 
@@ -13,36 +14,75 @@ thread_local! {
     static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How long, and how often.
+/// One connection in so many has requests that block, where not all have.
+const SOME: u64 = 8;
+
+/// How long, how often, and in what way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocking {
     time: Duration,
     /// Of 2^64 requests.
     share: u64,
+    way: Way,
+    /// When the server began, for a share that comes and goes.
+    begun: Instant,
+}
+
+/// In what way a request blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Sleep,
+    Compute,
+    /// It sleeps, on some of the connections only.
+    Some,
+    /// It sleeps, in every second second only.
+    Switch,
 }
 
 impl Blocking {
     /// A share of the requests, in percent, blocks for so many microseconds.
     pub const OPTIONS: [&str; 2] = ["--block-us", "--block-pct"];
+    /// `sleep`, `compute`, `some` or `switch`: see `Way`.
+    pub const WAY: &str = "--block-way";
 
     /// Nothing blocks unless both options are given.
     pub fn of(arguments: &Arguments) -> Self {
         let value = |name| arguments.option(name).unwrap_or("0");
-        Self::parse(value("--block-us"), value("--block-pct")).unwrap_or_else(|| {
+        let blocking = Self::parse(value("--block-us"), value("--block-pct"));
+        let blocking = blocking.unwrap_or_else(|| {
             eprintln!("--block-us is a whole number, --block-pct a number from 0 to 100.");
             exit(2)
-        })
+        });
+        let ways = [
+            ("sleep", Way::Sleep),
+            ("compute", Way::Compute),
+            ("some", Way::Some),
+            ("switch", Way::Switch),
+        ];
+        Self { way: arguments.choice(Self::WAY, &ways), ..blocking }
     }
 
     fn parse(micros: &str, percent: &str) -> Option<Self> {
         let percent: f64 = percent.parse().ok().filter(|share| (0.0..=100.0).contains(share))?;
         let share = (percent / 100.0 * u64::MAX as f64) as u64; // saturates at 100 %
-        Some(Self { time: Duration::from_micros(micros.parse().ok()?), share })
+        let time = Duration::from_micros(micros.parse().ok()?);
+        Some(Self { time, share, way: Way::Sleep, begun: Instant::now() })
+    }
+
+    /// The same for the next connection, which may be one of those whose requests don't block.
+    pub fn for_connection(self) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+        let spared = self.way == Way::Some
+            && !CONNECTIONS.fetch_add(1, Ordering::Relaxed).is_multiple_of(SOME);
+        Self { share: if spared { 0 } else { self.share }, ..self }
     }
 
     /// Draws whether this request blocks.
     pub fn is_due(self) -> bool {
         if self.share == 0 || self.time.is_zero() {
+            return false;
+        }
+        if self.way == Way::Switch && self.begun.elapsed().as_secs().is_multiple_of(2) {
             return false;
         }
         let drawn = DRAWN.replace(DRAWN.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
@@ -51,7 +91,12 @@ impl Blocking {
 
     /// Blocks this thread.
     pub fn block(self) {
-        thread::sleep(self.time); // sleep: it stands for a slow call
+        if self.way == Way::Compute {
+            let begun = Instant::now();
+            while begun.elapsed() < self.time {}
+        } else {
+            thread::sleep(self.time); // sleep: it stands for a slow call
+        }
     }
 
     /// Blocks this thread if it is this request's turn.
@@ -86,6 +131,14 @@ mod tests {
             let count = drawn(percent);
             assert!(count.abs_diff(expected) < expected / 4, "{percent} %: {count}");
         }
+    }
+
+    #[test]
+    fn one_connection_in_eight_is_one_of_some() {
+        let all = Blocking { way: Way::Some, ..Blocking::parse("1000", "100").unwrap() };
+        let blocking = (0..64).filter(|_| all.for_connection().is_due()).count();
+        assert_eq!(blocking, 8);
+        assert!(Blocking { way: Way::Sleep, ..all }.for_connection().is_due());
     }
 
     #[test]

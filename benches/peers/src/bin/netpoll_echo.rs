@@ -1,5 +1,5 @@
-//! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`; `--blocking block_in_place` says
-//! beforehand which requests block.
+//! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
+//! `--blocking block_in_place` says beforehand which requests block.
 
 use netpoll::{
     Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, block_in_place,
@@ -8,18 +8,23 @@ use netpoll_peers::{Arguments, Blocking};
 
 fn main() -> netpoll::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let arguments = Arguments::read(&["--dispatch", "--blocking", block_us, block_pct]);
+    let known = ["--dispatch", "--workers", "--blocking", block_us, block_pct, Blocking::WAY];
+    let arguments = Arguments::read(&known);
     let blocking = Blocking::of(&arguments);
+    let usual = PoolOptions::default();
+    let max_threads = arguments.number("--workers", usual.max_threads);
+    let workers = PoolOptions { max_threads, ..usual };
     let modes = [
-        ("pool", Dispatch::Pool(PoolOptions::default())),
+        ("pool", Dispatch::Pool(workers)),
         ("inline", Dispatch::Inline),
-        ("hand-off", Dispatch::HandOff(HandOffOptions::default())),
+        ("hand-off", Dispatch::HandOff(HandOffOptions { workers, ..HandOffOptions::default() })),
     ];
     let says_so = arguments.choice("--blocking", &[("naive", false), ("block_in_place", true)]);
     let listener = Listener::bind("tcp", &format!("127.0.0.1:{}", arguments.port))?;
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
-        .on_request(move |(): &mut (), conn: &mut Connection| {
+        .on_prepare(move |_: &Connection| Ok(blocking.for_connection()))
+        .on_request(move |blocking: &mut Blocking, conn: &mut Connection| {
             if blocking.is_due() {
                 if says_so { block_in_place(|| blocking.block()) } else { blocking.block() }
             }
