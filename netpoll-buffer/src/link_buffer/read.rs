@@ -149,7 +149,9 @@ impl LinkBuffer {
         let is_all = n == self.len && self.pending == 0;
         if is_all && self.chain.only().is_some_and(worth_sharing) {
             self.took(n);
-            return Ok(Self { chain: mem::take(&mut self.chain), len: n, ..Self::new() });
+            let mut all = Self { len: n, ..Self::new() };
+            mem::swap(&mut all.chain, &mut self.chain);
+            return Ok(all);
         }
         Ok(self.slice_by_pieces(n))
     }
