@@ -1,6 +1,6 @@
 //! What an event loop has done so far.
 
-use netpoll_core::LoopStats;
+use netpoll_core::{HandOffStats, LoopStats, PollManager};
 
 use crate::event_loop::EventLoop;
 
@@ -20,6 +20,8 @@ pub struct Stats {
     /// The loops that connections are given to. Where several event loops share a manager, they
     /// share these.
     pub loops: Vec<LoopStats>,
+    /// The threads that take loops over, those of the manager.
+    pub hand_off: HandOffStats,
 }
 
 impl EventLoop {
@@ -27,11 +29,14 @@ impl EventLoop {
     /// takes, and some loads per loop.
     pub fn stats(&self) -> Stats {
         let Some((group, main, manager)) = self.parts() else { return Stats::default() };
+        let manager = manager.upgrade();
+        let manager = manager.as_deref();
         Stats {
             connections: group.live(),
             refused: group.refused(),
             main: main.stats(),
-            loops: manager.upgrade().map(|it| it.stats()).unwrap_or_default(),
+            loops: manager.map(PollManager::stats).unwrap_or_default(),
+            hand_off: manager.map(PollManager::hand_off_stats).unwrap_or_default(),
         }
     }
 }

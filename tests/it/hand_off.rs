@@ -215,17 +215,21 @@ fn at_the_most_threads_others_wait_and_nothing_is_lost() {
     let gate = Gate::default();
     let workers = PoolOptions { max_threads: 2, ..PoolOptions::default() };
     let dispatch = Dispatch::HandOff(HandOffOptions { workers, ..HandOffOptions::default() });
-    let builder = EventLoop::builder().on_request(obedient(&gate));
-    let server = Server::start(builder.loops(1).dispatch(dispatch));
+    let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a loop"));
+    let builder = EventLoop::builder().on_request(obedient(&gate)).manager(manager.clone());
+    let server = Server::start(builder.dispatch(dispatch));
     let mut stuck: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for client in &mut stuck {
         client.say(b"g");
     }
+    eventually("as many as may be are away", || manager.hand_off_stats().away == 2);
     quiet(50);
+    assert_eq!(manager.hand_off_stats().away, 2);
     gate.open();
     for client in &mut stuck {
         client.hear(b"g");
     }
+    eventually("nobody is away", || server.event_loop.stats().hand_off.away == 0);
     for client in &mut stuck {
         client.echo(b"on");
     }
