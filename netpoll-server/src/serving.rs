@@ -183,7 +183,10 @@ impl Serving {
             let is_shared = listener.is_shared();
             // The path goes first: who comes now is refused, and does not wait in vain.
             drop(listener);
-            turn_away_newcomers(&fd);
+            if !is_shared {
+                // The filter stays on the socket, and whoever goes on with it would wait in vain.
+                turn_away_newcomers(&fd);
+            }
             seat.acceptor(None).empty_queue();
             // A loop that is inside a callback lets go of the socket late.
             if !is_shared && let Err(error) = socket::stop_listening(&fd) {

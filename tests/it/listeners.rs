@@ -313,6 +313,18 @@ fn what_others_opened_is_adopted_and_what_does_not_listen_is_refused() {
     assert!(matches!(error, Err(Error::Config(_))), "{error:?}");
 }
 
+#[test]
+fn a_socket_that_others_have_too_goes_on_after_the_shutdown() {
+    let ours = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (theirs, address) = (ours.try_clone().expect("a descriptor"), ours.local_addr());
+    let address = address.expect("an address");
+    let server = Serving::start(echo().build().expect("options"), vec![Listener::from(ours)]);
+    connect(address).echo(b"hello");
+    server.stop();
+    let _next = TcpStream::connect_timeout(&address, PATIENCE).expect("it still listens");
+    eventually("its other owner accepts", || theirs.accept().is_ok()); // it is non-blocking now
+}
+
 const ACTIVATED: &str = "listeners::a_server_that_was_started_with_its_sockets";
 
 /// The server's part in [`sockets_are_inherited_by_systemds_protocol`].
