@@ -257,10 +257,11 @@ fn a_half_sent_message_holds_up_nobody_else() {
 }
 
 #[test]
-fn the_monitor_sleeps_while_nothing_runs() {
-    let (server, manager) =
-        on_loops(2, EventLoop::builder().on_request(obedient(&Gate::default())));
-    for client in &mut one_for_each(&server, 2) {
+fn the_monitor_sleeps_while_nothing_runs_and_is_roused_by_what_does() {
+    let gate = Gate::default();
+    let (server, manager) = on_loops(2, EventLoop::builder().on_request(obedient(&gate)));
+    let mut clients = one_for_each(&server, 2);
+    for client in &mut clients {
         client.echo(b"quick");
     }
     let looks = || manager.hand_off_stats().monitor_looks;
@@ -271,6 +272,16 @@ fn the_monitor_sleeps_while_nothing_runs() {
         looks() == before
     };
     eventually("it sleeps", asleep);
+    for client in &mut clients {
+        client.say(b"g");
+    }
+    for client in &mut one_for_each(&server, 2) {
+        client.echo(b"beside it");
+    }
+    gate.open();
+    for client in &mut clients {
+        client.hear(b"g");
+    }
 }
 
 #[test]
@@ -295,6 +306,7 @@ fn a_callback_may_serve_another_event_loop() {
         let mut client = server.connect();
         client.echo(b"outside");
         inner.recv_timeout(PATIENCE).expect("it was served");
+        eventually("nobody is away", || server.event_loop.stats().hand_off.away == 0);
     }
 }
 
