@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Builder, Connection, Dispatch, EventLoop, HandOffOptions, LoadBalance, PollManager,
+    Builder, Connection, Dispatch, EventLoop, HandOffOptions, Listener, LoadBalance, PollManager,
     PoolOptions, Result, block_in_place,
 };
 
 use crate::util::{
-    Client, Count, Gate, PATIENCE, Random, Server, alone, echo_once, eventually, hand_off, modes,
-    our_threads, quiet,
+    Client, Count, Gate, PATIENCE, Random, Server, alone, connect, echo_once, eventually, hand_off,
+    inet, modes, our_threads, quiet,
 };
 
 /// A server on loops whose counters can be read, and those loops.
@@ -291,13 +291,19 @@ fn a_callback_may_serve_another_event_loop() {
         let server = Server::start(
             EventLoop::builder()
                 .on_request(move |(): &mut (), conn: &mut Connection| {
-                    let nested = Server::start(
-                        EventLoop::builder()
-                            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
-                            .dispatch(dispatch),
-                    );
-                    nested.connect().echo(b"inside");
-                    nested.stop();
+                    let nested = EventLoop::builder()
+                        .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+                        .dispatch(dispatch);
+                    let nested = Arc::new(nested.build()?);
+                    let listener = Listener::bind("tcp", "127.0.0.1:0")?;
+                    let address = inet(&listener);
+                    let visitor = nested.clone();
+                    let visitor = thread::spawn(move || {
+                        connect(address).echo(b"inside");
+                        visitor.shutdown(PATIENCE);
+                    });
+                    nested.serve(listener)?; // on this thread, which turns the outer loop
+                    visitor.join().expect("it was served");
                     let _ = sender.send(());
                     echo_once(conn)
                 })
