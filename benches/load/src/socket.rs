@@ -67,7 +67,7 @@ pub(crate) fn start(address: SocketAddr, serial: u64) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, None)?;
-    if let Some(source) = source(address, serial) {
+    if let Some(source) = source(address, std::process::id().into(), serial) {
         // The port is chosen by connect, which looks at both ends, and not by bind.
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
@@ -82,11 +82,12 @@ pub(crate) fn start(address: SocketAddr, serial: u64) -> io::Result<TcpStream> {
 }
 
 /// The address to connect from; `None` leaves it to the kernel. Only the loopback device has more
-/// than one for nothing.
-fn source(address: SocketAddr, serial: u64) -> Option<Ipv4Addr> {
+/// than one for nothing. Each process begins with another, and so does not look for its ports among
+/// those that the last one has just left.
+fn source(address: SocketAddr, process: u64, serial: u64) -> Option<Ipv4Addr> {
     let loopback = address.is_ipv4() && address.ip().is_loopback();
-    let index = (serial / PORTS_PER_SOURCE % SOURCES) as u8;
-    (loopback && index > 0).then(|| Ipv4Addr::new(127, 0, 0, index + 1))
+    let index = ((process + serial / PORTS_PER_SOURCE) % SOURCES) as u8;
+    loopback.then(|| Ipv4Addr::new(127, 0, 0, index + 2))
 }
 
 #[cfg(test)]
@@ -96,11 +97,13 @@ mod tests {
     #[test]
     fn many_connections_come_from_many_addresses() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 80));
-        assert_eq!(source(loopback, 0), None);
-        assert_eq!(source(loopback, 19_999), None);
-        assert_eq!(source(loopback, 20_000), Some(Ipv4Addr::new(127, 0, 0, 2)));
-        assert_eq!(source(loopback, 4_999_999), Some(Ipv4Addr::new(127, 0, 0, 250)));
-        assert_eq!(source(loopback, 5_000_000), None);
-        assert_eq!(source(([10, 0, 0, 1], 80).into(), 20_000), None);
+        let from = |last| Some(Ipv4Addr::new(127, 0, 0, last));
+        assert_eq!(source(loopback, 0, 0), from(2));
+        assert_eq!(source(loopback, 0, 19_999), from(2));
+        assert_eq!(source(loopback, 0, 20_000), from(3));
+        assert_eq!(source(loopback, 0, 4_999_999), from(251));
+        assert_eq!(source(loopback, 0, 5_000_000), from(2));
+        assert_eq!(source(loopback, 251, 0), from(3));
+        assert_eq!(source(([10, 0, 0, 1], 80).into(), 0, 20_000), None);
     }
 }
