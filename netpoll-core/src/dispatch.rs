@@ -32,8 +32,9 @@ pub enum Dispatch {
 /// How long a callback may hold its reactor up, and where those go that are expected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandOffOptions {
-    /// How long a callback may block before another thread goes on with its reactor; one that
-    /// computes may take ten times as long. Default 50 µs: a change of threads costs some 10 µs.
+    /// How long a callback may block before another thread goes on with its reactor, unless others
+    /// have blocked just now; one that computes may take ten times as long. Default 50 µs: a change
+    /// of threads costs some 10 µs.
     /// Of several event loops on one manager the least holds for all.
     pub threshold: Duration,
     /// The workers for callbacks that are expected to block. As many again may be away from their

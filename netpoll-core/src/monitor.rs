@@ -1,21 +1,27 @@
 //! The monitor: one thread that sees which reactor has stood still for too long, and has it taken
 //! over.
 //!
-//! It looks at the batons of all reactors of a manager. One that lies in the same lap as at the
-//! last look has spent all the time between in one callback. Whether that callback *blocks* only
-//! the system knows: a thread that sleeps is away at once, one that has computed for long loses its
-//! core as well, and one that only waits for a processor is left alone, since its successor would
-//! wait just so.
+//! It looks at the batons of all reactors of a manager. One that lies in the same lap as at an
+//! earlier look has spent all the time between in one callback. Whether that callback *blocks* only
+//! the system knows:
+//!
+//! ```text
+//!     the thread of the callback     is looked at again     and loses its core
+//!     sleeps                         after a threshold      if it sleeps still; at once where
+//!                                                           others have blocked just now
+//!     runs, or waits for a core      after ten              if it has computed for so long
+//! ```
+//! One that waits for a processor is left alone, since its successor would wait just so.
 //!
 //! # How often it looks
 //!
-//! A look costs about 10 µs, with the change of threads before and after it and the second look
-//! that it mostly takes. At a steal rate `r` a pause of `t` makes each blocking callback be seen
-//! `t / 2` late on average, in which its reactor stands still. The sum of both in each second,
-//! `10 µs / t + r · t / 2`, is least at `t = sqrt(2 · 10 µs / r)`. That is the pause, between
-//! 50 µs and 10 ms, where `r` is what was taken within the last quarter of a second or so. After a
-//! sleep it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all reactors
-//! wait for events it sleeps, and the first that runs a callback rouses it.
+//! A look costs about 15 µs: two changes of threads, and, where it takes a processor from a
+//! reactor, what the caches lose by them. At a steal rate `r` a pause of `t` makes each blocking
+//! callback be seen `t / 2` late on average, in which its reactor stands still. The sum of both in
+//! each second, `15 µs / t + r · t / 2`, is least at `t = sqrt(2 · 15 µs / r)`. That is the pause,
+//! between 50 µs and 10 ms, where `r` is what was taken within the last quarter of a second or so.
+//! After a sleep it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all
+//! reactors wait for events it sleeps, and the first that runs a callback rouses it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,11 +37,13 @@ use crate::sync::{
 use crate::sys::{self, TimerSlack};
 
 /// What a look costs: see the module.
-const LOOK: f64 = 10e-6;
+const LOOK: f64 = 15e-6;
 const SHORTEST: Duration = Duration::from_micros(50);
 const LONGEST: Duration = Duration::from_millis(10);
 /// How far back the rate of steals reaches, in seconds.
 const MEMORY: f64 = 0.25;
+/// From this rate on who sleeps is believed to sleep for long: one steal within that time.
+const OFTEN: f64 = 1.0;
 /// A callback that computes is let go on for so many thresholds: to take its core costs two changes
 /// of threads, and where all processors are busy gains nothing.
 pub(crate) const COMPUTING: u32 = 10;
@@ -175,7 +183,8 @@ impl Monitor {
         while !state.stopping {
             let now = Instant::now();
             let regular = now >= due;
-            let look = state.look(crew, now, regular);
+            let at = Glance { now, regular, often: cadence.rate >= OFTEN };
+            let look = state.look(crew, at);
             self.looks.fetch_add(1, Ordering::Relaxed);
             if look.taken > 0 {
                 // Not before the core has its thread, and not while others wait to be watched.
@@ -214,6 +223,16 @@ impl Monitor {
     }
 }
 
+/// One look at all of them.
+#[derive(Clone, Copy)]
+struct Glance {
+    now: Instant,
+    /// Its time had come; else it is to see again what an earlier one has seen.
+    regular: bool,
+    /// Callbacks have blocked just now, and more than one.
+    often: bool,
+}
+
 /// What one look has found.
 #[derive(Default)]
 struct Look {
@@ -243,13 +262,13 @@ impl State {
         self.thread.is_some()
     }
 
-    fn look(&mut self, crew: &Crew, now: Instant, regular: bool) -> Look {
+    fn look(&mut self, crew: &Crew, at: Glance) -> Look {
         let mut all = Look { quiet: true, ..Look::default() };
         let threshold = self.threshold;
         self.watched.retain_mut(|each| {
             let gone = each.baton.is_gone();
             if !gone {
-                each.look(crew, now, threshold, regular, &mut all);
+                each.look(crew, at, threshold, &mut all);
             }
             !gone
         });
@@ -262,14 +281,7 @@ impl Watched {
         self.watch.idle.load(Ordering::SeqCst) && self.baton.lap().is_none()
     }
 
-    fn look(
-        &mut self,
-        crew: &Crew,
-        now: Instant,
-        threshold: Duration,
-        regular: bool,
-        all: &mut Look,
-    ) {
+    fn look(&mut self, crew: &Crew, at: Glance, threshold: Duration, all: &mut Look) {
         let laps = self.baton.laps();
         all.quiet &= laps == self.laps && self.is_idle();
         self.laps = laps;
@@ -281,14 +293,14 @@ impl Watched {
             Some(seen) if seen.lap == lap => seen,
             // A busy reactor is in some callback at each look: a second look is for what the
             // first has seen, or it would follow one with the next for ever.
-            seen if !regular => {
+            seen if !at.regular => {
                 *seen = None;
                 return;
             }
-            seen => seen.insert(Sighting { lap, since: now, computed: None }),
+            seen => seen.insert(Sighting { lap, since: at.now, computed: None }),
         };
-        let stalled = now.duration_since(seen.since);
-        match seen.judge(now, threshold, self.watch.holder()) {
+        let stalled = at.now.duration_since(seen.since);
+        match seen.judge(at, threshold, self.watch.holder()) {
             Verdict::Take(cause) => {
                 let taken = crew.take_over(&self.baton, lap, cause, stalled);
                 all.taken += u32::from(taken);
@@ -300,28 +312,29 @@ impl Watched {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Take(Cause),
     LookAgain(Duration),
 }
 
 impl Sighting {
-    fn judge(&mut self, now: Instant, threshold: Duration, holder: i32) -> Verdict {
-        let stalled = now.duration_since(self.since);
-        if let Some(soon) = threshold.checked_sub(stalled).filter(|soon| !soon.is_zero()) {
-            return Verdict::LookAgain(soon);
-        }
+    fn judge(&mut self, at: Glance, threshold: Duration, holder: i32) -> Verdict {
+        let stalled = at.now.duration_since(self.since);
         if sys::is_thread_asleep(holder) {
-            return Verdict::Take(Cause::Blocked);
+            let rest = threshold.saturating_sub(stalled);
+            let is_long = rest.is_zero() || at.often;
+            return if is_long { Verdict::Take(Cause::Blocked) } else { Verdict::LookAgain(rest) };
         }
         // It computes, or waits for a processor, which it may do for long and is no reason.
+        let enough = threshold.saturating_mul(COMPUTING);
         let computed = sys::thread_time(holder).unwrap_or_default();
         let before = *self.computed.get_or_insert(computed);
-        if computed.saturating_sub(before) >= threshold.saturating_mul(COMPUTING) {
+        if computed.saturating_sub(before) >= enough {
             return Verdict::Take(Cause::Computed);
         }
         // It may block yet; but the longer it did not, the longer it is let be.
-        Verdict::LookAgain((stalled / 2).max(SHORTEST))
+        Verdict::LookAgain((stalled / 2).max(enough))
     }
 }
 
@@ -364,28 +377,68 @@ impl fmt::Debug for Monitor {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::baton::Held;
     use crate::reactor::Reactor;
+
+    /// A reactor in the hands of a test, and a thread that holds its core.
+    fn watched(crew: &Arc<Crew>, holder: i32) -> (Held<Core>, Watched) {
+        let held = Baton::held(Reactor::new().expect("a reactor").with_crew(crew.clone()));
+        let (baton, watch) = (held.baton().clone(), Arc::<Watch>::default());
+        watch.set_holder(holder);
+        (held, Watched { baton, watch, seen: None, laps: 0 })
+    }
+
+    fn glance(now: Instant, regular: bool) -> Glance {
+        Glance { now, regular, often: false }
+    }
 
     #[test]
     fn a_busy_reactor_is_looked_at_twice_and_not_without_end() {
         let crew = Crew::new();
-        let held = Baton::held(Reactor::new().unwrap().with_crew(crew.clone()));
-        let (baton, watch) = (held.baton().clone(), Arc::default());
-        let mut watched = Watched { baton, watch, seen: None, laps: 0 };
+        let (held, mut watched) = watched(&crew, sys::thread_number()); // this one, which runs
         let (now, threshold) = (Instant::now(), SHORTEST);
         let mut look = |regular| {
             let mut all = Look::default();
-            watched.look(&crew, now, threshold, regular, &mut all);
+            watched.look(&crew, glance(now, regular), threshold, &mut all);
             all.soon
         };
+        let enough = Some(threshold * COMPUTING);
         let lying = held.put_down();
-        assert_eq!(look(true), Some(threshold)); // is it long, or only under way?
-        assert_eq!(look(false), Some(threshold)); // the same callback, not yet long
+        assert_eq!(look(true), enough); // is it long, or only under way?
+        assert_eq!(look(false), enough); // the same callback, not yet long
         let lying = lying.take_up().unwrap().put_down();
         assert_eq!(look(false), None); // another: it was only under way
-        assert_eq!(look(true), Some(threshold));
+        assert_eq!(look(true), enough);
         drop(lying);
+    }
+
+    #[test]
+    fn who_sleeps_is_taken_from_after_a_threshold_or_at_once_where_many_do() {
+        let (sender, number) = mpsc::channel();
+        let (wake, asleep) = mpsc::channel::<()>();
+        let sleeper = thread::spawn(move || {
+            let _ = sender.send(sys::thread_number());
+            let _ = asleep.recv();
+        });
+        let holder = number.recv().unwrap();
+        while !sys::is_thread_asleep(holder) {
+            thread::yield_now();
+        }
+        let (now, threshold) = (Instant::now(), SHORTEST);
+        let lap = Baton::held(()).put_down().lap();
+        let mut seen = Sighting { lap, since: now, computed: None };
+        let mut judge = |at: Glance| seen.judge(at, threshold, holder);
+        assert_eq!(judge(glance(now, true)), Verdict::LookAgain(threshold));
+        let later = now + threshold / 5;
+        assert_eq!(judge(glance(later, false)), Verdict::LookAgain(threshold * 4 / 5));
+        let often = Glance { often: true, ..glance(now, true) };
+        assert_eq!(judge(often), Verdict::Take(Cause::Blocked));
+        assert_eq!(judge(glance(now + threshold, false)), Verdict::Take(Cause::Blocked));
+        drop(wake);
+        sleeper.join().unwrap();
     }
 
     #[test]
@@ -399,19 +452,19 @@ mod tests {
             now += pause;
         }
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        // 100 a second for a second: sqrt(20 µs / 100) is 447 µs.
+        // 100 a second for a second: sqrt(30 µs / 100) is 548 µs.
         let mut pause = cadence.pause(now, 1);
         for _ in 0..100 {
             now += Duration::from_millis(10);
             pause = cadence.pause(now, 1);
         }
-        assert!((380..520).contains(&pause.as_micros()), "{pause:?}");
-        // A thousand: sqrt(20 µs / 1 000) is 141 µs.
+        assert!((460..640).contains(&pause.as_micros()), "{pause:?}");
+        // A thousand: sqrt(30 µs / 1 000) is 173 µs.
         for _ in 0..1000 {
             now += Duration::from_millis(1);
             pause = cadence.pause(now, 1);
         }
-        assert!((120..165).contains(&pause.as_micros()), "{pause:?}");
+        assert!((145..205).contains(&pause.as_micros()), "{pause:?}");
         // And back.
         for _ in 0..20 {
             now += Duration::from_millis(100);
