@@ -17,9 +17,15 @@ pub(crate) enum FdOperator {
     /// A connected stream, or one on its way.
     Stream(StreamOperator),
     /// A listener, and what to do with what it accepts.
-    Listener(Arc<OwnedFd>, Box<dyn Accept>),
+    Listener(Box<ListenerOperator>),
     /// A stream that is not a connection yet: what is to come before it is awaited.
     Preamble(Box<dyn Preamble>),
+}
+
+/// See [`FdOperator`]. There are few of them, so it is boxed, and an entry no larger for it.
+pub(crate) struct ListenerOperator {
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) accept: Box<dyn Accept>,
 }
 
 /// Awaits what a stream must say before it becomes a connection. It runs on the thread of its

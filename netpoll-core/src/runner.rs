@@ -43,7 +43,7 @@ pub(crate) struct Runner {
     /// A shutdown has begun, and the callback was told so.
     parting: bool,
     /// Callbacks since the last report.
-    calls: u64,
+    calls: u32,
     /// The output went above its high-water mark, and the callback was told so.
     above: bool,
 }
@@ -177,7 +177,7 @@ impl Runner {
 
     /// Tells what this run did since as much was `received`.
     fn report(&mut self, shared: &Shared, received: u64, tell: &mut impl FnMut(Work)) {
-        let callbacks = std::mem::take(&mut self.calls);
+        let callbacks = u64::from(std::mem::take(&mut self.calls));
         let received = shared.received() - received;
         if callbacks > 0 || received > 0 {
             tell(Work { received, sent: shared.sent_since(), callbacks });

@@ -99,6 +99,13 @@ impl<T> Slab<T> {
 mod tests {
     use super::*;
 
+    /// There is one for each connection, most of them idle.
+    #[test]
+    fn an_entry_of_a_reactor_is_small() {
+        let size = size_of::<Slot<crate::operator::FdOperator>>();
+        assert!(size <= 32, "{size} bytes");
+    }
+
     #[test]
     fn a_stale_token_finds_nothing_though_its_slot_is_taken_again() {
         let mut slab = Slab::new();

@@ -131,7 +131,8 @@ pub(crate) struct Door {
 pub(crate) struct Ticket {
     gate: Arc<Gate>,
     door: Arc<Door>,
-    source: Option<IpAddr>,
+    /// Where sources are counted; each connection has a ticket, so it is not for all to pay for.
+    source: Option<Box<IpAddr>>,
 }
 
 /// A whole token.
@@ -261,7 +262,7 @@ impl Ticket {
                 return Err(Limit::Source);
             }
             *inside += 1;
-            self.source = Some(source);
+            self.source = Some(Box::new(source));
         }
         Ok(())
     }
@@ -272,10 +273,10 @@ impl Drop for Ticket {
         let Self { gate, door, source } = self;
         if let Some(source) = source {
             let mut sources = lock(&gate.sources);
-            if let Some(inside) = sources.get_mut(source) {
+            if let Some(inside) = sources.get_mut(&**source) {
                 *inside -= 1;
                 if *inside == 0 {
-                    sources.remove(source);
+                    sources.remove(&**source);
                 }
             }
         }

@@ -23,6 +23,7 @@ use netpoll_buffer::LinkBuffer;
 use super::input::Input;
 use super::shared::{Shared, schedule};
 use crate::socket::Stream;
+use crate::sync::Ordering;
 use crate::task::Events;
 
 thread_local! {
@@ -70,24 +71,23 @@ impl Desk {
 pub(crate) struct Owner {
     shared: Arc<Shared>,
     stream: Arc<Stream>,
-    /// It is the caller that dialled, not a task's runner: with it the connection ends.
-    is_caller: bool,
 }
 
 impl Owner {
     /// The runners of its task.
     pub(crate) fn runner(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        Self { shared, stream, is_caller: false }
+        Self { shared, stream }
     }
 
-    /// The caller that dialled it.
+    /// The caller that dialled it: with it the connection ends.
     pub(crate) fn caller(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        Self { shared, stream, is_caller: true }
+        shared.is_callers.store(true, Ordering::Relaxed);
+        Self { shared, stream }
     }
 
     /// Leaves driving the connection, and closing it, to others; says whether it was the caller's.
     pub(crate) fn disown(&mut self) -> bool {
-        std::mem::replace(&mut self.is_caller, false)
+        self.shared.is_callers.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -97,7 +97,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        if self.is_caller {
+        if self.shared.is_callers.load(Ordering::Relaxed) {
             self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
             schedule(&self.shared);
         }

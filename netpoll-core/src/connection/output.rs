@@ -54,8 +54,8 @@ pub(crate) struct Lane {
     blocked: AtomicBool,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
-    /// A copy of the queue's count of bytes sent, to be read without the lock.
-    total: AtomicU64,
+    /// How many bytes the socket has taken in all. Written under the lock, read without it.
+    sent: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -68,8 +68,6 @@ struct Queue {
     failure: Option<i32>,
     /// Rung when a dialled stream is not on its way any more.
     bell: Option<Arc<Doorbell>>,
-    /// How many bytes the socket has taken in all.
-    sent: u64,
     /// How many threads wait: to wake nobody is a system call all the same.
     waiting: u32,
 }
@@ -117,13 +115,12 @@ impl Lane {
                 phase,
                 failure: None,
                 bell,
-                sent: 0,
                 waiting: 0,
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
             congested: AtomicBool::new(false),
-            total: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
         }
     }
 
@@ -237,7 +234,7 @@ impl Lane {
 
     /// How many bytes the socket has taken in all.
     pub(crate) fn sent(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Takes no more, and ends our stream (FIN) when all that was accepted is sent: for one whose
@@ -276,7 +273,7 @@ impl Lane {
         let stream = queue.stream.as_ref().ok_or(Error::Closed)?;
         let socket = stream.as_fd().try_clone_to_owned()?;
         queue.phase = Phase::Detached;
-        let unsent = queue.give_up(&mut spent);
+        let unsent = queue.give_up(self.sent(), &mut spent);
         self.congested.store(false, Ordering::Release);
         self.wake(&queue);
         Ok((socket, unsent))
@@ -330,7 +327,7 @@ impl Lane {
         let mut queue = lock(&self.queue);
         queue.seal();
         let lost = queue.pending();
-        let mut unsent = queue.give_up(&mut spent);
+        let mut unsent = queue.give_up(self.sent(), &mut spent);
         spent.take_all(&mut unsent);
         self.wake(&queue);
         (queue.stream.take(), lost)
@@ -345,7 +342,7 @@ impl Lane {
         group: &Group,
         spent: &mut Spent,
     ) -> Result<Events> {
-        let start = queue.sent + queue.pending() as u64;
+        let start = self.sent() + queue.pending() as u64;
         let len = bytes.len();
         let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
         // Straight from the caller's blocks: what the socket takes at once is never queued.
@@ -361,7 +358,7 @@ impl Lane {
             return Ok(if before { Events::NONE } else { Events::HIGH_WATER });
         }
         if let Some(receipt) = receipt.take() {
-            let written = (queue.sent - start) as usize;
+            let written = (self.sent() - start) as usize;
             spent.settled.push(Settled::new(receipt, written, len, queue.failure));
         }
         sent.map(|()| Events::NONE)
@@ -378,9 +375,9 @@ impl Lane {
     fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<()> {
         let Some(mut backlog) = queue.backlog.take() else { return Ok(()) };
         let sent = self.transmit(queue, &mut backlog.bytes, spent);
-        backlog.receipts.settle_to(queue.sent, &mut spent.settled);
+        backlog.receipts.settle_to(self.sent(), &mut spent.settled);
         if sent.is_err() {
-            backlog.receipts.settle_all(queue.sent, queue.failure, &mut spent.settled);
+            backlog.receipts.settle_all(self.sent(), queue.failure, &mut spent.settled);
         } else if !backlog.bytes.is_empty() {
             backlog.count();
             queue.backlog = Some(backlog);
@@ -396,8 +393,7 @@ impl Lane {
         while !bytes.is_empty() {
             match stream.send(bytes) {
                 Ok(went) => {
-                    queue.sent += went.bytes as u64;
-                    self.total.store(queue.sent, Ordering::Relaxed);
+                    self.sent.store(self.sent() + went.bytes as u64, Ordering::Relaxed);
                     spent.take(bytes, went.bytes);
                     if went.all_offered {
                         continue;
@@ -433,11 +429,11 @@ impl Queue {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
     }
 
-    /// Nothing more will be sent, for a close or a detach: tells all who wait for a receipt, and
-    /// returns what was queued.
-    fn give_up(&mut self, spent: &mut Spent) -> LinkBuffer {
+    /// Nothing more will be sent than was, for a close or a detach: tells all who wait for a
+    /// receipt, and returns what was queued.
+    fn give_up(&mut self, sent: u64, spent: &mut Spent) -> LinkBuffer {
         let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
-        backlog.receipts.settle_all(self.sent, None, &mut spent.settled);
+        backlog.receipts.settle_all(sent, None, &mut spent.settled);
         backlog.bytes
     }
 

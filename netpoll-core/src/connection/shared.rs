@@ -15,7 +15,7 @@ use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::slab::Token;
 use crate::stats::Work;
-use crate::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
 use crate::task::{Events, Task};
 
 use super::extras::{Extras, Timeouts};
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
     forecast: Forecast,
+    /// Its owner is the caller that dialled it. For that owner alone.
+    pub(crate) is_callers: AtomicBool,
     /// Bytes received in all. Written by the owner alone.
     received: AtomicU64,
     pub(crate) extras: Extras,
@@ -79,6 +81,7 @@ impl Shared {
             ticket,
             token,
             forecast,
+            is_callers: AtomicBool::new(false),
             received,
             reported: AtomicU64::new(0),
             extras,
@@ -304,5 +307,16 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
         // The reactor is gone: what is left to do, ending the connection, is done here.
         shared.abort();
         runner::run_to_end(&shared);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A server has as many as it has connections, most of them idle.
+    #[test]
+    fn a_connection_is_small() {
+        assert!(size_of::<Shared>() <= 296, "{} bytes", size_of::<Shared>());
     }
 }

@@ -41,9 +41,9 @@ impl Core {
     pub(super) fn deliver_to_acceptor(&mut self, event: AcceptEvent) {
         match event {
             AcceptEvent::Accepted { listener, stream, peer } => {
-                if let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) {
+                if let Some(FdOperator::Listener(it)) = self.operators.find_mut(listener) {
                     self.remote.counters.accepted.add(1);
-                    accept.accepted(stream, peer);
+                    it.accept.accepted(stream, peer);
                 }
             }
             AcceptEvent::Failed { listener, error, skipped } => {

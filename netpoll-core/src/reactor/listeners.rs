@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::timers::Timer;
 use super::{Command, Core, End, Remote};
 use crate::group::Group;
-use crate::operator::{Accept, FdOperator, Preamble, Room};
+use crate::operator::{Accept, FdOperator, ListenerOperator, Preamble, Room};
 use crate::slab::Token;
 use crate::sync::Ordering;
 
@@ -50,7 +50,7 @@ impl Remote {
 
 impl Core {
     pub(super) fn not_accepted(&mut self, listener: Token, error: io::Error, skipped: bool) {
-        let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) else {
+        let Some(FdOperator::Listener(it)) = self.operators.find_mut(listener) else {
             return;
         };
         if skipped {
@@ -59,7 +59,7 @@ impl Core {
         }
         self.remote.counters.accept_failures.add(1);
         self.doors_open = false;
-        if !accept.failed(&error) {
+        if !it.accept.failed(&error) {
             self.give_up_listener(listener, error);
         }
     }
@@ -76,14 +76,14 @@ impl Core {
         }
         self.listeners.retain(|&it| it != listener);
         match self.operators.remove(listener) {
-            Some(FdOperator::Listener(_, accept)) => Some(accept),
+            Some(FdOperator::Listener(it)) => Some(it.accept),
             _ => None,
         }
     }
 
     pub(super) fn unlisten(&mut self, listener: &Arc<OwnedFd>) {
         let is_it = |token: &Token| match self.operators.find_mut(*token) {
-            Some(FdOperator::Listener(fd, _)) => Arc::ptr_eq(fd, listener),
+            Some(FdOperator::Listener(it)) => Arc::ptr_eq(&it.socket, listener),
             _ => false,
         };
         if let Some(token) = self.listeners.clone().into_iter().find(is_it) {
@@ -101,10 +101,10 @@ impl Core {
         // From the end, since one that is given up is taken out.
         for place in (0..self.listeners.len()).rev() {
             let Some(&listener) = self.listeners.get(place) else { continue };
-            let Some(FdOperator::Listener(_, accept)) = self.operators.find_mut(listener) else {
+            let Some(FdOperator::Listener(it)) = self.operators.find_mut(listener) else {
                 continue;
             };
-            let room = accept.room();
+            let room = it.accept.room();
             self.doors_open &= room == Room::ANY;
             if let (0, Some(again)) = (room.count, room.again) {
                 next = Some(next.map_or(again, |next| next.min(again)));
@@ -122,7 +122,8 @@ impl Core {
             End::WhenEmpty => return accept.retired(),
             End::Stopping { .. } => return,
         }
-        let token = self.operators.insert(FdOperator::Listener(listener.clone(), accept));
+        let operator = ListenerOperator { socket: listener.clone(), accept };
+        let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
         self.poll.add_listener(listener, token);
         self.listeners.push(token);
         self.doors_open = false;
