@@ -411,9 +411,6 @@ impl Core {
         };
         self.streams -= 1;
         let StreamOperator { shared, timers } = operator;
-        if let Some(timers) = timers {
-            self.forget_timers(&timers);
-        }
         // What nobody else has leaves the poll with its last descriptor, by the close that follows.
         if shared.may_outlive_close()
             && let Some(stream) = shared.lane.stream()
@@ -422,6 +419,10 @@ impl Core {
             log::debug!("cannot stop watching the connection from {}: {error}", shared.peer);
         }
         shared.close_stream();
+        // After that: it drops what the user's jobs hold, for which the peer need not wait.
+        if let Some(timers) = timers {
+            self.forget_timers(&timers);
+        }
     }
 
     fn retire(&mut self) {

@@ -101,16 +101,13 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
         // Callbacks have their own guard. What may panic beside them is the release of memory that
         // the user lent to a buffer; it ends the connection as well, and no more than that.
         let watch = shared.group.watchdog().begin();
-        let step = guard("the release of lent memory", || run.step(shared, events));
+        let step = guard("the release of lent memory", || run.step_and_rest(shared, events));
         if let Some(watch) = watch {
             shared.group.watchdog().end(shared, watch);
         }
         match step.unwrap_or_else(|Panicked| run.begin_close(shared, CloseReason::Panic)) {
             Step::More => {}
             Step::Wait => {
-                if let Some(connection) = &mut run.connection {
-                    connection.rest();
-                }
                 run.report(shared, received, &mut tell);
                 received = shared.received();
                 match run.release() {
@@ -144,15 +141,17 @@ pub(crate) fn run_to_end(shared: &Arc<Shared>) {
 fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
     log::debug!("connection from {}: {reason}", shared.peer);
-    run.let_go();
+    run.let_go(shared);
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
     if !is_over && shared.lane.is_empty() {
         shared.lane.discard_unread();
     }
     let service = run.service.take();
-    if !is_reset && shared.close_is_put_off(service.as_deref()) {
-        // The close of the socket sends the FIN as well, but the peer must not wait for the user.
+    let is_read_out = shared.task.word.events().has_any(Events::READ_OUT);
+    if !is_reset && (!is_read_out || shared.close_is_put_off(service.as_deref())) {
+        // The close of the socket sends the FIN as well. But it sends a reset instead where more
+        // has come from a peer that still sends, and none of them must wait for the user.
         shared.lane.end_stream();
     }
     if let Some(service) = service {
@@ -170,9 +169,12 @@ impl Runner {
     }
 
     /// Nothing more is received, and nothing more is written.
-    fn let_go(&mut self) {
-        let connection = self.connection.take();
-        guard("the release of lent memory", || connection.map(Connection::leave)).ok();
+    fn let_go(&mut self, shared: &Shared) {
+        let Some(connection) = self.connection.take() else { return };
+        if connection.end().is_some() {
+            shared.task.word.note(Events::READ_OUT);
+        }
+        guard("the release of lent memory", || connection.leave()).ok();
     }
 
     /// Tells what this run did since as much was `received`.
@@ -182,6 +184,15 @@ impl Runner {
         if callbacks > 0 || received > 0 {
             tell(Work { received, sent: shared.sent_since(), callbacks });
         }
+    }
+
+    /// One step; before it lets go, the connection leaves its desk.
+    fn step_and_rest(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let step = self.step(shared, events);
+        if let (Step::Wait, Some(connection)) = (&step, &mut self.connection) {
+            connection.rest();
+        }
+        step
     }
 
     fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
@@ -383,11 +394,11 @@ impl Runner {
     fn begin_close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
         if shared.task.word.events().has_any(Events::RESET) {
             // It came while a callback ran: a FIN would overtake the reset.
-            return self.end_at_once(reason);
+            return self.end_at_once(shared, reason);
         }
         self.stage = Stage::Closing;
         self.reason.get_or_insert_with(|| Box::new(reason));
-        self.let_go();
+        self.let_go(shared);
         if shared.lane.seal() {
             return Step::Closed;
         }
@@ -404,21 +415,21 @@ impl Runner {
     /// Ends at once, because the watch found something to be over.
     fn expire(&mut self, shared: &Shared) -> Step {
         let wait = shared.extras.expired();
-        self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
+        self.end_at_once(shared, wait.map_or(CloseReason::Local, CloseReason::Timeout))
     }
 
     /// Ends at once, because somebody said so.
     fn give_up(&mut self, shared: &Shared) -> Step {
         let meant = shared.task.word.events().has_any(Events::RESET);
         let reason = if meant { reason_local(shared) } else { CloseReason::Shutdown };
-        self.end_at_once(shared.lane.failure().map_or(reason, CloseReason::of_socket))
+        self.end_at_once(shared, shared.lane.failure().map_or(reason, CloseReason::of_socket))
     }
 
     /// Whatever is left to send is dropped; if something is, the peer is told by a reset.
-    fn end_at_once(&mut self, reason: CloseReason) -> Step {
+    fn end_at_once(&mut self, shared: &Shared, reason: CloseReason) -> Step {
         self.stage = Stage::Closing;
         self.reason.get_or_insert_with(|| Box::new(reason));
-        self.let_go();
+        self.let_go(shared);
         Step::Closed
     }
 }

@@ -30,8 +30,9 @@ use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, wait_un
 
 /// What has happened to a connection, as bits of its word.
 ///
-/// What asks for something to be done once is taken back by the owner as it does it:
-/// [`READABLE`](Events::READABLE), [`WAKE`](Events::WAKE), [`JOBS`](Events::JOBS),
+/// What asks for something to be done once is taken back by the owner:
+/// [`READABLE`](Events::READABLE) as it looks; as it does it, [`WAKE`](Events::WAKE),
+/// [`JOBS`](Events::JOBS),
 /// [`HIGH_WATER`](Events::HIGH_WATER), [`RESUMED`](Events::RESUMED). Two are states that end:
 /// [`PAUSED`](Events::PAUSED), [`PARTIAL`](Events::PARTIAL). The rest stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,8 @@ impl Events {
     pub(crate) const RESUMED: Self = Self(1 << 22);
     /// Somebody was shown the descriptor, and may have duplicated it: the socket may outlive us.
     pub(crate) const SHOWN: Self = Self(1 << 23);
+    /// The stream from the peer was read to its end, and the close has begun. Noted by the owner.
+    pub(crate) const READ_OUT: Self = Self(1 << 24);
     /// Whoever waits is to stop: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

@@ -242,6 +242,7 @@ impl Accept for Acceptor {
         let now = Instant::now();
         let pause = self.trouble.next_pause(error, now);
         self.trouble.until = Some(now + pause);
+        self.trouble.returned = self.front.gate.returned();
         self.front.gate.wait();
         true
     }

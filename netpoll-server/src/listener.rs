@@ -156,6 +156,12 @@ impl Listener {
         &self.fd
     }
 
+    /// The socket, for somebody who may go on with it whatever happens here.
+    pub(crate) fn share(&self) -> &Arc<OwnedFd> {
+        self.shared.store(true, Ordering::Relaxed);
+        &self.fd
+    }
+
     /// Whether somebody else may have a descriptor of the socket, and go on with it.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
@@ -208,8 +214,7 @@ impl Listener {
 /// The socket itself: for options that nothing here offers, and to be handed to other processes.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.store(true, Ordering::Relaxed);
-        self.fd.as_fd()
+        self.share().as_fd()
     }
 }
 

@@ -4,7 +4,7 @@
 //!   one loop        that loop, for itself: no other thread has to run for who comes
 //!   several loops   the main reactor, so that none of them works for the others
 //! ```
-//! Where a second loop is started, the main reactor takes over. Both have the same queue.
+//! Where a second loop is started, the main reactor takes over, for good. Both have the same queue.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

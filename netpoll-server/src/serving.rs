@@ -211,10 +211,10 @@ impl Serving {
 }
 
 impl Doors {
-    /// The sockets, with their names.
+    /// The sockets, with their names, to be given to somebody else.
     pub(crate) fn sockets(&self) -> Vec<(String, Arc<OwnedFd>)> {
         let kept = lock(&self.kept);
-        let kept = kept.iter().map(|(it, seat)| (seat.info.name.to_string(), it.socket().clone()));
+        let kept = kept.iter().map(|(it, seat)| (seat.info.name.to_string(), it.share().clone()));
         let per_loop = lock(&self.per_loop);
         let open = |it: &Socket| Some((it.listener.name.to_string(), it.fd.upgrade()?));
         kept.chain(per_loop.iter().filter_map(open)).collect()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use netpoll::{
-    Bytes, CloseReason, Connection, Dispatch, Error, EventLoop, PoolOptions, Result,
+    Bytes, CloseReason, Connection, Dispatch, Error, EventLoop, PoolOptions, Result, Source,
     dial_connection,
 };
 
@@ -245,6 +245,34 @@ fn lent_memory_may_use_the_connection_as_it_is_returned() {
                 panic!("not returned when sent {}, {dispatch:?}", how.escape_ascii());
             }
         }
+    }
+}
+
+/// Reported: what a callback had put into its own input, and read, was given back when the thread
+/// let go of the connection, with nothing to stop a panic.
+#[test]
+fn lent_memory_that_was_read_panics_for_its_connection_alone() {
+    for dispatch in modes() {
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(|(): &mut (), conn: &mut Connection| {
+                    if conn.reader().peek(1)? != b"!" {
+                        return echo_once(conn);
+                    }
+                    let mut reader = conn.reader();
+                    reader.skip(1)?;
+                    reader.buffered().write_shared(lend(8192, || panic!("on purpose")));
+                    reader.buffered().flush();
+                    reader.next(8192).map(drop)
+                })
+                .dispatch(dispatch)
+                .loops(1),
+        );
+        let (mut guilty, mut other) = (server.connect(), server.connect());
+        other.echo(b"before");
+        guilty.say(b"!");
+        assert_eq!(guilty.rest(), b"", "{dispatch:?}");
+        other.echo(b"after");
     }
 }
 

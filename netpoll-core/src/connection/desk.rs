@@ -54,12 +54,14 @@ impl Desk {
     /// Drops what is on it.
     pub(crate) fn clear(&mut self) {
         self.staged.clear();
+        self.staged = LinkBuffer::new(); // what it has learnt to expect goes as well
         self.input.clear();
     }
 
     /// Leaves it, clear, to the next.
     #[inline]
-    pub(crate) fn leave(self: Box<Self>) {
+    pub(crate) fn leave(mut self: Box<Self>) {
+        debug_assert!(self.is_clear(), "what one connection left would reach another");
         // A thread that ends keeps none.
         if let Ok(Some(second)) = FREE.try_with(|free| free.replace(Some(self))) {
             drop(second);

@@ -5,11 +5,12 @@ use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use netpoll::{CloseReason, Connection, Error, EventLoop, Handle};
+use netpoll::{CloseReason, Connection, Dispatch, Error, EventLoop, Handle};
 
 use super::{AT_ONCE, handing_out, next};
 use crate::util::{
-    Client, Gate, Journal, Server, connect, echo, echo_once, eventually, modes, noise, pool, quiet,
+    Client, Gate, Journal, PATIENCE, Server, connect, echo, echo_once, eventually, modes, noise,
+    pool, quiet,
 };
 
 /// The close is noted at once, and done when the callback has returned: what that writes is lost,
@@ -186,6 +187,46 @@ fn ends_at_once(server: &Server, handles: &mpsc::Receiver<Handle>) {
         }
         assert_eq!(client.rest(), b"");
     }
+}
+
+/// The socket closes after the other callbacks of its batch; what comes until then makes that a
+/// reset, and the end must have been on its way before.
+#[test]
+fn a_peer_that_still_sends_is_told_of_the_end_at_once() {
+    let (first, second) = (Gate::default(), Gate::default());
+    let (held, holding) = mpsc::channel();
+    let gates = (first.clone(), second.clone());
+    let server = Server::start(
+        EventLoop::builder()
+            .on_request(move |(): &mut (), conn: &mut Connection| {
+                let gate = match conn.reader().peek(1)? {
+                    b"1" => &gates.0,
+                    b"2" => &gates.1,
+                    _ => {
+                        echo_once(conn)?;
+                        conn.close();
+                        return Ok(());
+                    }
+                };
+                let _ = held.send(());
+                gate.pass();
+                echo_once(conn)
+            })
+            .dispatch(Dispatch::Inline)
+            .loops(1),
+    );
+    let (mut closing, mut before, mut behind) =
+        (server.connect(), server.connect(), server.connect());
+    before.say(b"1");
+    holding.recv_timeout(PATIENCE).expect("the loop is held");
+    closing.say(b"an answer");
+    behind.say(b"2");
+    first.open();
+    holding.recv_timeout(PATIENCE).expect("the loop is held again");
+    closing.say(b"more");
+    second.open();
+    behind.hear(b"2");
+    assert_eq!(closing.rest(), b"an answer");
 }
 
 /// A duplicate of the descriptor keeps the socket, but neither the connection nor its events.
