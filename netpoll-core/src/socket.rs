@@ -252,6 +252,17 @@ pub fn turn_away_newcomers(listener: &impl AsFd) -> io::Result<()> {
     sys::listener::turn_away_newcomers(listener.as_fd())
 }
 
+/// Whether somebody has begun to connect to the port of a TCP listener whose handshake is not
+/// complete, asked of the kernel by `sock_diag(7)`; costs a walk of its table of connections.
+///
+/// Those of other sockets on the same port are counted as well.
+///
+/// # Errors
+/// The system's, where it has no such table or does not show it.
+pub fn has_handshakes(listener: &impl AsFd) -> io::Result<bool> {
+    sys::handshakes::any(listener.as_fd())
+}
+
 /// Closes the port of a listener, whoever has descriptors of it; those in its queue are reset.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use crate::address::Address;
 use connect::Keepalive;
 
 pub(crate) mod connect;
+pub(crate) mod handshakes;
 pub(crate) mod listener;
 mod raw;
 

@@ -1,19 +1,16 @@
 //! What becomes of the streams that a listener accepts, and of a listener that can't accept.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{
-    Accept, Address, Group, ListenerInfo, PollManager, Prepare, Remote, Room, socket,
-};
+use netpoll_core::{Accept, Address, Group, PollManager, Prepare, Remote, Room, socket};
 
-use crate::gate::{AtLimit, Door, Gate, Limit, Ticket};
+use crate::gate::{AtLimit, Gate, Limit, Ticket};
 use crate::greeting::Greeting;
 use crate::guest::{Guest, refuse};
-use crate::proxy::ProxyProtocol;
+use crate::seat::Seat;
 
 /// How long a listener pauses at first when descriptors or memory have run out; each further
 /// failure doubles it, a success resets it.
@@ -45,17 +42,10 @@ struct State {
 
 /// Hands the streams that one socket accepts to the loops of a manager.
 pub(crate) struct Acceptor {
-    pub(crate) front: Arc<Front>,
-    pub(crate) listener: Arc<ListenerInfo>,
-    pub(crate) socket: Arc<OwnedFd>,
-    pub(crate) door: Arc<Door>,
-    /// The loop that it runs on and accepts for, where each loop has its own socket.
+    seat: Arc<Seat>,
+    /// The loop that it runs on and accepts for, where it does not accept for all.
     own: Option<Arc<Remote>>,
-    /// What proxies are to say first.
-    proxy: Option<ProxyProtocol>,
     trouble: Trouble,
-    /// Accepted when the last place had just been taken on another loop: they wait here for theirs.
-    early: VecDeque<(OwnedFd, Address)>,
     /// Given up for a moment where descriptors have run out, to tell one client by closing it.
     spare: Option<OwnedFd>,
 }
@@ -130,25 +120,19 @@ impl Front {
 
 impl Acceptor {
     /// An acceptor for a loop, `own` if it is to keep what it accepts, or for the caller.
-    pub(crate) fn new(
-        front: &Arc<Front>,
-        listener: &Arc<ListenerInfo>,
-        door: &Arc<Door>,
-        socket: &Arc<OwnedFd>,
-        own: Option<Arc<Remote>>,
-    ) -> Self {
+    pub(crate) fn new(seat: &Arc<Seat>, own: Option<Arc<Remote>>) -> Self {
+        let front = &seat.front;
         front.state().acceptors += 1;
         front.gate.add_acceptor(own.as_ref().unwrap_or(&front.main));
         let spare = socket::spare_descriptor().ok();
-        let (front, listener, door) = (front.clone(), listener.clone(), door.clone());
-        let (socket, trouble, proxy) = (socket.clone(), Trouble::default(), door.proxy);
-        Self { front, listener, socket, door, own, proxy, trouble, early: VecDeque::new(), spare }
+        Self { seat: seat.clone(), own, trouble: Trouble::default(), spare }
     }
 
-    /// Admits or refuses everybody who is in the kernel's queue.
+    /// Admits or refuses everybody who is in the kernel's queue, or was taken out of it too early.
     pub(crate) fn empty_queue(&mut self) {
+        self.let_in_early(true);
         loop {
-            match socket::accept(&self.socket) {
+            match socket::accept(&self.seat.socket) {
                 Ok((stream, peer)) => self.let_in(stream, peer, true),
                 Err(error) if socket::is_of_one_connection(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -157,16 +141,26 @@ impl Acceptor {
         }
     }
 
+    /// Asks again for those who were accepted too early; returns whether any are left.
+    pub(crate) fn let_in_early(&mut self, last: bool) -> bool {
+        let waiting = std::mem::take(&mut *self.seat.early());
+        for (stream, peer) in waiting {
+            self.let_in(stream, peer, last);
+        }
+        !self.seat.early().is_empty()
+    }
+
     /// Admits a stream or, above a limit, refuses it. Where it could wait in the kernel's queue but
     /// for its having been accepted already, it waits here, unless it is the `last` chance.
     fn let_in(&mut self, stream: OwnedFd, peer: Address, last: bool) {
-        let gate = &self.front.gate;
+        let Seat { front, door, info, .. } = &*self.seat;
+        let gate = &front.gate;
         // Behind a proxy the source is known only when it has told.
-        let source = if self.proxy.is_some() { None } else { peer.ip() };
-        match gate.enter(&self.door, source, Instant::now) {
+        let source = if door.proxy.is_some() { None } else { peer.ip() };
+        match gate.enter(door, source, Instant::now) {
             Ok(ticket) => {
                 let guest = self.guest(stream, peer, ticket);
-                match self.proxy {
+                match door.proxy {
                     Some(proxy) => Greeting::begin(guest, proxy, last),
                     None => guest.admit(),
                 }
@@ -174,23 +168,23 @@ impl Acceptor {
             Err(limit)
                 if matches!(gate.at_limit(), AtLimit::Queue) && limit != Limit::Source && !last =>
             {
-                self.early.push_back((stream, peer));
+                self.seat.early().push_back((stream, peer));
             }
-            Err(limit) => refuse(&self.front, stream, &peer, &self.listener, limit),
+            Err(limit) => refuse(front, stream, &peer, info, limit),
         }
     }
 
     fn guest(&self, stream: OwnedFd, peer: Address, ticket: Ticket) -> Guest {
-        let (front, listener) = (self.front.clone(), self.listener.clone());
+        let (front, listener) = (self.seat.front.clone(), self.seat.info.clone());
         Guest { front, listener, own: self.own.clone(), stream, peer, local: None, ticket }
     }
 
     /// Gives up the spare descriptor to accept and close one client, who so knows at once.
     fn turn_one_away(&mut self) {
         if self.spare.take().is_some()
-            && let Ok((stream, peer)) = socket::accept(&self.socket)
+            && let Ok((stream, peer)) = socket::accept(&self.seat.socket)
         {
-            self.front.group.count_refusal();
+            self.seat.front.group.count_refusal();
             log::debug!("{peer} is refused: no descriptor is left");
             drop(stream);
         }
@@ -200,27 +194,25 @@ impl Acceptor {
 
 impl Accept for Acceptor {
     fn room(&mut self) -> Room {
-        if !self.early.is_empty() {
+        let (seat, gate) = (self.seat.clone(), &self.seat.front.gate);
+        if !seat.early().is_empty() {
             // First, so that a ticket which comes back meanwhile finds the mark.
-            self.front.gate.wait();
+            gate.wait();
         }
-        for _ in 0..self.early.len() {
-            if let Some((stream, peer)) = self.early.pop_front() {
-                self.let_in(stream, peer, false);
-            }
-        }
+        let crowded = self.let_in_early(false);
+        let gate = &seat.front.gate;
         if let Some(until) = self.trouble.until {
             let now = Instant::now();
             // It ends at once when a connection does.
-            if now < until && self.front.gate.returned() == self.trouble.returned {
+            if now < until && gate.returned() == self.trouble.returned {
                 return Room { count: 0, again: Some(until) };
             }
             self.trouble.until = None;
             self.trouble.stuck = now >= until;
         }
-        let room = self.front.gate.room(&self.door, Instant::now);
-        self.trouble.returned = self.front.gate.returned();
-        if !self.early.is_empty() {
+        let room = gate.room(&seat.door, Instant::now);
+        self.trouble.returned = gate.returned();
+        if crowded {
             let soon = || Some(Instant::now() + PAUSE_AT_FIRST);
             return Room { count: 0, again: room.again.or_else(soon) };
         }
@@ -242,36 +234,30 @@ impl Accept for Acceptor {
         let now = Instant::now();
         let pause = self.trouble.next_pause(error, now);
         self.trouble.until = Some(now + pause);
-        self.trouble.returned = self.front.gate.returned();
-        self.front.gate.wait();
+        let gate = &self.seat.front.gate;
+        self.trouble.returned = gate.returned();
+        gate.wait();
         true
     }
 
     fn given_up(self: Box<Self>, error: io::Error) {
-        self.front.fail(error);
+        self.seat.front.fail(error);
     }
 
-    fn retired(mut self: Box<Self>) {
-        self.own = None;
-        turn_away_newcomers(&self.socket);
-        self.empty_queue();
+    fn retired(self: Box<Self>) {
+        self.seat.give_back();
     }
 }
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        while let Some((stream, peer)) = self.early.pop_front() {
-            self.let_in(stream, peer, true);
+        let front = &self.seat.front;
+        if !self.seat.early().is_empty() {
+            // Who accepts next may have looked before the last of them came.
+            front.main.tell_of_accept_room();
         }
-        self.front.state().acceptors -= 1;
-        self.front.gone.notify_all();
-    }
-}
-
-/// Has nobody else come to a socket that is about to close; best effort, Unix sockets can't.
-pub(crate) fn turn_away_newcomers(socket: &Arc<OwnedFd>) {
-    if let Err(error) = socket::turn_away_newcomers(socket) {
-        log::debug!("cannot filter those who come to a closing listener: {error}");
+        front.state().acceptors -= 1;
+        front.gone.notify_all();
     }
 }
 

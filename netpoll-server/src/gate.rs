@@ -172,7 +172,9 @@ impl Gate {
 
     /// Wakes this loop when there is room again.
     pub(crate) fn add_acceptor(&self, remote: &Arc<Remote>) {
-        lock(&self.acceptors).push(Arc::downgrade(remote));
+        let (mut acceptors, remote) = (lock(&self.acceptors), Arc::downgrade(remote));
+        acceptors.retain(|it| it.strong_count() > 0 && !it.ptr_eq(&remote));
+        acceptors.push(remote);
     }
 
     /// How many tickets have come back so far.

@@ -48,6 +48,9 @@ impl ListenOptions {
     /// addresses. Each loop then has such a socket and accepts for itself: no hand-over between
     /// threads, at the price of a spread by chance, of no `LoadBalance`, and of no on-demand
     /// borrowing between loops. Default off. TCP only.
+    ///
+    /// Of a loop that retires the socket stays open: the main reactor accepts on it, for all, until
+    /// a further loop takes it over.
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.socket.reuse_port = yes;
         self

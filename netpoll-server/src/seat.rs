@@ -1,34 +1,48 @@
-//! Which reactor accepts on a listener that is one socket for all loops.
+//! Which reactor accepts on a listening socket.
 //!
 //! ```text
-//!   one loop        that loop, for itself: no other thread has to run for who comes
-//!   several loops   the main reactor, so that none of them works for the others
+//!   one socket for all loops
+//!     one loop             that loop, for itself: no other thread has to run for who comes
+//!     several loops        the main reactor, so that none of them works for the others; it takes
+//!                          over where a second loop is started, and keeps it
+//!   a socket for each loop
+//!     its loop             for itself
+//!     its loop retires     the main reactor, until a loop that is started later takes it over
 //! ```
-//! Where a second loop is started, the main reactor takes over, for good. Both have the same queue.
+//! A socket closes with its listener and not with a loop: a close resets whoever the kernel has
+//! promised to this socket, and a handshake may be under way at any moment.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netpoll_core::{ListenerInfo, OnLoop, PollManager, Remote};
+use netpoll_core::{Address, ListenerInfo, OnLoop, PollManager, Remote, socket};
 
 use crate::acceptor::{Acceptor, Front};
 use crate::gate::Door;
 
-/// The place of a listener's one acceptor.
+/// The place of a socket's one acceptor.
 pub(crate) struct Seat {
-    front: Arc<Front>,
+    pub(crate) front: Arc<Front>,
     pub(crate) info: Arc<ListenerInfo>,
-    door: Arc<Door>,
-    socket: Arc<OwnedFd>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) socket: Arc<OwnedFd>,
     held: Mutex<Held>,
+    early: Mutex<Early>,
 }
+
+/// Accepted when the last place had just been taken on another loop: they wait for theirs here, so
+/// that whoever accepts next knows of them.
+pub(crate) type Early = VecDeque<(OwnedFd, Address)>;
 
 enum Held {
     Nobody,
-    /// By the only loop.
-    OnlyLoop(Arc<Remote>),
-    /// For good, by the main reactor; or by nobody, since the listener closes.
+    /// By a loop, for itself.
+    Loop(Arc<Remote>),
+    /// By the main reactor, for all.
     Main,
+    /// By nobody any more.
+    Closed,
 }
 
 impl Seat {
@@ -36,17 +50,17 @@ impl Seat {
         front: &Arc<Front>,
         info: Arc<ListenerInfo>,
         door: Arc<Door>,
-        socket: &Arc<OwnedFd>,
+        socket: Arc<OwnedFd>,
     ) -> Arc<Self> {
-        let (front, socket) = (front.clone(), socket.clone());
-        Arc::new(Self { front, info, door, socket, held: Mutex::new(Held::Nobody) })
+        let (held, early) = (Mutex::new(Held::Nobody), Mutex::default());
+        Arc::new(Self { front: front.clone(), info, door, socket, held, early })
     }
 
-    /// Begins to accept. Loops that are started later are looked at while somebody holds what it
-    /// returns.
+    /// Begins to accept for all loops. Those that are started later are looked at while somebody
+    /// holds what it returns.
     pub(crate) fn open(self: &Arc<Self>, manager: &PollManager) -> Arc<OnLoop> {
         if manager.loops() > 1 {
-            *self.held() = Held::Main;
+            *lock(&self.held) = Held::Main;
             self.listen(&self.front.main, None);
         }
         let seat = self.clone();
@@ -55,41 +69,92 @@ impl Seat {
         on_loop
     }
 
+    /// Has a loop accept for itself, unless another does; says whether it was free.
+    pub(crate) fn take(self: &Arc<Self>, home: &Arc<Remote>) -> bool {
+        let mut held = lock(&self.held);
+        match &*held {
+            Held::Nobody => {}
+            Held::Main => self.front.main.unlisten(&self.socket),
+            Held::Loop(_) | Held::Closed => return false,
+        }
+        self.listen(home, Some(home.clone()));
+        *held = Held::Loop(home.clone());
+        true
+    }
+
+    /// The loop that accepted does so no more.
+    pub(crate) fn give_back(self: &Arc<Self>) {
+        let mut held = lock(&self.held);
+        if matches!(*held, Held::Loop(_)) {
+            self.listen(&self.front.main, None);
+            *held = Held::Main;
+        }
+    }
+
     /// Ends accepting, but for what [`acceptor`](Self::acceptor) is told to do.
     pub(crate) fn close(&self) {
-        if let Held::OnlyLoop(only) = std::mem::replace(&mut *self.held(), Held::Main) {
-            only.unlisten(&self.socket);
+        match std::mem::replace(&mut *lock(&self.held), Held::Closed) {
+            Held::Loop(home) => home.unlisten(&self.socket),
+            Held::Main => self.front.main.unlisten(&self.socket),
+            Held::Nobody | Held::Closed => {}
+        }
+    }
+
+    /// Has nobody else begin to connect; best effort, Unix sockets can't.
+    pub(crate) fn turn_away_newcomers(&self) {
+        if let Err(error) = socket::turn_away_newcomers(&self.socket) {
+            log::debug!("cannot filter those who come to a closing listener: {error}");
+        }
+    }
+
+    /// Whether somebody has begun to connect who is not in the queue yet; no where nobody knows.
+    pub(crate) fn has_handshakes(&self) -> bool {
+        !self.info.address.is_unix()
+            && socket::has_handshakes(&self.socket).unwrap_or_else(|error| {
+                log::debug!("cannot ask for handshakes on {}: {error}", self.info.address);
+                false
+            })
+    }
+
+    /// Closes the port, though a loop that is inside a callback lets go of the socket late.
+    pub(crate) fn stop_listening(&self) {
+        if let Err(error) = socket::stop_listening(&self.socket) {
+            log::debug!("cannot close the port before the loop does: {error}");
         }
     }
 
     /// An acceptor for the caller, or for a loop, `own` if that keeps what it accepts.
-    pub(crate) fn acceptor(&self, own: Option<Arc<Remote>>) -> Acceptor {
-        Acceptor::new(&self.front, &self.info, &self.door, &self.socket, own)
+    pub(crate) fn acceptor(self: &Arc<Self>, own: Option<Arc<Remote>>) -> Acceptor {
+        Acceptor::new(self, own)
     }
 
-    /// There is this loop.
-    fn see(&self, home: &Arc<Remote>) {
-        let mut held = self.held();
+    pub(crate) fn early(&self) -> MutexGuard<'_, Early> {
+        lock(&self.early)
+    }
+
+    /// There is this loop, one of those that the socket is for.
+    fn see(self: &Arc<Self>, home: &Arc<Remote>) {
+        let mut held = lock(&self.held);
         let next = match &*held {
             Held::Nobody => {
                 self.listen(home, Some(home.clone()));
-                Held::OnlyLoop(home.clone())
+                Held::Loop(home.clone())
             }
-            Held::OnlyLoop(only) => {
+            Held::Loop(only) => {
                 only.unlisten(&self.socket);
                 self.listen(&self.front.main, None);
                 Held::Main
             }
-            Held::Main => return,
+            Held::Main | Held::Closed => return,
         };
         *held = next;
     }
 
-    fn listen(&self, home: &Remote, own: Option<Arc<Remote>>) {
+    fn listen(self: &Arc<Self>, home: &Remote, own: Option<Arc<Remote>>) {
         home.listen(self.socket.clone(), Box::new(self.acceptor(own)));
     }
+}
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

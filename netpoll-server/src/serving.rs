@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Dispatcher, Error, Group, ListenerInfo, OnLoop, PollManager, Prepare, Reactor, Remote, Result,
-    socket,
 };
 
-use crate::acceptor::{Acceptor, Front, turn_away_newcomers};
+use crate::acceptor::Front;
 use crate::event_loop::{Report, Settings};
 use crate::gate::{Door, Gate};
 use crate::listener::Listener;
@@ -20,6 +19,10 @@ use crate::seat::Seat;
 /// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
 /// threads to end; those that take longer are inside a callback, and are left behind.
 const GRACE: Duration = Duration::from_millis(200);
+/// How long closing doors wait for handshakes that have begun: longer than a round trip takes, not
+/// so long that who never completes one holds up the shutdown.
+const HANDSHAKES: Duration = Duration::from_millis(500);
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// What runs while an event loop serves.
 pub(crate) struct Serving {
@@ -33,22 +36,15 @@ pub(crate) struct Serving {
 /// What is accepted on.
 #[derive(Default)]
 pub(crate) struct Doors {
-    /// The listeners that one reactor accepts on, and which.
+    /// The listeners that are one socket for all loops.
     kept: Mutex<Vec<Kept>>,
-    /// The sockets that loops accept on by themselves. A loop that has retired has closed its own.
-    per_loop: Mutex<Vec<Socket>>,
+    /// The sockets of the others, each of which was opened for a loop.
+    per_loop: Mutex<Vec<Arc<Seat>>>,
     /// Another process has them as well, and goes on with them.
     left_open: AtomicBool,
 }
 
 type Kept = (Listener, Arc<Seat>);
-
-struct Socket {
-    fd: Weak<OwnedFd>,
-    home: Weak<Remote>,
-    listener: Arc<ListenerInfo>,
-    door: Arc<Door>,
-}
 
 impl Serving {
     pub(crate) fn new(settings: &Settings, callbacks: Arc<dyn Prepare>) -> Result<Self> {
@@ -94,7 +90,7 @@ impl Serving {
             if listener.is_per_loop() {
                 each_loop.push(self.listen_on_each_loop(listener, info, door));
             } else {
-                let seat = Seat::new(&self.front, info, door, listener.socket());
+                let seat = Seat::new(&self.front, info, door, listener.socket().clone());
                 each_loop.push(seat.open(&self.manager));
                 lock(&self.doors.kept).push((listener, seat));
             }
@@ -110,7 +106,8 @@ impl Serving {
         }
     }
 
-    /// Gives each loop a socket of its own, those that are started later among them.
+    /// Gives each loop a socket of its own, those that are started later among them: one that a
+    /// retired loop has left, or a further one.
     fn listen_on_each_loop(
         &self,
         listener: Listener,
@@ -119,21 +116,22 @@ impl Serving {
     ) -> Arc<OnLoop> {
         let (front, doors) = (self.front.clone(), self.doors.clone());
         let (first, again) = listener.into_parts();
-        let first = Mutex::new(Some(first));
+        // The one that is open already is the first loop's.
+        let first = Seat::new(&front, info.clone(), door.clone(), first);
+        lock(&doors.per_loop).push(first.clone());
+        let seats = Mutex::new(vec![first]);
         let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
-            // The one that is open already is the first loop's.
-            let fd = match lock(&first).take() {
-                Some(fd) => fd,
-                None => match again() {
-                    Ok(fd) => fd,
-                    Err(error) => return front.fail(error),
-                },
+            let mut seats = lock(&seats);
+            if seats.iter().any(|it| it.take(home)) {
+                return;
+            }
+            let seat = match again() {
+                Ok(socket) => Seat::new(&front, info.clone(), door.clone(), socket),
+                Err(error) => return front.fail(error),
             };
-            let acceptor = Acceptor::new(&front, &info, &door, &fd, Some(home.clone()));
-            let (listener, door) = (info.clone(), door.clone());
-            let (weak, at) = (Arc::downgrade(&fd), Arc::downgrade(home));
-            lock(&doors.per_loop).push(Socket { fd: weak, home: at, listener, door });
-            home.listen(fd, Box::new(acceptor));
+            seat.take(home);
+            lock(&doors.per_loop).push(seat.clone());
+            seats.push(seat);
         });
         self.manager.on_each_loop(&on_loop);
         on_loop
@@ -169,43 +167,33 @@ impl Serving {
         report
     }
 
-    /// Admits everybody who is in a kernel's queue, and closes the listeners. Nobody who had
-    /// connected is reset by it.
+    /// Admits everybody who has connected, or is about to have, and closes the listeners. Nobody
+    /// who had connected is reset by it.
     fn close_doors(&self, deadline: Instant) {
-        let left_open = self.doors.left_open.load(Ordering::SeqCst);
-        for (mut listener, seat) in std::mem::take(&mut *lock(&self.doors.kept)) {
-            let fd = listener.socket().clone();
-            seat.close();
-            if left_open {
-                listener.keep_path();
-                continue;
-            }
-            let is_shared = listener.is_shared();
-            // The path goes first: who comes now is refused, and does not wait in vain.
-            drop(listener);
-            if !is_shared {
-                // The filter stays on the socket, and whoever goes on with it would wait in vain.
-                turn_away_newcomers(&fd);
-            }
-            seat.acceptor(None).empty_queue();
-            // A loop that is inside a callback lets go of the socket late.
-            if !is_shared && let Err(error) = socket::stop_listening(&fd) {
-                log::debug!("cannot close the port before the loop does: {error}");
+        let (seats, closing) = self.doors.leave();
+        // On one that stays open a filter would stay too, and shut out whoever goes on with it.
+        for seat in &closing {
+            seat.turn_away_newcomers();
+        }
+        if !self.doors.left_open.load(Ordering::SeqCst) {
+            for seat in &seats {
+                seat.acceptor(None).empty_queue();
             }
         }
-        for Socket { fd, home, listener, door } in std::mem::take(&mut *lock(&self.doors.per_loop))
-        {
-            let Some(fd) = fd.upgrade() else { continue };
-            if let Some(home) = home.upgrade() {
-                home.unlisten(&fd);
-            }
-            if left_open {
-                continue;
-            }
-            turn_away_newcomers(&fd);
-            Acceptor::new(&self.front, &listener, &door, &fd, None).empty_queue();
+        let late = deadline.min(Instant::now() + HANDSHAKES);
+        while closing.iter().any(|seat| seat.has_handshakes()) && Instant::now() < late {
+            // sleep: no event tells that a handshake is over
+            std::thread::sleep(GLANCE);
+        }
+        for seat in &closing {
+            seat.acceptor(None).empty_queue();
+            seat.stop_listening();
         }
         self.front.wait_alone(deadline.max(Instant::now() + GRACE));
+        for seat in &seats {
+            // Whom loops took out of the queue last is left to whoever accepts next.
+            seat.acceptor(None).let_in_early(true);
+        }
         self.front.close();
     }
 }
@@ -216,8 +204,33 @@ impl Doors {
         let kept = lock(&self.kept);
         let kept = kept.iter().map(|(it, seat)| (seat.info.name.to_string(), it.share().clone()));
         let per_loop = lock(&self.per_loop);
-        let open = |it: &Socket| Some((it.listener.name.to_string(), it.fd.upgrade()?));
-        kept.chain(per_loop.iter().filter_map(open)).collect()
+        let open = |it: &Arc<Seat>| (it.info.name.to_string(), it.socket.clone());
+        kept.chain(per_loop.iter().map(open)).collect()
+    }
+
+    /// Ends accepting by any reactor: all seats, and those whose sockets nobody goes on with.
+    fn leave(&self) -> (Vec<Arc<Seat>>, Vec<Arc<Seat>>) {
+        let left_open = self.left_open.load(Ordering::SeqCst);
+        let (mut seats, mut closing) = (Vec::new(), Vec::new());
+        for (mut listener, seat) in std::mem::take(&mut *lock(&self.kept)) {
+            if left_open {
+                listener.keep_path();
+            } else if !listener.is_shared() {
+                closing.push(seat.clone());
+            }
+            // The path goes first: who comes now is refused, and does not wait in vain.
+            drop(listener);
+            seats.push(seat);
+        }
+        let per_loop = std::mem::take(&mut *lock(&self.per_loop));
+        if !left_open {
+            closing.extend(per_loop.iter().cloned());
+        }
+        seats.extend(per_loop);
+        for seat in &seats {
+            seat.close();
+        }
+        (seats, closing)
     }
 
     /// Has the end of the serving leave the queues and the paths alone.

@@ -9,6 +9,7 @@ mod client;
 mod crowd;
 mod dial;
 mod dialler;
+mod doors;
 mod echo;
 mod embedded;
 mod errors;
