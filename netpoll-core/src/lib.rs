@@ -8,6 +8,8 @@ mod address;
 mod admit;
 mod balance;
 mod baton;
+#[doc(hidden)]
+pub mod bench;
 mod berths;
 pub mod blocking;
 mod callbacks;
