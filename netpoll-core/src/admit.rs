@@ -21,10 +21,11 @@ pub fn admit(
     callbacks: &Arc<dyn Prepare>,
     home: &Arc<Remote>,
 ) {
-    let stream = Arc::new(Stream::new(stream));
+    let stream = Stream::new(stream);
     if !group.memory.admits() {
-        return refuse(&stream, group, &origin);
+        return refuse(stream, group, &origin);
     }
+    let stream = Arc::new(stream);
     let lane = Lane::open(stream.clone());
     let shared = Arc::new(Shared::accepted(lane, group.clone(), home.clone(), origin));
     group.enter();
@@ -43,10 +44,12 @@ pub fn admit(
 }
 
 /// Closes a connection that there is no memory for, by a reset: its client should try elsewhere.
-fn refuse(stream: &Stream, group: &Group, origin: &Origin) {
+fn refuse(stream: Stream, group: &Group, origin: &Origin) {
     group.count_refusal();
     log::debug!("{} is refused: memory_budget is used up", origin.peer);
     if let Err(error) = stream.reset_on_close() {
         log::debug!("cannot reset the connection to {}: {error}", origin.peer);
     }
+    drop(stream);
+    origin.entrance.left(&origin.peer);
 }

@@ -188,7 +188,7 @@ impl Connection {
 
     /// The listener that it came by; `None` for one that was dialled.
     pub fn listener(&self) -> Option<&ListenerInfo> {
-        self.shared.listener.as_deref()
+        self.shared.entrance.as_ref().map(|entrance| entrance.listener())
     }
 
     /// Who is at the other end of a unix socket, as the kernel noted it when they connected. One

@@ -61,7 +61,7 @@ pub use limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
 pub use manager::{OnLoop, PollManager, default_loops};
 pub use memory::MemoryStats;
 pub use operator::{Accept, Preamble, Room};
-pub use origin::{ListenerInfo, Origin, Ticket};
+pub use origin::{Entrance, ListenerInfo, Origin};
 pub use reactor::{Reactor, Remote};
 pub use stats::{HandOffStats, LoopStats};
 pub use ticks::Ticks;

@@ -1,7 +1,6 @@
-//! Where a served connection came from: its listener, its addresses, and the ticket that its
-//! acceptor wants back.
+//! Where a served connection came from: its addresses, and its listener, which counts it.
 
-use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::address::Address;
@@ -17,18 +16,30 @@ pub struct ListenerInfo {
     pub address: Address,
 }
 
+/// What counts the connections that came by a listener. There is one for each listener, not one for
+/// each connection: what it needs to know when a connection leaves, the connection knows anyway.
+pub trait Entrance: Send + Sync {
+    /// The listener.
+    fn listener(&self) -> &ListenerInfo;
+
+    /// The socket of a connection that came from `peer` has closed. Called once for each
+    /// [`Origin`] that [`admit`](crate::admit) was given, from any thread; it must not block.
+    fn left(&self, peer: &Address);
+}
+
 /// What an acceptor says of a stream that it admits.
 #[derive(Debug)]
 pub struct Origin {
-    /// The listener that it came by.
-    pub listener: Arc<ListenerInfo>,
+    /// What it came by, and is counted by until its socket has closed.
+    pub entrance: Arc<dyn Entrance>,
     /// The peer: who connected, or whom a trusted proxy spoke for.
     pub peer: Address,
     /// The address that the peer connected to, where a proxy has told; else it is the socket's.
     pub local: Option<Address>,
-    /// Dropped when the connection's socket has closed: so limits count it until then.
-    pub ticket: Option<Ticket>,
 }
 
-/// Anything whose drop tells its maker that a connection is over.
-pub type Ticket = Box<dyn Any + Send + Sync>;
+impl fmt::Debug for dyn Entrance {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Entrance").field(self.listener()).finish()
+    }
+}

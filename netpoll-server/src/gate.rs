@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   room? ── how many the acceptors may take out of the kernel's queue now
-//!   enter ── a ticket, which the connection holds until its socket closes ── or a limit
-//!   drop of a ticket ── counts one less, and wakes acceptors that had no room
+//!   enter ── a ticket, for as long as it is no connection ── or a limit
+//!   redeem ── the door itself, which the connection tells when its socket has closed
+//!   drop of a ticket, or that ── counts one less, and wakes acceptors that had no room
 //! ```
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Address, Error, ListenerInfo, Remote, Result, Room};
+use netpoll_core::{Address, Entrance, Error, ListenerInfo, Remote, Result, Room};
 
 use crate::proxy::ProxyProtocol;
 
@@ -105,7 +106,7 @@ impl GateOptions {
     }
 }
 
-/// The limits at work. Connections hold it, through their tickets.
+/// The limits at work. Connections hold it, through their doors.
 pub(crate) struct Gate {
     options: GateOptions,
     inside: AtomicUsize,
@@ -114,25 +115,28 @@ pub(crate) struct Gate {
     /// An acceptor had no room, and is to be woken when there is some.
     waiting: AtomicBool,
     acceptors: Mutex<Vec<Weak<Remote>>>,
-    /// Tickets that came back: descriptors that came free.
+    /// Places that came free again: descriptors that came free.
     returned: AtomicU64,
 }
 
 /// What the limits know of one listener.
 #[derive(Debug)]
 pub(crate) struct Door {
+    gate: Arc<Gate>,
+    listener: Arc<ListenerInfo>,
     pub(crate) limit: Option<usize>,
     pub(crate) proxy: Option<ProxyProtocol>,
     inside: AtomicUsize,
 }
 
-/// What an admitted connection holds.
+/// What somebody holds who was let in and is no connection yet.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    gate: Arc<Gate>,
     door: Arc<Door>,
-    /// Where sources are counted; each connection has a ticket, so it is not for all to pay for.
-    source: Option<Box<IpAddr>>,
+    redeemed: bool,
+    /// The source that it is counted for, where sources are counted. By the time that the ticket is
+    /// redeemed it is the peer's address, by which the connection is counted out again.
+    source: Option<IpAddr>,
 }
 
 /// A whole token.
@@ -147,8 +151,43 @@ struct Bucket {
 }
 
 impl Door {
-    pub(crate) fn new(limit: Option<usize>, proxy: Option<ProxyProtocol>) -> Arc<Self> {
-        Arc::new(Self { limit, proxy, inside: AtomicUsize::new(0) })
+    pub(crate) fn new(
+        gate: &Arc<Gate>,
+        listener: &Arc<ListenerInfo>,
+        limit: Option<usize>,
+        proxy: Option<ProxyProtocol>,
+    ) -> Arc<Self> {
+        let (gate, listener, inside) = (gate.clone(), listener.clone(), AtomicUsize::new(0));
+        Arc::new(Self { gate, listener, limit, proxy, inside })
+    }
+
+    /// Counts out one that was counted in for `source`, or for none.
+    fn leave(&self, source: Option<IpAddr>) {
+        if let Some(source) = source {
+            let mut sources = lock(&self.gate.sources);
+            if let Some(inside) = sources.get_mut(&source) {
+                *inside -= 1;
+                if *inside == 0 {
+                    sources.remove(&source);
+                }
+            }
+        }
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        self.gate.inside.fetch_sub(1, Ordering::SeqCst);
+        self.gate.returned.fetch_add(1, Ordering::SeqCst);
+        if self.gate.waiting.swap(false, Ordering::SeqCst) {
+            self.gate.wake();
+        }
+    }
+}
+
+impl Entrance for Door {
+    fn listener(&self) -> &ListenerInfo {
+        &self.listener
+    }
+
+    fn left(&self, peer: &Address) {
+        self.leave(self.gate.options.per_source.and_then(|_| peer.ip()));
     }
 }
 
@@ -177,7 +216,7 @@ impl Gate {
         acceptors.push(remote);
     }
 
-    /// How many tickets have come back so far.
+    /// How many places have come free again so far.
     pub(crate) fn returned(&self) -> u64 {
         self.returned.load(Ordering::SeqCst)
     }
@@ -188,7 +227,7 @@ impl Gate {
             return Room::ANY;
         }
         let left = self.left(door);
-        // Before the last look, so that a ticket which comes back after it finds the mark.
+        // Before the last look, so that a place which comes free after it finds the mark.
         let left = if left == 0 {
             self.waiting.store(true, Ordering::SeqCst);
             self.left(door)
@@ -211,7 +250,7 @@ impl Gate {
 
     /// Lets one in.
     pub(crate) fn enter(
-        self: &Arc<Self>,
+        &self,
         door: &Arc<Door>,
         source: Option<IpAddr>,
         now: impl FnOnce() -> Instant,
@@ -224,14 +263,28 @@ impl Gate {
             return Err(Limit::Listener);
         }
         // From here on a drop counts down what was counted up.
-        let mut ticket = Ticket { gate: self.clone(), door: door.clone(), source: None };
-        ticket.count_source(source)?;
+        let mut ticket = Ticket { door: door.clone(), redeemed: false, source: None };
+        ticket.source = self.count_source(source)?;
         if let Some(rate) = self.options.rate
             && !lock(&self.bucket).take(rate, now())
         {
             return Err(Limit::Rate);
         }
         Ok(ticket)
+    }
+
+    /// Counts one more from `source`; says for whom it was counted.
+    fn count_source(&self, source: Option<IpAddr>) -> Result<Option<IpAddr>, Limit> {
+        let (Some(limit), Some(source)) = (self.options.per_source, source) else {
+            return Ok(None);
+        };
+        let mut sources = lock(&self.sources);
+        let inside = sources.entry(source).or_insert(0);
+        if *inside >= limit {
+            return Err(Limit::Source);
+        }
+        *inside += 1;
+        Ok(Some(source))
     }
 
     fn left(&self, door: &Door) -> usize {
@@ -248,7 +301,7 @@ impl Gate {
         });
     }
 
-    /// Marks that an acceptor waits for a ticket to come back.
+    /// Marks that an acceptor waits for a place to come free.
     pub(crate) fn wait(&self) {
         self.waiting.store(true, Ordering::SeqCst);
     }
@@ -257,36 +310,21 @@ impl Gate {
 impl Ticket {
     /// Counts it among those from `source`, once that is known.
     pub(crate) fn count_source(&mut self, source: Option<IpAddr>) -> Result<(), Limit> {
-        if let (Some(limit), Some(source)) = (self.gate.options.per_source, source) {
-            let mut sources = lock(&self.gate.sources);
-            let inside = sources.entry(source).or_insert(0);
-            if *inside >= limit {
-                return Err(Limit::Source);
-            }
-            *inside += 1;
-            self.source = Some(Box::new(source));
-        }
+        self.source = self.door.gate.count_source(source)?;
         Ok(())
+    }
+
+    /// Gives the place that it is for to a connection, which leaves it by [`Entrance::left`].
+    pub(crate) fn redeem(mut self) -> Arc<dyn Entrance> {
+        self.redeemed = true;
+        self.door.clone()
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let Self { gate, door, source } = self;
-        if let Some(source) = source {
-            let mut sources = lock(&gate.sources);
-            if let Some(inside) = sources.get_mut(&**source) {
-                *inside -= 1;
-                if *inside == 0 {
-                    sources.remove(&**source);
-                }
-            }
-        }
-        door.inside.fetch_sub(1, Ordering::SeqCst);
-        gate.inside.fetch_sub(1, Ordering::SeqCst);
-        gate.returned.fetch_add(1, Ordering::SeqCst);
-        if gate.waiting.swap(false, Ordering::SeqCst) {
-            gate.wake();
+        if !self.redeemed {
+            self.door.leave(self.source);
         }
     }
 }
@@ -337,16 +375,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn gate(options: GateOptions) -> (Arc<Gate>, Arc<Door>) {
-        (Gate::new(options), Door::new(None, None))
+        let gate = Gate::new(options);
+        let door = door(&gate, None);
+        (gate, door)
+    }
+
+    fn door(gate: &Arc<Gate>, limit: Option<usize>) -> Arc<Door> {
+        let address = Address::Unnamed;
+        let listener = ListenerInfo { index: 0, name: "a listener".into(), address };
+        Door::new(gate, &Arc::new(listener), limit, None)
     }
 
     #[test]
     fn tickets_count_until_they_are_dropped() {
         let (gate, wide) = gate(GateOptions { connections: Some(2), ..GateOptions::default() });
-        let narrow = Door::new(Some(1), None);
+        let narrow = door(&gate, Some(1));
         let now = Instant::now();
         let first = gate.enter(&narrow, None, || now).unwrap();
         assert_eq!(gate.enter(&narrow, None, || now).unwrap_err(), Limit::Listener);
@@ -372,6 +420,19 @@ mod tests {
         drop((ticket, unnamed, gate.enter(&door, other, || now).unwrap()));
         assert!(lock(&gate.sources).is_empty());
         assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_connection_leaves_the_place_that_its_ticket_was_for() {
+        let (gate, door) = gate(GateOptions { per_source: Some(1), ..GateOptions::default() });
+        let peer = Address::from(SocketAddr::from(([192, 0, 2, 1], 80)));
+        let enter = || gate.enter(&door, peer.ip(), Instant::now);
+        let entrance = enter().unwrap().redeem();
+        assert_eq!((enter().unwrap_err(), gate.returned()), (Limit::Source, 1));
+        entrance.left(&peer);
+        assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
+        drop(enter().unwrap());
+        assert!(lock(&gate.sources).is_empty());
     }
 
     #[test]

@@ -24,10 +24,13 @@ pub(crate) struct Guest {
 impl Guest {
     /// Makes it a connection.
     pub(crate) fn admit(self) {
-        let Self { front, listener, own, stream, peer, local, ticket } = self;
+        let Self { front, own, stream, peer, local, ticket, .. } = self;
         let home = own.unwrap_or_else(|| front.manager.pick(peer.ip()));
-        let origin = Origin { listener, peer, local, ticket: Some(Box::new(ticket)) };
-        front.while_open(|| admit(stream, origin, &front.group, &front.callbacks, &home));
+        front.while_open(|| {
+            // From here on the connection has the place that the ticket was for.
+            let origin = Origin { entrance: ticket.redeem(), peer, local };
+            admit(stream, origin, &front.group, &front.callbacks, &home);
+        });
     }
 
     pub(crate) fn refuse(self, limit: Limit) {

@@ -86,7 +86,8 @@ impl Serving {
         let mut each_loop = Vec::new();
         for (listener, info) in listeners.into_iter().zip(infos) {
             log::info!("serving {} on {}", info.name, info.address);
-            let door = Door::new(listener.service.max_connections, listener.service.proxy);
+            let (limit, proxy) = (listener.service.max_connections, listener.service.proxy);
+            let door = Door::new(&self.front.gate, &info, limit, proxy);
             if listener.is_per_loop() {
                 each_loop.push(self.listen_on_each_loop(listener, info, door));
             } else {

@@ -325,7 +325,7 @@ impl Handle {
 
     /// The listener that it came by; `None` for one that was dialled.
     pub fn listener(&self) -> Option<&ListenerInfo> {
-        self.shared.listener.as_deref()
+        self.shared.entrance.as_ref().map(|entrance| entrance.listener())
     }
 
     /// The address of this end. One system call.

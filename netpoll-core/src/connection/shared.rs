@@ -10,12 +10,12 @@ use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::forecast::{Conduct, Forecast, Place};
 use crate::group::Group;
-use crate::origin::{ListenerInfo, Origin, Ticket};
+use crate::origin::{Entrance, Origin};
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::slab::Token;
 use crate::stats::Work;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::task::{Events, Task};
 
 use super::extras::{Extras, Timeouts};
@@ -30,14 +30,12 @@ pub(crate) struct Shared {
     pub(crate) group: Arc<Group>,
     pub(crate) home: Arc<Remote>,
     pub(crate) peer: Address,
-    /// The listener that it came by; a dialled one has none.
-    pub(crate) listener: Option<Arc<ListenerInfo>>,
+    /// What it came by, which counts it until the socket has closed; a dialled one has none.
+    pub(crate) entrance: Option<Arc<dyn Entrance>>,
     /// The address of our end where a proxy has told; else it is asked of the socket.
     local: Option<Box<Address>>,
     /// How many of the bytes sent stand in the statistics.
     reported: AtomicU64,
-    /// What its acceptor wants back when the socket has closed.
-    ticket: Mutex<Option<Ticket>>,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
     forecast: Forecast,
@@ -56,29 +54,26 @@ impl Shared {
         home: Arc<Remote>,
         origin: Origin,
     ) -> Self {
-        let Origin { listener, peer, local, ticket } = origin;
-        let mut shared = Self::dialled(lane, group, home, peer);
-        (shared.listener, shared.local) = (Some(listener), local.map(Box::new));
-        shared.ticket = Mutex::new(ticket);
-        shared
+        let Origin { entrance, peer, local } = origin;
+        let dialled = Self::dialled(lane, group, home, peer);
+        Self { entrance: Some(entrance), local: local.map(Box::new), ..dialled }
     }
 
     /// A connection that we opened.
     pub(crate) fn dialled(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
         home.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
-        let (task, ticket) = (Task::new(Runner::default()), Mutex::new(None));
+        let task = Task::new(Runner::default());
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
-        let (listener, local, forecast) = (None, None, Forecast::default());
+        let (entrance, local, forecast) = (None, None, Forecast::default());
         Self {
             task,
             lane,
             group,
             home,
             peer,
-            listener,
+            entrance,
             local,
-            ticket,
             token,
             forecast,
             is_callers: AtomicBool::new(false),
@@ -282,8 +277,9 @@ impl Shared {
         drop(stream);
         self.home.traffic.add(Work { sent: self.sent_since(), ..Work::default() });
         self.home.leave();
-        let ticket = lock(&self.ticket).take();
-        drop(ticket);
+        if let Some(entrance) = &self.entrance {
+            entrance.left(&self.peer);
+        }
         self.group.leave();
     }
 }
@@ -317,6 +313,6 @@ mod tests {
     /// A server has as many as it has connections, most of them idle.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Shared>() <= 296, "{} bytes", size_of::<Shared>());
+        assert!(size_of::<Shared>() <= 280, "{} bytes", size_of::<Shared>());
     }
 }
