@@ -26,6 +26,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
     ("netpoll-core/src/baton.rs", "the baton's word proves that one thread holds it"),
+    ("netpoll-core/src/connection/socket.rs", "who holds a descriptor last closes it"),
     ("netpoll-core/src/task.rs", "the task's word proves that a connection has one owner"),
     ("netpoll-core/src/sys/raw.rs", "system calls that nix and socket2 do not offer"),
 ];

@@ -25,11 +25,10 @@ pub fn admit(
     if !group.memory.admits() {
         return refuse(stream, group, &origin);
     }
-    let stream = Arc::new(stream);
-    let lane = Lane::open(stream.clone());
+    let lane = Lane::open(stream);
     let shared = Arc::new(Shared::accepted(lane, group.clone(), home.clone(), origin));
     group.enter();
-    let connection = Connection::new(Owner::runner(shared.clone(), stream));
+    let connection = Connection::new(Owner::runner(shared.clone()));
     // A new task is scheduled, and nobody but us knows it.
     if let Some(mut run) = shared.task.begin() {
         *run = Runner::serving(connection, callbacks.clone());

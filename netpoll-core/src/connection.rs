@@ -3,9 +3,9 @@
 //! ```text
 //!   Connection, for the owner alone           Shared, for all (Arc)
 //!   ┌───────────────────────────────┐         ┌─────────────────────────────────────────┐
-//!   │ shared  and the stream ───────┼────────►│ task    the word ─► owner; the cell:     │
+//!   │ shared, its socket held ──────┼────────►│ task    the word ─► owner; the cell:     │
 //!   │ desk    input: what arrived;  │         │         Connection, session              │
-//!   │         staged: written, not  │         │ lane    lock ─► queue, stream            │
+//!   │         staged: written, not  │         │ lane    socket; lock ─► queue            │
 //!   │         flushed; none if both │         │ group   options, dispatch, head count    │
 //!   │         are empty             │         │ home    the reactor's command queue      │
 //!   └───────────────────────────────┘         └─────────────────────────────────────────┘
@@ -13,6 +13,7 @@
 //! A served connection lives in the cell of its own task; a dialled one is out with the caller, and
 //! its task stays running until the caller drops it.
 
+mod backlog;
 mod desk;
 mod extras;
 mod halves;
@@ -23,6 +24,7 @@ pub(crate) mod output;
 mod reader;
 mod receipt;
 mod shared;
+mod socket;
 mod watch;
 mod writer;
 
@@ -46,13 +48,12 @@ pub(crate) use shared::{Shared, schedule};
 use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::origin::ListenerInfo;
-use crate::socket::Credentials;
-use crate::socket::Keepalive;
+use crate::socket::{Credentials, Keepalive, Stream};
 use crate::sys;
 use crate::task::Events;
 use desk::Desk;
-pub(crate) use desk::Owner;
 use input::{End, Received};
+pub(crate) use socket::Owner;
 
 /// A connection in the hands of its owner: a callback, or the caller that dialled it.
 ///
@@ -178,7 +179,7 @@ impl Connection {
     /// The peer's address: who connected, or whom a proxy spoke for where its listener speaks the
     /// PROXY protocol.
     pub fn peer_addr(&self) -> Address {
-        self.shared.peer.clone()
+        self.shared.peer().clone()
     }
 
     /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.
@@ -197,8 +198,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Closed`]; [`Error::Io`] of kind `Unsupported` where it is no unix socket.
     pub fn peer_credentials(&self) -> Result<Credentials> {
-        let stream = self.shared.lane.stream().ok_or(Error::Closed)?;
-        Ok(stream.peer_credentials()?)
+        let asked = self.shared.lane.with_stream(Stream::peer_credentials).ok_or(Error::Closed)?;
+        Ok(asked?)
     }
 
     /// The address of this end: this connection's own, not its listener's. One system call.
@@ -378,7 +379,7 @@ impl Write for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Connection")
-            .field("peer", &self.shared.peer)
+            .field("peer", self.shared.peer())
             .field("buffered", &self.desk.as_ref().map_or(0, |desk| desk.input.buffer.len()))
             .field("task", &self.shared.task)
             .finish_non_exhaustive()

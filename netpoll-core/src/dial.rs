@@ -77,10 +77,9 @@ impl Attempt {
             ErrorKind::AddrNotAvailable if may_meet_itself => Outcome::Again(error),
             _ => Outcome::Failed(error),
         })?;
-        let stream = Arc::new(Stream::new(fd));
-        let lane = Lane::connecting(stream.clone(), bell.clone());
+        let lane = Lane::connecting(Stream::new(fd), bell.clone());
         let shared = Arc::new(Shared::dialled(lane, group.clone(), home.clone(), to.clone()));
-        let connection = Connection::new(Owner::caller(shared.clone(), stream));
+        let connection = Connection::new(Owner::caller(shared.clone()));
         if let Some(run) = shared.task.begin() {
             run.keep();
         }
@@ -97,20 +96,21 @@ impl Attempt {
         if let Some(error) = shared.lane.failure() {
             return Some(Outcome::Failed(error));
         }
-        let Some(stream) = shared.lane.stream().filter(|_| !shared.is_interrupted()) else {
+        if shared.is_interrupted() || shared.lane.is_closed() {
             return Some(Outcome::Failed(Error::Closed.into()));
-        };
+        }
         if shared.lane.is_connecting() {
             return None;
         }
-        if let Err(error) = stream.take_error() {
+        if let Err(error) = self.connection.shared.stream().take_error() {
             // These two are of a connection that stood. What the peer sent before them is there.
             if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
                 return Some(Outcome::Failed(error));
             }
             self.connection.desk().input.fail_at_end(&error);
         }
-        if self.may_meet_itself && stream.local_address().is_ok_and(|ours| ours == shared.peer) {
+        let ours = || self.connection.shared.stream().local_address();
+        if self.may_meet_itself && ours().is_ok_and(|ours| ours == *shared.peer()) {
             // Dialling a port of this machine that nobody listens on, from that very port: two
             // SYNs cross, and the socket is its own peer.
             let error = ErrorKind::ConnectionRefused;

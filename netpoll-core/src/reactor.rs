@@ -36,6 +36,7 @@ use timers::Timer;
 use crate::poll::{self, Poll, PollEvents};
 use crate::runner;
 use crate::slab::{Slab, Token};
+use crate::socket::Stream;
 use crate::stats::{Counters, LoopStats, Traffic};
 use crate::sync::{AtomicUsize, Condvar, Mutex, lock, wait_until};
 use crate::task::Events;
@@ -379,17 +380,18 @@ impl Core {
     }
 
     fn register(&mut self, shared: Arc<Shared>) {
-        let Some(stream) = shared.lane.stream() else {
+        if shared.lane.is_closed() {
             return;
-        };
+        }
         let operator = StreamOperator::new(shared.clone());
         let token = self.operators.insert(FdOperator::Stream(operator));
         self.streams += 1;
         shared.set_token(token);
         self.arm_look(&shared, Instant::now);
         let mut events = Events::STARTED;
-        if let Err(error) = self.poll.add_stream(stream.as_fd(), token) {
-            log::warn!("cannot watch the connection from {}: {error}", shared.peer);
+        let watch = |stream: &Stream| self.poll.add_stream(stream.as_fd(), token);
+        if let Some(Err(error)) = shared.lane.with_stream(watch) {
+            log::warn!("cannot watch the connection from {}: {error}", shared.peer());
             shared.lane.fail(&error);
             events = Events::STARTED | Events::ABORT;
         } else if matches!(self.end, End::Stopping { .. }) {
@@ -413,10 +415,10 @@ impl Core {
         let StreamOperator { shared, timers } = operator;
         // What nobody else has leaves the poll with its last descriptor, by the close that follows.
         if shared.may_outlive_close()
-            && let Some(stream) = shared.lane.stream()
-            && let Err(error) = self.poll.remove_stream(stream.as_fd())
+            && let Some(Err(error)) =
+                shared.lane.with_stream(|stream| self.poll.remove_stream(stream.as_fd()))
         {
-            log::debug!("cannot stop watching the connection from {}: {error}", shared.peer);
+            log::debug!("cannot stop watching the connection from {}: {error}", shared.peer());
         }
         shared.close_stream();
         // After that: it drops what the user's jobs hold, for which the peer need not wait.

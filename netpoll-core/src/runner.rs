@@ -13,6 +13,7 @@ use crate::connection::{Connection, Shared};
 use crate::error::{CloseReason, Error, Exceeded};
 use crate::reactor::Command;
 use crate::slab::Token;
+use crate::socket::Stream;
 use crate::stats::Work;
 use crate::task::{Events, Run};
 
@@ -33,9 +34,7 @@ const BEFORE_RECEIVING: Events = Events::JOBS.or(Events::DRAIN).or(Events::HIGH_
 pub(crate) struct Runner {
     /// Gone once a close has begun; a dialled one was never here.
     connection: Option<Connection>,
-    /// What makes the service, until it has.
-    callbacks: Option<Arc<dyn Prepare>>,
-    service: Option<Box<dyn Service>>,
+    role: Role,
     stage: Stage,
     reason: Option<Box<CloseReason>>,
     /// The peer is gone, the buffer full, and the callback was told so.
@@ -46,6 +45,17 @@ pub(crate) struct Runner {
     calls: u32,
     /// The output went above its high-water mark, and the callback was told so.
     above: bool,
+}
+
+/// Who calls back.
+#[derive(Default)]
+enum Role {
+    /// Nobody: a dialled one's caller drives it.
+    #[default]
+    None,
+    /// What makes the service, until it has.
+    Callbacks(Arc<dyn Prepare>),
+    Service(Box<dyn Service>),
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +150,17 @@ pub(crate) fn run_to_end(shared: &Arc<Shared>) {
 /// The last acts, each outside of the cell: `on_disconnect`, then the reactor closes the socket.
 fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
-    log::debug!("connection from {}: {reason}", shared.peer);
+    log::debug!("connection from {}: {reason}", shared.peer());
     run.let_go(shared);
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
     if !is_over && shared.lane.is_empty() {
         shared.lane.discard_unread();
     }
-    let service = run.service.take();
+    let service = match std::mem::take(&mut run.role) {
+        Role::Service(service) => Some(service),
+        Role::Callbacks(_) | Role::None => None,
+    };
     let is_read_out = shared.task.word.events().has_any(Events::READ_OUT);
     if !is_reset && (!is_read_out || shared.close_is_put_off(service.as_deref())) {
         // The close of the socket sends the FIN as well. But it sends a reset instead where more
@@ -165,7 +178,7 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
 impl Runner {
     /// What the cell of a served connection holds.
     pub(crate) fn serving(connection: Connection, callbacks: Arc<dyn Prepare>) -> Self {
-        Self { connection: Some(connection), callbacks: Some(callbacks), ..Self::default() }
+        Self { connection: Some(connection), role: Role::Callbacks(callbacks), ..Self::default() }
     }
 
     /// Nothing more is received, and nothing more is written.
@@ -223,9 +236,11 @@ impl Runner {
 
     fn connect(&mut self, shared: &Arc<Shared>) -> Step {
         self.stage = Stage::Open;
-        if let (Some(connection), Some(callbacks)) = (&self.connection, self.callbacks.take()) {
-            match callbacks.prepare(connection) {
-                Ok(service) => self.service = Some(service),
+        if let Role::Callbacks(callbacks) = &self.role
+            && let Some(connection) = &self.connection
+        {
+            match callbacks.clone().prepare(connection) {
+                Ok(service) => self.role = Role::Service(service),
                 Err(error) => {
                     shared.group.count_refusal();
                     return self.begin_close(shared, CloseReason::Callback(error));
@@ -235,7 +250,8 @@ impl Runner {
                 return Step::More;
             }
         }
-        let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
+        let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
+        else {
             // A dialled connection that its caller dropped.
             return self.begin_close(shared, CloseReason::Local);
         };
@@ -254,7 +270,8 @@ impl Runner {
 
     /// Runs the callback that comes before a receive, if one does, or puts the receive off.
     fn serve_first(&mut self, shared: &Arc<Shared>, events: Events) -> Option<Step> {
-        let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
+        let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
+        else {
             return None;
         };
         let word = &shared.task.word;
@@ -286,7 +303,8 @@ impl Runner {
 
     /// Receives once and calls back if that is due.
     fn receive(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
-        let (Some(connection), Some(service)) = (&mut self.connection, &mut self.service) else {
+        let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
+        else {
             return self.begin_close(shared, CloseReason::Local);
         };
         let word = &shared.task.word;
@@ -366,7 +384,7 @@ impl Runner {
         }
         desk.staged.flush();
         if !desk.staged.is_empty() && shared.task.word.events().has_any(Events::WRITE_ENDED) {
-            log::debug!("what was written to {} after shutdown_write is dropped", shared.peer);
+            log::debug!("what was written to {} after shutdown_write is dropped", shared.peer());
             desk.staged.clear();
         }
         if !desk.staged.is_empty() {
@@ -450,8 +468,7 @@ fn reason_of(end: End, shared: &Shared) -> CloseReason {
 
 /// Why a peer is gone whose stream was not read to its end.
 fn reason_unread(shared: &Shared) -> CloseReason {
-    let stream = shared.lane.stream();
-    let pending = stream.and_then(|stream| stream.take_error().err());
+    let pending = shared.lane.with_stream(Stream::take_error).and_then(Result::err);
     let failure = pending.or_else(|| shared.lane.failure());
     failure.map_or(CloseReason::Peer, CloseReason::of_socket)
 }

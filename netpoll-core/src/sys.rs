@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ pub(crate) const MAX_SLICES: usize = 64;
 
 /// The errno of a socket that is connected to nobody.
 pub(crate) const NOT_CONNECTED: i32 = libc::ENOTCONN;
+
+/// The errno of an error that has none of the system's.
+pub(crate) const UNKNOWN: NonZeroI32 = NonZeroI32::new(libc::EIO).unwrap();
 
 /// An epoll instance.
 #[derive(Debug)]

@@ -56,7 +56,7 @@ impl Watchdog {
             "a callback took {took:?}, longer than {limit:?}: connection {} from {} ({before} more \
              since the last such line)",
             shared.token().to_u64(),
-            shared.peer,
+            shared.peer(),
         );
     }
 }

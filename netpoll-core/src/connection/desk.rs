@@ -1,4 +1,4 @@
-//! What the owner of a connection works with, and the right to touch its socket.
+//! What the owner of a connection works with.
 //!
 //! ```text
 //!     between runs             during a run: Connection
@@ -13,18 +13,10 @@
 //! leaves something on it keeps it.
 
 use std::cell::Cell;
-use std::fmt;
-use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 
 use netpoll_buffer::LinkBuffer;
 
 use super::input::Input;
-use super::shared::{Shared, schedule};
-use crate::socket::Stream;
-use crate::sync::Ordering;
-use crate::task::Events;
 
 thread_local! {
     /// The desk at which nobody sits.
@@ -66,62 +58,5 @@ impl Desk {
         if let Ok(Some(second)) = FREE.try_with(|free| free.replace(Some(self))) {
             drop(second);
         }
-    }
-}
-
-/// A connection's owner: whoever has it may receive from the socket.
-pub(crate) struct Owner {
-    shared: Arc<Shared>,
-    stream: Arc<Stream>,
-}
-
-impl Owner {
-    /// The runners of its task.
-    pub(crate) fn runner(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        Self { shared, stream }
-    }
-
-    /// The caller that dialled it: with it the connection ends.
-    pub(crate) fn caller(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        shared.is_callers.store(true, Ordering::Relaxed);
-        Self { shared, stream }
-    }
-
-    /// Leaves driving the connection, and closing it, to others; says whether it was the caller's.
-    pub(crate) fn disown(&mut self) -> bool {
-        self.shared.is_callers.swap(false, Ordering::Relaxed)
-    }
-
-    pub(crate) fn stream(&self) -> &Stream {
-        &self.stream
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        if self.shared.is_callers.load(Ordering::Relaxed) {
-            self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
-            schedule(&self.shared);
-        }
-    }
-}
-
-impl Deref for Owner {
-    type Target = Arc<Shared>;
-
-    fn deref(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-}
-
-impl AsFd for Owner {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-}
-
-impl fmt::Debug for Owner {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(out)
     }
 }

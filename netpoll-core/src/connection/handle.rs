@@ -315,7 +315,7 @@ impl Handle {
 
     /// The peer's address, also after the close.
     pub fn peer_addr(&self) -> Address {
-        self.shared.peer.clone()
+        self.shared.peer().clone()
     }
 
     /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.

@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpoll_buffer::{Account, Charge, LinkBuffer};
 
-use super::desk::Owner;
 use super::shared::Shared;
+use super::socket::Owner;
 use crate::error::{Error, Result, Wait};
 use crate::sys;
 use crate::task::{Events, Word};

@@ -16,15 +16,17 @@
 //! comes right after that try finds it set.
 
 use std::io::{self, ErrorKind};
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use netpoll_buffer::{Charge, LinkBuffer};
+use netpoll_buffer::LinkBuffer;
 
-use super::receipt::{self, Receipt, Receipts, Settled};
-use crate::callbacks::guard;
+use super::backlog::{Backlog, Spent};
+use super::receipt::{Receipt, Settled};
+use super::socket::{LaneHold, Socket};
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
 use crate::group::Group;
@@ -32,12 +34,8 @@ use crate::hand_off::before_waiting;
 use crate::limits::OutputLimits;
 use crate::socket::Stream;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::sys;
 use crate::task::Events;
-
-/// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
-/// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
-/// hold thousands of times what the water marks count.
-const COALESCED: usize = 1 << 10;
 
 /// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
 /// refused early, and not without end.
@@ -47,6 +45,7 @@ const DISCARD_BYTES: usize = 64 << 10;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    socket: Socket,
     queue: Mutex<Queue>,
     /// Whoever waits for the queue to fall below the low-water mark, or for the end.
     below: Condvar,
@@ -62,24 +61,16 @@ pub(crate) struct Lane {
 struct Queue {
     /// What the socket has not taken; allocated when it doesn't take all, for it mostly does.
     backlog: Option<Box<Backlog>>,
-    stream: Option<Arc<Stream>>,
+    /// Gone when the socket is to be closed.
+    hold: Option<LaneHold>,
     phase: Phase,
     /// The errno that ended sending.
-    failure: Option<i32>,
+    failure: Option<NonZeroI32>,
     /// Rung when a dialled stream is not on its way any more.
     bell: Option<Arc<Doorbell>>,
-    /// How many threads wait: to wake nobody is a system call all the same.
-    waiting: u32,
-}
-
-/// See [`Queue`]. It is there while there are bytes in it.
-#[derive(Debug)]
-struct Backlog {
-    bytes: LinkBuffer,
-    /// Who wants to know what becomes of a message.
-    receipts: Receipts,
-    /// Counts the bytes, where there is a budget.
-    charge: Option<Charge>,
+    /// How many threads wait, of the owner's and of a write half's: to wake nobody is a system call
+    /// all the same.
+    waiting: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,21 +88,23 @@ enum Phase {
 
 impl Lane {
     /// The lane of a connected stream.
-    pub(crate) fn open(stream: Arc<Stream>) -> Self {
+    pub(crate) fn open(stream: Stream) -> Self {
         Self::new(stream, Phase::Open, None)
     }
 
     /// The lane of a stream that is being connected: its first writable edge rings `bell`, and so
     /// does whatever ends the connection before that.
-    pub(crate) fn connecting(stream: Arc<Stream>, bell: Arc<Doorbell>) -> Self {
+    pub(crate) fn connecting(stream: Stream, bell: Arc<Doorbell>) -> Self {
         Self::new(stream, Phase::Connecting, Some(bell))
     }
 
-    fn new(stream: Arc<Stream>, phase: Phase, bell: Option<Arc<Doorbell>>) -> Self {
+    fn new(stream: Stream, phase: Phase, bell: Option<Arc<Doorbell>>) -> Self {
+        let (socket, hold) = Socket::new(stream);
         Self {
+            socket,
             queue: Mutex::new(Queue {
                 backlog: None,
-                stream: Some(stream),
+                hold: Some(hold),
                 phase,
                 failure: None,
                 bell,
@@ -183,7 +176,7 @@ impl Lane {
             self.congested.store(false, Ordering::Release);
             self.wake(&queue);
         }
-        let closed = queue.end_stream();
+        let closed = self.end(&mut queue);
         if relieved || closed { Events::DRAINED } else { Events::NONE }
     }
 
@@ -243,7 +236,7 @@ impl Lane {
         let mut queue = lock(&self.queue);
         queue.seal();
         self.wake(&queue);
-        queue.end_stream();
+        self.end(&mut queue);
     }
 
     /// Takes no more. Returns whether all that was accepted is sent. The FIN is left to the close
@@ -257,7 +250,7 @@ impl Lane {
 
     /// Ends our stream (FIN) ahead of the close of the socket, if it was sealed and all is sent.
     pub(crate) fn end_stream(&self) {
-        lock(&self.queue).end_stream();
+        self.end(&mut lock(&self.queue));
     }
 
     /// Whether a dialled stream is still on its way.
@@ -270,8 +263,8 @@ impl Lane {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.check_open()?;
-        let stream = queue.stream.as_ref().ok_or(Error::Closed)?;
-        let socket = stream.as_fd().try_clone_to_owned()?;
+        let hold = queue.hold.as_ref().ok_or(Error::Closed)?;
+        let socket = self.socket.stream(hold).as_fd().try_clone_to_owned()?;
         queue.phase = Phase::Detached;
         let unsent = queue.give_up(self.sent(), &mut spent);
         self.congested.store(false, Ordering::Release);
@@ -292,37 +285,51 @@ impl Lane {
     /// Takes out of the kernel what the peer has sent unread: a close that leaves it there resets
     /// the connection, and the reset would overtake what we sent last.
     pub(crate) fn discard_unread(&self) {
-        let Some(stream) = self.stream() else { return };
         if self.is_detached() {
             return;
         }
         let mut unread = LinkBuffer::new();
-        for _ in 0..DISCARDS_AT_MOST {
-            match stream.receive(&mut unread, DISCARD_BYTES) {
-                Ok(filled) if filled.read == filled.reserved => unread.clear(),
-                _ => break,
+        self.with_stream(|stream| {
+            for _ in 0..DISCARDS_AT_MOST {
+                match stream.receive(&mut unread, DISCARD_BYTES) {
+                    Ok(filled) if filled.read == filled.reserved => unread.clear(),
+                    _ => break,
+                }
             }
-        }
+        });
     }
 
     /// Notes an error that was met outside of sending, if none was before.
     pub(crate) fn fail(&self, error: &io::Error) {
-        lock(&self.queue).failure.get_or_insert(error.raw_os_error().unwrap_or(0));
+        lock(&self.queue).failure.get_or_insert(errno_of(error));
     }
 
     /// The error that ended sending, if one did.
     pub(crate) fn failure(&self) -> Option<io::Error> {
-        lock(&self.queue).failure.map(io::Error::from_raw_os_error)
+        lock(&self.queue).errno().map(io::Error::from_raw_os_error)
     }
 
-    /// The stream, while it is not closed.
-    pub(crate) fn stream(&self) -> Option<Arc<Stream>> {
-        lock(&self.queue).stream.clone()
+    /// The socket, for its other holders.
+    #[inline]
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
-    /// Takes the stream out for closing: from here on no send can reach its number. Returns how
-    /// many accepted bytes are lost by it.
-    pub(crate) fn take_stream(&self) -> (Option<Arc<Stream>>, usize) {
+    /// Whether the stream is closed, but for its owner.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.queue).hold.is_none()
+    }
+
+    /// Asks something of the stream, unless it is closed. Sends wait meanwhile.
+    pub(crate) fn with_stream<R>(&self, ask: impl FnOnce(&Stream) -> R) -> Option<R> {
+        let queue = lock(&self.queue);
+        Some(ask(self.socket.stream(queue.hold.as_ref()?)))
+    }
+
+    /// Closes the stream, or leaves that to its owner: from here on no send can reach its number.
+    /// Where accepted bytes are lost by it, or that is `meant`, it ends by a reset. Returns how
+    /// many are lost, and whether the system refused the reset.
+    pub(crate) fn close_stream(&self, meant: bool) -> (usize, io::Result<()>) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.seal();
@@ -330,7 +337,15 @@ impl Lane {
         let mut unsent = queue.give_up(self.sent(), &mut spent);
         spent.take_all(&mut unsent);
         self.wake(&queue);
-        (queue.stream.take(), lost)
+        // What was detached is another's: an option that is set here would be set there.
+        let must_reset = lost > 0 || meant && queue.phase != Phase::Detached;
+        let hold = queue.hold.take();
+        drop(queue);
+        let Some(hold) = hold else { return (lost, Ok(())) };
+        let stream = self.socket.stream(&hold);
+        let reset = if must_reset { stream.reset_on_close() } else { Ok(()) };
+        self.socket.release(hold);
+        (lost, reset)
     }
 
     #[inline]
@@ -359,7 +374,7 @@ impl Lane {
         }
         if let Some(receipt) = receipt.take() {
             let written = (self.sent() - start) as usize;
-            spent.settled.push(Settled::new(receipt, written, len, queue.failure));
+            spent.settled.push(Settled::new(receipt, written, len, queue.errno()));
         }
         sent.map(|()| Events::NONE)
     }
@@ -371,13 +386,27 @@ impl Lane {
         }
     }
 
+    /// Ends our stream if that is what is left to do, and says whether it was. A peer that is gone
+    /// has no use for it.
+    fn end(&self, queue: &mut Queue) -> bool {
+        if queue.phase != Phase::Closing || queue.backlog.is_some() {
+            return false;
+        }
+        queue.phase = Phase::Ended;
+        let hold = queue.hold.as_ref();
+        if let Some(Err(error)) = hold.map(|hold| self.socket.stream(hold).shutdown_write()) {
+            log::debug!("cannot end a stream in order: {error}");
+        }
+        true
+    }
+
     /// Sends what is queued.
     fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<()> {
         let Some(mut backlog) = queue.backlog.take() else { return Ok(()) };
         let sent = self.transmit(queue, &mut backlog.bytes, spent);
         backlog.receipts.settle_to(self.sent(), &mut spent.settled);
         if sent.is_err() {
-            backlog.receipts.settle_all(self.sent(), queue.failure, &mut spent.settled);
+            backlog.receipts.settle_all(self.sent(), queue.errno(), &mut spent.settled);
         } else if !backlog.bytes.is_empty() {
             backlog.count();
             queue.backlog = Some(backlog);
@@ -388,7 +417,8 @@ impl Lane {
     /// Sends until `bytes` is empty or the socket full; in the latter case `blocked` is set. What
     /// can't be sent at all is spent as well.
     fn transmit(&self, queue: &mut Queue, bytes: &mut LinkBuffer, spent: &mut Spent) -> Result<()> {
-        let Some(stream) = &queue.stream else { return Err(Error::Closed) };
+        let Some(hold) = &queue.hold else { return Err(Error::Closed) };
+        let stream = self.socket.stream(hold);
         let mut blocked = false;
         while !bytes.is_empty() {
             match stream.send(bytes) {
@@ -401,7 +431,7 @@ impl Lane {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    queue.failure = Some(error.raw_os_error().unwrap_or(0));
+                    queue.failure = Some(errno_of(&error));
                     spent.take_all(bytes);
                     self.congested.store(false, Ordering::Release);
                     self.wake(queue);
@@ -423,7 +453,15 @@ impl Lane {
     }
 }
 
+fn errno_of(error: &io::Error) -> NonZeroI32 {
+    error.raw_os_error().and_then(NonZeroI32::new).unwrap_or(sys::UNKNOWN)
+}
+
 impl Queue {
+    fn errno(&self) -> Option<i32> {
+        self.failure.map(NonZeroI32::get)
+    }
+
     /// Bytes accepted and not yet taken by the socket.
     fn pending(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
@@ -443,92 +481,12 @@ impl Queue {
         }
     }
 
-    /// Ends our stream if that is what is left to do, and says whether it was. A peer that is gone
-    /// has no use for it.
-    fn end_stream(&mut self) -> bool {
-        if self.phase != Phase::Closing || self.backlog.is_some() {
-            return false;
-        }
-        self.phase = Phase::Ended;
-        if let Some(Err(error)) = self.stream.as_ref().map(|stream| stream.shutdown_write()) {
-            log::debug!("cannot end a stream in order: {error}");
-        }
-        true
-    }
-
     #[inline]
     fn check_open(&self) -> Result<()> {
         match (self.failure, self.phase) {
-            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno).into()),
+            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno.get()).into()),
             (None, Phase::Closing | Phase::Ended | Phase::Detached) => Err(Error::Closed),
             (None, _) => Ok(()),
-        }
-    }
-}
-
-impl Backlog {
-    fn new(group: &Group) -> Self {
-        let (bytes, receipts) = (LinkBuffer::new(), Receipts::default());
-        Self { bytes, receipts, charge: group.memory.open_charge() }
-    }
-
-    fn append(&mut self, bytes: &mut LinkBuffer, spent: &mut Spent) {
-        if bytes.len() <= COALESCED && !self.bytes.is_empty() {
-            bytes.chunks().for_each(|chunk| self.bytes.write_bytes(chunk));
-            spent.take_all(bytes);
-        } else {
-            self.bytes.append(std::mem::take(bytes));
-        }
-        self.bytes.flush();
-        self.count();
-    }
-
-    fn count(&mut self) {
-        if let Some(charge) = &mut self.charge {
-            charge.resize(self.bytes.len());
-        }
-    }
-}
-
-/// Blocks that were sent or given up, and receipts that are due, on their way out of the lock: the
-/// memory and the callbacks are the user's, and may do anything, call this connection's handle or
-/// panic.
-///
-/// It is declared before the guard of the lock, so that it is dropped after it.
-#[derive(Default)]
-struct Spent {
-    blocks: LinkBuffer,
-    settled: Vec<Settled>,
-}
-
-impl Spent {
-    fn take(&mut self, from: &mut LinkBuffer, n: usize) {
-        if n == from.len() {
-            self.take_all(from);
-        } else if let Ok(sent) = from.slice(n) {
-            self.blocks.append(sent);
-            self.blocks.flush();
-        }
-    }
-
-    fn take_all(&mut self, from: &mut LinkBuffer) {
-        if self.blocks.is_empty() {
-            // Cheaper than to append, and mostly there is nothing yet.
-            std::mem::swap(&mut self.blocks, from);
-        } else {
-            self.blocks.append(std::mem::take(from));
-            self.blocks.flush();
-        }
-    }
-}
-
-impl Drop for Spent {
-    fn drop(&mut self) {
-        if !self.blocks.is_empty() {
-            guard("the release of sent memory", || self.blocks.clear()).ok();
-        }
-        if !self.settled.is_empty() {
-            receipt::tell(std::mem::take(&mut self.settled));
         }
     }
 }
@@ -547,7 +505,7 @@ mod tests {
         const MUCH: usize = 128 << 20;
         let (ours, mut peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let lane = Lane::open(Arc::new(Stream::new(ours.into())));
+        let lane = Lane::open(Stream::new(ours.into()));
         let limits = Limits::default();
         let group = Group::dialled(limits).unwrap();
         let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
@@ -571,7 +529,7 @@ mod tests {
     fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
         let (ours, _peer_that_never_reads) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let lane = Lane::open(Arc::new(Stream::new(ours.into())));
+        let lane = Lane::open(Stream::new(ours.into()));
         let output = OutputLimits { low: 1 << 20, high: 2 << 20 };
         let group = Group::dialled(Limits { output, ..Limits::default() }).unwrap();
         while !lane.blocked.load(Ordering::SeqCst) {

@@ -7,8 +7,8 @@ use std::io::{self, BufRead, Read};
 use bytes::{Buf, Bytes};
 use netpoll_buffer::LinkBuffer;
 
-use super::desk::Owner;
 use super::input::Input;
+use super::socket::Owner;
 use crate::error::{Error, Result};
 
 /// The reading side of a connection.

@@ -14,6 +14,7 @@ use crate::origin::{Entrance, Origin};
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::slab::Token;
+use crate::socket::Stream;
 use crate::stats::Work;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::task::{Events, Task};
@@ -23,17 +24,23 @@ use super::job::Job;
 use super::output::Lane;
 use super::watch::Progress;
 
+/// The addresses of both ends.
+enum Ends {
+    /// The peer's; ours is asked of the socket.
+    Peer(Address),
+    /// The peer's and ours, as a proxy has told them.
+    Told(Box<(Address, Address)>),
+}
+
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) task: Task<Runner>,
     pub(crate) lane: Lane,
     pub(crate) group: Arc<Group>,
     pub(crate) home: Arc<Remote>,
-    pub(crate) peer: Address,
+    ends: Ends,
     /// What it came by, which counts it until the socket has closed; a dialled one has none.
     pub(crate) entrance: Option<Arc<dyn Entrance>>,
-    /// The address of our end where a proxy has told; else it is asked of the socket.
-    local: Option<Box<Address>>,
     /// How many of the bytes sent stand in the statistics.
     reported: AtomicU64,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
@@ -55,27 +62,38 @@ impl Shared {
         origin: Origin,
     ) -> Self {
         let Origin { entrance, peer, local } = origin;
-        let dialled = Self::dialled(lane, group, home, peer);
-        Self { entrance: Some(entrance), local: local.map(Box::new), ..dialled }
+        let ends = match local {
+            Some(local) => Ends::Told(Box::new((peer, local))),
+            None => Ends::Peer(peer),
+        };
+        Self::new(lane, group, home, ends, Some(entrance))
     }
 
     /// A connection that we opened.
     pub(crate) fn dialled(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
+        Self::new(lane, group, home, Ends::Peer(peer), None)
+    }
+
+    fn new(
+        lane: Lane,
+        group: Arc<Group>,
+        home: Arc<Remote>,
+        ends: Ends,
+        entrance: Option<Arc<dyn Entrance>>,
+    ) -> Self {
         home.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
         let task = Task::new(Runner::default());
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
-        let (entrance, local, forecast) = (None, None, Forecast::default());
         Self {
             task,
             lane,
             group,
             home,
-            peer,
+            ends,
             entrance,
-            local,
             token,
-            forecast,
+            forecast: Forecast::default(),
             is_callers: AtomicBool::new(false),
             received,
             reported: AtomicU64::new(0),
@@ -143,12 +161,19 @@ impl Shared {
         !self.task.word.events().has_any(over) && !self.task.word.is_closed()
     }
 
-    pub(crate) fn local_addr(&self) -> Result<Address> {
-        if let Some(told) = &self.local {
-            return Ok(Address::clone(told));
+    pub(crate) fn peer(&self) -> &Address {
+        match &self.ends {
+            Ends::Peer(peer) => peer,
+            Ends::Told(told) => &told.0,
         }
-        let stream = self.lane.stream().ok_or(Error::Closed)?;
-        Ok(stream.local_address()?)
+    }
+
+    pub(crate) fn local_addr(&self) -> Result<Address> {
+        if let Ends::Told(told) = &self.ends {
+            return Ok(told.1.clone());
+        }
+        let asked = self.lane.with_stream(Stream::local_address).ok_or(Error::Closed)?;
+        Ok(asked?)
     }
 
     /// Whether its owner has been told to stop waiting.
@@ -157,11 +182,14 @@ impl Shared {
     }
 
     /// The same, with the reason.
+    #[inline]
     pub(crate) fn check_over(&self) -> Result<()> {
-        if !self.is_interrupted() {
-            return Ok(());
-        }
-        Err(self.extras.expired().map_or(Error::Closed, Error::TimedOut))
+        if self.is_interrupted() { Err(self.why_over()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn why_over(&self) -> Error {
+        self.extras.expired().map_or(Error::Closed, Error::TimedOut)
     }
 
     pub(crate) fn input_limit(&self) -> usize {
@@ -262,23 +290,17 @@ impl Shared {
 
     /// Closes the socket and leaves the group: the last act.
     pub(crate) fn close_stream(&self) {
-        let (stream, lost) = self.lane.take_stream();
+        let (lost, reset) = self.lane.close_stream(self.task.word.events().has_any(Events::RESET));
         if lost > 0 {
-            log::debug!("{lost} accepted bytes to {} were not sent", self.peer);
+            log::debug!("{lost} accepted bytes to {} were not sent", self.peer());
         }
-        // What was detached is another's: an option that is set here would be set there.
-        let meant = self.task.word.events().has_any(Events::RESET) && !self.lane.is_detached();
-        let must_reset = lost > 0 || meant;
-        if let (Some(stream), true) = (&stream, must_reset)
-            && let Err(error) = stream.reset_on_close()
-        {
-            log::debug!("cannot reset the connection to {}: {error}", self.peer);
+        if let Err(error) = reset {
+            log::debug!("cannot reset the connection to {}: {error}", self.peer());
         }
-        drop(stream);
         self.home.traffic.add(Work { sent: self.sent_since(), ..Work::default() });
         self.home.leave();
         if let Some(entrance) = &self.entrance {
-            entrance.left(&self.peer);
+            entrance.left(self.peer());
         }
         self.group.leave();
     }
@@ -287,7 +309,7 @@ impl Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Connection")
-            .field("peer", &self.peer)
+            .field("peer", self.peer())
             .field("task", &self.task)
             .field("pending", &self.lane.pending())
             .finish_non_exhaustive()
@@ -313,6 +335,6 @@ mod tests {
     /// A server has as many as it has connections, most of them idle.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Shared>() <= 280, "{} bytes", size_of::<Shared>());
+        assert!(size_of::<Shared>() <= 248, "{} bytes", size_of::<Shared>());
     }
 }

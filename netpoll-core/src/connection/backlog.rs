@@ -1,0 +1,89 @@
+//! What a lane holds while the socket is full, and what leaves it.
+
+use netpoll_buffer::{Charge, LinkBuffer};
+
+use super::receipt::{self, Receipts, Settled};
+use crate::callbacks::guard;
+use crate::group::Group;
+
+/// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
+/// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
+/// hold thousands of times what the water marks count.
+const COALESCED: usize = 1 << 10;
+
+/// What a lane has accepted and the socket has not taken. It is there while there are bytes in it.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    pub(super) bytes: LinkBuffer,
+    /// Who wants to know what becomes of a message.
+    pub(super) receipts: Receipts,
+    /// Counts the bytes, where there is a budget.
+    charge: Option<Charge>,
+}
+
+impl Backlog {
+    pub(super) fn new(group: &Group) -> Self {
+        let (bytes, receipts) = (LinkBuffer::new(), Receipts::default());
+        Self { bytes, receipts, charge: group.memory.open_charge() }
+    }
+
+    pub(super) fn append(&mut self, bytes: &mut LinkBuffer, spent: &mut Spent) {
+        if bytes.len() <= COALESCED && !self.bytes.is_empty() {
+            bytes.chunks().for_each(|chunk| self.bytes.write_bytes(chunk));
+            spent.take_all(bytes);
+        } else {
+            self.bytes.append(std::mem::take(bytes));
+        }
+        self.bytes.flush();
+        self.count();
+    }
+
+    pub(super) fn count(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.resize(self.bytes.len());
+        }
+    }
+}
+
+/// Blocks that were sent or given up, and receipts that are due, on their way out of the lock: the
+/// memory and the callbacks are the user's, and may do anything, call this connection's handle or
+/// panic.
+///
+/// It is declared before the guard of the lock, so that it is dropped after it.
+#[derive(Default)]
+pub(super) struct Spent {
+    blocks: LinkBuffer,
+    pub(super) settled: Vec<Settled>,
+}
+
+impl Spent {
+    pub(super) fn take(&mut self, from: &mut LinkBuffer, n: usize) {
+        if n == from.len() {
+            self.take_all(from);
+        } else if let Ok(sent) = from.slice(n) {
+            self.blocks.append(sent);
+            self.blocks.flush();
+        }
+    }
+
+    pub(super) fn take_all(&mut self, from: &mut LinkBuffer) {
+        if self.blocks.is_empty() {
+            // Cheaper than to append, and mostly there is nothing yet.
+            std::mem::swap(&mut self.blocks, from);
+        } else {
+            self.blocks.append(std::mem::take(from));
+            self.blocks.flush();
+        }
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        if !self.blocks.is_empty() {
+            guard("the release of sent memory", || self.blocks.clear()).ok();
+        }
+        if !self.settled.is_empty() {
+            receipt::tell(std::mem::take(&mut self.settled));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The socket of a connection, and those who hold it open.
+//!
+//! ```text
+//!   Owner      receives, without a lock ──┐
+//!                                         ├──► Socket  stream, holds ──► closed by the last
+//!   LaneHold   sends, under the lane's ───┘
+//! ```
+//! That is an `Arc` of the stream, but for its place: it stands in the connection, so that there is
+//! no block beside each connection, and no pointer to one in either of the two.
+
+#![expect(unsafe_code, reason = "the last who holds the descriptor closes it, in a shared place")]
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use super::shared::{Shared, schedule};
+use crate::socket::Stream;
+use crate::sync::{AtomicU32, Ordering};
+use crate::task::Events;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// Reached through a hold alone: without one, its number may be another socket's by now.
+    stream: ManuallyDrop<Stream>,
+    holds: AtomicU32,
+}
+
+/// The lane's hold. It never leaves the lane whose socket it came with.
+#[derive(Debug)]
+pub(crate) struct LaneHold(());
+
+impl Socket {
+    /// A socket that its lane holds.
+    pub(crate) fn new(stream: Stream) -> (Self, LaneHold) {
+        (Self { stream: ManuallyDrop::new(stream), holds: AtomicU32::new(1) }, LaneHold(()))
+    }
+
+    /// For the lane.
+    #[inline]
+    pub(crate) fn stream<'a>(&'a self, _: &'a LaneHold) -> &'a Stream {
+        &self.stream
+    }
+
+    /// The lane holds it no more.
+    pub(crate) fn release(&self, _: LaneHold) {
+        self.let_go();
+    }
+
+    fn let_go(&self) {
+        // As `Arc` does: what the others did with it comes before the close.
+        if self.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.close();
+        }
+    }
+
+    /// For the last who holds it, and for nobody after that.
+    fn close(&self) {
+        // SAFETY: the descriptor is `stream`'s, which is never dropped. Whoever reaches it has a
+        // hold, which was counted while another stood and ends once; the caller's was the last.
+        drop(unsafe { OwnedFd::from_raw_fd(self.stream.as_fd().as_raw_fd()) });
+    }
+}
+
+/// A connection that is dropped without its close: its reactor has ended before it. Its owner would
+/// keep it, and the lane goes with it.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.holds.load(Ordering::Acquire) > 0 {
+            self.close();
+        }
+    }
+}
+
+/// A connection's owner: whoever has it may receive from the socket.
+pub(crate) struct Owner {
+    shared: Arc<Shared>,
+}
+
+impl Owner {
+    /// The runners of its task. For who has made the connection and is the first to know it: so its
+    /// lane holds the socket.
+    pub(crate) fn runner(shared: Arc<Shared>) -> Self {
+        let one_more = |holds: u32| (holds > 0).then_some(holds + 1);
+        let holds = &shared.lane.socket().holds;
+        let held = holds.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        assert!(held, "a connection that has closed gets no owner");
+        Self { shared }
+    }
+
+    /// The caller that dialled it: with it the connection ends.
+    pub(crate) fn caller(shared: Arc<Shared>) -> Self {
+        shared.is_callers.store(true, Ordering::Relaxed);
+        Self::runner(shared)
+    }
+
+    /// Leaves driving the connection, and closing it, to others; says whether it was the caller's.
+    pub(crate) fn disown(&mut self) -> bool {
+        self.shared.is_callers.swap(false, Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.shared.lane.socket().stream
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.lane.socket().let_go();
+        if self.shared.is_callers.load(Ordering::Relaxed) {
+            self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
+            schedule(&self.shared);
+        }
+    }
+}
+
+impl Deref for Owner {
+    type Target = Arc<Shared>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+impl AsFd for Owner {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream().as_fd()
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(out)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::address::Address;
+    use crate::connection::output::Lane;
+    use crate::group::Group;
+    use crate::limits::Limits;
+    use crate::reactor::Reactor;
+
+    fn connection() -> (Arc<Shared>, Owner, UnixStream) {
+        let (ours, peer) = UnixStream::pair().expect("two descriptors");
+        peer.set_nonblocking(true).expect("an open socket");
+        let lane = Lane::open(Stream::new(ours.into()));
+        let group = Group::dialled(Limits::default()).expect("good limits");
+        let home = Reactor::new().expect("three descriptors").remote();
+        let shared = Arc::new(Shared::dialled(lane, group, home, Address::Unnamed));
+        let owner = Owner::runner(shared.clone());
+        (shared, owner, peer)
+    }
+
+    fn assert_open(peer: &mut UnixStream) {
+        let read = peer.read(&mut [0]);
+        assert!(read.as_ref().is_err_and(|it| it.kind() == ErrorKind::WouldBlock), "{read:?}");
+    }
+
+    fn assert_closed(peer: &mut UnixStream) {
+        let read = peer.read(&mut [0]);
+        assert!(matches!(read, Ok(0)), "{read:?}");
+    }
+
+    /// An owner may be inside a receive when the lane gives its socket up.
+    #[test]
+    fn the_lane_closes_no_socket_that_has_an_owner() {
+        let (shared, owner, mut peer) = connection();
+        assert_eq!(shared.lane.close_stream(false).0, 0);
+        assert!(shared.lane.is_closed());
+        assert_open(&mut peer);
+        drop(owner);
+        assert_closed(&mut peer);
+    }
+
+    /// The rest of the output is sent when the owner has gone; a handle keeps nothing open.
+    #[test]
+    fn the_owner_leaves_the_socket_to_its_lane() {
+        let (shared, owner, mut peer) = connection();
+        drop(owner);
+        assert_open(&mut peer);
+        assert_eq!(shared.lane.close_stream(false).0, 0);
+        assert_closed(&mut peer);
+        assert_eq!(shared.lane.close_stream(false).0, 0, "a second close has nothing to close");
+        drop(shared);
+    }
+
+    #[test]
+    fn a_connection_that_is_dropped_leaves_no_socket_open() {
+        let (shared, owner, mut peer) = connection();
+        drop(owner);
+        drop(shared);
+        assert_closed(&mut peer);
+    }
+
+    #[test]
+    #[should_panic(expected = "gets no owner")]
+    fn a_closed_connection_gets_no_owner() {
+        let (shared, owner, _peer) = connection();
+        drop(owner);
+        assert_eq!(shared.lane.close_stream(false).0, 0);
+        let _never = Owner::runner(shared);
+    }
+}
