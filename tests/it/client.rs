@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use netpoll::{
@@ -12,8 +12,8 @@ use netpoll::{
 
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client as _, Gate, Journal, PATIENCE, Server, alone, echo, eventually, fd_count, modes, noise,
-    pool,
+    Client as _, Gate, Journal, PATIENCE, Server, alone, echo, eventually, fd_count, lock, modes,
+    noise, pool,
 };
 
 /// A connection of `client` and the plain socket at its other end.
@@ -228,4 +228,31 @@ fn room_is_waited_for() {
         waiting.join().expect("a wait").expect("there is room");
     });
     assert_eq!(handle.pending(), 0);
+}
+
+/// Callbacks may know their connections. What they know must not keep them for ever, though the
+/// connection was closed before its first callback.
+#[test]
+fn callbacks_that_have_handles_go_with_their_client() {
+    let server = Server::start(echo());
+    for dispatch in modes() {
+        let known: Arc<Mutex<Vec<Handle>>> = Arc::default();
+        let (kept, all) = (Arc::downgrade(&known), known.clone());
+        let client = Client::builder()
+            .on_request(move |(): &mut (), _: &mut Connection| {
+                lock(&all).clear();
+                Ok(())
+            })
+            .dispatch(dispatch)
+            .build()
+            .expect("options");
+        for _ in 0..100 {
+            let address = server.address.to_string();
+            let handle = client.dial("tcp", &address, PATIENCE).expect("a server");
+            handle.close();
+            lock(&known).push(handle);
+        }
+        drop((known, client));
+        eventually("nobody knows them any more", || kept.upgrade().is_none());
+    }
 }
