@@ -57,6 +57,7 @@ pub(super) struct Spent {
 }
 
 impl Spent {
+    #[inline]
     pub(super) fn take(&mut self, from: &mut LinkBuffer, n: usize) {
         if n == from.len() {
             self.take_all(from);
@@ -66,6 +67,7 @@ impl Spent {
         }
     }
 
+    #[inline]
     pub(super) fn take_all(&mut self, from: &mut LinkBuffer) {
         if self.blocks.is_empty() {
             // Cheaper than to append, and mostly there is nothing yet.
@@ -78,6 +80,7 @@ impl Spent {
 }
 
 impl Drop for Spent {
+    #[inline]
     fn drop(&mut self) {
         if !self.blocks.is_empty() {
             guard("the release of sent memory", || self.blocks.clear()).ok();
