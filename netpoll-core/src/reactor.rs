@@ -62,8 +62,8 @@ pub(crate) enum Command {
     Run(Arc<Shared>),
     /// There is room again for connections that were to be run elsewhere.
     Room,
-    /// This connection has ended: close its socket.
-    Finish(Token),
+    /// This connection has ended: close its socket. Behind its registration, if that is on its way.
+    Finish(Arc<Shared>),
     /// End this connection's orderly close at that time.
     Linger(Token, Instant),
     /// Have this connection do that, at that time.
@@ -354,7 +354,7 @@ impl Core {
             Command::Register(shared) => self.register(shared),
             Command::Run(shared) => self.ready.push_back(shared),
             Command::Room => self.ready.extend(self.crowded.drain(..)),
-            Command::Finish(token) => self.finish(token),
+            Command::Finish(shared) => self.finish(&shared),
             Command::Linger(token, at) => {
                 self.arm_for(token, at, TimerId::Linger, Timer::Stream(token, TimerId::Linger));
             }
@@ -407,12 +407,12 @@ impl Core {
 
     /// Closes the socket of a connection that has ended. Nothing else in this crate closes one that
     /// is registered.
-    fn finish(&mut self, token: Token) {
-        let Some(FdOperator::Stream(operator)) = self.operators.remove(token) else {
-            return;
+    fn finish(&mut self, shared: &Shared) {
+        let Some(FdOperator::Stream(operator)) = self.operators.remove(shared.token()) else {
+            // It was never registered.
+            return shared.close_stream();
         };
         self.streams -= 1;
-        let StreamOperator { shared, timers } = operator;
         // What nobody else has leaves the poll with its last descriptor, by the close that follows.
         if shared.may_outlive_close()
             && let Some(Err(error)) =
@@ -422,7 +422,7 @@ impl Core {
         }
         shared.close_stream();
         // After that: it drops what the user's jobs hold, for which the peer need not wait.
-        if let Some(timers) = timers {
+        if let Some(timers) = operator.timers {
             self.forget_timers(&timers);
         }
     }
@@ -533,7 +533,7 @@ impl Core {
         };
         for command in left {
             match command {
-                Command::Finish(token) => self.finish(token),
+                Command::Finish(shared) => self.finish(&shared),
                 Command::Register(shared) | Command::Run(shared) => {
                     shared.abort();
                     runner::run_to_end(&shared);

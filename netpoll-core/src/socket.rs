@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 use crate::sys;
 
 pub use crate::sys::connect::{BeforeConnect, ConnectOptions, Keepalive};
+pub use crate::sys::handshakes::Handshake;
 pub use crate::sys::listener::{BeforeBind, SocketOptions};
 
 /// A connected stream: what a connection pulls its input from and pushes its output to.
 ///
-/// With epoll both are a system call on the caller's own thread. It is closed by whoever drops it
-/// last, the connection or the lane, so no operation can reach the next owner of its number.
+/// With epoll both are a system call on the caller's own thread. In a connection it is closed by
+/// whoever holds it last, the owner or the lane (`connection/socket.rs`), so no operation can reach
+/// the next owner of its number.
 #[derive(Debug)]
 pub(crate) struct Stream(OwnedFd);
 
@@ -252,15 +254,15 @@ pub fn turn_away_newcomers(listener: &impl AsFd) -> io::Result<()> {
     sys::listener::turn_away_newcomers(listener.as_fd())
 }
 
-/// Whether somebody has begun to connect to the port of a TCP listener whose handshake is not
-/// complete, asked of the kernel by `sock_diag(7)`; costs a walk of its table of connections.
+/// Who has begun to connect to the port of a TCP listener, with a handshake that is not complete:
+/// asked of the kernel by `sock_diag(7)`; costs a walk of its table of connections.
 ///
-/// Those of other sockets on the same port are counted as well.
+/// Those of other sockets on the same port are among them.
 ///
 /// # Errors
 /// The system's, where it has no such table or does not show it.
-pub fn has_handshakes(listener: &impl AsFd) -> io::Result<bool> {
-    sys::handshakes::any(listener.as_fd())
+pub fn handshakes(listener: &impl AsFd) -> io::Result<Vec<Handshake>> {
+    sys::handshakes::of_port(listener.as_fd())
 }
 
 /// Closes the port of a listener, whoever has descriptors of it; those in its queue are reset.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{Accept, Address, Group, PollManager, Prepare, Remote, Room, socket};
@@ -23,7 +23,9 @@ const LOG_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Front {
     pub(crate) group: Arc<Group>,
     pub(crate) callbacks: Arc<dyn Prepare>,
-    pub(crate) manager: Arc<PollManager>,
+    /// Weak, since those who wait to be let in know the front: with the last of them the manager
+    /// would end on one of its own loops.
+    pub(crate) manager: Weak<PollManager>,
     pub(crate) gate: Arc<Gate>,
     /// The main reactor; it ends with the first listener that breaks.
     pub(crate) main: Arc<Remote>,
@@ -67,7 +69,7 @@ impl Front {
     pub(crate) fn new(
         group: Arc<Group>,
         callbacks: Arc<dyn Prepare>,
-        manager: Arc<PollManager>,
+        manager: Weak<PollManager>,
         gate: Arc<Gate>,
         main: Arc<Remote>,
     ) -> Arc<Self> {
@@ -130,7 +132,7 @@ impl Acceptor {
 
     /// Admits or refuses everybody who is in the kernel's queue, or was taken out of it too early.
     pub(crate) fn empty_queue(&mut self) {
-        self.let_in_early(true);
+        self.let_in_early(usize::MAX, true);
         loop {
             match socket::accept(&self.seat.socket) {
                 Ok((stream, peer)) => self.let_in(stream, peer, true),
@@ -141,13 +143,15 @@ impl Acceptor {
         }
     }
 
-    /// Asks again for those who were accepted too early; returns whether any are left.
-    pub(crate) fn let_in_early(&mut self, last: bool) -> bool {
-        let waiting = std::mem::take(&mut *self.seat.early());
-        for (stream, peer) in waiting {
+    /// Asks again for those who were accepted too early, as many as there may be `room` for.
+    pub(crate) fn let_in_early(&mut self, room: usize, last: bool) {
+        let mut early = self.seat.early();
+        let count = early.len().min(room);
+        let some: Vec<_> = early.drain(..count).collect();
+        drop(early);
+        for (stream, peer) in some {
             self.let_in(stream, peer, last);
         }
-        !self.seat.early().is_empty()
     }
 
     /// Admits a stream or, above a limit, refuses it. Where it could wait in the kernel's queue but
@@ -194,13 +198,7 @@ impl Acceptor {
 
 impl Accept for Acceptor {
     fn room(&mut self) -> Room {
-        let (seat, gate) = (self.seat.clone(), &self.seat.front.gate);
-        if !seat.early().is_empty() {
-            // First, so that a ticket which comes back meanwhile finds the mark.
-            gate.wait();
-        }
-        let crowded = self.let_in_early(false);
-        let gate = &seat.front.gate;
+        let gate = &self.seat.front.gate;
         if let Some(until) = self.trouble.until {
             let now = Instant::now();
             // It ends at once when a connection does.
@@ -210,13 +208,20 @@ impl Accept for Acceptor {
             self.trouble.until = None;
             self.trouble.stuck = now >= until;
         }
-        let room = gate.room(&seat.door, Instant::now);
+        let room = gate.room(&self.seat.door, Instant::now);
         self.trouble.returned = gate.returned();
-        if crowded {
-            let soon = || Some(Instant::now() + PAUSE_AT_FIRST);
-            return Room { count: 0, again: room.again.or_else(soon) };
+        if self.seat.early().is_empty() {
+            return room;
         }
-        room
+        // Nobody is tried in vain: what that counts for a moment, others take for no room, and its
+        // undoing would wake them, and us, without end.
+        self.let_in_early(room.count, false);
+        if self.seat.early().is_empty() {
+            return self.seat.front.gate.room(&self.seat.door, Instant::now);
+        }
+        // Where there was room, there was too little, or others were faster.
+        let soon = (room.count > 0).then(|| Instant::now() + PAUSE_AT_FIRST);
+        Room { count: 0, again: room.again.or(soon) }
     }
 
     fn accepted(&mut self, stream: OwnedFd, peer: Address) {
@@ -254,7 +259,7 @@ impl Drop for Acceptor {
         let front = &self.seat.front;
         if !self.seat.early().is_empty() {
             // Who accepts next may have looked before the last of them came.
-            front.main.tell_of_accept_room();
+            front.gate.wake();
         }
         front.state().acceptors -= 1;
         front.gone.notify_all();

@@ -175,9 +175,7 @@ impl Door {
         self.inside.fetch_sub(1, Ordering::SeqCst);
         self.gate.inside.fetch_sub(1, Ordering::SeqCst);
         self.gate.returned.fetch_add(1, Ordering::SeqCst);
-        if self.gate.waiting.swap(false, Ordering::SeqCst) {
-            self.gate.wake();
-        }
+        self.gate.wake_who_waits();
     }
 }
 
@@ -260,6 +258,8 @@ impl Gate {
         }
         if !count_up(&door.inside, door.limit) {
             self.inside.fetch_sub(1, Ordering::SeqCst);
+            // Somebody may have seen no room just because of it.
+            self.wake_who_waits();
             return Err(Limit::Listener);
         }
         // From here on a drop counts down what was counted up.
@@ -294,8 +294,15 @@ impl Gate {
         left(self.options.connections, &self.inside).min(left(door.limit, &door.inside))
     }
 
+    /// Has acceptors look again, if one had no room.
+    fn wake_who_waits(&self) {
+        if self.waiting.swap(false, Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
     /// Has the acceptors look again whether there is room.
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         lock(&self.acceptors).iter().filter_map(Weak::upgrade).for_each(|it| {
             it.tell_of_accept_room();
         });

@@ -25,7 +25,9 @@ impl Guest {
     /// Makes it a connection.
     pub(crate) fn admit(self) {
         let Self { front, own, stream, peer, local, ticket, .. } = self;
-        let home = own.unwrap_or_else(|| front.manager.pick(peer.ip()));
+        let Some(home) = own.or_else(|| Some(front.manager.upgrade()?.pick(peer.ip()))) else {
+            return log::debug!("{peer} came when the serving had ended");
+        };
         front.while_open(|| {
             // From here on the connection has the place that the ticket was for.
             let origin = Origin { entrance: ticket.redeem(), peer, local };

@@ -14,9 +14,11 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netpoll_core::{Address, ListenerInfo, OnLoop, PollManager, Remote, socket};
+use netpoll_core::socket::{self, Handshake};
+use netpoll_core::{Address, ListenerInfo, OnLoop, PollManager, Remote};
 
 use crate::acceptor::{Acceptor, Front};
 use crate::gate::Door;
@@ -29,6 +31,8 @@ pub(crate) struct Seat {
     pub(crate) socket: Arc<OwnedFd>,
     held: Mutex<Held>,
     early: Mutex<Early>,
+    /// Somebody else may have a descriptor of the socket.
+    shared: AtomicBool,
 }
 
 /// Accepted when the last place had just been taken on another loop: they wait for theirs here, so
@@ -53,7 +57,8 @@ impl Seat {
         socket: Arc<OwnedFd>,
     ) -> Arc<Self> {
         let (held, early) = (Mutex::new(Held::Nobody), Mutex::default());
-        Arc::new(Self { front: front.clone(), info, door, socket, held, early })
+        let (front, shared) = (front.clone(), AtomicBool::new(false));
+        Arc::new(Self { front, info, door, socket, held, early, shared })
     }
 
     /// Begins to accept for all loops. Those that are started later are looked at while somebody
@@ -91,6 +96,15 @@ impl Seat {
         }
     }
 
+    /// Has the main reactor accept, unless somebody does.
+    pub(crate) fn leave_to_main(self: &Arc<Self>) {
+        let mut held = lock(&self.held);
+        if matches!(*held, Held::Nobody) {
+            self.listen(&self.front.main, None);
+            *held = Held::Main;
+        }
+    }
+
     /// Ends accepting, but for what [`acceptor`](Self::acceptor) is told to do.
     pub(crate) fn close(&self) {
         match std::mem::replace(&mut *lock(&self.held), Held::Closed) {
@@ -100,20 +114,40 @@ impl Seat {
         }
     }
 
-    /// Has nobody else begin to connect; best effort, Unix sockets can't.
-    pub(crate) fn turn_away_newcomers(&self) {
+    /// The socket, for somebody who may go on with it whatever happens here.
+    pub(crate) fn share(&self) -> &Arc<OwnedFd> {
+        self.shared.store(true, Ordering::SeqCst);
+        &self.socket
+    }
+
+    /// Whether somebody else may have a descriptor of the socket, and go on with it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
+    }
+
+    /// Has nobody else begin to connect, and returns who has begun and is not in the queue yet.
+    /// Best effort: Unix sockets can't, and have no handshakes.
+    pub(crate) fn turn_away_newcomers(&self) -> Vec<Handshake> {
+        if self.info.address.is_unix() {
+            return Vec::new();
+        }
         if let Err(error) = socket::turn_away_newcomers(&self.socket) {
             log::debug!("cannot filter those who come to a closing listener: {error}");
         }
+        self.handshakes()
     }
 
-    /// Whether somebody has begun to connect who is not in the queue yet; no where nobody knows.
-    pub(crate) fn has_handshakes(&self) -> bool {
-        !self.info.address.is_unix()
-            && socket::has_handshakes(&self.socket).unwrap_or_else(|error| {
-                log::debug!("cannot ask for handshakes on {}: {error}", self.info.address);
-                false
-            })
+    /// Whether one of these handshakes is still under way.
+    pub(crate) fn awaits(&self, begun: &[Handshake]) -> bool {
+        !begun.is_empty() && self.handshakes().iter().any(|it| begun.contains(it))
+    }
+
+    /// None where nobody knows.
+    fn handshakes(&self) -> Vec<Handshake> {
+        socket::handshakes(&self.socket).unwrap_or_else(|error| {
+            log::debug!("cannot ask for handshakes on {}: {error}", self.info.address);
+            Vec::new()
+        })
     }
 
     /// Closes the port, though a loop that is inside a callback lets go of the socket late.

@@ -1,6 +1,7 @@
 //! One `serve`, from the opening of the doors to the last connection's end.
 
 use std::io;
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,7 +11,7 @@ use netpoll_core::{
     Dispatcher, Error, Group, ListenerInfo, OnLoop, PollManager, Prepare, Reactor, Remote, Result,
 };
 
-use crate::acceptor::Front;
+use crate::acceptor::{Acceptor, Front};
 use crate::event_loop::{Report, Settings};
 use crate::gate::{Door, Gate};
 use crate::listener::Listener;
@@ -39,12 +40,19 @@ pub(crate) struct Doors {
     /// The listeners that are one socket for all loops.
     kept: Mutex<Vec<Kept>>,
     /// The sockets of the others, each of which was opened for a loop.
-    per_loop: Mutex<Vec<Arc<Seat>>>,
+    per_loop: Mutex<PerLoop>,
     /// Another process has them as well, and goes on with them.
     left_open: AtomicBool,
 }
 
 type Kept = (Listener, Arc<Seat>);
+
+#[derive(Default)]
+struct PerLoop {
+    seats: Vec<Arc<Seat>>,
+    /// None is opened any more.
+    closed: bool,
+}
 
 impl Serving {
     pub(crate) fn new(settings: &Settings, callbacks: Arc<dyn Prepare>) -> Result<Self> {
@@ -57,7 +65,7 @@ impl Serving {
         group.watch_callbacks(settings.slow_callback);
         let reactor = Reactor::new()?;
         let gate = Gate::new(settings.gate.clone());
-        let front = Front::new(group, callbacks, manager.clone(), gate, reactor.remote());
+        let front = Front::new(group, callbacks, Arc::downgrade(&manager), gate, reactor.remote());
         let (reactor, doors) = (Mutex::new(Some(reactor)), Arc::default());
         Ok(Self { manager, dispatcher, reactor, front, doors })
     }
@@ -116,25 +124,40 @@ impl Serving {
         door: Arc<Door>,
     ) -> Arc<OnLoop> {
         let (front, doors) = (self.front.clone(), self.doors.clone());
+        let is_shared = listener.is_shared();
         let (first, again) = listener.into_parts();
-        // The one that is open already is the first loop's.
+        let own = door.clone();
         let first = Seat::new(&front, info.clone(), door.clone(), first);
-        lock(&doors.per_loop).push(first.clone());
-        let seats = Mutex::new(vec![first]);
+        if is_shared {
+            first.share();
+        }
+        let open = move || match again() {
+            Ok(socket) => Some(Seat::new(&front, info.clone(), door.clone(), socket)),
+            Err(error) => {
+                front.fail(error);
+                None
+            }
+        };
+        // All listen before the first of them accepts, so that who comes from then on is spread.
+        let further = (1..self.manager.loops()).map_while(|_| open());
+        let seats: Vec<_> = iter::once(first).chain(further).collect();
+        lock(&doors.per_loop).seats.extend(seats.iter().cloned());
         let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
-            let mut seats = lock(&seats);
-            if seats.iter().any(|it| it.take(home)) {
+            let mut per_loop = lock(&doors.per_loop);
+            let mut seats = per_loop.seats.iter().filter(|it| Arc::ptr_eq(&it.door, &own));
+            if per_loop.closed || seats.any(|it| it.take(home)) {
                 return;
             }
-            let seat = match again() {
-                Ok(socket) => Seat::new(&front, info.clone(), door.clone(), socket),
-                Err(error) => return front.fail(error),
-            };
-            seat.take(home);
-            lock(&doors.per_loop).push(seat.clone());
-            seats.push(seat);
+            if let Some(seat) = open() {
+                seat.take(home);
+                per_loop.seats.push(seat);
+            }
         });
         self.manager.on_each_loop(&on_loop);
+        for seat in &seats {
+            // Where a loop has retired meanwhile.
+            seat.leave_to_main();
+        }
         on_loop
     }
 
@@ -171,32 +194,51 @@ impl Serving {
     /// Admits everybody who has connected, or is about to have, and closes the listeners. Nobody
     /// who had connected is reset by it.
     fn close_doors(&self, deadline: Instant) {
-        let (seats, closing) = self.doors.leave();
-        // On one that stays open a filter would stay too, and shut out whoever goes on with it.
-        for seat in &closing {
-            seat.turn_away_newcomers();
-        }
-        if !self.doors.left_open.load(Ordering::SeqCst) {
-            for seat in &seats {
-                seat.acceptor(None).empty_queue();
-            }
-        }
-        let late = deadline.min(Instant::now() + HANDSHAKES);
-        while closing.iter().any(|seat| seat.has_handshakes()) && Instant::now() < late {
-            // sleep: no event tells that a handshake is over
-            std::thread::sleep(GLANCE);
-        }
-        for seat in &closing {
-            seat.acceptor(None).empty_queue();
-            seat.stop_listening();
-        }
+        let Leaving { closing, shared } = self.doors.leave();
+        close_when_empty(&closing, deadline.min(Instant::now() + HANDSHAKES));
         self.front.wait_alone(deadline.max(Instant::now() + GRACE));
-        for seat in &seats {
+        let left_open = self.doors.left_open.load(Ordering::SeqCst);
+        for seat in shared.iter().chain(&closing) {
+            let mut last = seat.acceptor(None);
+            if seat.is_shared() && !left_open {
+                // Whoever has it as well may not accept.
+                last.empty_queue();
+            }
             // Whom loops took out of the queue last is left to whoever accepts next.
-            seat.acceptor(None).let_in_early(true);
+            last.let_in_early(usize::MAX, true);
         }
         self.front.close();
     }
+}
+
+/// Admits everybody who has begun to connect before it closes the port; those whose handshake takes
+/// longer than until `late` are reset.
+fn close_when_empty(closing: &[Arc<Seat>], late: Instant) {
+    let mut last: Vec<_> = closing.iter().map(|seat| seat.acceptor(None)).collect();
+    let begun: Vec<_> = closing.iter().map(|seat| seat.turn_away_newcomers()).collect();
+    loop {
+        let is_over = Instant::now() >= late
+            || !closing.iter().zip(&begun).any(|(seat, begun)| seat.awaits(begun));
+        // After each look, since those who were not found are in the queue by then; and each time,
+        // since a full queue takes no handshake's end.
+        last.iter_mut().for_each(Acceptor::empty_queue);
+        if is_over {
+            break;
+        }
+        // sleep: no event tells that a handshake is over
+        std::thread::sleep(GLANCE);
+    }
+    for seat in closing {
+        seat.stop_listening();
+    }
+}
+
+/// What nobody accepts on any more.
+struct Leaving {
+    /// Sockets that close.
+    closing: Vec<Arc<Seat>>,
+    /// Sockets that somebody else has too, and may go on with.
+    shared: Vec<Arc<Seat>>,
 }
 
 impl Doors {
@@ -205,33 +247,34 @@ impl Doors {
         let kept = lock(&self.kept);
         let kept = kept.iter().map(|(it, seat)| (seat.info.name.to_string(), it.share().clone()));
         let per_loop = lock(&self.per_loop);
-        let open = |it: &Arc<Seat>| (it.info.name.to_string(), it.socket.clone());
-        kept.chain(per_loop.iter().map(open)).collect()
+        let open = |it: &Arc<Seat>| (it.info.name.to_string(), it.share().clone());
+        kept.chain(per_loop.seats.iter().map(open)).collect()
     }
 
-    /// Ends accepting by any reactor: all seats, and those whose sockets nobody goes on with.
-    fn leave(&self) -> (Vec<Arc<Seat>>, Vec<Arc<Seat>>) {
+    /// Ends accepting by any reactor.
+    fn leave(&self) -> Leaving {
         let left_open = self.left_open.load(Ordering::SeqCst);
-        let (mut seats, mut closing) = (Vec::new(), Vec::new());
+        let mut seats = Vec::new();
         for (mut listener, seat) in std::mem::take(&mut *lock(&self.kept)) {
             if left_open {
                 listener.keep_path();
-            } else if !listener.is_shared() {
-                closing.push(seat.clone());
+            }
+            if listener.is_shared() {
+                seat.share();
             }
             // The path goes first: who comes now is refused, and does not wait in vain.
             drop(listener);
             seats.push(seat);
         }
-        let per_loop = std::mem::take(&mut *lock(&self.per_loop));
-        if !left_open {
-            closing.extend(per_loop.iter().cloned());
-        }
-        seats.extend(per_loop);
+        let mut per_loop = lock(&self.per_loop);
+        per_loop.closed = true;
+        seats.append(&mut per_loop.seats);
         for seat in &seats {
             seat.close();
         }
-        (seats, closing)
+        // A filter would stay on a shared one, and shut out whoever goes on with it.
+        let (shared, closing) = seats.into_iter().partition(|seat| seat.is_shared());
+        Leaving { closing, shared }
     }
 
     /// Has the end of the serving leave the queues and the paths alone.

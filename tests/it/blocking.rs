@@ -214,10 +214,14 @@ fn inline_a_peer_that_does_not_read_is_not_read_from() {
     );
     let mut greedy = server.connect();
     let handle: Handle = handles.recv_timeout(PATIENCE).expect("a connection");
-    let total = write_until_it_stays_full(&mut greedy);
+    let mut total = 0;
+    // A server that has no time for a moment looks as if it was full.
+    eventually("its output is above its mark", || {
+        total += write_until_it_stays_full(&mut greedy);
+        handle.pending() > HIGH
+    });
     assert!(total < 64 << 20, "{total} bytes went in, and none came out");
     let pending = handle.pending();
-    assert!(pending > HIGH, "{pending} bytes are queued: it is not above its mark");
     // One callback's output may stand above the mark: at most what one receive brought.
     assert!(pending <= HIGH + (1 << 20), "{pending} bytes are queued");
     server.connect().echo(b"others are served");

@@ -53,7 +53,7 @@ fn a_refusal_is_told_at_once() {
     };
     // The best of some: what else the machine does is not the dialler's fault.
     let took = (0..5).map(|_| dial()).min().expect("five of them");
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
 /// A listener whose queue is full: the kernel drops what asks for more, and says nothing.
@@ -64,8 +64,12 @@ pub(crate) fn full_listener() -> (Socket, SocketAddr, Vec<TcpStream>) {
     listener.listen(0).expect("a queue");
     let address = listener.local_addr().ok().and_then(|it| it.as_socket()).expect("an address");
     let mut queued = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
-        queued.push(stream);
+    let mut in_vain = 0;
+    while in_vain < 3 {
+        match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+            Ok(stream) => queued.push(stream),
+            Err(_) => in_vain += 1,
+        }
         assert!(queued.len() < 20, "the queue has no end");
     }
     (listener, address, queued)
@@ -85,7 +89,7 @@ fn a_timeout_is_kept() {
     };
     let took: Vec<_> = (0..3).map(|_| dial()).collect();
     let (least, most) = (took.iter().min().expect("some"), took.iter().max().expect("some"));
-    assert!(*least >= TIMEOUT && *least < TIMEOUT + Duration::from_millis(100), "{took:?}");
+    assert!(*least >= TIMEOUT && *least < TIMEOUT + Duration::from_secs(1), "{took:?}");
     assert!(*most < Duration::from_secs(3), "{took:?}");
 }
 

@@ -66,7 +66,7 @@ fn crowded(dispatch: &str) -> (Process, SocketAddr, Vec<TcpStream>, Vec<TcpStrea
     for client in &mut served {
         client.say(b"hello");
     }
-    let answered = |number: &usize| listen(&mut served[*number], 300) == Heard::Answer;
+    let answered = |number: &usize| listen(&mut served[*number], 3000) == Heard::Answer;
     let accepted = (0..CLIENTS).take_while(answered).count();
     let accepted = Some(accepted).filter(|&it| it < CLIENTS);
     let accepted = accepted.expect("some must wait");
@@ -108,7 +108,7 @@ fn exhaust(dispatch: &str) {
     }
     assert!(answered >= 8, "{answered} of ten are served when ten have left");
     let took = begun.elapsed();
-    assert!(took < Duration::from_millis(500), "it took {took:?} to notice that ten had left");
+    assert!(took < Duration::from_millis(900), "it took {took:?} to notice that ten had left");
     assert_eq!(listen(waiting.last_mut().expect("a client"), 1), Heard::Nothing);
     drop(served);
     let mut answered = 0;

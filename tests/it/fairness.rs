@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netpoll::{Connection, Dispatch, EventLoop, PoolOptions};
 
-use crate::util::{Client, Gate, Journal, PATIENCE, Server, connect, echo_once, pool};
+use crate::util::{Client, Gate, Journal, PATIENCE, Server, connect, echo_once, pool, quiet};
 
 /// How many callbacks of one connection may run while others wait.
 const CALLBACKS_A_TURN: usize = 5;
@@ -59,6 +59,7 @@ fn a_firehose_gets_one_turn_before_others_get_theirs() {
         } else {
             handle.wake(); // it stands in the pool's queue when this returns
         }
+        quiet(20); // all of it is there
         gate.open();
         let entries = journal.wait(2 + BITES);
         let before = entries.iter().position(|it| it == "other").expect("its callback");
@@ -100,6 +101,7 @@ fn firehoses_take_turns() {
         for (number, hose) in hoses.iter_mut().enumerate() {
             hose.say(number.to_string().repeat(BITE * BITES).as_bytes());
         }
+        quiet(20); // all of it is there
         gate.open();
         let entries = journal.wait(HOSES * (1 + BITES)).split_off(HOSES);
         // From its first callback on, a connection is known to have more to read.

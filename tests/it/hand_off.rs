@@ -100,7 +100,7 @@ fn callbacks_that_never_return_cost_a_thread_each_and_nothing_else() {
         }
         assert!(manager.hand_off_stats().stalls == 0);
         let begun = Instant::now();
-        server.event_loop.shutdown(Duration::from_millis(100));
+        server.event_loop.shutdown(Duration::from_secs(2));
         let report = server.join();
         assert!(begun.elapsed() < PATIENCE / 2, "the shutdown waited");
         assert_eq!(report.aborted, LOOPS + 3);
@@ -374,7 +374,8 @@ fn stress() {
     assert_eq!(server.stop().aborted, 0);
     assert!(sum(&manager).blocked > 0, "nothing was ever handed over");
     drop(Arc::into_inner(manager).expect("ours alone"));
-    assert_eq!(our_threads(), Vec::<String>::new());
+    // What is joined may stand in procfs for a moment.
+    eventually("no thread is left", || our_threads().is_empty());
 }
 
 /// Mostly nothing; else a sleep or a computation of up to 3 ms.

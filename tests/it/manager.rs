@@ -67,7 +67,7 @@ fn a_manager_that_is_dropped_leaves_nothing() {
             });
             let begun = Instant::now();
             drop(manager);
-            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
             assert_eq!(fd_count(), descriptors);
             // What is joined may stand in procfs for a moment.
             eventually("no thread is left", || our_threads().is_empty());
@@ -287,10 +287,11 @@ fn every_loop_ticks_until_the_ticks_are_dropped() {
     manager.set_loops(2).expect("another loop");
     eventually("the second ticks", || journal.entries().contains(&"1".to_owned()));
     drop(ticks);
-    quiet(5);
-    let before = journal.len();
-    quiet(20);
-    assert_eq!(journal.len(), before, "it ticks on");
+    eventually("it ticks no more", || {
+        let before = journal.len();
+        quiet(20);
+        journal.len() == before
+    });
     let error = manager.run_every(Duration::ZERO, |_| ()).expect_err("no period");
     assert!(error.to_string().contains("1 ms"), "{error}");
 }

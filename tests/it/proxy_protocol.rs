@@ -71,7 +71,7 @@ fn a_proxy_that_speaks_for_itself_is_the_client() {
 
 #[test]
 fn what_is_no_header_is_closed_at_once_and_what_is_late_at_the_deadline() {
-    let proxy = ProxyProtocol { deadline: Duration::from_millis(300), ..ProxyProtocol::default() };
+    let proxy = ProxyProtocol { deadline: Duration::from_secs(2), ..ProxyProtocol::default() };
     let (server, address) = behind_a_proxy(bind(), proxy);
     let begun = Instant::now();
     for wrong in [
@@ -84,7 +84,7 @@ fn what_is_no_header_is_closed_at_once_and_what_is_late_at_the_deadline() {
         client.say(wrong);
         let _ = client.read(&mut [0]).map(|read| assert_eq!(read, 0));
     }
-    assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
     let mut slow = connect(address);
     slow.say(b"PROXY TCP4 192.0.2.1");
     let silent = connect(address);
@@ -92,7 +92,7 @@ fn what_is_no_header_is_closed_at_once_and_what_is_late_at_the_deadline() {
         let _ = client.read(&mut [0]).map(|read| assert_eq!(read, 0));
     }
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(6), "{took:?}");
     assert_eq!(server.stop().refused, 6);
 }
 

@@ -157,7 +157,8 @@ fn until_times_out_though_bytes_trickle() {
             break;
         }
     }
-    assert_eq!(journal.entries(), ["Err(TimedOut(Read))"]);
+    // The next wait may have timed out, too, if we were away for long.
+    assert_eq!(journal.entries()[0], "Err(TimedOut(Read))");
 }
 
 /// Memory that a user lends to a connection, with what happens when it is given back.

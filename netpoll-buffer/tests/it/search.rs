@@ -77,18 +77,21 @@ fn waiting_for_a_delimiter_looks_at_every_byte_once() {
     ];
     for search in searches {
         // How one of the needles begins, which a peer is free to send.
-        let mut buffer = LinkBuffer::from("----");
-        let started = Instant::now();
-        for _ in 0..4096 {
-            buffer.write_bytes(&[b'x'; 4096]);
-            buffer.flush();
-            assert_eq!(search(&mut buffer), None);
-        }
-        let waiting = started.elapsed();
-        let mut whole = buffer.slice(buffer.len()).unwrap();
-        let started = Instant::now();
-        assert_eq!(search(&mut whole), None);
-        let once = started.elapsed();
-        assert!(waiting < once * 300, "{waiting:?} to wait, {once:?} to look once");
+        // The best of some: what else the machine does is not the search's fault.
+        let is_linear = || {
+            let mut buffer = LinkBuffer::from("----");
+            let started = Instant::now();
+            for _ in 0..4096 {
+                buffer.write_bytes(&[b'x'; 4096]);
+                buffer.flush();
+                assert_eq!(search(&mut buffer), None);
+            }
+            let waiting = started.elapsed();
+            let mut whole = buffer.slice(buffer.len()).unwrap();
+            let started = Instant::now();
+            assert_eq!(search(&mut whole), None);
+            waiting < started.elapsed() * 300
+        };
+        assert!((0..5).any(|_| is_linear()), "it looks at what it has seen again");
     }
 }

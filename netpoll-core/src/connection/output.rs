@@ -68,8 +68,8 @@ struct Queue {
     failure: Option<NonZeroI32>,
     /// Rung when a dialled stream is not on its way any more.
     bell: Option<Arc<Doorbell>>,
-    /// How many threads wait, of the owner's and of a write half's: to wake nobody is a system call
-    /// all the same.
+    /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
+    /// the same.
     waiting: u16,
 }
 

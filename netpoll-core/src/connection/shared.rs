@@ -283,7 +283,7 @@ impl Shared {
 
     /// Hands the closed connection back to its reactor, which closes the socket.
     pub(crate) fn finish(self: &Arc<Self>) {
-        if self.token() == Token::NONE || self.home.post(Command::Finish(self.token())).is_err() {
+        if self.home.post(Command::Finish(self.clone())).is_err() {
             self.close_stream();
         }
     }

@@ -60,7 +60,8 @@ impl Socket {
     /// For the last who holds it, and for nobody after that.
     fn close(&self) {
         // SAFETY: the descriptor is `stream`'s, which is never dropped. Whoever reaches it has a
-        // hold, which was counted while another stood and ends once; the caller's was the last.
+        // hold, which was counted while another stood and ends once. The caller's was the last; or
+        // the caller is the drop, which leaves nobody who could reach it.
         drop(unsafe { OwnedFd::from_raw_fd(self.stream.as_fd().as_raw_fd()) });
     }
 }

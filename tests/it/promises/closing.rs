@@ -220,6 +220,7 @@ fn a_peer_that_still_sends_is_told_of_the_end_at_once() {
     before.say(b"1");
     holding.recv_timeout(PATIENCE).expect("the loop is held");
     closing.say(b"an answer");
+    quiet(20); // in this order
     behind.say(b"2");
     first.open();
     holding.recv_timeout(PATIENCE).expect("the loop is held again");

@@ -83,10 +83,10 @@ fn a_deadline_that_has_passed_lets_through_what_need_not_wait() -> Result<()> {
 fn a_deadline_can_be_put_off_while_a_read_waits() -> Result<()> {
     let (mut conn, mut peer) = pair()?;
     let handle = conn.handle();
-    conn.set_read_deadline(Some(Instant::now() + Duration::from_millis(300)));
+    conn.set_read_deadline(Some(Instant::now() + Duration::from_secs(1)));
     let waiting = thread::spawn(move || conn.reader().next(5).map(<[u8]>::to_vec));
     handle.set_read_deadline(None);
-    quiet(400); // longer than the first deadline
+    quiet(1200); // longer than the first deadline
     peer.say(b"hello");
     assert_eq!(waiting.join().expect("a reader")?, b"hello");
     Ok(())
@@ -139,7 +139,7 @@ fn an_idle_timeout_ends_only_a_connection_on_which_nothing_passes() {
 
 #[test]
 fn a_connection_whose_callback_works_is_not_idle() {
-    const IDLE: Duration = Duration::from_millis(50);
+    const IDLE: Duration = Duration::from_millis(500);
     let journal = Journal::default();
     let (gate, (entered, inside)) = (Gate::default(), mpsc::channel());
     let closed = gate.clone();
@@ -157,7 +157,7 @@ fn a_connection_whose_callback_works_is_not_idle() {
     let mut client = server.connect();
     client.say(b"long work");
     next(&inside);
-    quiet(300);
+    quiet(1500);
     assert_eq!(journal.len(), 0);
     gate.open();
     client.hear(b"long work");
@@ -237,9 +237,9 @@ fn a_time_to_close_comes_whatever_passes_and_can_be_taken_back() {
         );
         let mut client = server.connect();
         let handle = next(&handles);
-        handle.close_at(Some(Instant::now() + Duration::from_millis(100)));
+        handle.close_at(Some(Instant::now() + Duration::from_secs(1)));
         handle.close_at(None);
-        quiet(200);
+        quiet(1200);
         client.echo(b"still there");
         let begun = Instant::now();
         handle.close_at(Some(begun + Duration::from_millis(200)));
@@ -261,6 +261,7 @@ fn a_limit_of_time_ends_a_wait_and_names_itself() {
     let server = Server::start(
         builder
             .on_request(move |(): &mut (), conn: &mut Connection| {
+                let _ = sender.send("begun".to_owned());
                 let error = conn.reader().peek(1000).expect_err("no more comes");
                 let _ = sender.send(format!("{error:?}"));
                 Err(error)
@@ -270,6 +271,7 @@ fn a_limit_of_time_ends_a_wait_and_names_itself() {
     );
     let mut client = server.connect();
     client.say(b"12345");
+    assert_eq!(next(&reports), "begun");
     next(&handles).close_at(Some(Instant::now() + Duration::from_millis(50)));
     assert_eq!(next(&reports), "TimedOut(Deadline)");
     assert_eq!(journal.wait(1), ["Timeout(Deadline)"]);

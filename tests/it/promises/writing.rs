@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use netpoll::{Connection, Error, EventLoop, Result};
 
 use super::{handing_out, next, pair};
-use crate::util::{Client, Gate, Journal, PATIENCE, Server, echo_once, modes, noise, pool};
+use crate::util::{Client, Gate, Journal, PATIENCE, Server, echo_once, modes, noise, pool, quiet};
 
 #[test]
 fn a_flush_of_nothing_succeeds_whatever_has_become_of_the_connection() -> Result<()> {
@@ -83,6 +83,7 @@ fn a_write_to_a_peer_that_has_reset_fails_and_the_reason_is_reset() {
         client.say(b"hello");
         journal.wait(1);
         client.reset();
+        quiet(50); // the reset is there
         gate.open();
         assert_eq!(journal.wait(3), ["begun", "told", "Reset"], "{dispatch:?}");
     }

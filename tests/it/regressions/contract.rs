@@ -195,7 +195,7 @@ fn a_paused_peer_is_not_slow() {
 fn a_dialled_connection_that_waits_for_nothing_is_not_slow() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    let rate = ReceiveRate { bytes: 1, per: Duration::from_millis(100) };
+    let rate = ReceiveRate { bytes: 1, per: Duration::from_secs(1) };
     let limits = Limits { min_receive_rate: Some(rate), ..Limits::default() };
     let dialer = Dialer::new(limits).expect("limits that can be used");
     let mut conn = dialer.dial_connection("tcp", &address, PATIENCE).expect("a connection");
@@ -209,7 +209,7 @@ fn a_dialled_connection_that_waits_for_nothing_is_not_slow() {
     });
     assert_eq!(conn.reader().next(9).expect("all of it"), b"an answer");
     let _peer = answering.join().expect("a peer");
-    quiet(400);
+    quiet(3000);
     assert!(conn.is_active());
 }
 
