@@ -78,19 +78,19 @@ impl Connection {
     /// The reading side.
     #[inline]
     pub fn reader(&mut self) -> Reader<'_> {
-        Reader::new(&self.shared, &mut desk_of(&mut self.desk).input)
+        Reader::new(&self.shared, &mut desk_of(&mut self.desk, &self.shared).input)
     }
 
     /// The writing side.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer::new(&self.shared, &mut desk_of(&mut self.desk).staged)
+        Writer::new(&self.shared, &mut desk_of(&mut self.desk, &self.shared).staged)
     }
 
     /// Both sides at once, to write what is borrowed from the input.
     #[inline]
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
-        let Desk { input, staged } = desk_of(&mut self.desk);
+        let Desk { input, staged } = desk_of(&mut self.desk, &self.shared);
         (Reader::new(&self.shared, input), Writer::new(&self.shared, staged))
     }
 
@@ -287,13 +287,13 @@ impl Connection {
     /// What it works with, for as long as there is something in it.
     #[inline]
     pub(crate) fn desk(&mut self) -> &mut Desk {
-        desk_of(&mut self.desk)
+        desk_of(&mut self.desk, &self.shared)
     }
 
     /// One receive, if the socket may have something.
     #[inline]
     pub(crate) fn receive(&mut self) -> Received {
-        desk_of(&mut self.desk).input.receive(&self.shared)
+        desk_of(&mut self.desk, &self.shared).input.receive(&self.shared)
     }
 
     /// How the stream from the peer has ended, if it has.
@@ -307,9 +307,12 @@ impl Connection {
         let Some(mut desk) = self.desk.take() else { return };
         desk.input.note_partial(&self.shared);
         desk.input.recount();
+        let learnt = desk.input.buffer.take_appetite();
+        self.shared.set_appetite(learnt);
         if desk.is_clear() {
             desk.leave();
         } else {
+            desk.input.buffer.set_appetite(learnt);
             self.desk = Some(desk);
         }
     }
@@ -330,10 +333,14 @@ impl Connection {
 }
 
 #[inline]
-fn desk_of(desk: &mut Option<Box<Desk>>) -> &mut Desk {
+fn desk_of<'a>(desk: &'a mut Option<Box<Desk>>, shared: &Shared) -> &'a mut Desk {
     match desk {
         Some(desk) => desk,
-        none => none.insert(Desk::take()),
+        none => {
+            let desk = none.insert(Desk::take());
+            desk.input.buffer.set_appetite(shared.appetite());
+            desk
+        }
     }
 }
 

@@ -94,6 +94,33 @@ impl LinkBuffer {
         Ok(Filled { read, reserved })
     }
 
+    /// Forgets what it has learnt to expect of the next [`fill`](Self::fill), and returns it: 0 for
+    /// nothing. Another buffer that goes on with the same source may be [given
+    /// it](Self::set_appetite), so that none has to be kept for that.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::new();
+    /// buffer.fill(1 << 20, |space| Ok(space.iter().map(|it| it.len()).sum()))?; // it was all full
+    /// let learnt = buffer.take_appetite();
+    /// assert_eq!(buffer.take_appetite(), 0);
+    ///
+    /// let mut next = LinkBuffer::new();
+    /// next.set_appetite(learnt);
+    /// assert!(next.fill(1 << 20, |_| Ok(0))?.reserved > 4096);
+    /// # std::io::Result::Ok(())
+    /// ```
+    #[inline]
+    pub fn take_appetite(&mut self) -> u16 {
+        std::mem::take(&mut self.appetite).to_bits()
+    }
+
+    /// Goes on with what another has learnt.
+    #[inline]
+    pub fn set_appetite(&mut self, learnt: u16) {
+        self.appetite = Appetite::from_bits(learnt);
+    }
+
     /// Reserves and reads as `fill` does, where one block is enough: most reads are like that, and
     /// a list of one piece costs them as much as a copy.
     #[inline]
@@ -265,6 +292,17 @@ impl Appetite {
     }
 
     #[inline]
+    pub(super) fn to_bits(self) -> u16 {
+        u16::from_le_bytes([self.level, self.small_reads])
+    }
+
+    #[inline]
+    pub(super) fn from_bits(bits: u16) -> Self {
+        let [level, small_reads] = bits.to_le_bytes();
+        Self { level: level.min(OFFERS.len() as u8 - 1), small_reads }
+    }
+
+    #[inline]
     fn offer(self) -> usize {
         OFFERS[usize::from(self.level)]
     }
@@ -278,9 +316,10 @@ impl Appetite {
                 self.level = (self.level + 2).min(OFFERS.len() as u8 - 1);
             }
             self.small_reads = 0;
-        } else if self.level > 0 && read <= OFFERS[usize::from(self.level) - 1] {
-            self.small_reads += 1;
-            if self.small_reads == PATIENCE {
+        } else if self.level > 0 && read < OFFERS[usize::from(self.level) - 1] {
+            // Less, since one that fills it goes up again.
+            self.small_reads = self.small_reads.saturating_add(1);
+            if self.small_reads >= PATIENCE {
                 *self = Self { level: self.level - 1, small_reads: 0 };
             }
         } else {

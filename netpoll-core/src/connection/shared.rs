@@ -16,7 +16,7 @@ use crate::runner::{self, Runner};
 use crate::slab::Token;
 use crate::socket::Stream;
 use crate::stats::Work;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::task::{Events, Task};
 
 use super::extras::{Extras, Timeouts};
@@ -46,6 +46,9 @@ pub(crate) struct Shared {
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
     forecast: Forecast,
+    /// What its reads have taught, for the next desk; see
+    /// [`take_appetite`](netpoll_buffer::LinkBuffer::take_appetite). For its owner alone.
+    appetite: AtomicU16,
     /// Its owner is the caller that dialled it. For that owner alone.
     pub(crate) is_callers: AtomicBool,
     /// Bytes received in all. Written by the owner alone.
@@ -94,11 +97,22 @@ impl Shared {
             entrance,
             token,
             forecast: Forecast::default(),
+            appetite: AtomicU16::new(0),
             is_callers: AtomicBool::new(false),
             received,
             reported: AtomicU64::new(0),
             extras,
         }
+    }
+
+    #[inline]
+    pub(crate) fn appetite(&self) -> u16 {
+        self.appetite.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_appetite(&self, learnt: u16) {
+        self.appetite.store(learnt, Ordering::Relaxed);
     }
 
     /// Where its next callback should run, by what the last ones did.
