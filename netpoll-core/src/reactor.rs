@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Drain(Arc<Group>),
     /// Close this group's connections now.
     Abort(Arc<Group>),
+    /// Whoever is to be of this group must have said by now what comes before a connection.
+    EndPreambles(Arc<Group>),
     /// Accept on this listener.
     Listen(Arc<OwnedFd>, Box<dyn Accept>),
     /// Watch a stream until it has said what must come first, or that time.
@@ -367,10 +369,11 @@ impl Core {
             }
             // A last request may stand in the kernel, its edge on the way: one more read will see.
             Command::Drain(group) => {
-                self.end_preambles(&group);
+                self.end_preambles(|it| it.is_of(&group));
                 self.tell(&group, Events::DRAIN | Events::READABLE);
             }
             Command::Abort(group) => self.tell(&group, Events::ABORT),
+            Command::EndPreambles(group) => self.end_preambles(|it| it.is_of(&group)),
             Command::Listen(listener, accept) => self.listen(listener, accept),
             Command::Await(preamble, late) => self.await_preamble(preamble, late),
             Command::Unlisten(listener) => self.unlisten(&listener),
@@ -454,6 +457,7 @@ impl Core {
             return;
         }
         self.end = End::Stopping { deadline: later(Instant::now(), patience) };
+        self.end_preambles(|_| true);
         for operator in self.operators.iter() {
             if let FdOperator::Stream(StreamOperator { shared, .. }) = operator
                 && shared.abort()
@@ -538,6 +542,7 @@ impl Core {
                     shared.abort();
                     runner::run_to_end(&shared);
                 }
+                Command::Await(preamble, _) => preamble.end(),
                 _ => {}
             }
         }

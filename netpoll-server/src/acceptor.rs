@@ -44,12 +44,14 @@ struct State {
 
 /// Hands the streams that one socket accepts to the loops of a manager.
 pub(crate) struct Acceptor {
+    /// Before `counted`, so that whoever waits for that finds the socket let go.
     seat: Arc<Seat>,
     /// The loop that it runs on and accepts for, where it does not accept for all.
     own: Option<Arc<Remote>>,
     trouble: Trouble,
     /// Given up for a moment where descriptors have run out, to tell one client by closing it.
     spare: Option<OwnedFd>,
+    counted: Counted,
 }
 
 /// How badly accepting goes.
@@ -124,10 +126,10 @@ impl Acceptor {
     /// An acceptor for a loop, `own` if it is to keep what it accepts, or for the caller.
     pub(crate) fn new(seat: &Arc<Seat>, own: Option<Arc<Remote>>) -> Self {
         let front = &seat.front;
-        front.state().acceptors += 1;
+        let counted = Counted::new(front);
         front.gate.add_acceptor(own.as_ref().unwrap_or(&front.main));
         let spare = socket::spare_descriptor().ok();
-        Self { seat: seat.clone(), own, trouble: Trouble::default(), spare }
+        Self { seat: seat.clone(), own, trouble: Trouble::default(), spare, counted }
     }
 
     /// Admits or refuses everybody who is in the kernel's queue, or was taken out of it too early.
@@ -256,13 +258,27 @@ impl Accept for Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        let front = &self.seat.front;
         if !self.seat.early().is_empty() {
             // Who accepts next may have looked before the last of them came.
-            front.gate.wake();
+            self.counted.0.gate.wake();
         }
-        front.state().acceptors -= 1;
-        front.gone.notify_all();
+    }
+}
+
+/// Counts one acceptor.
+struct Counted(Arc<Front>);
+
+impl Counted {
+    fn new(front: &Arc<Front>) -> Self {
+        front.state().acceptors += 1;
+        Self(front.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.state().acceptors -= 1;
+        self.0.gone.notify_all();
     }
 }
 

@@ -80,7 +80,8 @@ impl Preamble for Greeting {
         !matches!(self.seen, Seen::Part)
     }
 
-    fn end(self: Box<Self>) {
+    fn end(mut self: Box<Self>) {
+        self.is_complete();
         let Self { mut guest, seen, .. } = *self;
         let Seen::All(header) = seen else {
             guest.front.group.count_refusal();

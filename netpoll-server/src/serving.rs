@@ -194,6 +194,10 @@ impl Serving {
     /// Admits everybody who has connected, or is about to have, and closes the listeners. Nobody
     /// who had connected is reset by it.
     fn close_doors(&self, deadline: Instant) {
+        for remote in self.manager.remotes() {
+            // Ahead of the end of accepting, which is waited for: so they are admitted before that.
+            remote.end_preambles(&self.front.group);
+        }
         let Leaving { closing, shared } = self.doors.leave();
         close_when_empty(&closing, deadline.min(Instant::now() + HANDSHAKES));
         self.front.wait_alone(deadline.max(Instant::now() + GRACE));

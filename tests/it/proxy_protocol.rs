@@ -4,9 +4,11 @@ use std::io::{ErrorKind, Read};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use netpoll::{Connection, EventLoop, Listener, ProxyProtocol};
+use netpoll::{Connection, Dispatch, EventLoop, Listener, ProxyProtocol};
 
-use crate::util::{Client, Serving, connect, echo_once, inet, modes};
+use crate::util::{
+    Client, Count, Gate, PATIENCE, Serving, connect, echo_once, eventually, inet, modes,
+};
 
 /// A server that says who it takes its client for, and then echoes.
 fn behind_a_proxy(listener: Listener, proxy: ProxyProtocol) -> (Serving, std::net::SocketAddr) {
@@ -136,5 +138,41 @@ fn a_shutdown_does_not_wait_for_headers_that_do_not_come() {
         assert_eq!((report.drained, report.aborted), (1, 0));
         let end = silent.read(&mut [0]).map_err(|error| error.kind());
         assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    }
+}
+
+/// Its loop is inside a callback when they arrive, and when the shutdown begins.
+#[test]
+fn a_header_that_has_arrived_is_in_time_for_a_shutdown() {
+    for loops in [1, 2] {
+        for _ in 0..20 {
+            let (gate, held) = (Gate::default(), Count::default());
+            let (closed, entered) = (gate.clone(), held.clone());
+            let event_loop = EventLoop::builder()
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    if conn.reader().peek(1)? == b"!" {
+                        entered.add();
+                        closed.pass();
+                    }
+                    echo_once(conn)
+                })
+                .dispatch(Dispatch::Inline)
+                .loops(loops)
+                .build()
+                .expect("options");
+            let listener = bind().proxy_protocol(ProxyProtocol::default());
+            let address = inet(&listener);
+            let server = Serving::start(event_loop, listener);
+            let mut silent = connect(address);
+            let mut busy = connect(address);
+            busy.say(b"PROXY UNKNOWN\r\n!");
+            eventually("a loop is busy", || held.get() == 1);
+            silent.say(b"PROXY UNKNOWN\r\nhello");
+            server.event_loop.shutdown(PATIENCE);
+            gate.open();
+            assert_eq!(silent.rest(), b"hello", "{loops}");
+            assert_eq!(busy.rest(), b"!");
+            assert_eq!(server.join().aborted, 0);
+        }
     }
 }

@@ -29,6 +29,12 @@ impl Remote {
         drop(self.post(Command::Await(preamble, late)));
     }
 
+    /// Ends the preambles of a group that is about to take no more connections; those that have
+    /// arrived are complete.
+    pub fn end_preambles(&self, group: &Arc<Group>) {
+        drop(self.post(Command::EndPreambles(group.clone())));
+    }
+
     /// Has acceptors asked again how much room they have.
     pub fn tell_of_accept_room(&self) {
         self.wake();
@@ -141,13 +147,13 @@ impl Core {
         self.timers.arm(late, Timer::Late(token));
     }
 
-    /// Ends the preambles of a group that takes no more connections.
-    pub(super) fn end_preambles(&mut self, group: &Arc<Group>) {
-        let of_group = |it: &FdOperator| match it {
-            FdOperator::Preamble(preamble) => preamble.is_of(group),
+    /// Ends these preambles, whose time is over.
+    pub(super) fn end_preambles(&mut self, which: impl Fn(&dyn Preamble) -> bool) {
+        let these = |it: &FdOperator| match it {
+            FdOperator::Preamble(preamble) => which(&**preamble),
             _ => false,
         };
-        for token in self.operators.tokens(of_group) {
+        for token in self.operators.tokens(these) {
             self.end_preamble(token);
         }
     }
@@ -169,6 +175,57 @@ impl Core {
             if let Some(accept) = self.remove_listener(listener) {
                 accept.retired();
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::reactor::Reactor;
+
+    /// One whose last byte nobody has looked at.
+    struct Unseen(UnixStream, mpsc::Sender<&'static str>);
+
+    impl Preamble for Unseen {
+        fn stream(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+
+        fn is_of(&self, _: &Arc<Group>) -> bool {
+            true
+        }
+
+        fn is_complete(&mut self) -> bool {
+            false
+        }
+
+        fn end(self: Box<Self>) {
+            let _ = self.1.send("a last look");
+        }
+    }
+
+    #[test]
+    fn preambles_have_a_last_look_before_accepting_ends() {
+        let group = Group::dialled(Limits::default()).expect("good limits");
+        for asked in [true, false] {
+            let reactor = Reactor::new().expect("three descriptors");
+            let (remote, (sender, told)) = (reactor.remote(), mpsc::channel());
+            let (ours, _peer) = UnixStream::pair().expect("two descriptors");
+            let late = Instant::now() + Duration::from_secs(3600);
+            remote.await_preamble(Box::new(Unseen(ours, sender)), late);
+            if asked {
+                remote.end_preambles(&group);
+            }
+            remote.stop(Duration::ZERO);
+            reactor.run();
+            assert_eq!(told.try_recv(), Ok("a last look"));
         }
     }
 }
