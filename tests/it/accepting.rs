@@ -12,8 +12,8 @@ use netpoll::{
 };
 
 use crate::util::{
-    Client, Count, Gate, PATIENCE, Server, Serving, connect, echo, echo_once, eventually, inet,
-    modes, quiet,
+    Client, Count, Gate, PATIENCE, Server, Serving, connect, echo, echo_once, eventually, holding,
+    inet, modes, quiet,
 };
 
 fn per_loop() -> Listener {
@@ -183,18 +183,7 @@ fn those_in_the_kernels_queue_are_served_at_a_shutdown() {
 
 #[test]
 fn those_in_the_queues_of_all_loops_are_served_at_a_shutdown() {
-    let (gate, held) = (Gate::default(), Count::default());
-    let (closed, entered) = (gate.clone(), held.clone());
-    let builder = EventLoop::builder()
-        .on_request(move |(): &mut (), conn: &mut Connection| {
-            if conn.reader().peek(1)? == b"!" {
-                entered.add();
-                closed.pass();
-            }
-            echo_once(conn)
-        })
-        .dispatch(Dispatch::Inline)
-        .loops(2);
+    let (builder, gate, held) = holding(EventLoop::builder().loops(2));
     let listener = per_loop();
     let address = inet(&listener);
     let server = Serving::start(builder.build().expect("options"), listener);

@@ -4,13 +4,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll::{
-    Builder, Connection, Dispatch, EventLoop, ListenOptions, Listener, LoadBalance, PollManager,
-};
+use netpoll::{Builder, EventLoop, ListenOptions, Listener, LoadBalance, PollManager};
 
-use crate::util::{
-    Client, Count, Gate, Serving, connect, echo, echo_once, eventually, inet, modes, quiet,
-};
+use crate::util::{Client, Serving, connect, echo, eventually, holding, inet, modes, quiet};
 
 /// Clients know that they are connected; the kernel waits for their first byte to believe it. So
 /// this is a handshake that is under way for as long as a test likes.
@@ -107,18 +103,7 @@ fn handshakes_that_have_begun_are_served_at_a_shutdown() {
 /// A server on one loop with two listeners, one client inside, and one at each listener who has
 /// asked for something. There was room for one of those; both were accepted for it.
 fn crowded(builder: Builder, manager: &Arc<PollManager>) -> (Serving, TcpStream, [TcpStream; 2]) {
-    let (gate, held) = (Gate::default(), Count::default());
-    let (closed, entered) = (gate.clone(), held.clone());
-    let builder = builder
-        .on_request(move |(): &mut (), conn: &mut Connection| {
-            if conn.reader().peek(1)? == b"!" {
-                entered.add();
-                closed.pass();
-            }
-            echo_once(conn)
-        })
-        .dispatch(Dispatch::Inline)
-        .manager(manager.clone());
+    let (builder, gate, held) = holding(builder.manager(manager.clone()));
     let listeners = [0, 1].map(|_| Listener::bind("tcp", "127.0.0.1:0").expect("a port"));
     let addresses = [0, 1].map(|it| inet(&listeners[it]));
     let server = Serving::start(builder.build().expect("options"), listeners);

@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use netpoll::{Connection, Dispatch, EventLoop, Listener, ProxyProtocol};
+use netpoll::{Connection, EventLoop, Listener, ProxyProtocol};
 
 use crate::util::{
-    Client, Count, Gate, PATIENCE, Serving, connect, echo_once, eventually, inet, modes,
+    Client, PATIENCE, Serving, connect, echo_once, eventually, holding, inet, modes,
 };
 
 /// A server that says who it takes its client for, and then echoes.
@@ -146,20 +146,8 @@ fn a_shutdown_does_not_wait_for_headers_that_do_not_come() {
 fn a_header_that_has_arrived_is_in_time_for_a_shutdown() {
     for loops in [1, 2] {
         for _ in 0..20 {
-            let (gate, held) = (Gate::default(), Count::default());
-            let (closed, entered) = (gate.clone(), held.clone());
-            let event_loop = EventLoop::builder()
-                .on_request(move |(): &mut (), conn: &mut Connection| {
-                    if conn.reader().peek(1)? == b"!" {
-                        entered.add();
-                        closed.pass();
-                    }
-                    echo_once(conn)
-                })
-                .dispatch(Dispatch::Inline)
-                .loops(loops)
-                .build()
-                .expect("options");
+            let (builder, gate, held) = holding(EventLoop::builder());
+            let event_loop = builder.loops(loops).build().expect("options");
             let listener = bind().proxy_protocol(ProxyProtocol::default());
             let address = inet(&listener);
             let server = Serving::start(event_loop, listener);

@@ -141,6 +141,21 @@ pub(crate) fn echo_once(conn: &mut Connection) -> Result<()> {
     writer.flush()
 }
 
+/// An echo whose callback holds its loop when a `!` comes first, until the gate opens; the count
+/// says how many have.
+pub(crate) fn holding(builder: Builder) -> (Builder, Gate, Count) {
+    let (gate, held) = (Gate::default(), Count::default());
+    let (closed, entered) = (gate.clone(), held.clone());
+    let builder = builder.on_request(move |(): &mut (), conn: &mut Connection| {
+        if conn.reader().peek(1)? == b"!" {
+            entered.add();
+            closed.pass();
+        }
+        echo_once(conn)
+    });
+    (builder.dispatch(Dispatch::Inline), gate, held)
+}
+
 /// A plain client, which waits with a bound.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server accepts");
