@@ -159,7 +159,12 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     }
     let service = match std::mem::take(&mut run.role) {
         Role::Service(service) => Some(service),
-        Role::Callbacks(_) | Role::None => None,
+        Role::Callbacks(callbacks) => {
+            // They may be the last, and hold what is the user's.
+            guard("the release of callbacks", || drop(callbacks)).ok();
+            None
+        }
+        Role::None => None,
     };
     let is_read_out = shared.task.word.events().has_any(Events::READ_OUT);
     if !is_reset && (!is_read_out || shared.close_is_put_off(service.as_deref())) {
