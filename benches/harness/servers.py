@@ -51,6 +51,7 @@ SERVERS = (
     Server(BASE, "raw_epoll", blocks=True),
     Server("raw io_uring", "raw_uring"),
     ours("inline", "--dispatch", "inline", blocks=True, dispatches=True),
+    ours("inline, never spins", "--dispatch", "inline", "--spin", "never", idles=False),
     ours(HAND_OFF, "--dispatch", "hand-off", blocks=True, dispatches=True),
     ours(
         "block_in_place",

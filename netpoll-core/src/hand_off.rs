@@ -179,6 +179,7 @@ impl Drop for Seated {
 pub(crate) fn turn(mut core: Held<Core>) -> Next {
     let _seated = Seated::at(&core);
     core.backing.watch.set_holder(sys::thread_number());
+    core.change_threads();
     while let Some(scheduled) = core.next() {
         match dispatch::run(core, scheduled) {
             Some(kept) => core = kept,

@@ -32,6 +32,7 @@ mod runner;
 mod slab;
 pub mod socket;
 mod spares;
+mod spin;
 mod stats;
 mod sync;
 mod sys;
@@ -63,6 +64,7 @@ pub use memory::MemoryStats;
 pub use operator::{Accept, Preamble, Room};
 pub use origin::{Entrance, ListenerInfo, Origin};
 pub use reactor::{Reactor, Remote};
+pub use spin::Spin;
 pub use stats::{HandOffStats, LoopStats};
 pub use ticks::Ticks;
 

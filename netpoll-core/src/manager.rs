@@ -11,6 +11,7 @@ use crate::balance::{Balancer, LoadBalance, LoopLoad};
 use crate::error::{Error, Result};
 use crate::hand_off::{self, Crew};
 use crate::reactor::{Reactor, Remote};
+use crate::spin::Spin;
 use crate::stats::{HandOffStats, LoopStats};
 use crate::sync::{Mutex, lock};
 
@@ -37,6 +38,7 @@ pub struct PollManager {
     loops: Mutex<Loops>,
     balancer: Balancer,
     crew: Arc<Crew>,
+    spin: Spin,
     patience: Duration,
 }
 
@@ -65,10 +67,19 @@ impl PollManager {
     /// [`Error::Config`] for 0 loops or more than 1 024; [`Error::Io`] where descriptors, memory or
     /// threads run out: those that were started have ended.
     pub fn new(loops: usize, balance: LoadBalance) -> Result<Self> {
+        Self::with_spin(loops, balance, Spin::default())
+    }
+
+    /// Starts `loops` reactors that spin as `spin` says before they sleep.
+    ///
+    /// # Errors
+    /// As [`PollManager::new`].
+    pub fn with_spin(loops: usize, balance: LoadBalance, spin: Spin) -> Result<Self> {
         let manager = Self {
             loops: Mutex::new(Loops::default()),
             balancer: Balancer::new(balance),
             crew: Crew::new(),
+            spin,
             patience: PATIENCE,
         };
         manager.set_loops(loops)?;
@@ -100,7 +111,7 @@ impl PollManager {
         let mut all = lock(&self.loops);
         while all.active.len() < loops {
             let number = all.started;
-            let fresh = Loop::start(number, &self.crew)?;
+            let fresh = Loop::start(number, &self.crew, self.spin)?;
             for on_loop in all.on_loop.iter().filter_map(Weak::upgrade) {
                 on_loop(&fresh.remote);
             }
@@ -209,10 +220,10 @@ impl Drop for PollManager {
 }
 
 impl Loop {
-    fn start(number: usize, crew: &Arc<Crew>) -> Result<Self> {
+    fn start(number: usize, crew: &Arc<Crew>, spin: Spin) -> Result<Self> {
         let reactor = Reactor::new().map_err(with("cannot open a reactor's descriptors"))?;
         let remote = reactor.remote();
-        let core = reactor.with_crew(crew.clone());
+        let core = reactor.with_crew(crew.clone(), spin);
         crew.start(format!("netpoll-loop-{number}"), core)
             .map_err(with("cannot start a reactor's thread"))?;
         Ok(Self { number, remote })

@@ -382,10 +382,12 @@ mod tests {
     use super::*;
     use crate::baton::Held;
     use crate::reactor::Reactor;
+    use crate::spin::Spin;
 
     /// A reactor in the hands of a test, and a thread that holds its core.
     fn watched(crew: &Arc<Crew>, holder: i32) -> (Held<Core>, Watched) {
-        let held = Baton::held(Reactor::new().expect("a reactor").with_crew(crew.clone()));
+        let held =
+            Baton::held(Reactor::new().expect("a reactor").with_crew(crew.clone(), Spin::Never));
         let (baton, watch) = (held.baton().clone(), Arc::<Watch>::default());
         watch.set_holder(holder);
         (held, Watched { baton, watch, seen: None, laps: 0 })

@@ -57,6 +57,12 @@ pub(crate) struct PollEvents {
     pub(crate) accepts: VecDeque<AcceptEvent>,
 }
 
+impl PollEvents {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.accepts.is_empty()
+    }
+}
+
 /// Something changed about a stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PollEvent {

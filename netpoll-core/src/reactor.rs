@@ -17,6 +17,7 @@
 
 mod delivery;
 mod timers;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,6 +38,7 @@ use crate::poll::{self, Poll, PollEvents};
 use crate::runner;
 use crate::slab::{Slab, Token};
 use crate::socket::Stream;
+use crate::spin::{Spin, Spinner};
 use crate::stats::{Counters, LoopStats, Traffic};
 use crate::sync::{AtomicUsize, Condvar, Mutex, lock, wait_until};
 use crate::task::Events;
@@ -50,8 +52,6 @@ mod listeners;
 /// How soon connections for which there was no room are tried again though nobody said that there
 /// is.
 const CROWDED: Duration = Duration::from_millis(50);
-/// How often a retired reactor without connections looks whether it may end.
-const RETIRED: Duration = Duration::from_millis(100);
 
 /// What other threads may ask of a reactor.
 #[derive(Debug)]
@@ -198,9 +198,11 @@ impl Reactor {
         Ok(Self { core: Core::new()? })
     }
 
-    /// The reactor's core, which the threads of `crew` may take over from each other.
-    pub(crate) fn with_crew(mut self, crew: Arc<Crew>) -> Core {
+    /// The reactor's core, which the threads of `crew` may take over from each other, and which
+    /// waits as `spin` says.
+    pub(crate) fn with_crew(mut self, crew: Arc<Crew>, spin: Spin) -> Core {
         self.core.backing = Backing::of(crew);
+        self.core.spinner = Spinner::new(spin);
         self.core
     }
 
@@ -210,7 +212,7 @@ impl Reactor {
     }
 
     /// Turns the loop on this thread until the reactor is stopped. Without a manager's threads
-    /// behind it, it stays on this thread whatever a callback does.
+    /// behind it, it stays on this thread whatever a callback does. It never spins.
     pub fn run(self) {
         hand_off::turn(Baton::held(self.core));
     }
@@ -236,6 +238,7 @@ pub(crate) struct Core {
     timers: Timers<Timer>,
     streams: usize,
     end: End,
+    spinner: Spinner,
     pub(crate) backing: Backing,
 }
 
@@ -275,6 +278,7 @@ impl Core {
             timers: Timers::new(Instant::now()),
             streams: 0,
             end: End::Never,
+            spinner: Spinner::new(Spin::Never),
             backing: Backing::default(),
         })
     }
@@ -485,47 +489,6 @@ impl Core {
             FdOperator::Stream(stream) => !stream.shared.group.is_dialled(),
             FdOperator::Listener(..) | FdOperator::Preamble(_) => false,
         })
-    }
-
-    /// Waits for events, unless there is something to do already.
-    fn wait(&mut self) {
-        // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
-        self.remote.counters.connections.set(self.streams);
-        self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
-        let called = !self.remote.waker.going_to_sleep();
-        // After that, so that a wake because there is room is not lost.
-        let ask_again = self.ask_for_room();
-        let busy = called || !self.ready.is_empty();
-        let timeout = if busy { Some(Duration::ZERO) } else { self.next_deadline(ask_again) };
-        self.backing.begin_wait();
-        let outcome = self.poll.wait(timeout, &mut self.events);
-        self.remote.waker.awake();
-        if let Err(error) = outcome {
-            // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
-            log::error!("a reactor ends, its connections with it: {error}");
-            self.stop(Duration::from_secs(1));
-        }
-        let counters = &self.remote.counters;
-        counters.turns.add(1);
-        counters.events.add(self.events.streams.len() + self.events.accepts.len());
-    }
-
-    fn next_deadline(&self, ask_again: Option<Instant>) -> Option<Duration> {
-        let mut next = self.timers.wait(Instant::now);
-        if let Some(at) = ask_again {
-            let pause = at.saturating_duration_since(Instant::now());
-            next = Some(next.map_or(pause, |next| next.min(pause)));
-        }
-        match self.end {
-            End::Stopping { deadline } => {
-                let parting = deadline.saturating_duration_since(Instant::now());
-                Some(next.map_or(parting, |next| next.min(parting)))
-            }
-            End::WhenEmpty if self.streams == 0 => {
-                Some(next.map_or(RETIRED, |next| next.min(RETIRED)))
-            }
-            _ => next,
-        }
     }
 
     /// The reactor's last act: from here on whoever posts keeps the command and acts by itself.

@@ -10,6 +10,7 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) turns: Counter,
+    pub(crate) spun: Counter,
     pub(crate) events: Counter,
     pub(crate) stale: Counter,
     pub(crate) connections: Counter,
@@ -87,6 +88,12 @@ impl Traffic {
             }
         }
     }
+
+    /// Bytes received and sent on other threads.
+    pub(crate) fn moved(&self) -> u64 {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        of(&self.received).wrapping_add(of(&self.sent))
+    }
 }
 
 /// What one loop has done so far.
@@ -97,6 +104,9 @@ pub struct LoopStats {
     pub connections: u64,
     /// Turns: waits for events.
     pub turns: u64,
+    /// Those of them that ended before the loop had to sleep, since it spun; see
+    /// [`Spin`](crate::Spin).
+    pub spun: u64,
     /// Events that the waits returned.
     pub events: u64,
     /// Events for connections that were closed before the event was delivered; they were dropped.
@@ -162,6 +172,11 @@ impl Counters {
         self.callbacks.add(work.callbacks as usize);
     }
 
+    /// Bytes received and sent on the thread that holds the core.
+    pub(crate) fn moved(&self) -> u64 {
+        self.received.read().wrapping_add(self.sent.read())
+    }
+
     pub(crate) fn hand_off(&self, cause: Cause, stalled: Duration) {
         let counter = match cause {
             Cause::Waited => &self.waited,
@@ -186,6 +201,7 @@ impl Counters {
             queued: self.queued.read(),
             connections: self.connections.read(),
             turns: self.turns.read(),
+            spun: self.spun.read(),
             events: self.events.read(),
             stale_events: self.stale.read(),
             accepted: self.accepted.read(),

@@ -244,6 +244,11 @@ fn duration(time: TimeVal) -> Duration {
     Duration::from_micros(time.num_microseconds().cast_unsigned())
 }
 
+/// Time that the calling thread has had a core so far, to the nanosecond.
+pub(crate) fn own_time() -> Duration {
+    ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
+}
+
 /// Time that a thread of this process has had a core so far; `None` when it has ended.
 pub(crate) fn thread_time(number: i32) -> Option<Duration> {
     // The kernel's own encoding of a thread's clock: the number's complement, above the bits that

@@ -38,6 +38,11 @@ impl Waker {
         self.call.awake();
     }
 
+    /// For the reactor: whether it will have to answer.
+    pub(crate) fn is_called(&self) -> bool {
+        self.call.is_called()
+    }
+
     /// For the reactor: whether there was a wake since the last answer. It must look at its queue
     /// after that.
     pub(crate) fn answer(&self) -> bool {
@@ -88,8 +93,12 @@ impl Call {
         self.change(ASLEEP, AWAKE);
     }
 
+    pub(crate) fn is_called(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == CALLED
+    }
+
     pub(crate) fn answer(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == CALLED && self.change(CALLED, AWAKE)
+        self.is_called() && self.change(CALLED, AWAKE)
     }
 
     fn change(&self, from: u32, to: u32) -> bool {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use netpoll_core::{
     Callbacks, Dispatch, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain, OnHighWater,
-    OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result, TurnLimits,
+    OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result, Spin,
+    TurnLimits,
 };
 
 use crate::event_loop::{EventLoop, Settings};
@@ -129,8 +130,16 @@ impl<S> Builder<S> {
         self
     }
 
+    /// What a loop does that has nothing to do: sleep at once, or look again for some microseconds
+    /// before. Default: [`Spin::WhenCheaper`].
+    #[must_use]
+    pub fn spin(mut self, spin: Spin) -> Self {
+        self.settings.spin = spin;
+        self
+    }
+
     /// Serves on the loops of this manager, which outlives the event loop, instead of on its own;
-    /// `loops` and `load_balance` then have no effect.
+    /// `loops`, `load_balance` and `spin` then have no effect.
     #[must_use]
     pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
         self.settings.manager = Some(manager);

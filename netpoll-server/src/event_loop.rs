@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Callbacks, Connection, Dispatch, Error, Group, Limits, LoadBalance, MemoryStats, PollManager,
-    Prepare, Remote, Result, default_loops,
+    Prepare, Remote, Result, Spin, default_loops,
 };
 
 use crate::builder::Builder;
@@ -68,6 +68,7 @@ pub(crate) struct Settings {
     pub(crate) slow_callback: Option<Duration>,
     pub(crate) loops: usize,
     pub(crate) balance: LoadBalance,
+    pub(crate) spin: Spin,
     pub(crate) manager: Option<Arc<PollManager>>,
     pub(crate) dispatch: Dispatch,
     pub(crate) limits: Limits,
@@ -220,6 +221,7 @@ impl Default for Settings {
             slow_callback: None,
             loops: default_loops(),
             balance: LoadBalance::default(),
+            spin: Spin::default(),
             manager: None,
             dispatch: Dispatch::default(),
             limits: Limits::default(),

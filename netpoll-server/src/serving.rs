@@ -56,9 +56,11 @@ struct PerLoop {
 
 impl Serving {
     pub(crate) fn new(settings: &Settings, callbacks: Arc<dyn Prepare>) -> Result<Self> {
-        let manager = match &settings.manager {
-            Some(manager) => manager.clone(),
-            None => Arc::new(PollManager::new(settings.loops, settings.balance.clone())?),
+        let manager = if let Some(manager) = &settings.manager {
+            manager.clone()
+        } else {
+            let balance = settings.balance.clone();
+            Arc::new(PollManager::with_spin(settings.loops, balance, settings.spin)?)
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
         let group = Group::served(settings.limits, dispatcher.clone())?;

@@ -31,4 +31,5 @@ mod promises;
 mod proxy_protocol;
 mod regressions;
 mod shutdown;
+mod spinning;
 mod util;

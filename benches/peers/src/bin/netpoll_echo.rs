@@ -1,14 +1,16 @@
 //! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
-//! `--blocking block_in_place` says beforehand which requests block.
+//! `--blocking block_in_place` says beforehand which requests block; `--spin never` has its loops
+//! sleep whenever they have nothing to do.
 
 use netpoll::{
-    Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, block_in_place,
+    Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, Spin, block_in_place,
 };
 use netpoll_peers::{Arguments, Blocking};
 
 fn main() -> netpoll::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let known = ["--dispatch", "--workers", "--blocking", block_us, block_pct, Blocking::WAY];
+    let ways = ["--dispatch", "--workers", "--blocking", "--spin"];
+    let known = [&ways[..], &[block_us, block_pct, Blocking::WAY]].concat();
     let arguments = Arguments::read(&known);
     let blocking = Blocking::of(&arguments);
     let usual = PoolOptions::default();
@@ -20,7 +22,10 @@ fn main() -> netpoll::Result<()> {
         ("hand-off", Dispatch::HandOff(HandOffOptions { workers, ..HandOffOptions::default() })),
     ];
     let says_so = arguments.choice("--blocking", &[("naive", false), ("block_in_place", true)]);
-    let listener = Listener::bind("tcp", &format!("127.0.0.1:{}", arguments.port))?;
+    let spins = [("when-cheaper", Spin::WhenCheaper), ("never", Spin::Never)];
+    // A socket for each loop, as the other servers have it that accept on each of their threads.
+    let address = format!("127.0.0.1:{}", arguments.port);
+    let listener = Listener::options().reuse_port(true).bind("tcp", &address)?;
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
         .on_prepare(move |_: &Connection| Ok(blocking.for_connection()))
@@ -33,6 +38,7 @@ fn main() -> netpoll::Result<()> {
             writer.flush()
         })
         .loops(arguments.threads)
+        .spin(arguments.choice("--spin", &spins))
         .dispatch(arguments.choice("--dispatch", &modes))
         .build()?
         .serve(listener)?;

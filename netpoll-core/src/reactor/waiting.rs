@@ -1,0 +1,105 @@
+//! The wait of a turn: awake or asleep, and for how long at the most.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Core, End, Remote};
+use crate::spin::{self, Plan, Reading};
+use crate::sys;
+
+/// How often a retired reactor without connections looks whether it may end.
+const RETIRED: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// Waits for events, unless there is something to do already.
+    pub(super) fn wait(&mut self) {
+        // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
+        self.remote.counters.connections.set(self.streams);
+        self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
+        let ask_again = self.ask_for_room();
+        let idle = self.ready.is_empty() && !self.remote.waker.is_called();
+        let timeout = if idle { self.next_deadline(ask_again) } else { Some(Duration::ZERO) };
+        self.backing.begin_wait();
+        if let Err(error) = self.wait_for_events(timeout) {
+            // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
+            log::error!("a reactor ends, its connections with it: {error}");
+            self.stop(Duration::from_secs(1));
+        }
+        let counters = &self.remote.counters;
+        counters.turns.add(1);
+        counters.events.add(self.events.streams.len() + self.events.accepts.len());
+    }
+
+    /// Looks once where there is no time, and waits otherwise: awake at first if that is cheaper.
+    fn wait_for_events(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) {
+            return self.poll.wait(timeout, &mut self.events);
+        }
+        let remote = &self.remote;
+        match self.spinner.plan(|| remote.reading()) {
+            Plan::Sleep { timed: false } => self.sleep(timeout),
+            Plan::Sleep { timed: true } => {
+                let since = Instant::now();
+                let outcome = self.sleep(timeout);
+                self.spinner.slept(since.elapsed());
+                outcome
+            }
+            Plan::Spin(limit) => {
+                let Self { poll, events, .. } = self;
+                let begun = Instant::now();
+                let spun = spin::spin(timeout.map_or(limit, |timeout| timeout.min(limit)), || {
+                    poll.wait(Some(Duration::ZERO), events)?;
+                    Ok::<_, io::Error>(!events.is_empty() || remote.waker.is_called())
+                })?;
+                self.spinner.spun(spun);
+                if spun.found {
+                    remote.counters.spun.add(1);
+                    return Ok(());
+                }
+                self.sleep(timeout.map(|timeout| timeout.saturating_sub(begun.elapsed())))
+            }
+        }
+    }
+
+    /// Waits for events, and wakes.
+    fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        // A wake before this must not be lost, whatever it is for: it may be for the room that has
+        // just been asked for in vain.
+        let called = !self.remote.waker.going_to_sleep();
+        let timeout = if called { Some(Duration::ZERO) } else { timeout };
+        let outcome = self.poll.wait(timeout, &mut self.events);
+        self.remote.waker.awake();
+        outcome
+    }
+
+    /// Another thread turns it from now on.
+    pub(crate) fn change_threads(&mut self) {
+        self.spinner.change_threads();
+    }
+
+    fn next_deadline(&self, ask_again: Option<Instant>) -> Option<Duration> {
+        let mut next = self.timers.wait(Instant::now);
+        if let Some(at) = ask_again {
+            let pause = at.saturating_duration_since(Instant::now());
+            next = Some(next.map_or(pause, |next| next.min(pause)));
+        }
+        match self.end {
+            End::Stopping { deadline } => {
+                let parting = deadline.saturating_duration_since(Instant::now());
+                Some(next.map_or(parting, |next| next.min(parting)))
+            }
+            End::WhenEmpty if self.streams == 0 => {
+                Some(next.map_or(RETIRED, |next| next.min(RETIRED)))
+            }
+            _ => next,
+        }
+    }
+}
+
+impl Remote {
+    /// What the calling thread, which holds the core, has computed, and what its connections moved.
+    fn reading(&self) -> Reading {
+        let moved = self.counters.moved().wrapping_add(self.traffic.moved());
+        Reading { computed: sys::own_time(), moved }
+    }
+}

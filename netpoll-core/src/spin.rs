@@ -1,0 +1,258 @@
+//! Whether a reactor that has nothing to do sleeps at once or first looks again for a while.
+//!
+//! To sleep and be woken costs two changes of threads and, on a virtual machine, exits to its host:
+//! on the side that sleeps and on the side that wakes it. Where the next event comes within some
+//! microseconds it is cheaper to stay awake; elsewhere that only burns a processor. Which of the
+//! two it is depends on the machine and on the load, so it is measured, in windows of [`WAITS`]:
+//!
+//! ```text
+//!              the sleeps were short                  95 % of that cost or less
+//!   Sleeping ─────────────────────────► Spinning (1st) ───────────────► Spinning (2nd …)
+//!      ▲  ▲       their cost is noted          │                               │
+//!      │  └── dearer, in vain, or robbed ──────┘                               │
+//!      │      (not again for twice as many windows as the last time)           │
+//!      └────── dearer by now, in vain, robbed, or time to measure again ───────┘
+//! ```
+//! The cost is the processor time of the reactor's thread for each byte that its connections moved.
+//! So it includes the wakes of others, the callbacks, and the spinning. *In vain* is a spin that
+//! found nothing before it gave up, *robbed* one in which somebody else had use for the processor,
+//! and took it for long: both end the spinning early in the window, so that a load that has gone
+//! costs [`IN_VAIN`] spins. The idea is that of KVM's halt polling and of competitive spinning
+//! (Karlin, Li, Manasse & Owicki, 1991). They compare times with a fixed limit; here it is what
+//! each of the two really costs.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a loop does that has nothing to do: sleep at once, or look again for some microseconds
+/// before.
+///
+/// A sleep costs both sides: whoever sends has to wake the loop. On the virtual machine of
+/// `docs/benchmarks.md` one client that waits for each answer is served three times as often by a
+/// loop that stays awake, for less processor time. On other machines, or where somebody else has
+/// use for the processor, it is not worth it. A loop that spins yields to other threads now and
+/// then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Spin {
+    /// Spins, 50 µs at most, where it has measured that this takes *less* processor time for each
+    /// byte moved than to sleep, by 5 % at least; and measures again every now and then.
+    #[default]
+    WhenCheaper,
+    /// Sleeps at once.
+    Never,
+    /// Spins for so long before each sleep, whatever that costs: for those who have a processor to
+    /// give for latency. A loop without any traffic spins once for each time that it is woken.
+    For(Duration),
+}
+
+/// The longest spin where the cost decides.
+const LIMIT: Duration = Duration::from_micros(50);
+/// A sleep up to this is one that a spin might have saved. More than [`LIMIT`], since being woken
+/// is in it, and since peers answer sooner when they need not be woken either.
+const SHORT: Duration = Duration::from_micros(150);
+/// Waits in a window.
+const WAITS: u32 = 128;
+/// Every so many waits of a window the sleep is timed.
+const TIMED: u32 = 8;
+/// So many spins in vain end the spinning.
+const IN_VAIN: u32 = 16;
+/// After so many looks, each of which is a system call, the others may have the processor.
+const LOOKS: u32 = 8;
+/// Somebody else had the processor for so long that a sleeper would have been back sooner.
+const ROBBED: Duration = Duration::from_micros(200);
+/// So many of those end it as well.
+const ROBBERIES: u32 = 4;
+/// To spin must cost so many percent of what it costs to sleep, at most.
+const WORTHWHILE: u128 = 95;
+/// After so many windows of spinning the cost of sleeping is measured again.
+const AGREED: u32 = 256;
+/// The most windows for which it is not tried again.
+const PAUSE_AT_MOST: u32 = 256;
+
+/// What a reactor's thread had done when it was asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reading {
+    /// Processor time that the thread has had.
+    pub(crate) computed: Duration,
+    /// Bytes that the reactor's connections have received and sent.
+    pub(crate) moved: u64,
+}
+
+/// How a spin ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spun {
+    /// There is something to do.
+    pub(crate) found: bool,
+    /// Somebody else took the processor meanwhile, and kept it.
+    pub(crate) robbed: bool,
+}
+
+/// Decides how a reactor waits; see the module.
+#[derive(Debug)]
+pub(crate) struct Spinner {
+    spin: Spin,
+    phase: Phase,
+    window: Window,
+    /// Of the last window of sleeps.
+    sleeping: Cost,
+    /// Windows of sleeps to go before a trial, and how many after the next that fails.
+    pause: u32,
+    penalty: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Sleeping,
+    /// With how many windows behind it; in the first it is on trial.
+    Spinning(u32),
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    start: Option<Reading>,
+    waits: u32,
+    short: u32,
+    in_vain: u32,
+    robberies: u32,
+}
+
+/// How the next wait is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Asleep; timed or not.
+    Sleep { timed: bool },
+    /// Awake for so long at most, and only then asleep.
+    Spin(Duration),
+}
+
+impl Spinner {
+    pub(crate) fn new(spin: Spin) -> Self {
+        let (phase, window) = (Phase::Sleeping, Window::default());
+        Self { spin, phase, window, sleeping: Cost::default(), pause: 0, penalty: 1 }
+    }
+
+    /// Another thread has the reactor: what was read of the last one's time says nothing.
+    pub(crate) fn change_threads(&mut self) {
+        self.window = Window::default();
+    }
+
+    /// The reactor has nothing to do, and may sleep.
+    pub(crate) fn plan(&mut self, read: impl FnOnce() -> Reading) -> Plan {
+        match self.spin {
+            Spin::Never => return Plan::Sleep { timed: false },
+            Spin::For(limit) => return Plan::Spin(limit),
+            Spin::WhenCheaper => {}
+        }
+        if self.window.waits == 0 || self.window.waits == WAITS {
+            self.begin_window(read());
+        }
+        self.window.waits += 1;
+        match self.phase {
+            Phase::Sleeping => Plan::Sleep { timed: self.window.waits.is_multiple_of(TIMED) },
+            Phase::Spinning(_) => Plan::Spin(LIMIT),
+        }
+    }
+
+    /// It slept for so long, in a wait that was to be timed.
+    pub(crate) fn slept(&mut self, time: Duration) {
+        self.window.short += u32::from(time <= SHORT);
+    }
+
+    /// It spun.
+    pub(crate) fn spun(&mut self, Spun { found, robbed }: Spun) {
+        self.window.in_vain += u32::from(!found);
+        self.window.robberies += u32::from(robbed);
+        if self.window.in_vain >= IN_VAIN || self.window.robberies >= ROBBERIES {
+            self.give_up();
+        }
+    }
+
+    fn begin_window(&mut self, now: Reading) {
+        let ended = std::mem::take(&mut self.window);
+        self.window.start = Some(now);
+        // None where the reactor has just changed threads, or given up.
+        let Some(start) = ended.start else { return };
+        let cost = Cost::between(start, now);
+        match self.phase {
+            Phase::Sleeping if self.pause == 0 && ended.is_of_short_sleeps() => {
+                self.sleeping = cost;
+                self.phase = Phase::Spinning(0);
+            }
+            Phase::Sleeping => self.pause = self.pause.saturating_sub(1),
+            Phase::Spinning(0) if cost.is_at_most(WORTHWHILE, self.sleeping) => {
+                self.phase = Phase::Spinning(1);
+                self.penalty = 1;
+            }
+            Phase::Spinning(0) => self.give_up(),
+            Phase::Spinning(windows) if windows < AGREED && cost.is_at_most(100, self.sleeping) => {
+                self.phase = Phase::Spinning(windows + 1);
+            }
+            Phase::Spinning(_) => self.phase = Phase::Sleeping,
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.phase = Phase::Sleeping;
+        self.pause = self.penalty;
+        self.penalty = (self.penalty * 2).min(PAUSE_AT_MOST);
+        self.window.start = None;
+        self.window.waits = 0;
+    }
+}
+
+impl Window {
+    /// Most of those that were timed. A loop that is busy beside many long sleeps is left alone.
+    fn is_of_short_sleeps(&self) -> bool {
+        self.short * TIMED * 4 >= WAITS * 3
+    }
+}
+
+/// Processor time for bytes moved.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    nanoseconds: u128,
+    bytes: u128,
+}
+
+impl Cost {
+    fn between(start: Reading, now: Reading) -> Self {
+        let nanoseconds = now.computed.saturating_sub(start.computed).as_nanos();
+        Self { nanoseconds, bytes: now.moved.wrapping_sub(start.moved).into() }
+    }
+
+    /// Whether a byte costs at most `percent` of what it costs by `other`. Not where none moved.
+    fn is_at_most(self, percent: u128, other: Self) -> bool {
+        let (ours, theirs) = (self.nanoseconds * other.bytes, other.nanoseconds * self.bytes);
+        self.bytes > 0 && other.bytes > 0 && ours * 100 <= theirs * percent
+    }
+}
+
+/// Looks until there is something to do, at most for `limit`; `look` says whether there is. Other
+/// threads have the processor now and then, if they want it.
+pub(crate) fn spin<E>(
+    limit: Duration,
+    mut look: impl FnMut() -> Result<bool, E>,
+) -> Result<Spun, E> {
+    let begun = Instant::now();
+    for looks in 1u32.. {
+        if look()? {
+            return Ok(Spun { found: true, robbed: false });
+        }
+        let looked = Instant::now();
+        if looked.duration_since(begun) >= limit {
+            break;
+        }
+        if looks.is_multiple_of(LOOKS) {
+            thread::yield_now();
+            if looked.elapsed() >= ROBBED {
+                return Ok(Spun { found: look()?, robbed: true });
+            }
+        }
+    }
+    Ok(Spun { found: false, robbed: false })
+}
+
+#[cfg(all(test, not(loom)))]
+#[path = "spin_tests.rs"]
+mod tests;
