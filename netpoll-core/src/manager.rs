@@ -61,7 +61,7 @@ struct Loop {
 }
 
 impl PollManager {
-    /// Starts `loops` reactors.
+    /// Starts `loops` reactors, which spin [where that is cheaper](Spin::WhenCheaper).
     ///
     /// # Errors
     /// [`Error::Config`] for 0 loops or more than 1 024; [`Error::Io`] where descriptors, memory or

@@ -6,20 +6,22 @@
 //! two it is depends on the machine and on the load, so it is measured, in windows of [`WAITS`]:
 //!
 //! ```text
-//!              the sleeps were short                  95 % of that cost or less
-//!   Sleeping ─────────────────────────► Spinning (1st) ───────────────► Spinning (2nd …)
-//!      ▲  ▲       their cost is noted          │                               │
-//!      │  └── dearer, in vain, or robbed ──────┘                               │
-//!      │      (not again for twice as many windows as the last time)           │
-//!      └────── dearer by now, in vain, robbed, or time to measure again ───────┘
+//!              most sleeps were short                     cheaper by 5 %
+//!   Sleeping ──────────────────────────► Spinning, on trial ────────────► Spinning
+//!      ▲  ▲      their cost is noted            │                            │
+//!      │  └─── dearer, in vain, or robbed ──────┴──── in vain, robbed ───────┤
+//!      │       (not again for twice as many windows as the last time)        │
+//!      └────── dearer by now, another thread has the reactor, or it is ──────┘
+//!              time to measure again
 //! ```
-//! The cost is the processor time of the reactor's thread for each byte that its connections moved.
-//! So it includes the wakes of others, the callbacks, and the spinning. *In vain* is a spin that
-//! found nothing before it gave up, *robbed* one in which somebody else had use for the processor,
-//! and took it for long: both end the spinning early in the window, so that a load that has gone
-//! costs [`IN_VAIN`] spins. The idea is that of KVM's halt polling and of competitive spinning
-//! (Karlin, Li, Manasse & Owicki, 1991). They compare times with a fixed limit; here it is what
-//! each of the two really costs.
+//! The cost is the processor time of the reactor's thread, for each byte that its connections moved
+//! and for each callback: it must be less by both, so that neither larger messages nor shorter
+//! callbacks pass for a success. It includes the wakes of others and the spinning itself. *In vain*
+//! is a spin that found nothing before it gave up, *robbed* one in which somebody else had use for
+//! the processor, and took it for long: both end the spinning early in the window, so that a load
+//! that has gone costs [`IN_VAIN`] spins. The idea is that of KVM's halt polling and of competitive
+//! spinning (Karlin, Li, Manasse & Owicki, 1991). They compare times with a fixed limit; here it is
+//! what each of the two really costs.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,14 +37,16 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Spin {
-    /// Spins, 50 µs at most, where it has measured that this takes *less* processor time for each
-    /// byte moved than to sleep, by 5 % at least; and measures again every now and then.
+    /// Spins, 50 µs at most, where it has measured that this takes *less* processor time than to
+    /// sleep, by 5 % at least, for each byte moved and for each callback; and measures again every
+    /// now and then.
     #[default]
     WhenCheaper,
     /// Sleeps at once.
     Never,
     /// Spins for so long before each sleep, whatever that costs: for those who have a processor to
-    /// give for latency. A loop without any traffic spins once for each time that it is woken.
+    /// give for latency. It sleeps sooner where other threads keep the processor from it. A loop
+    /// without any traffic spins once for each time that it is woken.
     For(Duration),
 }
 
@@ -58,7 +62,7 @@ const TIMED: u32 = 8;
 /// So many spins in vain end the spinning.
 const IN_VAIN: u32 = 16;
 /// After so many looks, each of which is a system call, the others may have the processor.
-const LOOKS: u32 = 8;
+const LOOKS: u64 = 8;
 /// Somebody else had the processor for so long that a sleeper would have been back sooner.
 const ROBBED: Duration = Duration::from_micros(200);
 /// So many of those end it as well.
@@ -77,6 +81,8 @@ pub(crate) struct Reading {
     pub(crate) computed: Duration,
     /// Bytes that the reactor's connections have received and sent.
     pub(crate) moved: u64,
+    /// Callbacks of theirs that have run.
+    pub(crate) callbacks: u64,
 }
 
 /// How a spin ended.
@@ -132,20 +138,23 @@ impl Spinner {
         Self { spin, phase, window, sleeping: Cost::default(), pause: 0, penalty: 1 }
     }
 
-    /// Another thread has the reactor: what was read of the last one's time says nothing.
+    /// Another thread has the reactor: what was read of the last one's time says nothing. So this
+    /// window decides nothing, but that nobody spins on unmeasured.
     pub(crate) fn change_threads(&mut self) {
-        self.window = Window::default();
+        self.window.start = None;
     }
 
     /// The reactor has nothing to do, and may sleep.
     pub(crate) fn plan(&mut self, read: impl FnOnce() -> Reading) -> Plan {
         match self.spin {
-            Spin::Never => return Plan::Sleep { timed: false },
+            Spin::Never | Spin::For(Duration::ZERO) => return Plan::Sleep { timed: false },
             Spin::For(limit) => return Plan::Spin(limit),
             Spin::WhenCheaper => {}
         }
-        if self.window.waits == 0 || self.window.waits == WAITS {
-            self.begin_window(read());
+        if self.window.waits.is_multiple_of(WAITS) {
+            let now = read();
+            self.end_window(now);
+            self.window = Window { start: Some(now), ..Window::default() };
         }
         self.window.waits += 1;
         match self.phase {
@@ -161,6 +170,9 @@ impl Spinner {
 
     /// It spun.
     pub(crate) fn spun(&mut self, Spun { found, robbed }: Spun) {
+        if self.spin != Spin::WhenCheaper {
+            return;
+        }
         self.window.in_vain += u32::from(!found);
         self.window.robberies += u32::from(robbed);
         if self.window.in_vain >= IN_VAIN || self.window.robberies >= ROBBERIES {
@@ -168,27 +180,29 @@ impl Spinner {
         }
     }
 
-    fn begin_window(&mut self, now: Reading) {
-        let ended = std::mem::take(&mut self.window);
-        self.window.start = Some(now);
-        // None where the reactor has just changed threads, or given up.
-        let Some(start) = ended.start else { return };
-        let cost = Cost::between(start, now);
-        match self.phase {
-            Phase::Sleeping if self.pause == 0 && ended.is_of_short_sleeps() => {
+    /// Says what the window that has ended tells of the next. It tells nothing if it had no start:
+    /// there was none yet, or the reactor has changed threads in it.
+    fn end_window(&mut self, now: Reading) {
+        let cost = self.window.start.map(|start| Cost::between(start, now));
+        match (self.phase, cost) {
+            (Phase::Sleeping, Some(cost))
+                if self.pause == 0 && self.window.is_of_short_sleeps() =>
+            {
                 self.sleeping = cost;
                 self.phase = Phase::Spinning(0);
             }
-            Phase::Sleeping => self.pause = self.pause.saturating_sub(1),
-            Phase::Spinning(0) if cost.is_at_most(WORTHWHILE, self.sleeping) => {
+            (Phase::Sleeping, _) => self.pause = self.pause.saturating_sub(1),
+            (Phase::Spinning(0), Some(cost)) if cost.is_at_most(WORTHWHILE, self.sleeping) => {
                 self.phase = Phase::Spinning(1);
                 self.penalty = 1;
             }
-            Phase::Spinning(0) => self.give_up(),
-            Phase::Spinning(windows) if windows < AGREED && cost.is_at_most(100, self.sleeping) => {
+            (Phase::Spinning(windows @ 1..AGREED), Some(cost))
+                if cost.is_at_most(100, self.sleeping) =>
+            {
                 self.phase = Phase::Spinning(windows + 1);
             }
-            Phase::Spinning(_) => self.phase = Phase::Sleeping,
+            (Phase::Spinning(0), Some(_)) => self.give_up(),
+            (Phase::Spinning(_), _) => self.phase = Phase::Sleeping,
         }
     }
 
@@ -196,8 +210,7 @@ impl Spinner {
         self.phase = Phase::Sleeping;
         self.pause = self.penalty;
         self.penalty = (self.penalty * 2).min(PAUSE_AT_MOST);
-        self.window.start = None;
-        self.window.waits = 0;
+        self.window = Window::default();
     }
 }
 
@@ -208,23 +221,31 @@ impl Window {
     }
 }
 
-/// Processor time for bytes moved.
+/// Processor time, and what was done in it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     nanoseconds: u128,
     bytes: u128,
+    callbacks: u128,
 }
 
 impl Cost {
     fn between(start: Reading, now: Reading) -> Self {
-        let nanoseconds = now.computed.saturating_sub(start.computed).as_nanos();
-        Self { nanoseconds, bytes: now.moved.wrapping_sub(start.moved).into() }
+        Self {
+            nanoseconds: now.computed.saturating_sub(start.computed).as_nanos(),
+            bytes: now.moved.wrapping_sub(start.moved).into(),
+            callbacks: now.callbacks.wrapping_sub(start.callbacks).into(),
+        }
     }
 
-    /// Whether a byte costs at most `percent` of what it costs by `other`. Not where none moved.
+    /// Whether a byte and a callback cost at most `percent` of what they cost by `other`. Not where
+    /// there were none.
     fn is_at_most(self, percent: u128, other: Self) -> bool {
-        let (ours, theirs) = (self.nanoseconds * other.bytes, other.nanoseconds * self.bytes);
-        self.bytes > 0 && other.bytes > 0 && ours * 100 <= theirs * percent
+        let each_is = |ours: u128, theirs: u128| {
+            let bound = other.nanoseconds * ours * percent;
+            ours > 0 && theirs > 0 && self.nanoseconds * theirs * 100 <= bound
+        };
+        each_is(self.bytes, other.bytes) && each_is(self.callbacks, other.callbacks)
     }
 }
 
@@ -235,7 +256,7 @@ pub(crate) fn spin<E>(
     mut look: impl FnMut() -> Result<bool, E>,
 ) -> Result<Spun, E> {
     let begun = Instant::now();
-    for looks in 1u32.. {
+    for looks in 1u64.. {
         if look()? {
             return Ok(Spun { found: true, robbed: false });
         }

@@ -89,10 +89,10 @@ impl Traffic {
         }
     }
 
-    /// Bytes received and sent on other threads.
-    pub(crate) fn moved(&self) -> u64 {
+    /// What runs did on other threads.
+    pub(crate) fn work(&self) -> Work {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        of(&self.received).wrapping_add(of(&self.sent))
+        Work { received: of(&self.received), sent: of(&self.sent), callbacks: of(&self.callbacks) }
     }
 }
 
@@ -172,9 +172,13 @@ impl Counters {
         self.callbacks.add(work.callbacks as usize);
     }
 
-    /// Bytes received and sent on the thread that holds the core.
-    pub(crate) fn moved(&self) -> u64 {
-        self.received.read().wrapping_add(self.sent.read())
+    /// What runs did on the threads that held the core.
+    pub(crate) fn work(&self) -> Work {
+        Work {
+            received: self.received.read(),
+            sent: self.sent.read(),
+            callbacks: self.callbacks.read(),
+        }
     }
 
     pub(crate) fn hand_off(&self, cause: Cause, stalled: Duration) {
@@ -192,12 +196,12 @@ impl Counters {
     }
 
     pub(crate) fn snapshot(&self, traffic: &Traffic) -> LoopStats {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Work { received, sent, callbacks } = self.work() + traffic.work();
         LoopStats {
-            received: self.received.read() + of(&traffic.received),
-            sent: self.sent.read() + of(&traffic.sent),
-            callbacks: self.callbacks.read() + of(&traffic.callbacks),
-            slow_callbacks: of(&traffic.slow),
+            received,
+            sent,
+            callbacks,
+            slow_callbacks: traffic.slow.load(Ordering::Relaxed),
             queued: self.queued.read(),
             connections: self.connections.read(),
             turns: self.turns.read(),

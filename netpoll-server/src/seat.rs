@@ -87,22 +87,14 @@ impl Seat {
         true
     }
 
-    /// The loop that accepted does so no more.
+    /// The loop that accepted does so no more: the main reactor does.
     pub(crate) fn give_back(self: &Arc<Self>) {
-        let mut held = lock(&self.held);
-        if matches!(*held, Held::Loop(_)) {
-            self.listen(&self.front.main, None);
-            *held = Held::Main;
-        }
+        self.leave_to_main_if(|held| matches!(held, Held::Loop(_)));
     }
 
     /// Has the main reactor accept, unless somebody does.
     pub(crate) fn leave_to_main(self: &Arc<Self>) {
-        let mut held = lock(&self.held);
-        if matches!(*held, Held::Nobody) {
-            self.listen(&self.front.main, None);
-            *held = Held::Main;
-        }
+        self.leave_to_main_if(|held| matches!(held, Held::Nobody));
     }
 
     /// Ends accepting, but for what [`acceptor`](Self::acceptor) is told to do.
@@ -182,6 +174,14 @@ impl Seat {
             Held::Main | Held::Closed => return,
         };
         *held = next;
+    }
+
+    fn leave_to_main_if(self: &Arc<Self>, is_so: impl Fn(&Held) -> bool) {
+        let mut held = lock(&self.held);
+        if is_so(&held) {
+            self.listen(&self.front.main, None);
+            *held = Held::Main;
+        }
     }
 
     fn listen(self: &Arc<Self>, home: &Remote, own: Option<Arc<Remote>>) {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Core, End, Remote};
 use crate::spin::{self, Plan, Reading};
+use crate::stats::Work;
 use crate::sys;
 
 /// How often a retired reactor without connections looks whether it may end.
@@ -97,9 +98,9 @@ impl Core {
 }
 
 impl Remote {
-    /// What the calling thread, which holds the core, has computed, and what its connections moved.
+    /// What the calling thread, which holds the core, has computed, and what its connections did.
     fn reading(&self) -> Reading {
-        let moved = self.counters.moved().wrapping_add(self.traffic.moved());
-        Reading { computed: sys::own_time(), moved }
+        let Work { received, sent, callbacks } = self.counters.work() + self.traffic.work();
+        Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), callbacks }
     }
 }
