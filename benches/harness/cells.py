@@ -167,7 +167,7 @@ QUICK = Profile(
     "quick",
     rotations=4,
     idle_rotations=1,
-    seconds=0.25,
+    seconds=0.24,
     warmup=0.05,
     minutes=3,
     cells=(
