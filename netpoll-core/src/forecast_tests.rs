@@ -1,6 +1,7 @@
 //! The forecast's promises, by the cost that it is charged for a sequence of callbacks.
 
 use super::*;
+use crate::chance::Random;
 
 /// What a sequence costs whoever places its callbacks by a forecast, in hops; and what it would
 /// have cost on the reactor alone, and on workers alone.
@@ -32,17 +33,7 @@ fn serve(forecast: &Forecast, prior: &Prior, bill: &mut Bill, conduct: Conduct) 
     forecast.note(conduct, prior);
 }
 
-/// xorshift64*.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
-    }
-
     /// Blocks so many times in 10 000.
     fn conduct(&mut self, share: u64) -> Conduct {
         if self.below(10_000) < share { Conduct::Blocked } else { Conduct::Returned }

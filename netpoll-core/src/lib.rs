@@ -13,6 +13,8 @@ pub mod bench;
 mod berths;
 pub mod blocking;
 mod callbacks;
+#[cfg(all(test, not(loom)))]
+mod chance;
 mod connection;
 mod dial;
 mod dispatch;

@@ -1,6 +1,7 @@
 //! What the spinner decides, by the processor time that it is charged for a load on a machine.
 
 use super::*;
+use crate::chance::Random;
 
 /// A load: how long after each wait the next event comes, and what it brings. Times are in
 /// microseconds.
@@ -235,16 +236,7 @@ fn a_spin_ends_with_what_it_looks_for_or_with_its_time() {
     assert_eq!(spin(Duration::MAX, || Err(1)), Err(1));
 }
 
-/// xorshift64*.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
-    }
     fn load(&mut self) -> Load {
         let gap = 1 << self.below(10);
         let (sleep, work, bytes) = (1 + self.below(30), 1 + self.below(30), 1 << self.below(15));
