@@ -55,14 +55,13 @@ impl Answers<'_> {
     fn answer(&mut self, request: &Request<'_>, files: &Files) -> Option<(File, u64)> {
         match (request.method, request.path) {
             ("GET" | "HEAD", "/plaintext") => self.text("200 OK", "Hello, World!", request),
-            ("GET" | "HEAD", path) => {
-                let Some(Found { file, length, kind }) = files.open(path) else {
-                    self.text("404 Not Found", "Not found.\n", request);
-                    return None;
-                };
-                self.head("200 OK", kind, length, request);
-                return (request.method == "GET").then_some((file, length));
-            }
+            ("GET" | "HEAD", path) => match files.open(path) {
+                Ok(Found { file, length, kind }) => {
+                    self.head("200 OK", kind, length, request);
+                    return (request.method == "GET").then_some((file, length));
+                }
+                Err(status) => self.text(status, status, request),
+            },
             _ => self.text(NOT_ALLOWED, "", request),
         }
         None

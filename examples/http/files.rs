@@ -4,6 +4,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
+const NOT_FOUND: &str = "404 Not Found";
+const UNAVAILABLE: &str = "503 Service Unavailable";
+/// What the system says when it is short of something.
+const SHORTAGES: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EIO];
+
 /// The files that may be asked for; none without a directory.
 pub(crate) struct Files {
     root: Option<PathBuf>,
@@ -28,24 +35,32 @@ impl Files {
         self.root.is_none()
     }
 
-    /// Opens the file that a path of a URL names; of a directory, its `index.html`.
-    pub(crate) fn open(&self, path: &str) -> Option<Found> {
-        let root = self.root.as_ref()?;
-        let wanted = root.join(decoded(path)?.trim_start_matches('/'));
-        // Neither `..` nor a symbolic link is left in a canonical path, so it can't lie about where
-        // it leads.
-        let mut found = wanted.canonicalize().ok()?;
-        if found.is_dir() {
-            found = found.join("index.html").canonicalize().ok()?;
-        }
-        // Opening a pipe or a device could take for ever.
-        if !found.starts_with(root) || !found.is_file() {
-            return None;
-        }
-        let file = File::open(&found).ok()?;
-        let length = file.metadata().ok()?.len();
-        Some(Found { file, length, kind: kind(&found) })
+    /// Opens the file that a path of a URL names; of a directory, its `index.html`. Without one it
+    /// returns the status to answer with.
+    pub(crate) fn open(&self, path: &str) -> Result<Found, &'static str> {
+        let (Some(root), Some(path)) = (&self.root, decoded(path)) else { return Err(NOT_FOUND) };
+        found(root, path.trim_start_matches('/')).map_err(|error| match error.raw_os_error() {
+            // The file may be there, but can't be opened now.
+            Some(code) if SHORTAGES.contains(&Errno::from_raw(code)) => UNAVAILABLE,
+            _ => NOT_FOUND,
+        })
     }
+}
+
+fn found(root: &Path, path: &str) -> io::Result<Found> {
+    // Neither `..` nor a symbolic link is left in a canonical path, so it can't lie about where it
+    // leads.
+    let mut found = root.join(path).canonicalize()?;
+    if found.is_dir() {
+        found = found.join("index.html").canonicalize()?;
+    }
+    // Opening a pipe or a device could take for ever.
+    if !found.starts_with(root) || !found.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let file = File::open(&found)?;
+    let length = file.metadata()?.len();
+    Ok(Found { file, length, kind: kind(&found) })
 }
 
 /// With `%20` and the like replaced by what they stand for.

@@ -5,6 +5,10 @@
 //! are answered with one flush, a large file goes out piece by piece as its client reads, and the
 //! dispatch mode follows from what callbacks do.
 //!
+//! Its limits: a head of 8 KiB, no bodies, 10 s to the first byte, 64 bytes in 5 s of a head that
+//! has begun, 60 s without a byte either way, 64 KiB of input and some 1 MiB of output for each of
+//! 4 096 clients. What parsers could read in two ways is refused (`request.rs`).
+//!
 //! ```text
 //! cargo run --release --example http -- [ADDRESS [DIRECTORY]]
 //! curl -i http://127.0.0.1:7080/plaintext
@@ -13,6 +17,7 @@
 
 mod answer;
 mod files;
+mod grammar;
 mod request;
 
 use std::fs::File;
@@ -102,8 +107,11 @@ fn serve() -> Result<()> {
         .on_prepare(|_: &Connection| Ok(Session::default()))
         .on_request(move |session: &mut Session, conn: &mut Connection| session.serve(&files, conn))
         .dispatch(dispatch)
+        .first_byte_timeout(Duration::from_secs(10))
         .idle_timeout(Duration::from_secs(60))
         .min_receive_rate(ReceiveRate { bytes: 64, per: Duration::from_secs(5) })
+        .input_limit(64 << 10)
+        .max_connections(4096)
         .build()?
         .serve(listener)?;
     Ok(())

@@ -1,8 +1,13 @@
-//! Requests: what of their heads this server cares about, and what it refuses.
+//! Requests: what of their heads a server needs, and what it refuses.
+//!
+//! A server and a proxy before it must never differ on where a request ends. So everything that
+//! two parsers could read in two ways is refused: see `understand`, and `grammar.rs`.
 
 use std::mem::MaybeUninit;
 
 use httparse::{Error, Header, Status};
+
+use crate::grammar::{has_bare_line_feed, is_authority, is_zero, lists, path};
 
 /// The longest head of a request, in bytes.
 pub(crate) const HEAD_MAX: usize = 8 << 10;
@@ -13,6 +18,8 @@ const BAD: &str = "400 Bad Request";
 const TOO_LONG: &str = "431 Request Header Fields Too Large";
 /// This server takes no bodies.
 const TOO_LARGE: &str = "413 Content Too Large";
+const NO_SUCH_CODING: &str = "501 Not Implemented";
+const NO_SUCH_VERSION: &str = "505 HTTP Version Not Supported";
 
 /// What stands at the start of the input.
 pub(crate) enum Parsed<'a> {
@@ -20,7 +27,7 @@ pub(crate) enum Parsed<'a> {
     Whole(Request<'a>, usize),
     /// A part of one.
     Part,
-    /// None that is answered: with this status, and then no more.
+    /// None that is answered: with this status, and then no more. What follows may be a body.
     Refused(&'static str),
 }
 
@@ -44,54 +51,54 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, &mut fields) {
-        Ok(Status::Complete(length)) => match understand(&parsed) {
+        Ok(Status::Complete(length)) => match understand(&parsed, &head[..length]) {
             Ok(request) => Parsed::Whole(request, length),
             Err(status) => Parsed::Refused(status),
         },
         Ok(Status::Partial) if head.len() < HEAD_MAX => Parsed::Part,
         Ok(Status::Partial) | Err(Error::TooManyHeaders) => Parsed::Refused(TOO_LONG),
+        Err(Error::Version) => Parsed::Refused(NO_SUCH_VERSION),
         Err(_) => Parsed::Refused(BAD),
     }
 }
 
-fn understand<'a>(parsed: &httparse::Request<'_, 'a>) -> Result<Request<'a>, &'static str> {
+fn understand<'a>(
+    parsed: &httparse::Request<'_, 'a>,
+    head: &[u8],
+) -> Result<Request<'a>, &'static str> {
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(BAD) };
     let old = parsed.version == Some(0);
-    let (mut hosts, mut keep_alive) = (0, !old);
+    let (mut hosts, mut lengths, mut body, mut coding) = (0, 0, false, false);
+    let (mut keep_alive, mut close) = (!old, false);
     for Header { name, value } in parsed.headers.iter() {
         if name.eq_ignore_ascii_case("host") {
             hosts += 1;
-        } else if name.eq_ignore_ascii_case("connection") {
-            keep_alive = (keep_alive || lists(value, b"keep-alive")) && !lists(value, b"close");
-        } else if name.eq_ignore_ascii_case("content-length") {
-            match std::str::from_utf8(value).map(str::parse::<u64>) {
-                Ok(Ok(0)) => {}
-                Ok(Ok(_)) => return Err(TOO_LARGE),
-                _ => return Err(BAD),
+            if !value.is_empty() && !is_authority(value) {
+                return Err(BAD);
             }
+        } else if name.eq_ignore_ascii_case("connection") {
+            keep_alive |= lists(value, b"keep-alive");
+            close |= lists(value, b"close"); // wins, wherever it stands
+        } else if name.eq_ignore_ascii_case("content-length") {
+            lengths += 1;
+            body |= !is_zero(value).ok_or(BAD)?;
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(TOO_LARGE);
+            coding = true;
         }
     }
-    // RFC 9112, 3.2: exactly one, since HTTP/1.1.
-    if hosts > 1 || (hosts == 0 && !old) {
+    // RFC 9112: exactly one `Host` since HTTP/1.1 (3.2), at most one length, and none beside a
+    // coding, which HTTP/1.0 does not know (6.1, 6.3); each line ends in CRLF (2.2).
+    if hosts > 1
+        || (hosts == 0 && !old)
+        || lengths > 1
+        || (coding && (lengths > 0 || old))
+        || has_bare_line_feed(head)
+    {
         return Err(BAD);
     }
-    Ok(Request { method, path: path(target), keep_alive, old })
-}
-
-/// Whether a field whose value is a list of words has this one.
-fn lists(value: &[u8], word: &[u8]) -> bool {
-    value.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
-}
-
-/// The path of `/path?query` and of `http://host/path?query`.
-fn path(target: &str) -> &str {
-    let path = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => {
-            rest.find('/').map_or("/", |at| &rest[at..])
-        }
-        _ => target,
-    };
-    path.split('?').next().unwrap_or(path)
+    if coding || body {
+        return Err(if coding { NO_SUCH_CODING } else { TOO_LARGE });
+    }
+    let path = path(method, target).ok_or(BAD)?;
+    Ok(Request { method, path, keep_alive: keep_alive && !close, old })
 }
