@@ -22,10 +22,11 @@
 #![expect(unsafe_code, reason = "owns raw memory; no other file of the crate does what is unsafe")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::{fmt, slice};
+use std::{fmt, slice, thread};
 
 use bytes::Bytes;
 
@@ -362,7 +363,20 @@ impl Drop for Block {
         let foreign = if class == Class::FOREIGN { header.foreign.take() } else { None };
         pool::put(class, capacity, idle);
         // Last, as it runs the owner's code, which may use the pool or panic.
+        if let Some(foreign) = foreign {
+            release(foreign);
+        }
+    }
+}
+
+/// Gives foreign memory back to its owner. While a panic unwinds, which may be that of another
+/// owner of the same buffer, a second panic stays here: it would abort the process.
+fn release(foreign: Bytes) {
+    if !thread::panicking() {
         drop(foreign);
+    } else if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(foreign))) {
+        // Its own drop may panic as well.
+        mem::forget(payload);
     }
 }
 
@@ -425,7 +439,7 @@ impl Idle {
         // The count was left at 1 or 0, depending on how the last owner went.
         self.header().references.store(1, Ordering::Relaxed);
         let block = Block { header: self.header };
-        std::mem::forget(self);
+        mem::forget(self);
         block
     }
 

@@ -4,6 +4,8 @@
 
 use std::io::{self, BufRead, ErrorKind, IoSlice, Read};
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, BufMut, Bytes};
 use netpoll_buffer::{AsRead, FromRead, FromWrite, LinkBuffer, Shortfall, Sink, Source, released};
@@ -206,6 +208,33 @@ fn an_owner_that_panics_leaves_the_buffer_whole() {
         buffer.write_bytes(b"fresh");
         buffer.flush();
         assert_eq!(buffer.next(5), Ok(&b"fresh"[..]));
+    }
+}
+
+/// The second panic would come while the first unwinds, which aborts a process.
+#[test]
+fn owners_that_panic_one_after_the_other_end_no_more_than_one_panic_does() {
+    let ways: [fn(LinkBuffer); 4] = [
+        drop,
+        |mut buffer| buffer.clear(),
+        |mut buffer| drop(buffer.slice(15_000)),
+        |mut buffer| {
+            let mut other = LinkBuffer::from("before");
+            other.append(buffer.slice(12_000).unwrap());
+        },
+    ];
+    for way in ways {
+        let released_so_far = Arc::new(AtomicUsize::new(0));
+        let touchy = || {
+            let count = released_so_far.clone();
+            released(vec![b'x'; 5000], move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                panic!("at the release");
+            })
+        };
+        let buffer: LinkBuffer = [touchy(), touchy(), touchy()].into_iter().collect();
+        panic::catch_unwind(AssertUnwindSafe(|| way(buffer))).unwrap_err();
+        assert_eq!(released_so_far.load(Ordering::SeqCst), 3);
     }
 }
 
