@@ -23,6 +23,7 @@
 #![expect(unsafe_code, reason = "the cell: its exclusivity is what the word proves")]
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -51,7 +52,11 @@ pub(crate) struct Lap(u64);
 
 /// The proof that this thread holds a baton: the value, for as long as it is not put down.
 #[must_use = "a baton that is dropped is held for ever"]
-pub(crate) struct Held<T>(Arc<Baton<T>>);
+pub(crate) struct Held<T> {
+    baton: Arc<Baton<T>>,
+    /// It lends out `&T`, so it may be shared by threads only if that may.
+    value: PhantomData<T>,
+}
 
 /// A baton that this thread has put down.
 #[must_use = "a baton that nobody takes up again lies for ever"]
@@ -64,7 +69,7 @@ impl<T> Baton<T> {
     /// A baton in the hands of its maker.
     pub(crate) fn held(value: T) -> Held<T> {
         let word = AtomicU64::new(HELD);
-        Held(Arc::new(Self { word, cell: UnsafeCell::new(Some(value)) }))
+        Held::of(Arc::new(Self { word, cell: UnsafeCell::new(Some(value)) }))
     }
 
     /// The lap that it lies in, if it lies.
@@ -80,7 +85,7 @@ impl<T> Baton<T> {
 
     /// Takes it, if it still lies in that lap.
     pub(crate) fn take(self: &Arc<Self>, lap: Lap) -> Option<Held<T>> {
-        self.claim(lap).then(|| Held(self.clone()))
+        self.claim(lap).then(|| Held::of(self.clone()))
     }
 
     /// Whether the value has been taken out for good.
@@ -100,24 +105,28 @@ impl<T> Baton<T> {
 }
 
 impl<T> Held<T> {
+    fn of(baton: Arc<Baton<T>>) -> Self {
+        Self { baton, value: PhantomData }
+    }
+
     /// Lets go of it. From here on it is whoever's who takes it first.
     pub(crate) fn put_down(self) -> Lying<T> {
         // Nobody else writes the word of a baton that is held.
-        let lap = (self.0.word.load(Ordering::Relaxed) & !STATE).wrapping_add(LAP);
-        self.0.word.store(lap | LIES, Ordering::Release);
-        Lying { baton: self.0, lap: Lap(lap) }
+        let lap = (self.baton.word.load(Ordering::Relaxed) & !STATE).wrapping_add(LAP);
+        self.baton.word.store(lap | LIES, Ordering::Release);
+        Lying { baton: self.baton, lap: Lap(lap) }
     }
 
     /// The baton, for those who may take it.
     pub(crate) fn baton(&self) -> &Arc<Baton<T>> {
-        &self.0
+        &self.baton
     }
 
     /// Takes the value out for good. `None` never comes: a value that is gone can't be held.
     pub(crate) fn into_inner(self) -> Option<T> {
         // SAFETY: as in `deref_mut`.
-        let value = unsafe { &mut *self.0.pointer() }.take();
-        self.0.word.store(GONE, Ordering::Release);
+        let value = unsafe { &mut *self.baton.pointer() }.take();
+        self.baton.word.store(GONE, Ordering::Release);
         value
     }
 }
@@ -135,7 +144,7 @@ impl<T> Lying<T> {
 
     /// Takes it up again, unless somebody else took it.
     pub(crate) fn take_up(self) -> Option<Held<T>> {
-        self.baton.claim(self.lap).then_some(Held(self.baton))
+        self.baton.claim(self.lap).then_some(Held::of(self.baton))
     }
 }
 
@@ -145,7 +154,7 @@ impl<T> Deref for Held<T> {
     fn deref(&self) -> &T {
         // SAFETY: `claim`, or `Baton::held`, made this the only `Held` of the baton, and it is the
         // only one until `put_down` or `into_inner` consumes it; the borrow of `self` ends before.
-        let value = unsafe { &*self.0.pointer() };
+        let value = unsafe { &*self.baton.pointer() };
         value.as_ref().expect(NOT_GONE)
     }
 }
@@ -153,7 +162,7 @@ impl<T> Deref for Held<T> {
 impl<T> DerefMut for Held<T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as in `deref`; `&mut self` makes this the only borrow through this `Held`.
-        let value = unsafe { &mut *self.0.pointer() };
+        let value = unsafe { &mut *self.baton.pointer() };
         value.as_mut().expect(NOT_GONE)
     }
 }
@@ -171,7 +180,7 @@ impl<T> fmt::Debug for Baton<T> {
 
 impl<T> fmt::Debug for Held<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_tuple("Held").field(&self.0).finish()
+        out.debug_tuple("Held").field(&self.baton).finish()
     }
 }
 

@@ -22,6 +22,7 @@
 #![expect(unsafe_code, reason = "the cell: its exclusivity is what the word proves")]
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{BitOr, Deref, DerefMut};
 use std::time::Instant;
 
@@ -143,13 +144,13 @@ impl<T> Task<T> {
     /// Takes the cell, if the task is scheduled: with its twin the one call that makes an owner.
     pub(crate) fn begin(&self) -> Option<Run<'_, T>> {
         self.word.begin(Events::NONE)?;
-        Some(Run { task: self })
+        Some(Run { task: self, value: PhantomData })
     }
 
     /// [`begin`](Self::begin) and the first [`look`](Run::look), in one step.
     pub(crate) fn begin_and_look(&self) -> Option<(Run<'_, T>, Events)> {
         let events = self.word.begin(Events::READABLE)?;
-        Some((Run { task: self }, events))
+        Some((Run { task: self, value: PhantomData }, events))
     }
 }
 
@@ -163,6 +164,8 @@ impl<T> fmt::Debug for Task<T> {
 #[must_use = "a task that is not moved on stays running for ever"]
 pub(crate) struct Run<'a, T> {
     task: &'a Task<T>,
+    /// It lends out `&T`, so it may be shared by threads only if that may.
+    value: PhantomData<T>,
 }
 
 impl<'a, T> Run<'a, T> {

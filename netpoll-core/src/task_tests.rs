@@ -13,6 +13,25 @@ mod rules {
         task
     }
 
+    /// It lends out references, so two threads could use a `Cell` at once.
+    #[test]
+    fn a_run_is_shared_by_threads_only_if_what_it_owns_may_be() {
+        use std::cell::Cell;
+
+        trait Ambiguous<A> {
+            const NOT_SYNC: bool = true;
+        }
+        struct IfSync;
+        impl<T> Ambiguous<()> for T {}
+        impl<T: Sync> Ambiguous<IfSync> for T {}
+
+        fn is_sync<T: Sync>() {}
+        is_sync::<Run<'_, u8>>();
+        // These two lines don't compile where it is.
+        const { assert!(<Run<'_, Cell<u8>> as Ambiguous<_>>::NOT_SYNC) };
+        const { assert!(<crate::baton::Held<Cell<u8>> as Ambiguous<_>>::NOT_SYNC) };
+    }
+
     #[test]
     fn the_first_event_schedules_and_the_next_ones_join_it() {
         let task = idle_task();
