@@ -112,6 +112,29 @@ fn above_the_budget_the_large_wait_the_small_go_on_and_the_new_are_refused() {
 }
 
 /// What is queued for a peer that does not read counts as well, and is given back.
+/// Empty slices open an account and put nothing on it.
+#[test]
+fn an_account_does_not_stay_on_its_thread_for_the_next_event_loop() {
+    let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a loop"));
+    let hoard = Arc::new(Mutex::new(Vec::new()));
+    let limits = Limits { memory_budget: Some(64 * MIB), ..Limits::default() };
+    let on_one_thread = |builder: netpoll::Builder| {
+        Server::start(builder.limits(limits).dispatch(Dispatch::Inline).manager(manager.clone()))
+    };
+    let first = on_one_thread(
+        hoarding(&hoard)
+            .on_connect(|(): &mut (), conn: &mut Connection| conn.reader().slice(0).map(drop)),
+    );
+    let second = on_one_thread(hoarding(&hoard));
+    let _visitor = first.connect();
+    eventually("it is there", || manager.stats()[0].callbacks == 1);
+    let mut client = second.connect();
+    client.say(&[7; 10_000]);
+    eventually("it is kept", || held(&hoard) == 10_000);
+    assert_eq!(first.event_loop.memory().held, 0);
+    assert!(second.event_loop.memory().held >= 10_000);
+}
+
 #[test]
 fn unsent_output_counts_until_it_is_sent() {
     for dispatch in modes() {

@@ -53,10 +53,19 @@ impl Input {
     pub(crate) fn is_new(&mut self) -> bool {
         self.buffer.release();
         let is_idle = self.buffer.is_new() && !self.undrained && self.charge.is_none();
-        is_idle
-            && self.end.is_none()
-            && self.failure.is_none()
-            && self.account.as_ref().is_none_or(is_unused)
+        is_idle && self.end.is_none() && self.failure.is_none() && self.is_account_clear()
+    }
+
+    /// Whether no account is left here but one that is as good as any. One within a budget is that
+    /// of one event loop: it goes, if nothing stands on it.
+    #[inline]
+    fn is_account_clear(&mut self) -> bool {
+        let Some(account) = &self.account else { return true };
+        let is_unused = is_unused(account);
+        if is_unused && account.is_within() {
+            self.account = None;
+        }
+        is_unused
     }
 
     /// Makes it a new one, as [`is_new`](Self::is_new) means it.
@@ -291,8 +300,7 @@ impl Input {
     }
 }
 
-/// Whether no block is charged to an account, so that it is as good as any. One within a budget's
-/// is not, but whoever has that has a charge as well, and keeps it.
+/// Whether no block is charged to an account.
 #[inline]
 fn is_unused(account: &Account) -> bool {
     account.held() == 0
