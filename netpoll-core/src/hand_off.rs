@@ -163,16 +163,26 @@ impl Seated {
             remote: Arc::downgrade(core.remote()),
             crew: core.backing.crew.clone(),
         };
-        Self { before: (SEAT.replace(Some(seat)), LAP.take()) }
+        Self { before: (replace_seat(Some(seat)), LAP.take()) }
     }
 }
 
 impl Drop for Seated {
     fn drop(&mut self) {
         let (seat, lap) = (self.before.0.take(), self.before.1.take());
-        drop(SEAT.replace(seat));
+        drop(replace_seat(seat));
         LAP.set(lap);
     }
+}
+
+/// Looks at the seat. There is none on a thread that ends, where destructors of the user's
+/// thread-locals may still call us.
+fn with_seat<R>(look: impl FnOnce(&Seat) -> R) -> Option<R> {
+    SEAT.try_with(|seat| seat.borrow().as_ref().map(look)).ok().flatten()
+}
+
+fn replace_seat(next: Option<Seat>) -> Option<Seat> {
+    SEAT.try_with(|seat| seat.replace(next)).ok().flatten()
 }
 
 /// Turns a reactor on this thread until it ends, or until another thread has taken it over.
@@ -194,9 +204,7 @@ pub(crate) fn turn(mut core: Held<Core>) -> Next {
 
 /// Whether this thread is inside a callback of that reactor.
 pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
-    SEAT.with_borrow(|seat| {
-        seat.as_ref().is_some_and(|seat| seat.remote.as_ptr() == Arc::as_ptr(remote))
-    })
+    with_seat(|seat| seat.remote.as_ptr() == Arc::as_ptr(remote)).unwrap_or(false)
 }
 
 /// Runs a scheduled connection on this thread, the core put down meanwhile. Returns the core,
@@ -227,8 +235,8 @@ pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core
 
 /// The callback that cost this thread its core has ended.
 fn came_back() {
-    SEAT.with_borrow(|seat| {
-        if let Some(crew) = seat.as_ref().and_then(|seat| seat.crew.as_ref()) {
+    with_seat(|seat| {
+        if let Some(crew) = &seat.crew {
             crew.away.fetch_sub(1, Ordering::SeqCst);
         }
     });
@@ -237,12 +245,12 @@ fn came_back() {
 fn give_away(cause: Cause) {
     WAITED.set(true);
     let Some(lap) = LAP.take() else { return };
-    let given = SEAT.with_borrow(|seat| {
-        let seat = seat.as_ref()?;
-        Some(seat.crew.as_ref()?.take_over(&seat.baton, lap, cause, Duration::ZERO))
+    let given = with_seat(|seat| {
+        let crew = seat.crew.as_ref()?;
+        Some(crew.take_over(&seat.baton, lap, cause, Duration::ZERO))
     });
     // It lies there still if there is no thread: the monitor takes it when there is one.
-    if given != Some(true) {
+    if given.flatten() != Some(true) {
         LAP.set(Some(lap));
     }
 }

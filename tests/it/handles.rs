@@ -1,5 +1,6 @@
 //! Handles: many threads send to one connection, and old handles reach nobody.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,6 +121,40 @@ fn a_handle_sends_while_a_callback_blocks() {
 
 /// What a client receives must be its own: connections come and go, so descriptors and slots are
 /// used again at once, while the handles of the closed ones keep sending.
+/// Sends a message where it is dropped, and passes the receipt on.
+struct Farewell(Handle, mpsc::Sender<netpoll::Delivery>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let told = self.1.clone();
+        let bytes = Bytes::from_static(b"bye");
+        let sent = self.0.send_with(bytes, move |delivery| drop(told.send(delivery)));
+        sent.expect("it is open");
+    }
+}
+
+/// A thread that ends drops our thread-locals before those of its user that are older.
+#[test]
+fn a_destructor_of_a_thread_local_may_send_and_is_told_what_became_of_it() {
+    thread_local! {
+        static LAST: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+    }
+    for dispatch in modes() {
+        let (server, handles) = handing_out(dispatch);
+        let mut client = server.connect();
+        let handle = handles.recv_timeout(PATIENCE).expect("a handle");
+        let (told, deliveries) = mpsc::channel();
+        let sender = thread::spawn(move || {
+            LAST.set(Some(Farewell(handle.clone(), told.clone())));
+            // Ours are younger.
+            drop(Farewell(handle, told));
+        });
+        sender.join().expect("it does not panic");
+        client.hear(b"byebye");
+        assert_eq!(deliveries.iter().flatten().count(), 2, "{dispatch:?}");
+    }
+}
+
 #[test]
 fn old_handles_reach_no_later_connection() {
     const ROUNDS: usize = 1500;

@@ -1,8 +1,10 @@
 //! Poll managers: values that own their loops, share nothing, and can grow and shrink.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::{
@@ -73,6 +75,20 @@ fn a_manager_that_is_dropped_leaves_nothing() {
             eventually("no thread is left", || our_threads().is_empty());
         }
     });
+}
+
+#[test]
+fn a_destructor_of_a_thread_local_may_drop_a_manager() {
+    thread_local! {
+        static LAST: RefCell<Option<PollManager>> = const { RefCell::new(None) };
+    }
+    let make = || PollManager::new(1, LoadBalance::RoundRobin).expect("a manager");
+    let thread = thread::spawn(move || {
+        LAST.set(Some(make()));
+        // Our thread-locals are younger, and so the first to go.
+        drop(make());
+    });
+    thread.join().expect("it does not panic");
 }
 
 #[test]

@@ -112,22 +112,27 @@ pub(crate) fn tell(settled: Vec<Settled>) {
     if settled.is_empty() {
         return;
     }
-    let is_telling = NEXT.with_borrow_mut(|next| {
+    let mut due = VecDeque::from(settled);
+    let is_telling = NEXT.try_with(|next| {
+        let mut next = next.borrow_mut();
         let is_telling = next.is_some();
-        next.get_or_insert_default().extend(settled);
+        next.get_or_insert_default().append(&mut due);
         is_telling
     });
-    if is_telling {
+    if is_telling == Ok(true) {
         return;
     }
     // This may be a reactor's thread, and what a receipt would wait for that reactor's to do.
     let _forbidden = Forbidden::here();
-    while let Some(Settled { receipt, delivery }) =
-        NEXT.with_borrow_mut(|next| next.as_mut()?.pop_front())
-    {
+    // A thread that ends has lost its list: all stand in `due`, and nested ones are told within.
+    while let Some(Settled { receipt, delivery }) = due.pop_front().or_else(next_due) {
         guard("a receipt", || receipt(delivery)).ok();
     }
-    NEXT.set(None);
+    let _ = NEXT.try_with(|next| next.take());
+}
+
+fn next_due() -> Option<Settled> {
+    NEXT.try_with(|next| next.borrow_mut().as_mut()?.pop_front()).ok().flatten()
 }
 
 impl fmt::Debug for Receipts {
