@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use crate::connection::Connection;
 use crate::error::{CloseReason, Error, Result};
@@ -393,10 +394,24 @@ pub(crate) struct Panicked;
 pub(crate) fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
         log::error!("{name} panicked: {}", describe(&*payload));
-        // A payload may panic in its Drop.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        discard(payload);
         Panicked
     })
+}
+
+/// Drops what a panic carried. That is user code: a panic in it ends here, and what that one
+/// carries is leaked, since its drop may panic again.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}
+
+/// Waits for a thread that is about to end. A panic has ended it before, and was logged then.
+pub(crate) fn join<T>(thread: JoinHandle<T>) {
+    if let Err(payload) = thread.join() {
+        discard(payload);
+    }
 }
 
 fn describe(payload: &(dyn Any + Send)) -> &str {
@@ -411,5 +426,26 @@ pub(crate) fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), Close
         Ok(Err(Error::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         Ok(Err(error)) => Err(CloseReason::Callback(error)),
         Err(Panicked) => Err(CloseReason::Panic),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Panics when it is dropped, with another of its kind.
+    struct Malicious;
+
+    impl Drop for Malicious {
+        fn drop(&mut self) {
+            std::panic::panic_any(Self);
+        }
+    }
+
+    #[test]
+    fn a_payload_whose_drop_panics_does_not_escape_the_guard() {
+        let outcome = guard("a test", || std::panic::panic_any(Malicious));
+        assert!(outcome.is_err());
+        join(std::thread::spawn(|| std::panic::panic_any(Malicious)));
     }
 }

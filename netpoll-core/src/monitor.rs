@@ -29,6 +29,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::baton::{Baton, Lap};
+use crate::callbacks::join;
 use crate::hand_off::{Cause, Crew};
 use crate::reactor::Core;
 use crate::sync::{
@@ -171,7 +172,7 @@ impl Monitor {
         };
         self.changed.notify_all();
         if let Some(thread) = thread {
-            let _ = thread.join();
+            join(thread);
         }
     }
 

@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::berths::{Berth, Berths, Order};
+use crate::callbacks::join;
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::sys::TimerSlack;
 
@@ -114,7 +115,7 @@ impl Spares {
         drop(roster);
         for thread in gone {
             if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
+                join(thread);
             }
         }
         left

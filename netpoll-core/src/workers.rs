@@ -208,10 +208,10 @@ impl Workers {
     }
 
     fn work(self: &Arc<Self>) {
+        let mut working = Working { pool: self, seat: self.lobby.enter() };
         lock(&self.staff).arrived();
         let mut stopwatch = self.threshold.map(Stopwatch::new);
-        let mut seat = self.lobby.enter();
-        while let Some(shared) = self.next(&mut seat, &mut stopwatch) {
+        while let Some(shared) = self.next(&mut working.seat, &mut stopwatch) {
             let outcome = match &mut stopwatch {
                 Some(stopwatch) => stopwatch.run(&shared),
                 None => runner::run(&shared),
@@ -219,15 +219,6 @@ impl Workers {
             if outcome == Outcome::Again {
                 schedule(&shared);
             }
-        }
-        let mut staff = lock(&self.staff);
-        staff.leave();
-        self.hired.store(staff.workers(), Ordering::SeqCst);
-        drop(staff);
-        self.changed.notify_all();
-        if !self.queue.is_empty() && !self.is_stopping() {
-            // A job came when this worker had looked for the last time, and still counted as hired.
-            self.staff_up();
         }
     }
 
@@ -328,6 +319,29 @@ impl Workers {
 
     fn is_jammed(&self) -> bool {
         !self.queue.is_empty() && self.lobby.idle() == 0
+    }
+}
+
+/// A worker's place in the pool: given up as its last act, even should it panic, or a dead worker
+/// would count for ever as one that takes jobs.
+struct Working<'a> {
+    pool: &'a Arc<Workers>,
+    seat: Seat,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        let pool = self.pool;
+        pool.lobby.found(&mut self.seat);
+        let mut staff = lock(&pool.staff);
+        staff.leave();
+        pool.hired.store(staff.workers(), Ordering::SeqCst);
+        drop(staff);
+        pool.changed.notify_all();
+        if !pool.queue.is_empty() && !pool.is_stopping() {
+            // A job came when this worker had looked for the last time, and still counted as hired.
+            pool.staff_up();
+        }
     }
 }
 

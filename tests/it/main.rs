@@ -21,6 +21,7 @@ mod hand_off;
 mod handles;
 mod lifecycle;
 mod listeners;
+mod loggers;
 mod manager;
 mod memory;
 mod mixing;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::thread::{self, JoinHandle, ThreadId};
 
+use crate::callbacks::join;
 use crate::sys;
 
 /// How many workers one look at whether all sleep asks the system about.
@@ -90,7 +91,7 @@ impl Staff {
     pub(super) fn join_those_who_left(&mut self) {
         for thread in self.left.drain(..) {
             if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
+                join(thread);
             }
         }
     }
