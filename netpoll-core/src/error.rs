@@ -12,7 +12,44 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// It converts to and from [`io::Error`] without loss: an `Error` that travelled inside an
 /// `io::Error` comes out again as itself, and every kind survives (`TimedOut`, `UnexpectedEof`,
 /// `ConnectionRefused`, …).
-#[derive(Debug)]
+///
+/// A program that returns it from `main` prints its sentence: `Debug` is `Display`, with the causes
+/// that the sentence does not name.
+///
+/// A callback returns errors of its own by [`Error::other`] and [`Error::protocol`], or by `?`
+/// where the type says once how it converts:
+///
+/// ```
+/// use netpoll_core::Error;
+///
+/// #[derive(Debug, PartialEq)]
+/// struct NoSuchUser(u32);
+/// # impl std::fmt::Display for NoSuchUser {
+/// #     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// #         write!(out, "there is no user {}", self.0)
+/// #     }
+/// # }
+/// # impl std::error::Error for NoSuchUser {}
+///
+/// impl From<NoSuchUser> for Error {
+///     fn from(error: NoSuchUser) -> Self {
+///         Self::other(error)
+///     }
+/// }
+///
+/// fn look_up(id: u32) -> Result<(), NoSuchUser> {
+///     Err(NoSuchUser(id))
+/// }
+///
+/// fn on_request() -> netpoll_core::Result<()> {
+///     look_up(7)?;
+///     Ok(())
+/// }
+///
+/// let error = on_request().unwrap_err();
+/// assert_eq!(format!("{error:?}"), "there is no user 7");
+/// assert_eq!(error.downcast_ref(), Some(&NoSuchUser(7)));
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// The caller gave an option or an address that can't be used; the text says which, and why.
@@ -128,6 +165,32 @@ impl Error {
         Self::Config(sentence.into().into_boxed_str())
     }
 
+    /// A failure of the program's own, from any error or from a text. Its kind is `Other`.
+    pub fn other(error: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+        io::Error::other(error).into()
+    }
+
+    /// The peer sent what its protocol forbids, told by any error or by a text. Its kind is
+    /// `InvalidData`.
+    ///
+    /// ```
+    /// use netpoll_core::Error;
+    /// let error = Error::protocol("a frame without a length");
+    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    /// ```
+    pub fn protocol(error: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+        io::Error::new(io::ErrorKind::InvalidData, error).into()
+    }
+
+    /// The error that [`other`](Self::other), [`protocol`](Self::protocol) or an [`io::Error`]
+    /// carries, if it is of that type.
+    pub fn downcast_ref<E: error::Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Io(carrier) => carrier.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+
     /// A failure to do something, as in "dial", with an address.
     pub fn address(
         doing: &str,
@@ -160,6 +223,23 @@ impl fmt::Display for Error {
             ),
             Self::Io(source) => source.fmt(out),
         }
+    }
+}
+
+/// The sentence, and the causes that it does not name: what `fn main() -> netpoll::Result<()>`
+/// prints.
+impl fmt::Debug for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = self.to_string();
+        let mut cause = error::Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !told.contains(&text) {
+                told = format!("{told}: {text}");
+            }
+            cause = error.source();
+        }
+        out.write_str(&told)
     }
 }
 
@@ -208,6 +288,19 @@ impl From<io::Error> for Error {
             // Checked above; nothing else can be inside.
             Some(Err(inner)) => Self::Io(io::Error::other(inner)),
             None => Self::Io(io::ErrorKind::Other.into()),
+        }
+    }
+}
+
+/// As [`Error::other`]; one of ours inside comes out as itself.
+impl From<Box<dyn error::Error + Send + Sync>> for Error {
+    fn from(error: Box<dyn error::Error + Send + Sync>) -> Self {
+        match error.downcast::<Self>() {
+            Ok(ours) => *ours,
+            Err(error) => match error.downcast::<io::Error>() {
+                Ok(error) => Self::from(*error),
+                Err(error) => Self::other(error),
+            },
         }
     }
 }
@@ -284,6 +377,56 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let text = Error::address("dial", "tcp", "127.0.0.1:1", refused).to_string();
         assert_eq!(text, "cannot dial tcp 127.0.0.1:1: connection refused; nobody listens there");
+    }
+
+    #[test]
+    fn a_program_that_ends_with_an_error_prints_its_sentence_and_its_causes() {
+        #[derive(Debug)]
+        struct Outer(io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("the store is closed")
+            }
+        }
+        impl error::Error for Outer {
+            fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let taken = io::Error::from(io::ErrorKind::AddrInUse);
+        let error = Error::address("listen on", "tcp", "127.0.0.1:80", taken);
+        assert_eq!(format!("{error:?}"), error.to_string());
+
+        let error = Error::other(Outer(io::Error::other("the disk is full")));
+        assert_eq!(format!("{error:?}"), "the store is closed: the disk is full");
+        assert_eq!(error.to_string(), "the store is closed");
+    }
+
+    #[test]
+    fn an_error_of_ones_own_comes_out_as_itself() {
+        #[derive(Debug)]
+        struct Own;
+        impl fmt::Display for Own {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("own")
+            }
+        }
+        impl error::Error for Own {}
+        for error in [Error::other(Own), Error::protocol(Own)] {
+            assert!(error.downcast_ref::<Own>().is_some(), "{error}");
+            assert!(Error::from(io::Error::from(error)).downcast_ref::<Own>().is_some());
+        }
+        assert!(Error::Closed.downcast_ref::<Own>().is_none());
+    }
+
+    #[test]
+    fn an_error_that_travelled_in_a_box_comes_out_as_itself() {
+        let boxed = |error: Error| -> Box<dyn error::Error + Send + Sync> { Box::new(error) };
+        assert!(matches!(Error::from(boxed(Error::WouldBlock)), Error::WouldBlock));
+        let reset = Error::Io(io::Error::from_raw_os_error(104));
+        assert_eq!(Error::from(boxed(reset)).kind(), io::ErrorKind::ConnectionReset);
+        let boxed: Box<dyn error::Error + Send + Sync> = "a text".into();
+        assert_eq!(Error::from(boxed).to_string(), "a text");
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
         "tcp6" => SocketAddr::is_ipv6,
         _ => {
             return Err(Error::config(format!(
-                "cannot {doing} {network} {address}: the network must be tcp, tcp4 or tcp6"
+                "cannot {doing} {network} {address}: the network must be tcp, tcp4, tcp6 or unix"
             )));
         }
     };
