@@ -40,8 +40,8 @@ pub trait Preamble: Send {
     /// Something may have arrived: looks at it, and says whether that was all.
     fn is_complete(&mut self) -> bool;
 
-    /// It is complete, or late: the reactor has let go of the stream. What has arrived by now may
-    /// complete it yet.
+    /// It is complete or late, or its peer is gone: the reactor has let go of the stream. What has
+    /// arrived by now may complete it yet.
     fn end(self: Box<Self>);
 }
 

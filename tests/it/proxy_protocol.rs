@@ -164,3 +164,40 @@ fn a_header_that_has_arrived_is_in_time_for_a_shutdown() {
         }
     }
 }
+
+/// The deadline is an hour away, so that it ends no test.
+#[test]
+fn a_peer_that_leaves_behind_a_part_of_its_header_is_let_go_at_once() {
+    let proxy = ProxyProtocol { deadline: Duration::from_secs(3600), ..ProxyProtocol::default() };
+    for listener in
+        [bind(), Listener::options().reuse_port(true).bind("tcp", "127.0.0.1:0").expect("a port")]
+    {
+        let (server, address) = behind_a_proxy(listener, proxy);
+        let (mut resets, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let (mut reset, mut end) = (connect(address), connect(address));
+            reset.say(b"PROXY TCP4 192.0.2.1");
+            end.say(b"\r\n\r\n\0\r\nQUIT\n\x21\x11");
+            resets.push(reset);
+            ends.push(end);
+        }
+        let accepted = || {
+            let stats = server.event_loop.stats();
+            stats.main.accepted + stats.loops.iter().map(|it| it.accepted).sum::<u64>()
+        };
+        eventually("all are accepted", || accepted() == 40);
+        resets.into_iter().for_each(Client::reset);
+        eventually("a reset is heard", || server.event_loop.stats().refused == 20);
+        ends.iter().for_each(Client::half_close);
+        eventually("an end is heard", || server.event_loop.stats().refused == 40);
+        for mut end in ends {
+            let _ = end.read(&mut [0]).map(|read| assert_eq!(read, 0));
+        }
+        // A whole header with the end of the stream right behind it is served.
+        let mut last = connect(address);
+        last.say(&binary(3));
+        last.half_close();
+        assert!(last.rest().starts_with(b"192.0.2.3:80"));
+        assert_eq!(server.stop().refused, 40);
+    }
+}

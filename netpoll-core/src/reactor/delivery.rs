@@ -17,7 +17,7 @@ impl Core {
         let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
         else {
-            self.deliver_to_preamble(token);
+            self.deliver_to_preamble(token, readiness);
             return None;
         };
         let events = events_of(readiness, shared);
@@ -25,11 +25,13 @@ impl Core {
         scheduled.then(|| shared.clone())
     }
 
-    /// Tells who awaits what must come before a connection, unless the token is a stale one.
-    fn deliver_to_preamble(&mut self, token: Token) {
+    /// Tells a preamble what happened to its stream, unless the token is a stale one. After the end
+    /// of the peer's stream, or a failure, no more can come: a preamble ends then, complete or not.
+    fn deliver_to_preamble(&mut self, token: Token, readiness: Readiness) {
+        let is_over = readiness.peer_closed || readiness.failed;
         match self.operators.find_mut(token) {
             Some(FdOperator::Preamble(preamble)) => {
-                if preamble.is_complete() {
+                if is_over || preamble.is_complete() {
                     self.end_preamble(token);
                 }
             }
