@@ -71,7 +71,8 @@ impl Listener {
     /// The listeners that whoever started this process opened for it, as systemd does for a
     /// service that has a `.socket` unit: from the variables `LISTEN_PID`, `LISTEN_FDS` and
     /// `LISTEN_FDNAMES`. Each has its name from there. None where the variables are not set or
-    /// not meant for this process, and from the second call on.
+    /// not meant for this process, and from the second call on. Descriptors that do not listen for
+    /// streams are left alone, and so are those that this program itself has opened.
     ///
     /// # Errors
     /// The system's.

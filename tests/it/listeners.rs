@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
@@ -349,6 +349,44 @@ fn a_server_that_was_started_with_its_sockets() {
         })
         .on_request(|(): &mut (), _: &mut Connection| Ok(()));
     let _ = event_loop.build().expect("options").serve(listeners);
+}
+
+const EXECUTED: &str = "listeners::a_server_that_has_executed_itself";
+
+/// The server's part in [`what_was_not_passed_on_is_not_inherited`].
+#[test]
+fn a_server_that_has_executed_itself() {
+    if !is_role(EXECUTED) {
+        return;
+    }
+    // It takes the lowest free number, which is one of those that the variables speak of.
+    let own = TcpListener::bind("127.0.0.1:0").expect("a port");
+    assert!((3..1003).contains(&own.as_raw_fd()), "{own:?}");
+    let inherited = Listener::inherited().expect("the system's answer");
+    let names: Vec<_> = inherited.iter().map(|it| it.name().unwrap_or("-").to_owned()).collect();
+    drop(inherited);
+    let file = fs::read_link("/proc/self/fd/3").expect("it is open yet");
+    own.local_addr().expect("it is open yet");
+    println!("inherited {names:?}, left {}", file.display());
+}
+
+/// As after an exec of itself, the variables name numbers that others have: a file, a listener that
+/// passed through the exec, and one that this program opened.
+#[test]
+fn what_was_not_passed_on_is_not_inherited() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let launch = "exec 4<&0 3</dev/zero 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1000 \
+                  LISTEN_FDNAMES=file:web; exec \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", launch, "sh"])
+        .arg(std::env::current_exe().expect("our own path"))
+        .args(["--exact", EXECUTED, "--nocapture"])
+        .env("NETPOLL_TEST_ROLE", EXECUTED)
+        .stdin(Stdio::from(OwnedFd::from(listener)))
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(r#"inherited ["web"], left /dev/zero"#), "{said}");
 }
 
 /// Ends the process that it holds.

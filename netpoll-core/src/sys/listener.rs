@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 
 use super::connect::Keepalive;
@@ -246,31 +246,31 @@ pub(crate) fn send_descriptors(
     if sent == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
 }
 
-/// Receives what [`send_descriptors`] sent; descriptors are closed on exec from birth.
+/// Receives what [`send_descriptors`] sent; descriptors are closed on exec from birth. All or none:
+/// where this process may not open so many, those that came are closed again.
 pub(crate) fn receive_descriptors(
     from: &UnixStream,
     bytes: &mut [u8],
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS]);
-    let mut slices = [IoSliceMut::new(bytes)];
-    let message = loop {
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<()>(from.as_raw_fd(), &mut slices, Some(&mut space), flags) {
-            Err(nix::errno::Errno::EINTR) => {}
-            other => break other?,
-        }
-    };
-    let mut descriptors = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            descriptors.extend(raw::own_received(&numbers));
-        }
+    receive_at_most(from, bytes, MAX_DESCRIPTORS)
+}
+
+fn receive_at_most(
+    from: &UnixStream,
+    bytes: &mut [u8],
+    most: usize,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let receive = || raw::receive_message(from.as_fd(), bytes, most, 0);
+    let raw::Received { bytes, descriptors, cut } = super::repeat(receive)?;
+    if cut {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
     }
-    Ok((message.bytes, descriptors))
+    Ok((bytes, descriptors))
 }
 
 /// The descriptors that this process was started with for it to serve, by systemd's protocol: their
-/// names stand with them. They are closed on exec from here on. A second call returns none.
+/// names stand with them. They are closed on exec from here on. A second call returns none. What
+/// does not listen for streams is left alone.
 pub(crate) fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
     let ours = std::env::var("LISTEN_PID").is_ok_and(|it| it == std::process::id().to_string());
     let count = std::env::var("LISTEN_FDS").ok().and_then(|it| it.parse().ok());
@@ -278,10 +278,42 @@ pub(crate) fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<&str> = names.split(':').collect();
     let mut all = Vec::new();
-    for (place, fd) in raw::own_inherited(count) {
+    for (place, fd) in raw::take_inherited(count, |it| is_listener(it).unwrap_or(false)) {
         SockRef::from(&fd).set_cloexec(true)?;
         let name = names.get(place).copied().unwrap_or_default();
         all.push((name.to_owned(), fd));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn descriptors_that_come_with_too_many_others_are_closed() {
+        let (sender, receiver) = UnixStream::pair().expect("a pair");
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        send_descriptors(&sender, b"!", &[writer.as_fd(); 3]).expect("room");
+        drop(writer);
+        let error = receive_at_most(&receiver, &mut [0], 2).expect_err("one is missing");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        // Its end comes with the last descriptor's.
+        assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
+    }
+
+    #[test]
+    fn all_descriptors_of_a_message_come() {
+        let (sender, receiver) = UnixStream::pair().expect("a pair");
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let many = [writer.as_fd(); MAX_DESCRIPTORS];
+        send_descriptors(&sender, b"hello", &many).expect("room");
+        let mut bytes = [0; 9];
+        let (len, received) = receive_descriptors(&receiver, &mut bytes).expect("a message");
+        assert_eq!((&bytes[..len], received.len()), (&b"hello"[..], MAX_DESCRIPTORS));
+        drop((writer, received));
+        assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
+    }
 }

@@ -58,30 +58,126 @@ pub(super) fn set_tcp_option(fd: BorrowedFd<'_>, option: i32, value: i32) -> io:
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What a message brought.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) bytes: usize,
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// It carried more descriptors than this process may open, or than were asked for. The kernel
+    /// has closed the others.
+    pub(super) cut: bool,
+}
+
+/// Receives bytes, and up to `most` descriptors that come with them; those are closed on exec from
+/// birth. `flags` are those of `recvmsg`.
+pub(super) fn receive_message(
+    from: BorrowedFd<'_>,
+    into: &mut [u8],
+    most: usize,
+    flags: i32,
+) -> io::Result<Received> {
+    let size = (most * size_of::<RawFd>()) as u32;
+    // SAFETY: it computes a size from a size, which is far below the end of its type.
+    let space = unsafe { libc::CMSG_SPACE(size) } as usize;
+    // Of words, since the headers in it have the alignment of words.
+    let mut control = vec![0_usize; space.div_ceil(size_of::<usize>())];
+    let mut slice = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    // SAFETY: a header of zeros is one without an address, without bytes and without descriptors.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut slice, 1);
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = space as _;
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: `from` is open while it is borrowed; the kernel writes at most `into.len()` bytes at
+    // the one slice and at most `space` at the control buffer, and both live until it returns.
+    let outcome = unsafe { libc::recvmsg(from.as_raw_fd(), &raw mut message, flags) };
+    let bytes = usize::try_from(outcome).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has filled the header, and its control buffer is alive.
+    let numbers = unsafe { numbers_in(&message) };
+    // SAFETY: the kernel has just opened these for the receiver of this message, and each is there
+    // once.
+    let descriptors = unsafe { own_received(&numbers) };
+    Ok(Received { bytes, descriptors, cut: message.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// The numbers of all descriptors that came with a message.
+///
+/// # Safety
+/// `recvmsg` has filled `message`, whose control buffer is alive.
+unsafe fn numbers_in(message: &libc::msghdr) -> Vec<RawFd> {
+    let mut numbers = Vec::new();
+    // SAFETY: the buffer is alive, and holds as many bytes as the kernel says.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: it is null, or a header that the kernel has written whole.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: it computes the size of a header with nothing behind it.
+            let head = unsafe { libc::CMSG_LEN(0) } as usize;
+            #[allow(clippy::unnecessary_cast, reason = "musl has it as 32 bits")]
+            let size = (header.cmsg_len as usize).saturating_sub(head);
+            // SAFETY: the data stand right behind their header.
+            let data = unsafe { libc::CMSG_DATA(header) };
+            // SAFETY: the header's length says that so many bytes stand there, which the kernel has
+            // written and nothing changes while they are read.
+            let data = unsafe { std::slice::from_raw_parts(data, size) };
+            let (numbers_there, _) = data.as_chunks();
+            numbers.extend(numbers_there.iter().map(|it| RawFd::from_ne_bytes(*it)));
+        }
+        // SAFETY: both are as they were when the kernel had written them.
+        next = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    numbers
+}
+
 /// Owns the descriptors that the kernel has just put into this process with a message.
-pub(super) fn own_received(numbers: &[RawFd]) -> Vec<OwnedFd> {
+///
+/// # Safety
+/// Each number is of a descriptor that the kernel has opened for the caller, and is there once.
+unsafe fn own_received(numbers: &[RawFd]) -> Vec<OwnedFd> {
     let own = |&number| {
-        // SAFETY: the kernel opened this number for the receiver of the message alone, which is our
-        // caller, who has it from `recvmsg` and passes it on once.
+        // SAFETY: nothing else has this number, as our caller promises.
         unsafe { OwnedFd::from_raw_fd(number) }
     };
     numbers.iter().map(own).collect()
 }
 
-/// Owns the `count` descriptors from number 3 on, which whoever started this process has opened for
-/// it; from the second call on there are none. Numbers that are not open are left out.
-pub(super) fn own_inherited(count: usize) -> Vec<(usize, OwnedFd)> {
+/// Owns those descriptors that the launcher of this process opened for it, of the `count` from
+/// number 3 on; from the second call on there are none.
+///
+/// A process that executes itself keeps its number and its environment, and finds others there. So
+/// only what came through an exec is taken, which has no close-on-exec flag, while all that Rust
+/// opens has it; and only what `is_meant` accepts.
+pub(super) fn take_inherited(
+    count: usize,
+    is_meant: impl Fn(BorrowedFd<'_>) -> bool,
+) -> Vec<(usize, OwnedFd)> {
     static TAKEN: OnceLock<()> = OnceLock::new();
     if TAKEN.set(()).is_err() {
         return Vec::new();
     }
-    let own = |place: usize| {
+    let take = |place: usize| {
         let number = RawFd::try_from(place).ok()?.checked_add(3)?;
         // SAFETY: asking a number for its flags touches no memory; a closed one is an error.
-        let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
-        // SAFETY: by the protocol of its caller the number was opened for this process before it
-        // started, so nothing in it owns it; `TAKEN` sees to it that this is said once.
-        open.then(|| (place, unsafe { OwnedFd::from_raw_fd(number) }))
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+            return None;
+        }
+        // SAFETY: it is open, and closed by none: it was there when this program began, so nothing
+        // in it owns it.
+        let is_meant = is_meant(unsafe { BorrowedFd::borrow_raw(number) });
+        // SAFETY: the launcher opened it for this process, and `TAKEN` sees to it that it is owned
+        // once.
+        is_meant.then(|| (place, unsafe { own_inherited(number) }))
     };
-    (0..count).filter_map(own).collect()
+    // The system's own bound of descriptors is 2^20 where it was not raised.
+    (0..count.min(1 << 20)).filter_map(take).collect()
+}
+
+/// Owns a descriptor that was open when this program began.
+///
+/// # Safety
+/// Nothing in this process owns it, or will.
+unsafe fn own_inherited(number: RawFd) -> OwnedFd {
+    // SAFETY: it is open, and our caller is its only owner.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
