@@ -121,7 +121,7 @@ impl DialerBuilder {
     /// Lets packets leave and come by this network device alone, as in `"eth0"`
     /// (`SO_BINDTODEVICE`; some systems want privileges). Default: `None`, by any.
     #[must_use]
-    pub fn bind_to_device(mut self, device: impl Into<Option<String>>) -> Self {
+    pub fn device(mut self, device: impl Into<Option<String>>) -> Self {
         self.connect.device = device.into();
         self
     }

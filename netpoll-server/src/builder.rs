@@ -250,11 +250,20 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Connections from one IP address that may be open at a time; the others are closed at once.
+    /// Connections from one source that may be open at a time; the others are closed at once. A
+    /// source is an IPv4 address or a /64 of IPv6, see [`source_prefixes`](Self::source_prefixes).
     /// Default `None`: clients behind one translator of addresses are many with one address.
     #[must_use]
     pub fn max_connections_per_source(mut self, connections: impl Into<Option<usize>>) -> Self {
         self.settings.gate.per_source = connections.into();
+        self
+    }
+
+    /// How many bits of an address say from which source it is: 1 to 32 of IPv4, 1 to 128 of IPv6.
+    /// Default 32 and 64, since one subscriber of IPv6 has at least a /64, and each address in it.
+    #[must_use]
+    pub fn source_prefixes(mut self, v4: u8, v6: u8) -> Self {
+        self.settings.gate.prefixes = (v4, v6);
         self
     }
 

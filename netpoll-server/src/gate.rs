@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -81,13 +81,22 @@ impl fmt::Debug for AtLimit {
 }
 
 /// The limits of an event loop, as data.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct GateOptions {
     pub(crate) connections: Option<usize>,
     pub(crate) per_source: Option<usize>,
+    /// How many bits of an address make a source, of IPv4 and of IPv6.
+    pub(crate) prefixes: (u8, u8),
     /// Connections per second, and how many at once.
     pub(crate) rate: Option<(u32, u32)>,
     pub(crate) at_limit: AtLimit,
+}
+
+impl Default for GateOptions {
+    fn default() -> Self {
+        let (prefixes, at_limit) = ((32, 64), AtLimit::default());
+        Self { connections: None, per_source: None, prefixes, rate: None, at_limit }
+    }
 }
 
 impl GateOptions {
@@ -99,10 +108,33 @@ impl GateOptions {
         if self.per_source == Some(0) {
             return Err(zero("max_connections_per_source"));
         }
+        let (v4, v6) = self.prefixes;
+        if !(1..=32).contains(&v4) || !(1..=128).contains(&v6) {
+            return Err(Error::config(format!(
+                "source_prefixes are {v4} and {v6} bits, but must be 1 to 32 of IPv4 and 1 to 128 \
+                 of IPv6"
+            )));
+        }
         match self.rate {
             Some((0, _) | (_, 0)) => Err(zero("accept_rate")),
             _ => Ok(()),
         }
+    }
+
+    /// The source of `address`, where sources are counted: the first address of its network.
+    fn source(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        self.per_source?;
+        let (v4, v6) = self.prefixes;
+        Some(match address? {
+            IpAddr::V4(it) => {
+                let mask = u32::MAX.unbounded_shl(32_u32.saturating_sub(v4.into()));
+                Ipv4Addr::from_bits(it.to_bits() & mask).into()
+            }
+            IpAddr::V6(it) => {
+                let mask = u128::MAX.unbounded_shl(128_u32.saturating_sub(v6.into()));
+                Ipv6Addr::from_bits(it.to_bits() & mask).into()
+            }
+        })
     }
 }
 
@@ -185,7 +217,7 @@ impl Entrance for Door {
     }
 
     fn left(&self, peer: &Address) {
-        self.leave(self.gate.options.per_source.and_then(|_| peer.ip()));
+        self.leave(self.gate.options.source(peer.ip()));
     }
 }
 
@@ -273,8 +305,9 @@ impl Gate {
         Ok(ticket)
     }
 
-    /// Counts one more from `source`; says for whom it was counted.
+    /// Counts one more from the source of this address; says for which it was counted.
     fn count_source(&self, source: Option<IpAddr>) -> Result<Option<IpAddr>, Limit> {
+        let source = self.options.source(source);
         let (Some(limit), Some(source)) = (self.options.per_source, source) else {
             return Ok(None);
         };
@@ -427,6 +460,29 @@ mod tests {
         drop((ticket, unnamed, gate.enter(&door, other, || now).unwrap()));
         assert!(lock(&gate.sources).is_empty());
         assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_source_is_a_network_and_its_size_an_option() {
+        let addresses = |of: [&str; 4]| of.map(|it| Some(it.parse::<IpAddr>().unwrap()));
+        let [one, near, far, mapped] =
+            addresses(["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1", "192.0.2.1"]);
+        for (prefixes, same) in
+            [((32, 64), [true, false]), ((1, 128), [false; 2]), ((32, 1), [true; 2])]
+        {
+            let options = GateOptions { per_source: Some(1), prefixes, ..GateOptions::default() };
+            options.validate().unwrap();
+            let (gate, door) = gate(options);
+            let enter = |it| gate.enter(&door, it, Instant::now);
+            let first = enter(one).unwrap();
+            assert_eq!([near, far].map(|it| enter(it).is_err()), same, "{prefixes:?}");
+            drop((enter(mapped).unwrap(), first));
+            assert!(lock(&gate.sources).is_empty());
+        }
+        for prefixes in [(0, 64), (33, 64), (32, 0), (32, 129)] {
+            let wrong = GateOptions { prefixes, ..GateOptions::default() }.validate();
+            assert!(wrong.unwrap_err().to_string().starts_with("source_prefixes"));
+        }
     }
 
     #[test]

@@ -352,7 +352,7 @@ fn what_is_set_reaches_the_socket() {
         .receive_buffer(64 << 10)
         .send_buffer(32 << 10)
         .local_address("127.0.23.2:0".parse().expect("an address"))
-        .bind_to_device("lo".to_owned())
+        .device("lo".to_owned())
         .before_connect(|fd| SockRef::from(&fd).set_ttl_v4(17))
         .build()
         .expect("options");
