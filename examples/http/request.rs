@@ -12,7 +12,7 @@ use crate::grammar::{has_bare_line_feed, is_authority, is_zero, lists, path};
 /// The longest head of a request, in bytes.
 pub(crate) const HEAD_MAX: usize = 8 << 10;
 /// How many header fields a request may have.
-const FIELDS_MAX: usize = 64;
+pub(crate) const FIELDS_MAX: usize = 64;
 
 const BAD: &str = "400 Bad Request";
 const TOO_LONG: &str = "431 Request Header Fields Too Large";

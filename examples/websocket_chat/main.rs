@@ -4,77 +4,76 @@
 //! over any `io::Read + io::Write`: under `Dispatch::Inline` reads never wait, so `WouldBlock` ends
 //! a round. What is said is one frame, whose bytes all members' queues share.
 //!
+//! Its limits: 10 s for the HTTP part, messages and frames of 16 KiB, 10 of them a second (`pace`),
+//! 256 KiB of output, then a member is dropped; 1 000 guests; TCP's probes for those that vanished.
+//! Pages of other sites may not open a socket (`handshake.rs`).
+//!
 //! ```text
 //! cargo run --release --example websocket_chat -- [ADDRESS]
 //! http://127.0.0.1:7009/      (in two tabs of a browser)
 //! ```
 
-use std::collections::HashMap;
-use std::io::{self, ErrorKind};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use netpoll::{
-    Address, Bytes, CloseReason, Connection, Dispatch, Error, EventLoop, Handle, Listener, Result,
-};
-use tungstenite::protocol::WebSocketContext;
-use tungstenite::protocol::frame::Frame;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
-use tungstenite::{Error as Broken, Message};
+use netpoll::{CloseReason, Connection, Dispatch, EventLoop, Keepalive, Listener, Result};
+use pace::Pace;
+use room::{Id, Room};
+use upgrade::Speaks;
 
+#[path = "../http/grammar.rs"]
+mod grammar;
+mod handshake;
+#[path = "../pace/mod.rs"]
+mod pace;
+#[path = "../http/request.rs"]
+mod request;
+mod room;
+mod socket;
 mod upgrade;
 
-/// The longest message, and the longest head of a request, in bytes.
-const LONGEST: usize = 16 << 10;
-
-#[derive(Clone, Default)]
-struct Room(Arc<Mutex<HashMap<Address, Handle>>>);
+/// The longest message, and the longest frame, in bytes.
+const MESSAGE_MAX: usize = 16 << 10;
+/// How long the HTTP part may take.
+const HTTP: Duration = Duration::from_secs(10);
+/// How long bytes are taken behind our last word. A socket that is closed with unread bytes resets,
+/// and its guest may lose that word.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Who vanished without a word is found after a minute and a half.
+const PROBES: Keepalive =
+    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
 
 struct Guest {
-    address: Address,
-    /// None while it speaks HTTP.
-    socket: Option<WebSocketContext>,
+    speaks: Speaks,
+    /// Once it is in the room.
+    id: Option<Id>,
+    pace: Pace,
 }
 
-impl Room {
-    fn say(&self, text: Bytes) -> Result<()> {
-        let mut frame = Vec::new();
-        let message = Frame::message(text, OpCode::Data(Data::Text), true);
-        message.format(&mut frame).map_err(io::Error::other)?;
-        let frame = Bytes::from(frame);
-        for guest in self.members().values() {
-            if let Err(Error::Full) = guest.send(frame.clone()) {
-                guest.abort(); // it does not read
-            }
-        }
-        Ok(())
+fn serve_guest(room: &Room, guest: &mut Guest, conn: &mut Connection) -> Result<()> {
+    if let Speaks::Nothing = guest.speaks {
+        let mut reader = conn.reader();
+        return reader.try_skip(reader.len());
     }
-
-    fn members(&self) -> MutexGuard<'_, HashMap<Address, Handle>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn listen(room: &Room, guest: &mut Guest, conn: &mut Connection) -> Result<()> {
-    if guest.socket.is_none() {
-        guest.socket = upgrade::serve(conn)?;
-        if guest.socket.is_some() {
-            room.members().insert(guest.address.clone(), conn.handle());
+    if let Speaks::Http = guest.speaks {
+        guest.speaks = upgrade::serve(conn)?;
+        if let Speaks::WebSocket(_) = guest.speaks {
+            conn.close_at(None);
+            guest.id = Some(room.join(conn.handle()));
         }
     }
-    let Some(socket) = &mut guest.socket else { return Ok(()) };
-    loop {
-        match socket.read(conn) {
-            Ok(Message::Text(text)) => room.say(text.into())?,
-            Ok(_) => {} // pings are answered by the crate
-            Err(Broken::Io(error)) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(Broken::ConnectionClosed) => {
-                conn.close();
-                return Ok(());
-            }
-            Err(error) => return Err(io::Error::other(error).into()),
-        }
+    if let Speaks::WebSocket(socket) = &mut guest.speaks
+        && !socket::listen(socket, &mut guest.pace, conn, |text| room.say(text))?
+    {
+        guest.speaks = Speaks::Nothing;
     }
+    if let Speaks::Nothing = guest.speaks {
+        guest.id.into_iter().for_each(|id| room.leave(id));
+        conn.shutdown_write();
+        conn.close_at(Some(Instant::now() + FAREWELL));
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -89,19 +88,26 @@ fn main() -> ExitCode {
 
 fn serve() -> Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7009".into());
-    let listener = Listener::bind("tcp", &address)?;
+    let listener = Listener::options().keepalive(PROBES).bind("tcp", &address)?;
     println!("listening on {}", listener.local_addr()?);
-    let room = Room::default();
-    let rooms = room.clone();
+    let room = Arc::new(Room::default());
+    let left = room.clone();
     EventLoop::builder()
-        .on_prepare(|conn: &Connection| Ok(Guest { address: conn.peer_addr(), socket: None }))
-        .on_request(move |guest: &mut Guest, conn: &mut Connection| listen(&room, guest, conn))
+        .on_prepare(|conn: &Connection| {
+            conn.handle().close_at(Some(Instant::now() + HTTP));
+            Ok(Guest { speaks: Speaks::Http, id: None, pace: Pace::new() })
+        })
+        .on_request(move |guest: &mut Guest, conn: &mut Connection| serve_guest(&room, guest, conn))
         .on_disconnect(move |guest: Guest, why: &CloseReason| {
-            rooms.members().remove(&guest.address);
-            println!("{} leaves: {why}", guest.address);
+            if let Some(id) = guest.id {
+                left.leave(id);
+                println!("guest {id} leaves: {why}");
+            }
         })
         .dispatch(Dispatch::Inline)
-        .input_limit(LONGEST)
+        .input_limit(MESSAGE_MAX)
+        .output_limits(64 << 10, 256 << 10)
+        .max_connections(1000)
         .build()?
         .serve(listener)?;
     Ok(())

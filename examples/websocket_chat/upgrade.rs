@@ -1,46 +1,72 @@
 //! The HTTP part: answers requests with the page, until one asks to become a WebSocket.
 
-use std::io::{self, ErrorKind};
+use netpoll::{Connection, Result, Writer};
+use tungstenite::protocol::WebSocketContext;
 
-use netpoll::{Connection, Result};
-use tungstenite::handshake::derive_accept_key;
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-
-use crate::LONGEST;
+use crate::handshake::asked;
+use crate::request::{HEAD_MAX, Parsed, Request, parse};
+use crate::socket;
 
 const PAGE: &str = include_str!("page.html");
 
-/// Answers the requests that are there. Returns what speaks the WebSocket protocol, once that was
-/// asked for; the answer to it is flushed.
-pub(crate) fn serve(conn: &mut Connection) -> Result<Option<WebSocketContext>> {
+/// What a connection speaks.
+pub(crate) enum Speaks {
+    Http,
+    /// The answer to the handshake is flushed.
+    WebSocket(Box<WebSocketContext>),
+    /// Nothing more: the last answer is written.
+    Nothing,
+}
+
+/// Answers the requests that are there.
+pub(crate) fn serve(conn: &mut Connection) -> Result<Speaks> {
     let (mut reader, mut writer) = conn.split();
     loop {
-        let buffered = reader.len().max(1);
-        let mut headers = [httparse::EMPTY_HEADER; 64];
-        let mut request = httparse::Request::new(&mut headers);
-        let parsed = request.parse(reader.try_peek(buffered)?).map_err(invalid)?;
-        let httparse::Status::Complete(len) = parsed else {
-            // `WouldBlock`, or an error if no more may be buffered.
-            reader.try_peek(buffered + 1)?;
-            continue;
+        let window = reader.len().min(HEAD_MAX);
+        let input = reader.try_peek(window)?;
+        let (request, length) = match parse(input) {
+            Parsed::Whole(request, length) => (request, length),
+            Parsed::Part => return Ok(Speaks::Http),
+            Parsed::Refused(status) => {
+                answer(&mut writer, status, "", &Request::REFUSED);
+                return Ok(Speaks::Nothing);
+            }
         };
-        let mut headers = request.headers.iter();
-        let key = headers.find(|header| header.name.eq_ignore_ascii_case("sec-websocket-key"));
-        let accept = key.map(|key| derive_accept_key(key.value));
-        reader.skip(len)?;
-        if let Some(accept) = accept {
-            writer.write_string("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
-            writer.write_string("Connection: Upgrade\r\nSec-WebSocket-Accept: ");
-            writer.write_string(&format!("{accept}\r\n\r\n"));
-            writer.flush()?;
-            let limits = WebSocketConfig::default().max_message_size(Some(LONGEST));
-            return Ok(Some(WebSocketContext::new(Role::Server, Some(limits))));
+        match (request.path, asked(&request, &input[..length])) {
+            ("/", Some(Ok(accept))) => {
+                writer.write_string("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
+                writer.write_string("Connection: Upgrade\r\nSec-WebSocket-Accept: ");
+                writer.write_string(&format!("{accept}\r\n\r\n"));
+                writer.flush()?;
+                reader.try_skip(length)?; // what is behind that are frames
+                return Ok(Speaks::WebSocket(socket::open()));
+            }
+            ("/", Some(Err(status))) => {
+                answer(&mut writer, status, "", &Request::REFUSED);
+                return Ok(Speaks::Nothing);
+            }
+            ("/", None) if matches!(request.method, "GET" | "HEAD") => {
+                answer(&mut writer, "200 OK", PAGE, &request);
+            }
+            ("/", None) => {
+                answer(&mut writer, "405 Method Not Allowed\r\nAllow: GET, HEAD", "", &request);
+            }
+            _ => answer(&mut writer, "404 Not Found", "", &request),
         }
-        writer.write_string("HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n");
-        writer.write_string(&format!("Content-Length: {}\r\n\r\n{PAGE}", PAGE.len()));
+        if !request.keep_alive || request.old {
+            return Ok(Speaks::Nothing);
+        }
+        reader.try_skip(length)?;
     }
 }
 
-fn invalid(error: httparse::Error) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, error)
+fn answer(writer: &mut Writer<'_>, status: &str, body: &str, request: &Request<'_>) {
+    let stays = request.keep_alive && !request.old;
+    let close = if stays { "" } else { "Connection: close\r\n" };
+    let body_sent = if request.method == "HEAD" { "" } else { body };
+    writer.write_string(&format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\n{close}\
+         Content-Length: {}\r\n\r\n{body_sent}",
+        body.len(),
+    ));
 }
