@@ -16,10 +16,10 @@ pub use netpoll_client::{
 pub use netpoll_codec as codec;
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exceeded,
-    HandOffOptions, HandOffStats, Handle, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad,
-    LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
-    OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Result,
-    Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WriteHalf, Writer, block_in_place,
+    Exchange, HandOffOptions, HandOffStats, Handle, LimitRow, Limits, ListenerInfo, LoadBalance,
+    LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare,
+    OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate,
+    Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WriteHalf, Writer, block_in_place,
     default_loops,
 };
 pub use netpoll_server::{

@@ -16,6 +16,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{Connection, Error, Result, block_in_place, blocking};
@@ -23,14 +24,22 @@ use netpoll_core::{Connection, Error, Result, block_in_place, blocking};
 use crate::dialer::DialConnection;
 pub use builder::PoolBuilder;
 pub use shelf::PoolStats;
-use shelf::{Grant, Kept, Shelf, Slot, Taken};
+use shelf::{Grant, Kept, Parting, Shelf, Slot, Taken};
 
 /// Keeps connections and hands them out again. Clones are one and the same pool.
 ///
-/// What is handed out is fit: not closed on either side, as far as the reactor has seen, and
-/// without a byte that nobody has asked for. To know that costs a load, and a system call only
-/// where something has arrived since it came back. A peer that closes at the very moment can't be
-/// seen; so a request that fails before it was answered may be worth one more try.
+/// What is handed out is fit: open on both sides, without a byte that nobody has asked for, and
+/// without an answer that may still come; to look costs a receive. A peer that closes at the very
+/// moment can't be seen; so a request that fails before it was answered may be worth one more try.
+///
+/// An answer that comes late is read by the next caller, as the answer to another question. So a
+/// connection comes back only where its exchange is [`Complete`](netpoll_core::Exchange): nothing
+/// has failed on it, a read timeout for instance; nothing is unread or unsent; bytes have arrived
+/// since the last were sent; and the thread does not panic. That is right for one request and its
+/// response at a time. [`keep`](Pooled::keep) is for protocols in which the last message has no
+/// answer. [`discard`](Pooled::discard) is for what can't be seen here: that a response made no
+/// sense, that a part of it has not arrived yet, or that of several requests which were sent
+/// together not all are answered. [`PoolStats`] counts what was closed, by cause.
 ///
 /// Dropping the last clone closes what is idle; what is out closes when it comes back.
 ///
@@ -59,11 +68,13 @@ struct Inner {
     shelf: Arc<Shelf>,
 }
 
-/// A connection of a pool. Dropping it gives it back if it is fit for the next one: nothing unread,
-/// nothing unsent, no end seen. Otherwise it is closed.
+/// A connection of a pool. Dropping it gives it back if its exchange is complete, and closes it
+/// otherwise; [`Pool`] says what that means, [`keep`](Self::keep) and [`discard`](Self::discard)
+/// say which.
 pub struct Pooled {
     /// `None` until it is dialled, and when it has left for good.
     kept: Option<Kept>,
+    parting: Parting,
     slot: Arc<Slot>,
     shelf: Arc<Shelf>,
 }
@@ -100,7 +111,7 @@ impl Pool {
             // If it fails, or panics, the drop of `pooled` gives the place back.
             let dialled = self.dial(network, address, timeout, deadline);
             slot.count(dialled.is_ok());
-            pooled.kept = Some(Kept { connection: dialled?, born: Instant::now() });
+            pooled.kept = Some(Kept::new(dialled?));
         }
         pooled.ok_or(Error::Closed)
     }
@@ -144,6 +155,31 @@ impl DialConnection for Pool {
 }
 
 impl Pooled {
+    /// Gives it back though something failed on it, or nothing has arrived since the last bytes
+    /// were sent: no answer is outstanding. It is still closed where bytes are unread or unsent, or
+    /// an end was seen.
+    ///
+    /// ```
+    /// # use netpoll_client::Pool;
+    /// # use std::time::Duration;
+    /// /// A protocol without answers.
+    /// fn report(pool: &Pool, line: &[u8]) -> netpoll_core::Result<()> {
+    ///     let mut conn = pool.checkout("tcp", "stats.example:2003", Duration::from_secs(1))?;
+    ///     conn.writer().write_bytes(line);
+    ///     conn.writer().flush()?;
+    ///     conn.keep();
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn keep(mut self) {
+        self.parting = Parting::Keep;
+    }
+
+    /// Closes it: the caller knows that an answer, or a part of one, may still come.
+    pub fn discard(mut self) {
+        self.parting = Parting::Discard;
+    }
+
     /// Takes the connection out of the pool for good: it doesn't come back, and counts no more.
     pub fn detach(mut self) -> Connection {
         self.kept.take().expect(PRESENT).connection
@@ -154,7 +190,8 @@ impl Pooled {
             Grant::Connection(kept) => Some(*kept),
             Grant::Dial => None,
         };
-        Some(Self { kept, slot: slot.clone(), shelf: shelf.clone() })
+        let (slot, shelf) = (slot.clone(), shelf.clone());
+        Some(Self { kept, parting: Parting::Judge, slot, shelf })
     }
 }
 
@@ -177,7 +214,11 @@ impl DerefMut for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        if self.slot.give_back(self.kept.take()) {
+        let parting = match self.parting {
+            Parting::Judge if thread::panicking() => Parting::Panic,
+            said => said,
+        };
+        if self.slot.give_back(self.kept.take(), parting) {
             reaper::ensure(&self.shelf);
         }
     }

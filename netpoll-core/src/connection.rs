@@ -15,6 +15,7 @@
 
 mod backlog;
 mod desk;
+mod exchange;
 mod extras;
 mod halves;
 pub(crate) mod handle;
@@ -36,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
+pub use exchange::Exchange;
 pub use halves::{ReadHalf, WriteHalf};
 pub use handle::Handle;
 pub use job::Timer;

@@ -120,7 +120,8 @@ impl Attempt {
     }
 
     /// The connection, for the caller to drive.
-    pub fn into_connection(self) -> Connection {
+    pub fn into_connection(mut self) -> Connection {
+        self.connection.settle();
         self.connection
     }
 

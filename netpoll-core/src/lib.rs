@@ -53,7 +53,8 @@ pub use callbacks::{
     Prepare,
 };
 pub use connection::{
-    Connection, Delivery, Detached, Handle, ReadHalf, Reader, Timer, Undelivered, WriteHalf, Writer,
+    Connection, Delivery, Detached, Exchange, Handle, ReadHalf, Reader, Timer, Undelivered,
+    WriteHalf, Writer,
 };
 pub use dial::{Attempt, Doorbell, Outcome};
 pub use dispatch::{Dispatch, Dispatcher, HandOffOptions, PoolOptions};

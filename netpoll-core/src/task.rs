@@ -86,6 +86,8 @@ impl Events {
     pub(crate) const SHOWN: Self = Self(1 << 23);
     /// The stream from the peer was read to its end, and the close has begun. Noted by the owner.
     pub(crate) const READ_OUT: Self = Self(1 << 24);
+    /// A read or a flush of the caller's has failed. Noted by the owner.
+    pub(crate) const FALTERED: Self = Self(1 << 25);
     /// Whoever waits is to stop: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

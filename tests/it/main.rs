@@ -19,6 +19,7 @@ mod frames;
 mod halves;
 mod hand_off;
 mod handles;
+mod late_answers;
 mod lifecycle;
 mod listeners;
 mod loggers;

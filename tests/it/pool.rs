@@ -18,21 +18,21 @@ use crate::util::{
 };
 
 /// A pool, and a listener for it to dial.
-struct Scene {
-    pool: Pool,
-    listener: TcpListener,
-    address: String,
+pub(crate) struct Scene {
+    pub(crate) pool: Pool,
+    pub(crate) listener: TcpListener,
+    pub(crate) address: String,
 }
 
 impl Scene {
-    fn of(builder: PoolBuilder) -> Self {
+    pub(crate) fn of(builder: PoolBuilder) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let dialer = Dialer::new(Limits::default()).expect("limits");
         Self { pool: builder.build(dialer).expect("options"), listener, address }
     }
 
-    fn checkout(&self) -> Pooled {
+    pub(crate) fn checkout(&self) -> Pooled {
         self.try_checkout(PATIENCE).expect("a connection")
     }
 
@@ -41,7 +41,7 @@ impl Scene {
     }
 
     /// A new connection and its other end.
-    fn pair(&self) -> (Pooled, TcpStream) {
+    pub(crate) fn pair(&self) -> (Pooled, TcpStream) {
         let pooled = self.checkout();
         let (peer, _) = self.listener.accept().expect("a connection");
         peer.set_read_timeout(Some(PATIENCE)).expect("an option");
@@ -49,16 +49,16 @@ impl Scene {
         (pooled, peer)
     }
 
-    fn await_waiting(&self, count: usize) {
+    pub(crate) fn await_waiting(&self, count: usize) {
         eventually("they wait", || self.pool.stats().waiting == count);
     }
 }
 
-fn inet(conn: &Connection) -> std::net::SocketAddr {
+pub(crate) fn inet(conn: &Connection) -> std::net::SocketAddr {
     conn.local_addr().ok().and_then(|it| it.inet()).expect("an address")
 }
 
-fn name(conn: &Connection) -> Address {
+pub(crate) fn name(conn: &Connection) -> Address {
     conn.local_addr().expect("an address")
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use netpoll_core::{Connection, Error};
+use netpoll_core::{Connection, Exchange, Handle};
 
 use super::builder::PoolBuilder;
 
@@ -54,7 +54,22 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) connection: Connection,
-    pub(super) born: Instant,
+    born: Instant,
+    /// Its caller may have put another in its place.
+    identity: Handle,
+}
+
+/// How a connection comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// To be judged by what can be seen of it.
+    Judge,
+    /// No answer is outstanding, its caller says.
+    Keep,
+    /// To be closed, its caller says.
+    Discard,
+    /// Its caller's thread unwinds.
+    Panic,
 }
 
 struct Idle {
@@ -105,6 +120,14 @@ pub struct PoolStats {
     pub closed_dead: u64,
     /// Closed because bytes stood unread or unsent.
     pub closed_dirty: u64,
+    /// Closed because a read or a flush had failed on it.
+    pub closed_failed: u64,
+    /// Closed because nothing had arrived since bytes were sent.
+    pub closed_unanswered: u64,
+    /// Closed because its caller's thread panicked.
+    pub closed_panicked: u64,
+    /// Closed because its caller discarded it, or gave another connection back in its place.
+    pub closed_discarded: u64,
     /// Closed because it was idle, or alive, for too long.
     pub closed_expired: u64,
     /// Closed because enough others were idle.
@@ -119,6 +142,10 @@ pub(super) struct Counters {
     timed_out: AtomicU64,
     dead: AtomicU64,
     dirty: AtomicU64,
+    failed: AtomicU64,
+    unanswered: AtomicU64,
+    panicked: AtomicU64,
+    discarded: AtomicU64,
     expired: AtomicU64,
     surplus: AtomicU64,
 }
@@ -184,6 +211,10 @@ impl Shelf {
             timed_out: read(&counters.timed_out),
             closed_dead: read(&counters.dead),
             closed_dirty: read(&counters.dirty),
+            closed_failed: read(&counters.failed),
+            closed_unanswered: read(&counters.unanswered),
+            closed_panicked: read(&counters.panicked),
+            closed_discarded: read(&counters.discarded),
             closed_expired: read(&counters.expired),
             closed_surplus: read(&counters.surplus),
             ..PoolStats::default()
@@ -261,10 +292,9 @@ impl Slot {
 
     /// Takes back what was granted; `None` for a connection that was not dialled, or is kept for
     /// good. Returns whether something is idle now.
-    pub(super) fn give_back(&self, kept: Option<Kept>) -> bool {
+    pub(super) fn give_back(&self, mut kept: Option<Kept>, parting: Parting) -> bool {
         let now = Instant::now();
-        let mut kept = kept;
-        let fit = kept.as_mut().is_some_and(|kept| self.is_fit(kept, now));
+        let fit = kept.as_mut().is_some_and(|kept| self.may_return(kept, parting, now));
         let mut state = lock(&self.state);
         if state.is_closed || !fit {
             state.open -= 1;
@@ -297,15 +327,16 @@ impl Slot {
         let mut state = lock(&self.state);
         let before = state.idle.len();
         let mut next: Option<Instant> = None;
-        for mut idle in std::mem::take(&mut state.idle) {
+        for idle in std::mem::take(&mut state.idle) {
             let end = self.end_of(&idle);
             if end.is_some_and(|end| now >= end) {
                 self.counters.expired.fetch_add(1, Ordering::Relaxed);
                 unfit.push(idle);
-            } else if self.is_fit(&mut idle.kept, now) {
+            } else if idle.kept.connection.is_active() {
                 next = [next, end].into_iter().flatten().min();
                 state.idle.push_back(idle);
             } else {
+                self.counters.dead.fetch_add(1, Ordering::Relaxed);
                 unfit.push(idle);
             }
         }
@@ -325,35 +356,45 @@ impl Slot {
         [tired, old].into_iter().flatten().min()
     }
 
+    /// Whether a connection that comes back may stay; if not, counts why.
+    fn may_return(&self, kept: &mut Kept, parting: Parting, now: Instant) -> bool {
+        let counter = match parting {
+            Parting::Panic => &self.counters.panicked,
+            Parting::Judge | Parting::Keep if kept.identity.is_of(&kept.connection) => {
+                if parting == Parting::Keep {
+                    kept.connection.settle();
+                }
+                return self.is_fit(kept, now);
+            }
+            Parting::Judge | Parting::Keep | Parting::Discard => &self.counters.discarded,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
     /// Whether the next one may have it; if not, counts why.
     fn is_fit(&self, kept: &mut Kept, now: Instant) -> bool {
-        let connection = &mut kept.connection;
-        let counter = if !connection.is_active() {
-            &self.counters.dead
-        } else if connection.writer().malloc_len() > 0
-            || connection.writer().pending() > 0
-            || !connection.reader().is_empty()
-        {
-            &self.counters.dirty
-        } else if let Err(unless) = nothing_came(connection) {
-            if unless { &self.counters.dirty } else { &self.counters.dead }
-        } else if self.limits.max_lifetime.is_some_and(|most| now - kept.born >= most) {
-            &self.counters.expired
-        } else {
-            return true;
+        let counter = match kept.connection.exchange() {
+            Exchange::Over => &self.counters.dead,
+            Exchange::Unsent | Exchange::Unread => &self.counters.dirty,
+            Exchange::Failed => &self.counters.failed,
+            Exchange::Complete => match self.limits.max_lifetime {
+                Some(most) if now - kept.born >= most => &self.counters.expired,
+                _ => return true,
+            },
+            _ => &self.counters.unanswered,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         false
     }
 }
 
-/// Looks whether something has come, or the end. That is a system call only where the reactor has
-/// seen an edge since the socket was last found empty. `Err(true)`: bytes; `Err(false)`: the end.
-fn nothing_came(connection: &mut Connection) -> Result<(), bool> {
-    match connection.reader().try_peek(1) {
-        Err(Error::WouldBlock) => Ok(()),
-        Ok(_) => Err(true),
-        Err(_) => Err(false),
+impl Kept {
+    /// A new one.
+    pub(super) fn new(mut connection: Connection) -> Self {
+        // A dialer of the user's may have used it before.
+        connection.settle();
+        Self { identity: connection.handle(), connection, born: Instant::now() }
     }
 }
 

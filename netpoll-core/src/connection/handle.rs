@@ -35,6 +35,11 @@ impl Handle {
         Self { shared }
     }
 
+    /// Whether it is a handle of this connection.
+    pub fn is_of(&self, connection: &Connection) -> bool {
+        Arc::ptr_eq(&self.shared, &connection.shared)
+    }
+
     /// Sends a message behind all that was accepted before, in one piece. It tries the socket at
     /// once on this thread; what the socket does not take is sent by the reactor. Never blocks
     /// on the network.

@@ -25,6 +25,11 @@ pub(crate) struct Input {
     end: Option<End>,
     /// An errno that was taken out of the socket while it still had bytes: how the stream ends.
     failure: Option<i32>,
+    /// How much had been sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
+    /// from the last [`settle`](Self::settle), since a desk comes from another connection.
+    sent_before: u64,
+    /// How much had been received when a read last wanted more than there was; valid as above.
+    unmet_at: Option<u64>,
 }
 
 /// How the stream from the peer ended.
@@ -77,6 +82,21 @@ impl Input {
     /// Notes that the stream has failed; what the socket still has comes first.
     pub(crate) fn fail_at_end(&mut self, error: &io::Error) {
         self.failure = error.raw_os_error();
+    }
+
+    /// Whether nothing was sent since bytes last arrived.
+    pub(crate) fn is_answered(&self, shared: &Shared) -> bool {
+        self.sent_before == shared.lane.sent()
+    }
+
+    /// Whether a read wanted more than there was, and nothing has arrived since.
+    pub(crate) fn is_unmet(&self, shared: &Shared) -> bool {
+        self.unmet_at == Some(shared.received())
+    }
+
+    /// Takes it as said that no answer is outstanding.
+    pub(crate) fn settle(&mut self, shared: &Shared) {
+        (self.sent_before, self.unmet_at) = (shared.lane.sent(), None);
     }
 
     /// An edge has said that the socket may have bytes.
@@ -196,6 +216,7 @@ impl Input {
             }
             Ok(filled) => {
                 shared.count_received(filled.read);
+                self.sent_before = shared.lane.sent();
                 self.count(shared);
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
@@ -236,6 +257,22 @@ impl Input {
     }
 
     fn ensure_by(
+        &mut self,
+        shared: &Owner,
+        n: usize,
+        wait: bool,
+        deadline: &mut Option<Instant>,
+    ) -> Result<()> {
+        let outcome = self.fill(shared, n, wait, deadline);
+        match outcome {
+            Ok(()) => {}
+            Err(Error::WouldBlock) => self.unmet_at = Some(shared.received()),
+            Err(_) => shared.task.word.note(Events::FALTERED),
+        }
+        outcome
+    }
+
+    fn fill(
         &mut self,
         shared: &Owner,
         n: usize,

@@ -8,6 +8,7 @@ use netpoll_buffer::LinkBuffer;
 
 use super::shared::Shared;
 use crate::error::Result;
+use crate::task::Events;
 
 /// The writing side of a connection.
 ///
@@ -109,12 +110,19 @@ impl<'a> Writer<'a> {
             return Err(over);
         }
         let lane = &self.shared.lane;
-        self.shared.task.word.note(lane.send(self.staged, &self.shared.group)?);
+        let sent = lane.send(self.staged, &self.shared.group);
+        self.shared.task.word.note(sent.inspect_err(|_| self.falter())?);
         if !lane.is_congested() || !self.shared.group.may_wait() {
             return Ok(());
         }
         let timeout = self.shared.timeouts().write;
-        self.shared.wait_below(timeout.and_then(|time| Instant::now().checked_add(time)))
+        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        self.shared.wait_below(deadline).inspect_err(|_| self.falter())
+    }
+
+    #[cold]
+    fn falter(&self) {
+        self.shared.task.word.note(Events::FALTERED);
     }
 
     /// Bytes flushed that the socket has not taken yet.
