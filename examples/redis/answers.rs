@@ -2,6 +2,12 @@
 
 use netpoll::LinkBuffer;
 
+use crate::ANSWER_MAX;
+use crate::value::Fault;
+
+/// What a value takes beside its bytes, at most: `$4194304` and two ends of lines.
+const ITEM_HEAD: usize = 12;
+
 pub(crate) fn simple(out: &mut LinkBuffer, text: &str) {
     out.write_byte(b'+');
     out.write_string(text);
@@ -40,6 +46,25 @@ pub(crate) fn optional(out: &mut LinkBuffer, bytes: Option<&[u8]>) {
         Some(bytes) => bulk(out, bytes),
         None => out.write_bytes(b"$-1\r\n"),
     }
+}
+
+/// Values, unless they would take more than `ANSWER_MAX`: a short question can have a long answer,
+/// and all of it is in memory until the client reads it.
+pub(crate) fn bulks<'a>(
+    out: &mut LinkBuffer,
+    items: impl Iterator<Item = Option<&'a [u8]>> + Clone,
+) -> Result<(), Fault> {
+    let (mut length, mut size) = (0, 0);
+    for item in items.clone() {
+        length += 1;
+        size += ITEM_HEAD + item.map_or(0, <[u8]>::len);
+        if size > ANSWER_MAX {
+            return Err("ERR the answer would be too long");
+        }
+    }
+    array(out, length);
+    items.for_each(|item| optional(out, item));
+    Ok(())
 }
 
 /// A number between what goes before it and the end of the line, with one write.

@@ -3,7 +3,7 @@
 use netpoll::LinkBuffer;
 
 use crate::about::about;
-use crate::answers::{array, bulk, count, error, integer, optional, simple};
+use crate::answers::{array, bulks, count, error, integer, optional, simple};
 use crate::resp::Command;
 use crate::store::Store;
 use crate::value::{End, Fault, List, Value, number};
@@ -45,15 +45,16 @@ fn run(
     store: &mut Store,
     out: &mut LinkBuffer,
 ) -> Result<(), Fault> {
+    if let b"SET" | b"MSET" | b"INCR" | b"DECR" | b"LPUSH" | b"RPUSH" = name {
+        store.room_for(command.length())?;
+    }
     let argument = |index| command.argument(index);
     let key = if command.count() > 1 { argument(1) } else { b"" };
     match (name, command.count()) {
         (b"GET", 2) => optional(out, store.get(key).map(Value::text).transpose()?),
         (b"MGET", 2..) => {
-            array(out, command.count() - 1);
-            for key in command.arguments_from(1) {
-                optional(out, store.get(key).and_then(|value| value.text().ok()));
-            }
+            let text = |key| store.get(key).and_then(|value| value.text().ok());
+            bulks(out, command.arguments_from(1).map(text))?;
         }
         (b"SET", 3) => {
             store.set(key, argument(2));
@@ -69,8 +70,9 @@ fn run(
             simple(out, "OK");
         }
         (b"INCR" | b"DECR", 2) => {
-            let value = store.get_or(key, || Value::Text(b"0".to_vec()));
-            integer(out, value.add(if name == b"INCR" { 1 } else { -1 })?);
+            let amount = if name == b"INCR" { 1 } else { -1 };
+            let zero = || Value::Text(b"0".to_vec());
+            integer(out, store.change(key, zero, |value| value.add(amount))?);
         }
         (b"EXISTS", 2..) => {
             count(out, command.arguments_from(1).filter(|key| store.get(key).is_some()).count());
@@ -82,14 +84,15 @@ fn run(
         (b"TTL", 2) => integer(out, store.seconds_left(key)),
         (b"LPUSH" | b"RPUSH", 3..) => {
             let end = if name == b"LPUSH" { End::Left } else { End::Right };
-            let list = store.get_or(key, || Value::List(List::new()));
-            count(out, list.push(command.arguments_from(2), end)?);
+            let empty = || Value::List(List::default());
+            let push = |value: &mut Value| value.push(command.arguments_from(2), end);
+            count(out, store.change(key, empty, push)?);
         }
         (b"LLEN", 2) => count(out, store.get(key).map_or(Ok(0), |value| Ok(value.list()?.len()))?),
         (b"LRANGE", 4) => {
             let (first, last) = (number(argument(2))?, number(argument(3))?);
             match store.get(key) {
-                Some(value) => range(out, value.list()?, first, last),
+                Some(value) => range(out, value.list()?, first, last)?,
                 None => array(out, 0),
             }
         }
@@ -99,13 +102,11 @@ fn run(
 }
 
 /// Items of a list, the last one included; negative places count from its end.
-fn range(out: &mut LinkBuffer, list: &List, first: i64, last: i64) {
+fn range(out: &mut LinkBuffer, list: &List, first: i64, last: i64) -> Result<(), Fault> {
     let from_end = |places: i64| list.len().saturating_sub(places.unsigned_abs() as usize);
     let start = usize::try_from(first).unwrap_or_else(|_| from_end(first));
     let end = usize::try_from(last).map_or_else(|_| from_end(last + 1), |last| last + 1);
     let end = end.min(list.len());
-    array(out, end.saturating_sub(start));
-    if start < end {
-        list.range(start..end).for_each(|item| bulk(out, item));
-    }
+    let places = if start < end { start..end } else { 0..0 };
+    bulks(out, list.range(places).map(Some))
 }

@@ -4,8 +4,13 @@ use std::ops::Range;
 
 use crate::COMMAND_MAX;
 
+const INVALID_COUNT: &str = "ERR Protocol error: invalid count";
+const INVALID_LENGTH: &str = "ERR Protocol error: invalid length";
+
 /// The longest line that announces a length, in bytes.
 const LINE_MAX: usize = 32;
+/// The most arguments of a command. Each takes 16 bytes while the others arrive.
+const ARGUMENTS_MAX: usize = 64 << 10;
 /// Room for so many arguments is kept for the next command.
 const ARGUMENTS_KEPT: usize = 64;
 
@@ -39,7 +44,7 @@ impl<'a> Command<'a> {
     }
 
     /// All from that one on.
-    pub(crate) fn arguments_from(&self, index: usize) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn arguments_from(&self, index: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.arguments[index..].iter().map(|span| &self.input[span.clone()])
     }
 
@@ -63,7 +68,7 @@ impl Parser {
         }
         let count = match self.count {
             Some(count) => count,
-            None => match line(input, b'*').map_err(|()| "ERR Protocol error: invalid count")? {
+            None => match line(input, b'*', ARGUMENTS_MAX).map_err(|()| INVALID_COUNT)? {
                 Some((count, length)) => {
                     self.at = length;
                     *self.count.insert(count)
@@ -73,7 +78,7 @@ impl Parser {
         };
         while self.arguments.len() < count {
             let rest = &input[self.at..];
-            let header = line(rest, b'$').map_err(|()| "ERR Protocol error: invalid length")?;
+            let header = line(rest, b'$', COMMAND_MAX).map_err(|()| INVALID_LENGTH)?;
             let Some((size, start)) = header else { return Ok(None) };
             let Some(end) = rest.get(start + size..start + size + 2) else { return Ok(None) };
             if end != b"\r\n" {
@@ -87,7 +92,7 @@ impl Parser {
 }
 
 /// The number in a line such as `$5\r\n`, and the line's length; nothing if the line is incomplete.
-fn line(input: &[u8], kind: u8) -> Result<Option<(usize, usize)>, ()> {
+fn line(input: &[u8], kind: u8, max: usize) -> Result<Option<(usize, usize)>, ()> {
     let line = &input[..input.len().min(LINE_MAX)];
     if line.first().is_some_and(|&first| first != kind) {
         return Err(());
@@ -96,12 +101,16 @@ fn line(input: &[u8], kind: u8) -> Result<Option<(usize, usize)>, ()> {
         return if line.len() < LINE_MAX { Ok(None) } else { Err(()) };
     };
     let digits = line[1..end].strip_suffix(b"\r").ok_or(())?;
+    // Digits alone, and none before the first that counts.
+    if digits.is_empty() || (digits.len() > 1 && digits[0] == b'0') {
+        return Err(());
+    }
     let number = digits.iter().try_fold(0_usize, |number, byte| match byte {
-        b'0'..=b'9' if number <= COMMAND_MAX => Some(number * 10 + usize::from(byte - b'0')),
+        b'0'..=b'9' if number <= max => Some(number * 10 + usize::from(byte - b'0')),
         _ => None,
     });
     match number {
-        Some(number) if number <= COMMAND_MAX && !digits.is_empty() => Ok(Some((number, end + 1))),
+        Some(number) if number <= max => Ok(Some((number, end + 1))),
         _ => Err(()),
     }
 }

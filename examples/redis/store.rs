@@ -1,11 +1,13 @@
 //! The store: values under keys, and when keys end.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::value::{Fault, Value};
 
-const INVALID_TIME: Fault = "ERR invalid expire time";
+const FULL: Fault = "OOM command not allowed when used memory > 'maxmemory'.";
+/// What an entry takes beside its key and its value: about so many bytes.
+const ENTRY: usize = 128;
 
 type Key = Box<[u8]>;
 
@@ -14,19 +16,29 @@ type Key = Box<[u8]>;
 ///   deadlines  (deadline, key), soonest first: one for each entry that has a deadline
 /// ```
 pub(crate) struct Store {
-    entries: HashMap<Key, Entry>,
-    deadlines: BTreeSet<(Instant, Key)>,
-    now: Instant,
+    pub(crate) entries: HashMap<Key, Entry>,
+    pub(crate) deadlines: BTreeSet<(Instant, Key)>,
+    pub(crate) now: Instant,
+    /// About how much memory the entries take, in bytes, and may take.
+    used: usize,
+    limit: usize,
 }
 
-struct Entry {
+pub(crate) struct Entry {
     value: Value,
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Store {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { entries: HashMap::new(), deadlines: BTreeSet::new(), now }
+    /// A store that takes about so many bytes at most.
+    pub(crate) fn new(limit: usize, now: Instant) -> Self {
+        Self { entries: HashMap::new(), deadlines: BTreeSet::new(), now, used: 0, limit }
+    }
+
+    /// Whether there is room for a command of that length. What it needs beyond that is counted
+    /// when it is done, so the store exceeds its limit by one command at most.
+    pub(crate) fn room_for(&self, length: usize) -> Result<(), Fault> {
+        if self.used + length > self.limit { Err(FULL) } else { Ok(()) }
     }
 
     /// Lets time pass: keys whose time is over are gone.
@@ -34,7 +46,7 @@ impl Store {
         self.now = now;
         while self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
             if let Some((_, key)) = self.deadlines.pop_first() {
-                self.entries.remove(&key);
+                self.take(&key);
             }
         }
     }
@@ -48,69 +60,40 @@ impl Store {
         self.entries.get(key).map(|entry| &entry.value)
     }
 
-    /// The value, to be changed; where there is none, a new one.
-    pub(crate) fn get_or(&mut self, key: &[u8], new: impl FnOnce() -> Value) -> &mut Value {
+    /// Changes a value; where there is none, a new one.
+    pub(crate) fn change<T>(
+        &mut self,
+        key: &[u8],
+        new: impl FnOnce() -> Value,
+        change: impl FnOnce(&mut Value) -> T,
+    ) -> T {
         if !self.entries.contains_key(key) {
-            self.entries.insert(key.into(), Entry { value: new(), deadline: None });
+            let value = new();
+            self.used += ENTRY + key.len() + value.size();
+            self.entries.insert(key.into(), Entry { value, deadline: None });
         }
-        &mut self.entries.get_mut(key).expect("one is there, or was put there").value
+        let Entry { value, .. } =
+            self.entries.get_mut(key).expect("one is there, or was put there");
+        self.used -= value.size();
+        let outcome = change(value);
+        self.used += value.size();
+        outcome
     }
 
     /// Sets a text that stays.
     pub(crate) fn set(&mut self, key: &[u8], text: &[u8]) {
-        if let Some(Entry { value, deadline: None }) = self.entries.get_mut(key) {
-            return value.set(text);
-        }
         self.end_at(key, None);
-        self.get_or(key, || Value::Text(Vec::new())).set(text);
+        self.change(key, || Value::Text(Vec::new()), |value| value.set(text));
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
         self.end_at(key, None);
-        self.entries.remove(key).is_some()
+        self.take(key)
     }
 
-    /// Sets a text that ends so many seconds from now.
-    pub(crate) fn set_for(&mut self, key: &[u8], text: &[u8], seconds: i64) -> Result<(), Fault> {
-        let deadline = self.deadline(seconds)?.ok_or(INVALID_TIME)?;
-        self.set(key, text);
-        self.end_at(key, Some(deadline));
-        Ok(())
-    }
-
-    /// Lets a key end so many seconds from now; at once, if that is not positive. Returns whether
-    /// there is such a key.
-    pub(crate) fn expire(&mut self, key: &[u8], seconds: i64) -> Result<bool, Fault> {
-        match self.deadline(seconds)? {
-            Some(deadline) => Ok(self.end_at(key, Some(deadline))),
-            None => Ok(self.remove(key)),
-        }
-    }
-
-    /// Begun seconds until a key ends; -1 if it never does, -2 without such a key.
-    pub(crate) fn seconds_left(&self, key: &[u8]) -> i64 {
-        match self.entries.get(key) {
-            None => -2,
-            Some(Entry { deadline: None, .. }) => -1,
-            Some(Entry { deadline: Some(deadline), .. }) => {
-                let left = deadline.duration_since(self.now).as_millis().div_ceil(1000);
-                i64::try_from(left).unwrap_or(i64::MAX)
-            }
-        }
-    }
-
-    /// So many seconds from now, if that is not past.
-    fn deadline(&self, seconds: i64) -> Result<Option<Instant>, Fault> {
-        let Ok(seconds @ 1..) = u64::try_from(seconds) else { return Ok(None) };
-        self.now.checked_add(Duration::from_secs(seconds)).map(Some).ok_or(INVALID_TIME)
-    }
-
-    fn end_at(&mut self, key: &[u8], deadline: Option<Instant>) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
-        if let Some(old) = std::mem::replace(&mut entry.deadline, deadline) {
-            self.deadlines.remove(&(old, key.into()));
-        }
-        self.deadlines.extend(deadline.map(|deadline| (deadline, key.into())));
+    fn take(&mut self, key: &[u8]) -> bool {
+        let Some(Entry { value, .. }) = self.entries.remove(key) else { return false };
+        self.used -= ENTRY + key.len() + value.size();
         true
     }
 }

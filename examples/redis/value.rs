@@ -1,6 +1,7 @@
 //! Values: a text, which may be a number, or a list.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Why a command can't be done, as its client is told.
 pub(crate) type Fault = &'static str;
@@ -15,7 +16,15 @@ pub(crate) enum Value {
     List(List),
 }
 
-pub(crate) type List = VecDeque<Box<[u8]>>;
+/// Items, and how much they take.
+#[derive(Default)]
+pub(crate) struct List {
+    items: VecDeque<Box<[u8]>>,
+    size: usize,
+}
+
+/// What an item takes beside its bytes: its place in the list, and what the allocator adds.
+const ITEM: usize = 40;
 
 /// Which end of a list.
 #[derive(Clone, Copy)]
@@ -36,6 +45,14 @@ impl Value {
         match self {
             Self::List(list) => Ok(list),
             Self::Text(_) => Err(WRONG_TYPE),
+        }
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Text(text) => text.capacity(),
+            Self::List(list) => list.size,
         }
     }
 
@@ -65,16 +82,30 @@ impl Value {
     ) -> Result<usize, Fault> {
         let Self::List(list) = self else { return Err(WRONG_TYPE) };
         for item in items {
+            list.size += ITEM + item.len();
             match end {
-                End::Left => list.push_front(item.into()),
-                End::Right => list.push_back(item.into()),
+                End::Left => list.items.push_front(item.into()),
+                End::Right => list.items.push_back(item.into()),
             }
         }
         Ok(list.len())
     }
 }
 
-/// The number that a text is.
+impl List {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn range(&self, places: Range<usize>) -> impl Iterator<Item = &[u8]> + Clone {
+        self.items.range(places).map(|item| &**item)
+    }
+}
+
+/// The number that a text is. There is one way to write each: `+1`, `01` and `-0` are texts.
 pub(crate) fn number(text: &[u8]) -> Result<i64, Fault> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(NO_INTEGER)
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let plain = text == b"0" || matches!(digits.first(), Some(b'1'..=b'9'));
+    let text = std::str::from_utf8(text).ok().filter(|_| plain);
+    text.and_then(|text| text.parse().ok()).ok_or(NO_INTEGER)
 }
