@@ -218,7 +218,7 @@ impl<'a> Dial<'a> {
                 return answer;
             }
             self.check_time(Instant::now())?;
-            self.bell.wait(self.deadline);
+            self.bell.wait(self.deadline)?;
         }
     }
 
@@ -268,7 +268,7 @@ impl<'a> Dial<'a> {
                 }
                 Move::Wait(next) => {
                     let until = [next, self.deadline].into_iter().flatten().min();
-                    self.bell.wait(until);
+                    self.bell.wait(until)?;
                 }
                 Move::Lost => return Err(race.into_failure()),
             }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
-use netpoll_core::{Group, Result, block_in_place, blocking};
+use netpoll_core::{Group, Result, blocking};
 
 use crate::cancel::Cancel;
 use crate::dialer::Dialer;
@@ -169,7 +169,7 @@ impl<C: Codec> Mux<C> {
     /// That of the first that can't be had.
     pub fn connect(&self, timeout: Duration) -> Result<()> {
         let Inner { shared, links } = &*self.inner;
-        blocking::check(&format!("dial {} {}", shared.network, shared.address))?;
+        blocking::enter(&format!("dial {} {}", shared.network, shared.address))?;
         let deadline = Instant::now().checked_add(timeout);
         for link in links {
             link.ensure(shared);
@@ -188,7 +188,7 @@ impl<C: Codec> Mux<C> {
     /// [`Error::Config`](netpoll_core::Error::Config) in a callback that must not wait.
     pub fn call(&self, request: C::Request, timeout: Duration) -> Result<C::Response> {
         let Inner { shared, .. } = &*self.inner;
-        blocking::check(&format!("call {} {}", shared.network, shared.address))?;
+        blocking::enter(&format!("call {} {}", shared.network, shared.address))?;
         let deadline = Instant::now().checked_add(timeout);
         self.wire(deadline)?.call(request, deadline)
     }
@@ -226,7 +226,7 @@ impl<C: Codec> Mux<C> {
         let mut others = links[ours..].iter().chain(&links[..ours]);
         match others.find_map(|link| link.up()) {
             Some(wire) => Ok(wire),
-            None => block_in_place(|| links[ours].wait(shared, deadline)),
+            None => links[ours].wait(shared, deadline),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Connection, Error, Result, block_in_place, blocking};
+use netpoll_core::{Connection, Error, Result, blocking};
 
 use crate::dialer::DialConnection;
 pub use builder::PoolBuilder;
@@ -98,11 +98,11 @@ impl Pool {
         let grant = match slot.take() {
             Taken::Granted(grant) => grant,
             Taken::Wait(waiter) => {
-                if let Err(error) = blocking::check(&format!("wait for {network} {address}")) {
+                if let Err(error) = blocking::enter(&format!("wait for {network} {address}")) {
                     drop(Pooled::granted(slot.leave(&waiter), &slot, &shelf));
                     return Err(error);
                 }
-                let granted = block_in_place(|| slot.wait(&waiter, deadline));
+                let granted = slot.wait(&waiter, deadline);
                 granted.ok_or_else(|| self.none_came(network, address, timeout))?
             }
         };

@@ -3,9 +3,19 @@
 use std::cell::Cell;
 
 use crate::error::{Error, Result};
+use crate::hand_off::{self, Cause, Permission};
 
 thread_local! {
-    static FORBIDDEN: Cell<bool> = const { Cell::new(false) };
+    static FORBIDDEN: Cell<Option<Why>> = const { Cell::new(None) };
+}
+
+/// Why a thread may not wait.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// What it runs must not.
+    Inline,
+    /// It runs what no other thread could be had for.
+    NoThread,
 }
 
 /// Checks that this thread may wait, before a wait that another thread may have to end.
@@ -16,25 +26,53 @@ thread_local! {
 ///
 /// # Errors
 /// [`Error::Config`], which says that `doing` can't be done here, and where it can.
+/// [`Error::NoThread`] where the callback runs on its reactor's thread because the system refuses
+/// any other.
 pub fn check(doing: &str) -> Result<()> {
-    if FORBIDDEN.get() {
-        return Err(Error::config(format!(
-            "cannot {doing} in a receipt or in a callback under Dispatch::Inline, which must not \
-             wait: use another dispatch mode, or another thread"
-        )));
+    match FORBIDDEN.get() {
+        None => Ok(()),
+        Some(Why::Inline) => Err(must_not(doing)),
+        Some(Why::NoThread) => Err(Error::NoThread),
     }
-    Ok(())
+}
+
+/// To be called right before this thread waits for the network: checks that it may, and passes the
+/// reactor on if the thread has one, since nobody else could end the wait.
+///
+/// # Errors
+/// As [`check`], and [`Error::NoThread`] where the system refuses the thread that would go on with
+/// the reactor.
+pub fn enter(doing: &str) -> Result<()> {
+    check(doing)?;
+    match hand_off::give_away(Cause::Waited) {
+        Permission::Granted => Ok(()),
+        Permission::HoldsCore => Err(must_not(doing)),
+        Permission::NoThread => Err(Error::NoThread),
+    }
+}
+
+fn must_not(doing: &str) -> Error {
+    Error::config(format!(
+        "cannot {doing} in a receipt, in a tick or in a callback under Dispatch::Inline, which \
+         must not wait: use another dispatch mode, or another thread"
+    ))
 }
 
 /// While it lives, this thread may not wait.
 #[derive(Debug)]
 pub(crate) struct Forbidden {
-    before: bool,
+    before: Option<Why>,
 }
 
 impl Forbidden {
+    /// Because of what runs here.
     pub(crate) fn here() -> Self {
-        Self { before: FORBIDDEN.replace(true) }
+        Self { before: FORBIDDEN.replace(Some(Why::Inline)) }
+    }
+
+    /// Because there is no thread that could go on with the reactor.
+    pub(crate) fn for_want_of_threads() -> Self {
+        Self { before: FORBIDDEN.replace(Some(Why::NoThread)) }
     }
 }
 

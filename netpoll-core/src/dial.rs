@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::address::Address;
+use crate::blocking;
 use crate::callbacks::Prepare;
 use crate::connection::output::Lane;
 use crate::connection::{Connection, Handle, Owner, Shared, schedule};
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::hand_off::before_waiting;
 use crate::reactor::{Command, Remote};
 use crate::runner::Runner;
 use crate::socket::{ConnectOptions, Stream};
@@ -148,9 +148,12 @@ impl Doorbell {
     }
 
     /// Waits until it is rung, or was since the last wait, or until `deadline`.
-    pub fn wait(&self, deadline: Option<Instant>) {
+    ///
+    /// # Errors
+    /// As [`blocking::enter`].
+    pub fn wait(&self, deadline: Option<Instant>) -> Result<()> {
         if !*lock(&self.rung) {
-            before_waiting();
+            blocking::enter("dial")?;
         }
         let mut rung = lock(&self.rung);
         let mut late = false;
@@ -158,6 +161,7 @@ impl Doorbell {
             (rung, late) = wait_until(&self.visitor, rung, deadline);
         }
         *rung = false;
+        Ok(())
     }
 }
 

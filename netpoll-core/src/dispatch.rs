@@ -126,7 +126,7 @@ impl Dispatcher {
             Dispatch::Pool(options) => Mode::Pool(Workers::new(options)),
             Dispatch::HandOff(HandOffOptions { threshold, workers }) => Mode::HandOff(
                 Workers::that_learn(workers, threshold),
-                Terms { threshold, away_at_most: workers.max_threads },
+                Terms::new(threshold, workers.max_threads),
             ),
         }))
     }
@@ -154,22 +154,23 @@ impl Dispatcher {
 /// with, unless another thread does.
 pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
     match &shared.group.dispatcher().0 {
-        Mode::Inline => run_here(&mut core, shared),
-        Mode::Pool(workers) => send(&mut core, &workers.clone(), shared),
+        Mode::Inline => {
+            run_here(&mut core, shared, Forbidden::here());
+            Some(core)
+        }
+        Mode::Pool(workers) => send(core, &workers.clone(), shared),
         Mode::HandOff(workers, terms) => {
             let (place, terms) = (shared.place(), *terms);
-            if place == Place::Reactor && hand_off::may_run(&mut core, terms) {
+            if place == Place::Reactor && hand_off::may_run(&mut core, terms, &shared) {
                 return hand_off::run(core, shared);
             }
             core.remote().counters.to_workers.add(1);
-            send(&mut core, &workers.clone(), shared);
+            send(core, &workers.clone(), shared)
         }
     }
-    Some(core)
 }
 
-fn run_here(core: &mut Core, shared: Arc<Shared>) {
-    let forbidden = Forbidden::here();
+fn run_here(core: &mut Core, shared: Arc<Shared>, forbidden: Forbidden) {
     let (outcome, work) = runner::run_counted(&shared);
     drop(forbidden);
     core.remote().counters.add(work);
@@ -178,16 +179,30 @@ fn run_here(core: &mut Core, shared: Arc<Shared>) {
     }
 }
 
-fn send(core: &mut Core, workers: &Arc<Workers>, shared: Arc<Shared>) {
+fn send(mut core: Held<Core>, workers: &Arc<Workers>, shared: Arc<Shared>) -> Option<Held<Core>> {
     match workers.submit_or_wait(shared, core.remote()) {
         Ok(()) => {}
-        Err(kept) if !workers.is_stopping() => core.run_when_there_is_room(kept),
-        Err(kept) => {
+        Err(kept) if workers.is_stopping() => {
             // Without workers no callback may run any more but `on_disconnect`.
             kept.abort();
-            run_here(core, kept);
+            run_here(&mut core, kept, Forbidden::here());
         }
+        Err(kept) if workers.is_deserted() => return run_for_want_of_threads(core, kept),
+        Err(kept) => core.run_when_there_is_room(kept),
     }
+    Some(core)
+}
+
+/// Runs what no worker will run, since the system refuses even the first: a server that is slow
+/// serves more than one that waits for threads.
+#[cold]
+fn run_for_want_of_threads(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
+    core.remote().counters.without_worker.add(1);
+    if hand_off::is_watched(&core) {
+        return hand_off::run(core, shared);
+    }
+    run_here(&mut core, shared, Forbidden::for_want_of_threads());
+    Some(core)
 }
 
 /// Passes a scheduled connection on from a thread that is not its reactor's. What comes back is the

@@ -80,6 +80,9 @@ pub enum Error {
         /// How many may be buffered.
         limit: usize,
     },
+    /// The wait would stop an event loop, since the system refuses the thread that would go on with
+    /// it: raise its limit of threads, or lower `max_threads`.
+    NoThread,
     /// The system said no, or a callback returned an error of its own.
     Io(io::Error),
 }
@@ -111,6 +114,8 @@ pub enum Exceeded {
     Input,
     /// The output queue was full, and a callback gave up on that.
     Output,
+    /// A callback had to wait, and the system refused a thread for that.
+    Threads,
 }
 
 /// Why a connection ended, as `on_disconnect` is told.
@@ -157,6 +162,7 @@ impl Error {
             Self::TimedOut(_) => Kind::TimedOut,
             Self::WouldBlock | Self::Full => Kind::WouldBlock,
             Self::InputLimit { .. } => Kind::InvalidData,
+            Self::NoThread => Kind::QuotaExceeded,
         }
     }
 
@@ -220,6 +226,10 @@ impl fmt::Display for Error {
             Self::InputLimit { requested, limit } => write!(
                 out,
                 "{requested} bytes were asked for, but input_limit lets a connection buffer {limit}"
+            ),
+            Self::NoThread => out.write_str(
+                "the wait would stop the event loop, since the system refuses a thread that goes \
+                 on with it; raise the limit of threads, or lower max_threads",
             ),
             Self::Io(source) => source.fmt(out),
         }
@@ -345,6 +355,9 @@ impl fmt::Display for CloseReason {
             }
             Self::Limit(Exceeded::Output) => {
                 out.write_str("its output queue was above the high-water mark")
+            }
+            Self::Limit(Exceeded::Threads) => {
+                out.write_str("its callback had to wait, and the system refused a thread")
             }
             Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
             Self::Panic => out.write_str("a callback panicked"),

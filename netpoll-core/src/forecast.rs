@@ -42,6 +42,8 @@ const PASSED: i32 = 8;
 /// The bounds of a connection's level.
 const QUIET: i32 = -PRIOR_WEIGHT;
 const BLOCKS: i32 = 2 * STOLEN + 4;
+/// From here on a connection has shown that its callbacks return.
+const PROVEN: i32 = -PASSED;
 /// Own level and prior together: from here on callbacks run on workers …
 const TO_WORKERS: i32 = 128;
 /// … and from here on they run on the reactor.
@@ -96,12 +98,22 @@ impl Forecast {
 
     /// Notes what a callback did.
     pub(crate) fn note(&self, conduct: Conduct, prior: &Prior) {
+        self.note_alone(conduct);
+        prior.note(conduct);
+    }
+
+    /// The same, where the prior is not moved: on a pool it would be others' as well.
+    pub(crate) fn note_alone(&self, conduct: Conduct) {
         let (level, place) = self.read();
         let next = level_after(level, conduct);
         if next != level {
             self.write(next, place);
         }
-        prior.note(conduct);
+    }
+
+    /// Whether it has shown that its callbacks return: more than one that waits could make good.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.read().0 <= PROVEN
     }
 
     fn read(&self) -> (i32, Place) {

@@ -43,14 +43,20 @@ use crate::sys::{self, Usage};
 /// assert_eq!(answer, 42);
 /// ```
 pub fn block_in_place<R>(block: impl FnOnce() -> R) -> R {
-    give_away(Cause::InPlace);
+    // Without a thread that goes on with it the reactor stands still meanwhile, which is counted.
+    let _: Permission = give_away(Cause::InPlace);
     block()
 }
 
-/// To be called by each of our calls right before it waits for the network: passes the reactor on,
-/// if this thread has one, since nobody else could end the wait.
-pub(crate) fn before_waiting() {
-    give_away(Cause::Waited);
+/// Whether a thread may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permission {
+    /// It may: it has no reactor, or none any more.
+    Granted,
+    /// Its reactor would stand still: it holds the core, and no callback is what it is in.
+    HoldsCore,
+    /// The same, since the system refuses the thread that would go on with it.
+    NoThread,
 }
 
 /// Why a core changed threads.
@@ -66,13 +72,43 @@ pub(crate) enum Cause {
     Computed,
 }
 
+/// Stands in `Crew::away` while the system refuses threads: so one load tells both.
+const REFUSED: usize = 1 << (usize::BITS - 1);
+
+/// What became of passing a core on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    Done,
+    /// Its lap was over.
+    Late,
+    /// There is no thread for it.
+    NoThread,
+}
+
+/// Passes a core that lies in `lap` on to a thread that is had before it is taken: a core that is
+/// held by nobody who turns it serves nobody.
+fn pass_on<T, S>(
+    baton: &Arc<Baton<T>>,
+    lap: Lap,
+    reserve: impl FnOnce() -> Option<S>,
+    go: impl FnOnce(S, Held<T>),
+) -> Passed {
+    let Some(spare) = reserve() else {
+        // Whoever else had one may have taken it meanwhile.
+        return if baton.lap() == Some(lap) { Passed::NoThread } else { Passed::Late };
+    };
+    let Some(core) = baton.take(lap) else { return Passed::Late };
+    go(spare, core);
+    Passed::Done
+}
+
 /// The threads behind the reactors of one manager: those that take over, and the one that sees
 /// when. None of them is started before it is needed.
 #[derive(Debug)]
 pub(crate) struct Crew {
     pub(crate) spares: Arc<Spares>,
     pub(crate) monitor: Monitor,
-    /// Threads whose core was taken and whose callback has not ended.
+    /// Threads whose core was taken and whose callback has not ended, and [`REFUSED`].
     away: AtomicUsize,
     /// Times that a reactor had to stand still because there was no thread to take it over.
     stalls: AtomicU64,
@@ -103,16 +139,51 @@ impl Crew {
         lap: Lap,
         cause: Cause,
         stalled: Duration,
-    ) -> bool {
-        let Some(spare) = self.spares.reserve() else {
-            self.stalls.fetch_add(1, Ordering::Relaxed);
-            return false;
+    ) -> Passed {
+        let reserve = || {
+            let spare = self.spares.reserve();
+            if spare.is_none() {
+                self.stalls.fetch_add(1, Ordering::Relaxed);
+                self.away.fetch_or(REFUSED, Ordering::SeqCst);
+            }
+            spare
         };
-        let Some(core) = baton.take(lap) else { return false };
-        core.remote().counters.hand_off(cause, stalled);
-        self.away.fetch_add(1, Ordering::SeqCst);
-        spare.go(Box::new(move || turn(core)));
-        true
+        pass_on(baton, lap, reserve, |spare, core| {
+            core.remote().counters.hand_off(cause, stalled);
+            self.away.fetch_add(1, Ordering::SeqCst);
+            spare.go(Box::new(move || turn(core)));
+        })
+    }
+
+    /// As `may_run` asks where there is no plain answer: whether a callback that is run on the
+    /// reactor has a thread to be away on, if it should block.
+    #[cold]
+    fn has_thread_for(&self, shared: &Shared, terms: Terms) -> bool {
+        let is_proven = shared.is_proven();
+        if self.away.load(Ordering::SeqCst) & REFUSED != 0 && !is_proven && !self.may_start() {
+            return false;
+        }
+        let most = if is_proven { terms.away_at_most } else { terms.away_unproven };
+        self.away() < most
+    }
+
+    /// Whether there is a spare again, after the system has refused one.
+    fn may_start(&self) -> bool {
+        if self.spares.is_refused() {
+            return false;
+        }
+        self.away.fetch_and(!REFUSED, Ordering::SeqCst);
+        self.spares.keep_one_ready();
+        if self.spares.parked() > 0 {
+            return true;
+        }
+        self.away.fetch_or(REFUSED, Ordering::SeqCst);
+        false
+    }
+
+    /// How many threads are inside callbacks that have lost their reactor.
+    fn away(&self) -> usize {
+        self.away.load(Ordering::SeqCst) & !REFUSED
     }
 
     /// Ends all threads, waiting for those inside callbacks until `deadline`. Returns how many are
@@ -127,7 +198,7 @@ impl Crew {
             threads: self.spares.threads(),
             threads_peak: self.spares.peak(),
             parked: self.spares.parked(),
-            away: self.away.load(Ordering::SeqCst),
+            away: self.away(),
             stalls: self.stalls.load(Ordering::Relaxed),
             monitor_looks: self.monitor.looks(),
         }
@@ -137,11 +208,21 @@ impl Crew {
 thread_local! {
     /// The reactor that this thread turns, or turned until it lost the core in this callback.
     static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
-    /// The lap that this thread began for the callback that it is in; none where it has no core to
-    /// give away.
-    static LAP: Cell<Option<Lap>> = const { Cell::new(None) };
+    static HANDS: Cell<Hands> = const { Cell::new(Hands::Free) };
     /// The callback that this thread is in has waited in one of our calls.
     static WAITED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a thread has of a reactor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hands {
+    /// Nothing, or nothing any more: nobody waits for it.
+    Free,
+    /// The core.
+    Core,
+    /// The core, which it has put down for the callback that it is in, for that lap; somebody else
+    /// may have taken it.
+    PutDown(Lap),
 }
 
 struct Seat {
@@ -153,7 +234,7 @@ struct Seat {
 
 /// Restores what this thread did before: a callback may serve another event loop.
 struct Seated {
-    before: (Option<Seat>, Option<Lap>),
+    before: (Option<Seat>, Hands),
 }
 
 impl Seated {
@@ -163,15 +244,15 @@ impl Seated {
             remote: Arc::downgrade(core.remote()),
             crew: core.backing.crew.clone(),
         };
-        Self { before: (replace_seat(Some(seat)), LAP.take()) }
+        Self { before: (replace_seat(Some(seat)), HANDS.replace(Hands::Core)) }
     }
 }
 
 impl Drop for Seated {
     fn drop(&mut self) {
-        let (seat, lap) = (self.before.0.take(), self.before.1.take());
+        let seat = self.before.0.take();
         drop(replace_seat(seat));
-        LAP.set(lap);
+        HANDS.set(self.before.1);
     }
 }
 
@@ -197,6 +278,7 @@ pub(crate) fn turn(mut core: Held<Core>) -> Next {
         }
     }
     if let Some(core) = core.into_inner() {
+        HANDS.set(Hands::Free);
         core.end();
     }
     Next::Leave
@@ -212,11 +294,12 @@ pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
 pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core>> {
     core.backing.begin_callback();
     let lying = core.put_down();
-    LAP.set(Some(lying.lap()));
+    HANDS.set(Hands::PutDown(lying.lap()));
     let (outcome, work) = runner::run_counted(&shared);
-    LAP.set(None);
+    HANDS.set(Hands::Core);
     let waited = WAITED.take();
     let Some(mut core) = lying.take_up() else {
+        HANDS.set(Hands::Free);
         shared.home.traffic.add(work);
         shared.note(if waited { Conduct::Waited } else { Conduct::Blocked });
         if outcome == Outcome::Again {
@@ -242,16 +325,25 @@ fn came_back() {
     });
 }
 
-fn give_away(cause: Cause) {
+/// Passes the reactor of this thread on to another, if it has one, and says whether it goes on.
+pub(crate) fn give_away(cause: Cause) -> Permission {
     WAITED.set(true);
-    let Some(lap) = LAP.take() else { return };
-    let given = with_seat(|seat| {
+    let lap = match HANDS.get() {
+        Hands::Free => return Permission::Granted,
+        Hands::Core => return Permission::HoldsCore,
+        Hands::PutDown(lap) => lap,
+    };
+    let passed = with_seat(|seat| {
         let crew = seat.crew.as_ref()?;
         Some(crew.take_over(&seat.baton, lap, cause, Duration::ZERO))
     });
-    // It lies there still if there is no thread: the monitor takes it when there is one.
-    if given.flatten() != Some(true) {
-        LAP.set(Some(lap));
+    match passed.flatten() {
+        Some(Passed::Done | Passed::Late) => {
+            HANDS.set(Hands::Free);
+            Permission::Granted
+        }
+        // It lies there still: the monitor takes it when there is a thread.
+        Some(Passed::NoThread) | None => Permission::NoThread,
     }
 }
 
@@ -298,17 +390,37 @@ pub(crate) struct Terms {
     /// How long a callback may block before its core is taken away.
     pub(crate) threshold: Duration,
     /// How many callbacks may be away at once; beyond it the next go to the workers.
-    pub(crate) away_at_most: usize,
+    away_at_most: usize,
+    /// How many of them while the next is of a connection that has not shown that it returns.
+    away_unproven: usize,
+}
+
+impl Terms {
+    pub(crate) fn new(threshold: Duration, max_threads: usize) -> Self {
+        let away_unproven = max_threads - kept_of(max_threads);
+        Self { threshold, away_at_most: max_threads, away_unproven }
+    }
+}
+
+/// How many of so many threads are kept for callbacks of connections that have shown that they
+/// return: slow peers don't get them, however many there are.
+pub(crate) const fn kept_of(max_threads: usize) -> usize {
+    max_threads / 8
 }
 
 /// Whether a callback may be run with the core put down: somebody watches, and there may be one
 /// more thread if it blocks.
-pub(crate) fn may_run(core: &mut Held<Core>, terms: Terms) -> bool {
+pub(crate) fn may_run(core: &mut Held<Core>, terms: Terms, shared: &Shared) -> bool {
     if core.backing.watched.is_none_or(|least| least > terms.threshold) && !enroll(core, terms) {
         return false;
     }
-    let crew = core.backing.crew.as_ref();
-    crew.is_some_and(|crew| crew.away.load(Ordering::Relaxed) < terms.away_at_most)
+    let Some(crew) = &core.backing.crew else { return false };
+    crew.away.load(Ordering::Relaxed) < terms.away_unproven || crew.has_thread_for(shared, terms)
+}
+
+/// Whether the core may be put down because somebody sees to it that it does not lie for long.
+pub(crate) fn is_watched(core: &Held<Core>) -> bool {
+    core.backing.watched.is_some()
 }
 
 fn enroll(core: &mut Held<Core>, terms: Terms) -> bool {
@@ -320,6 +432,15 @@ fn enroll(core: &mut Held<Core>, terms: Terms) -> bool {
         core.backing.watched = Some(terms.threshold);
     }
     watched
+}
+
+/// Runs a connection on a worker of a pool, and notes whether it waited in one of our calls: so is
+/// known which connections wait for slow peers.
+pub(crate) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
+    let outcome = runner::run(shared);
+    let conduct = if WAITED.take() { Conduct::Waited } else { Conduct::Returned };
+    shared.note_alone(conduct);
+    outcome
 }
 
 /// Times the callbacks of a worker, and tells those that blocked from those that the system kept
@@ -374,3 +495,7 @@ impl Stopwatch {
 /// After so many callbacks in a row the mark is renewed: together they must not look like one that
 /// computes for long, and each of them takes less than a threshold.
 const RUNS_PER_MARK: u32 = COMPUTING;
+
+#[cfg(all(test, loom))]
+#[path = "hand_off_tests.rs"]
+mod tests;

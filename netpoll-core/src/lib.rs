@@ -35,6 +35,7 @@ mod slab;
 pub mod socket;
 mod spares;
 mod spin;
+mod starter;
 mod stats;
 mod sync;
 mod sys;

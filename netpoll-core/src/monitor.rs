@@ -25,13 +25,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::baton::{Baton, Lap};
 use crate::callbacks::join;
-use crate::hand_off::{Cause, Crew};
+use crate::hand_off::{Cause, Crew, Passed};
 use crate::reactor::Core;
+use crate::starter::Starter;
 use crate::sync::{
     AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
@@ -56,6 +57,7 @@ pub(crate) struct Monitor {
     /// It waits for somebody to rouse it.
     asleep: AtomicBool,
     looks: AtomicU64,
+    starter: Starter,
 }
 
 struct State {
@@ -64,7 +66,6 @@ struct State {
     threshold: Duration,
     thread: Option<JoinHandle<()>>,
     stopping: bool,
-    complained: bool,
 }
 
 /// What a reactor lets the monitor know.
@@ -117,11 +118,11 @@ impl Monitor {
                 threshold: Duration::MAX,
                 thread: None,
                 stopping: false,
-                complained: false,
             }),
             changed: Condvar::new(),
             asleep: AtomicBool::new(false),
             looks: AtomicU64::new(0),
+            starter: Starter::new("the monitor, so all callbacks go to workers"),
         }
     }
 
@@ -136,6 +137,8 @@ impl Monitor {
     ) -> bool {
         let mut state = lock(&self.state);
         if state.stopping || !state.start(crew) {
+            drop(state);
+            self.starter.tell();
             return false;
         }
         state.threshold = state.threshold.min(threshold);
@@ -250,15 +253,11 @@ impl State {
         if self.thread.is_some() {
             return true;
         }
-        let crew = crew.clone();
-        let watch = move || crew.monitor.watch(&crew);
-        match thread::Builder::new().name("netpoll-monitor".into()).spawn(watch) {
-            Ok(thread) => self.thread = Some(thread),
-            Err(error) if !self.complained => {
-                self.complained = true;
-                log::warn!("cannot start the monitor, all callbacks go to workers: {error}");
-            }
-            Err(_) => {}
+        let starter = &crew.monitor.starter;
+        if !starter.is_refused() {
+            let crew = crew.clone();
+            let watch = move || crew.monitor.watch(&crew);
+            self.thread = starter.start("netpoll-monitor".into(), watch).ok();
         }
         self.thread.is_some()
     }
@@ -303,8 +302,8 @@ impl Watched {
         let stalled = at.now.duration_since(seen.since);
         match seen.judge(at, threshold, self.watch.holder()) {
             Verdict::Take(cause) => {
-                let taken = crew.take_over(&self.baton, lap, cause, stalled);
-                all.taken += u32::from(taken);
+                let passed = crew.take_over(&self.baton, lap, cause, stalled);
+                all.taken += u32::from(passed == Passed::Done);
             }
             Verdict::LookAgain(soon) => {
                 all.soon = Some(all.soon.map_or(soon, |other| other.min(soon)));
@@ -379,6 +378,7 @@ impl fmt::Debug for Monitor {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::mpsc;
+    use std::thread;
 
     use super::*;
     use crate::baton::Held;

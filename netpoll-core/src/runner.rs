@@ -485,6 +485,7 @@ fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<
         Error::TimedOut(wait) => return Some(CloseReason::Timeout(*wait)),
         Error::InputLimit { .. } => return Some(CloseReason::Limit(Exceeded::Input)),
         Error::Full => return Some(CloseReason::Limit(Exceeded::Output)),
+        Error::NoThread => return Some(CloseReason::Limit(Exceeded::Threads)),
         _ => {}
     }
     let end = connection.end();

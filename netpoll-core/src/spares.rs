@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use crate::berths::{Berth, Berths, Order};
 use crate::callbacks::join;
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::starter::Starter;
+use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::sys::TimerSlack;
 
 /// How long a spare without work stays.
@@ -45,8 +46,7 @@ pub(crate) struct Spares {
     /// As in the roster, to be read without its lock.
     threads: AtomicUsize,
     peak: AtomicUsize,
-    /// The system had no thread when one was wanted, and the log says so.
-    complained: AtomicBool,
+    starter: Starter,
     /// For all of them, and for whatever threads callbacks start: the monitor's, which starts some
     /// of them, would have each of a thousand sleeping callbacks woken by an interrupt of its own.
     slack: TimerSlack,
@@ -67,15 +67,18 @@ impl Spares {
             changed: Condvar::new(),
             threads: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
-            complained: AtomicBool::new(false),
+            starter: Starter::new("a spare thread, so callbacks that wait may fail"),
             slack: TimerSlack::here(),
         })
     }
 
-    /// The thread that parked last, or a new one. `None` where the system has no more threads,
-    /// which is logged once, and after `stop`.
+    /// The thread that parked last, or a new one. `None` where the system has no more threads, and
+    /// after `stop`.
     pub(crate) fn reserve(self: &Arc<Self>) -> Option<Spare<'_>> {
         let berth = self.berths.reserve().or_else(|| {
+            if self.starter.is_refused() {
+                return None;
+            }
             let berth = Arc::new(Berth::new());
             let name = |number| format!("netpoll-spare-{number}");
             self.add(name, berth.clone(), None).ok().map(|()| berth)
@@ -131,6 +134,17 @@ impl Spares {
         self.peak.load(Ordering::Relaxed)
     }
 
+    /// Whether the system has refused a thread just now, and none is parked.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.starter.is_refused() && self.parked() == 0
+    }
+
+    /// From now on the system refuses threads, or does so no more.
+    #[cfg(test)]
+    pub(crate) fn deny(&self, denies: bool) {
+        self.starter.denies.store(denies, Ordering::SeqCst);
+    }
+
     /// Threads that wait for work.
     pub(crate) fn parked(&self) -> usize {
         self.berths.parked()
@@ -150,21 +164,14 @@ impl Spares {
         roster.started += 1;
         let spares = self.clone();
         let body = move || spares.live(&berth, work);
-        let outcome = thread::Builder::new().name(name(roster.started)).spawn(body);
-        match outcome {
-            Ok(thread) => {
-                roster.present.insert(thread.thread().id(), thread);
-                self.threads.store(roster.present.len(), Ordering::Relaxed);
-                self.peak.fetch_max(roster.present.len(), Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                if !self.complained.swap(true, Ordering::Relaxed) {
-                    log::warn!("cannot start a spare thread, a reactor may stall: {error}");
-                }
-                Err(error)
-            }
-        }
+        let outcome = self.starter.start(name(roster.started), body).map(|thread| {
+            roster.present.insert(thread.thread().id(), thread);
+            self.threads.store(roster.present.len(), Ordering::Relaxed);
+            self.peak.fetch_max(roster.present.len(), Ordering::Relaxed);
+        });
+        drop(roster);
+        self.starter.tell();
+        outcome
     }
 
     /// A thread's life.

@@ -46,6 +46,26 @@ fn the_thread_that_parked_last_is_reused_first() {
 }
 
 #[test]
+fn a_refusal_is_asked_about_again_after_a_while() {
+    let (sender, reports) = mpsc::channel();
+    let spares = Spares::new();
+    spares.deny(true);
+    assert!(spares.reserve().is_none() && spares.is_refused());
+    spares.deny(false);
+    eventually(|| !spares.is_refused());
+    order(&spares, report(&sender));
+    assert!(reports.recv_timeout(PATIENCE).is_ok());
+    eventually(|| spares.parked() == 1);
+    spares.deny(true);
+    // The one who is there needs no start, and who is away is no refusal yet.
+    let reserved = spares.reserve().expect("the parked one");
+    assert!(!spares.is_refused());
+    assert!(spares.reserve().is_none() && spares.is_refused());
+    drop(reserved);
+    assert!(!spares.is_refused(), "one is parked again");
+}
+
+#[test]
 fn a_thread_that_was_reserved_in_vain_serves_the_next() {
     let (sender, reports) = mpsc::channel();
     let spares = Spares::new();

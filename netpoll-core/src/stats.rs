@@ -19,6 +19,7 @@ pub(crate) struct Counters {
     pub(crate) lost: Counter,
     pub(crate) accept_failures: Counter,
     pub(crate) to_workers: Counter,
+    pub(crate) without_worker: Counter,
     pub(crate) waited: Counter,
     pub(crate) in_place: Counter,
     pub(crate) blocked: Counter,
@@ -131,6 +132,10 @@ pub struct LoopStats {
     pub queued: u64,
     /// Callbacks that were sent to a worker because they were expected to block.
     pub to_workers: u64,
+    /// Callbacks that ran on the loop's thread though they were a worker's, since the system
+    /// refused even the first worker. Such a callback that has to wait fails with
+    /// [`Error::NoThread`](crate::Error::NoThread) unless the loop can be handed over.
+    pub without_worker: u64,
     /// Times that the reactor went on with another thread because a callback waited in a read, a
     /// flush or a dial of ours.
     pub handed_off_waiting: u64,
@@ -158,7 +163,9 @@ pub struct HandOffStats {
     pub parked: usize,
     /// Threads inside callbacks that have lost their loop.
     pub away: usize,
-    /// Times that a loop had to stand still because there was no thread to take over.
+    /// Times that no thread was there to take a loop over. A callback that was about to wait in one
+    /// of our calls then fails with [`Error::NoThread`](crate::Error::NoThread); for another the
+    /// loop stands still.
     pub stalls: u64,
     /// How often the monitor has looked.
     pub monitor_looks: u64,
@@ -212,6 +219,7 @@ impl Counters {
             lost: self.lost.read(),
             accept_failures: self.accept_failures.read(),
             to_workers: self.to_workers.read(),
+            without_worker: self.without_worker.read(),
             handed_off_waiting: self.waited.read(),
             handed_off_in_place: self.in_place.read(),
             handed_off_blocked: self.blocked.read(),

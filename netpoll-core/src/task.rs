@@ -26,7 +26,6 @@ use std::marker::PhantomData;
 use std::ops::{BitOr, Deref, DerefMut};
 use std::time::Instant;
 
-use crate::hand_off::before_waiting;
 use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, wait_until};
 
 /// What has happened to a connection, as bits of its word.
@@ -279,12 +278,9 @@ impl Word {
 
     /// Waits until one of `events` is set or the deadline has passed, and returns those that are
     /// set. The deadline is asked for again after each [`nudge`](Self::nudge). For the owner, on a
-    /// thread that may block.
+    /// thread that has [entered](crate::blocking::enter) a wait.
     pub(crate) fn wait(&self, events: Events, deadline: impl Fn() -> Option<Instant>) -> Events {
         let already = self.bits.fetch_or(WAITING, Ordering::AcqRel);
-        if already & events.0 == 0 {
-            before_waiting();
-        }
         let mut guard = lock(&self.parked);
         let mut now = Events(already & events.0);
         let mut late = false;

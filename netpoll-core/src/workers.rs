@@ -22,9 +22,10 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::connection::{Shared, schedule};
 use crate::dispatch::PoolOptions;
-use crate::hand_off::Stopwatch;
+use crate::hand_off::{self, Stopwatch};
 use crate::reactor::Remote;
 use crate::runner::{self, Outcome};
+use crate::starter::Starter;
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
@@ -67,6 +68,7 @@ pub(crate) struct Workers {
     waiting: Mutex<Vec<Arc<Remote>>>,
     crowded: AtomicBool,
     staff: Mutex<Staff>,
+    starter: Starter,
     changed: Condvar,
 }
 
@@ -100,6 +102,7 @@ impl Workers {
             waiting: Mutex::new(Vec::new()),
             crowded: AtomicBool::new(false),
             staff: Mutex::new(Staff::default()),
+            starter: Starter::new("a worker, so callbacks wait for those there are"),
             changed: Condvar::new(),
         })
     }
@@ -115,7 +118,7 @@ impl Workers {
         self.lobby.call(|| !self.queue.is_empty());
         self.staff_up();
         // Nobody is there to take it, or it came after the last worker had left for good.
-        if self.hired.load(Ordering::SeqCst) == 0 || self.is_stopping() {
+        if self.is_deserted() || self.is_stopping() {
             return self.queue.try_recv().map_or(Ok(()), Err);
         }
         Ok(())
@@ -136,6 +139,11 @@ impl Workers {
         self.crowded.store(true, Ordering::SeqCst);
         // A worker may have made room before it could see the flag.
         self.submit(shared)
+    }
+
+    /// Whether it has no thread, not even after a submit.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.hired.load(Ordering::SeqCst) == 0
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -187,12 +195,14 @@ impl Workers {
         if !self.watched.swap(true, Ordering::SeqCst) && !self.call_standby(&mut staff) {
             self.watched.store(false, Ordering::SeqCst);
         }
+        drop(staff);
+        self.starter.tell();
     }
 
     fn hire(self: &Arc<Self>, staff: &mut MutexGuard<'_, Staff>) {
-        if staff.workers() < self.options.max_threads {
+        if staff.workers() < self.options.max_threads && !self.starter.is_refused() {
             let pool = self.clone();
-            staff.hire(move || pool.work());
+            staff.hire(&self.starter, move || pool.work());
             self.hired.store(staff.workers(), Ordering::SeqCst);
         }
     }
@@ -204,7 +214,7 @@ impl Workers {
             return true;
         }
         let pool = self.clone();
-        staff.appoint_standby(move || pool.stand_by())
+        !self.starter.is_refused() && staff.appoint_standby(&self.starter, move || pool.stand_by())
     }
 
     fn work(self: &Arc<Self>) {
@@ -214,7 +224,7 @@ impl Workers {
         while let Some(shared) = self.next(&mut working.seat, &mut stopwatch) {
             let outcome = match &mut stopwatch {
                 Some(stopwatch) => stopwatch.run(&shared),
-                None => runner::run(&shared),
+                None => hand_off::run_on_pool(&shared),
             };
             if outcome == Outcome::Again {
                 schedule(&shared);
@@ -302,6 +312,8 @@ impl Workers {
                 for _ in 0..=staff.workers() / 4 {
                     self.hire(&mut staff);
                 }
+                drop(staff);
+                self.starter.tell();
                 *pause = SOON;
                 moved.1 = Instant::now();
             } else {

@@ -34,4 +34,5 @@ mod proxy_protocol;
 mod regressions;
 mod shutdown;
 mod spinning;
+mod threads;
 mod util;

@@ -387,13 +387,50 @@ pub(crate) fn set_fd_limit(limit: u64) {
     setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("a limit");
 }
 
+/// While it lives, the system refuses this process further threads: its address space has no room
+/// for the stack that each is to have. For a process that [`refusing_threads`] has started.
+pub(crate) struct NoThreads {
+    before: (u64, u64),
+}
+
+/// The stack of a thread in a process that plays [`NoThreads`]: address space, hardly any memory.
+const STACK: u64 = 512 << 20;
+
+impl NoThreads {
+    pub(crate) fn from_now_on() -> Self {
+        let before = getrlimit(Resource::RLIMIT_AS).expect("a limit");
+        let pages = fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+        let pages: u64 = pages.split(' ').next().and_then(|it| it.parse().ok()).expect("a number");
+        let limit = pages * 4096 + STACK - (64 << 20);
+        setrlimit(Resource::RLIMIT_AS, limit, before.1).expect("a limit");
+        let refused = thread::Builder::new().spawn(|| ());
+        assert!(refused.is_err(), "there is room for a thread still");
+        Self { before }
+    }
+}
+
+impl Drop for NoThreads {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_AS, self.before.0, self.before.1).expect("a limit");
+    }
+}
+
+/// As [`alone`], in a process whose further threads can be refused.
+pub(crate) fn refusing_threads(name: &str, test: impl FnOnce()) {
+    alone_with(name, &[("RUST_MIN_STACK", &STACK.to_string())], test);
+}
+
 /// Runs `test` in a process of its own, where it may count descriptors and threads. `name` is the
 /// test that calls this, as the harness knows it.
 pub(crate) fn alone(name: &str, test: impl FnOnce()) {
+    alone_with(name, &[], test);
+}
+
+fn alone_with(name: &str, variables: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var(ROLE).is_ok_and(|role| role == name) {
         return test();
     }
-    let mut child = Process::start(name, &[]);
+    let mut child = Process::start(name, variables);
     let mut output = String::new();
     let complete = within(ALONE_AT_MOST, || child.child.try_wait().is_ok_and(|it| it.is_some()));
     if !complete {

@@ -7,9 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use netpoll_buffer::{LinkBuffer, Source};
-use netpoll_core::{
-    Callbacks, CloseReason, Connection, Error, Handle, Prepare, Result, Wait, block_in_place,
-};
+use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, Result, Wait};
 
 use super::pending::{Match, Pending};
 use super::queue::{Drain, Queue, thread_number};
@@ -124,7 +122,7 @@ impl<C: Codec> Wire<C> {
             }
             self.drain(handle);
         }
-        if let Some(outcome) = block_in_place(|| waiter.wait(deadline)) {
+        if let Some(outcome) = waiter.wait(deadline) {
             return outcome.map_err(|failure| failure.error());
         }
         if lock(&self.state).pending.give_up(id).is_some() {

@@ -8,6 +8,7 @@ use netpoll_buffer::{Account, Charge, LinkBuffer};
 
 use super::shared::Shared;
 use super::socket::Owner;
+use crate::blocking;
 use crate::error::{Error, Result, Wait};
 use crate::sys;
 use crate::task::{Events, Word};
@@ -31,6 +32,10 @@ pub(crate) struct Input {
     /// How much had been received when a read last wanted more than there was; valid as above.
     unmet_at: Option<u64>,
 }
+
+/// What ends a wait for bytes. The end of the stream and a failure come with READABLE; alone they
+/// would not go away.
+const AWAITED: Events = Events::READABLE.or(Events::OVER);
 
 /// How the stream from the peer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,6 +306,10 @@ impl Input {
         if !wait || !shared.group.may_wait() {
             return Err(Error::WouldBlock);
         }
+        if shared.task.word.events().has_any(AWAITED) {
+            return Ok(());
+        }
+        blocking::enter("read")?;
         if deadline.is_none() {
             let timeout = shared.timeouts().read;
             *deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -308,8 +317,7 @@ impl Input {
         self.note_partial(shared);
         let timeout = *deadline;
         let deadline = || [timeout, shared.extras.read_deadline()].into_iter().flatten().min();
-        // The end of the stream and a failure come with READABLE; alone they would not go away.
-        match shared.task.word.wait(Events::READABLE | Events::OVER, deadline) {
+        match shared.task.word.wait(AWAITED, deadline) {
             Events::NONE => Err(Error::TimedOut(Wait::Read)),
             _ => Ok(()),
         }

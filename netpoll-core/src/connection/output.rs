@@ -27,10 +27,10 @@ use netpoll_buffer::LinkBuffer;
 use super::backlog::{Backlog, Spent};
 use super::receipt::{Receipt, Settled};
 use super::socket::{LaneHold, Socket};
+use crate::blocking;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
 use crate::group::Group;
-use crate::hand_off::before_waiting;
 use crate::limits::OutputLimits;
 use crate::socket::Stream;
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
@@ -188,7 +188,7 @@ impl Lane {
         interrupted: impl Fn() -> Result<()>,
     ) -> Result<()> {
         if self.is_congested() {
-            before_waiting();
+            blocking::enter("wait for the peer to take bytes")?;
         }
         let mut queue = lock(&self.queue);
         while self.is_congested() {

@@ -125,6 +125,16 @@ impl Shared {
         self.forecast.note(conduct, &self.home.prior);
     }
 
+    /// Notes what a callback of it did on a pool, which is no news for those that run elsewhere.
+    pub(crate) fn note_alone(&self, conduct: Conduct) {
+        self.forecast.note_alone(conduct);
+    }
+
+    /// Whether its callbacks have shown that they return.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.forecast.is_proven()
+    }
+
     pub(crate) fn token(&self) -> Token {
         Token::from_u64(self.token.load(Ordering::Acquire))
     }

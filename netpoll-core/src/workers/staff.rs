@@ -1,10 +1,10 @@
 //! Who works in a pool: its threads, by name and number.
 
 use std::collections::HashMap;
-use std::io;
 use std::thread::{self, JoinHandle, ThreadId};
 
 use crate::callbacks::join;
+use crate::starter::Starter;
 use crate::sys;
 
 /// How many workers one look at whether all sleep asks the system about.
@@ -18,7 +18,6 @@ pub(super) struct Staff {
     left: Vec<JoinHandle<()>>,
     standby: Option<JoinHandle<()>>,
     hired: u64,
-    complained: bool,
 }
 
 #[derive(Debug)]
@@ -47,25 +46,23 @@ impl Staff {
     }
 
     /// Starts a worker. It calls `arrived` and `leave` under the lock that the caller holds.
-    pub(super) fn hire(&mut self, work: impl FnOnce() + Send + 'static) {
+    pub(super) fn hire(&mut self, starter: &Starter, work: impl FnOnce() + Send + 'static) {
         self.left.retain(|thread| !thread.is_finished());
         self.hired += 1;
         let name = format!("netpoll-work-{}", self.hired);
-        match thread::Builder::new().name(name).spawn(work) {
-            Ok(thread) => {
-                let id = thread.thread().id();
-                self.workers.insert(id, Worker { thread, number: None });
-            }
-            Err(error) => self.complain(&error),
+        if let Ok(thread) = starter.start(name, work) {
+            let id = thread.thread().id();
+            self.workers.insert(id, Worker { thread, number: None });
         }
     }
 
     /// Starts the standby; says whether it could.
-    pub(super) fn appoint_standby(&mut self, watch: impl FnOnce() + Send + 'static) -> bool {
-        match thread::Builder::new().name("netpoll-standby".into()).spawn(watch) {
-            Ok(thread) => self.standby = Some(thread),
-            Err(error) => self.complain(&error),
-        }
+    pub(super) fn appoint_standby(
+        &mut self,
+        starter: &Starter,
+        watch: impl FnOnce() + Send + 'static,
+    ) -> bool {
+        self.standby = starter.start("netpoll-standby".into(), watch).ok();
         self.has_standby()
     }
 
@@ -101,13 +98,5 @@ impl Staff {
     pub(super) fn all_asleep(&self) -> bool {
         let asleep = |worker: &Worker| worker.number.is_some_and(sys::is_thread_asleep);
         !self.workers.is_empty() && self.workers.values().take(SAMPLE).all(asleep)
-    }
-
-    /// Says once that threads can't be had; the pool goes on with those it has.
-    fn complain(&mut self, error: &io::Error) {
-        if !self.complained {
-            self.complained = true;
-            log::warn!("cannot start a worker, going on with {}: {error}", self.workers.len());
-        }
     }
 }
