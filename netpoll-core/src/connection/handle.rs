@@ -272,8 +272,11 @@ impl Handle {
     /// sent after it.
     pub fn shutdown_write(&self) {
         // Noted first: a callback that returns meanwhile must not take it for a close.
-        let must_run = self.shared.task.word.notify(Events::WRITE_ENDED);
-        self.shared.lane.close();
+        let mut must_run = self.shared.task.word.notify(Events::WRITE_ENDED);
+        let failed = self.shared.lane.close();
+        if failed != Events::NONE {
+            must_run |= self.shared.task.word.notify(failed);
+        }
         if must_run {
             schedule(&self.shared);
         }

@@ -41,6 +41,8 @@ use crate::task::Events;
 /// refused early, and not without end.
 const DISCARDS_AT_MOST: usize = 64;
 const DISCARD_BYTES: usize = 64 << 10;
+/// What the owner is told of an error that no edge follows.
+const FAILURE: Events = Events::FAILED.or(Events::READABLE);
 
 /// See the module.
 #[derive(Debug)]
@@ -169,7 +171,7 @@ impl Lane {
             }
         }
         if self.drain(&mut queue, &mut spent).is_err() {
-            return Events::FAILED | Events::READABLE;
+            return FAILURE;
         }
         let relieved = self.is_congested() && queue.pending() <= limits.low;
         if relieved {
@@ -177,6 +179,9 @@ impl Lane {
             self.wake(&queue);
         }
         let closed = self.end(&mut queue);
+        if closed && queue.failure.is_some() {
+            return FAILURE;
+        }
         if relieved || closed { Events::DRAINED } else { Events::NONE }
     }
 
@@ -232,11 +237,12 @@ impl Lane {
 
     /// Takes no more, and ends our stream (FIN) when all that was accepted is sent: for one whose
     /// socket is not closed then.
-    pub(crate) fn close(&self) {
+    /// Returns what the connection's owner should know of.
+    pub(crate) fn close(&self) -> Events {
         let mut queue = lock(&self.queue);
         queue.seal();
         self.wake(&queue);
-        self.end(&mut queue);
+        if self.end(&mut queue) && queue.failure.is_some() { FAILURE } else { Events::NONE }
     }
 
     /// Takes no more. Returns whether all that was accepted is sent. The FIN is left to the close
@@ -393,10 +399,12 @@ impl Lane {
             return false;
         }
         queue.phase = Phase::Ended;
-        if let Some(hold) = &queue.hold {
-            // Nothing depends on an error: the close that follows ends the stream as well. It is
+        if let Some(hold) = &queue.hold
+            && let Err(error) = self.socket.stream(hold).shutdown_write()
+        {
+            // The peer waits for an end that does not come, so the connection must not stay. It is
             // not logged, since the lock is held, and a logger may send through this lane.
-            let _ = self.socket.stream(hold).shutdown_write();
+            queue.failure.get_or_insert(errno_of(&error));
         }
         true
     }
@@ -542,5 +550,14 @@ mod tests {
         }
         let held = netpoll_buffer::stats().bytes_held - before;
         assert!(held < 1 << 20, "40 000 bytes are held in {held}");
+    }
+
+    #[test]
+    fn a_stream_that_cannot_be_ended_has_failed() {
+        // A pipe is no socket, so a shutdown of it fails.
+        let (_reading, writing) = io::pipe().unwrap();
+        let lane = Lane::open(Stream::new(writing.into()));
+        assert_eq!(lane.close(), FAILURE);
+        assert!(lane.failure().is_some());
     }
 }
