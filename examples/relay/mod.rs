@@ -3,14 +3,27 @@
 
 #![expect(clippy::unnecessary_wraps, reason = "callbacks have one form, those that can't fail too")]
 
-use netpoll::{CloseReason, Connection, Error, Handle, Limits, Result};
+use std::time::Duration;
+
+use netpoll::{CloseReason, Connection, Error, Handle, Limits, OutputLimits, Result};
 
 /// What one side knows: the other one, once there is one.
 pub(crate) type Other = Option<Handle>;
 
-/// With these a side outlives the end of its peer's stream.
+/// Connections that may be open at a time: each takes two descriptors.
+pub(crate) const CONNECTIONS: usize = 4096;
+
+/// With these a side outlives the end of its peer's stream, but not five minutes without a byte
+/// either way: nothing else ends a pair whose peers have vanished, or one whose FIN was not sent.
+///
+/// A side that is paused has no byte, so the other one must take `high` - `low` in that time.
 pub(crate) fn limits() -> Limits {
-    Limits { half_open: true, ..Limits::default() }
+    Limits {
+        half_open: true,
+        idle_timeout: Some(Duration::from_secs(300)),
+        output: OutputLimits { low: 64 << 10, high: 256 << 10 },
+        ..Limits::default()
+    }
 }
 
 /// `on_request`: moves what has arrived to the other side, and the end of the stream too.
