@@ -23,6 +23,7 @@ mod source;
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("benches/peers/src/bin/raw_uring.rs", "what we are compared with hands buffers to the kernel"),
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
+    ("netpoll-buffer/src/slab.rs", "maps the memory of blocks, and unmaps it"),
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
     ("netpoll-core/src/baton.rs", "the baton's word proves that one thread holds it"),
@@ -37,6 +38,7 @@ const SYSTEM_CALL_FILES: &[(&str, &[&str], &str)] = &[
     ("netpoll-core/src/sys.rs", &["nix", "libc", "socket2"], "every system call"),
     ("netpoll-core/src/sys/", &["nix", "libc", "socket2"], "every system call"),
     ("netpoll-core/src/socket.rs", &["socket2"], "the options of a socket"),
+    ("netpoll-buffer/src/slab.rs", &["nix"], "the mapping of blocks, which have no descriptor"),
     ("examples/", &["nix", "libc", "socket2"], "signals, which the library leaves to its user"),
     ("benches/load/src/", &["nix"], "the load generator, which shares nothing with what it loads"),
     ("tests/", &["nix", "libc", "socket2"], "the other end of the socket, and its odd habits"),

@@ -16,10 +16,10 @@
 //! has `&mut Segment` may write its territory while other threads read theirs, and only the count
 //! of references is shared.
 //!
-//! The second rule is that every byte of a block is initialised from its birth (it is allocated
-//! zeroed), so showing spare room as `&mut [u8]` is sound. What a *former* user left there must not
-//! be shown to the next one: see `LinkBuffer::malloc`.
-#![expect(unsafe_code, reason = "owns raw memory; no other file of the crate does what is unsafe")]
+//! The second rule is that every byte of a block is initialised from its birth (it is mapped, or
+//! allocated zeroed), so showing spare room as `&mut [u8]` is sound. What a *former* user left
+//! there must not be shown to the next one: see `LinkBuffer::malloc`.
+#![expect(unsafe_code, reason = "owns raw memory, which `slab.rs` maps")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::mem::{self, ManuallyDrop};
@@ -32,6 +32,8 @@ use bytes::Bytes;
 
 use crate::account::{Account, Ledger};
 use crate::pool::{self, Class};
+use crate::slab::{self, Place};
+use crate::stats;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Witness, fence};
 
 /// A piece of a block that has one owner: some bytes, and perhaps room for more behind them.
@@ -249,6 +251,7 @@ struct Header {
     data: NonNull<u8>,
     capacity: u32,
     class: Class,
+    home: Home,
     witness: Witness,
     /// Who is charged with the block's capacity: null, then once a pointer from `Arc::into_raw`,
     /// whose count the block owns. Only the last owner of the block takes it back, so it stays
@@ -257,6 +260,14 @@ struct Header {
     account: AtomicPtr<Ledger>,
     /// Foreign memory, kept alive by keeping this. Changes only while the block has one owner.
     foreign: Option<Bytes>,
+}
+
+/// Where a block's memory is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Allocator,
+    /// The block with this number in a slab.
+    Slab(u8),
 }
 
 /// One of the counted references to a block.
@@ -389,29 +400,25 @@ pub(crate) struct Idle {
 unsafe impl Send for Idle {}
 
 impl Idle {
-    #[expect(clippy::cast_ptr_alignment, reason = "the layout has a header's alignment")]
     fn allocate(class: Class, room: usize) -> Self {
         let capacity = class.capacity().unwrap_or(room);
-        let layout = layout(class, capacity);
-        // SAFETY: the layout has a header in it, so its size is not zero.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let Some(header) = NonNull::new(memory.cast::<Header>()) else {
-            handle_alloc_error(layout)
+        let (header, data, home) = match slab::take(class, capacity) {
+            Some(Place { header, data, number }) => (header.cast(), data, Home::Slab(number)),
+            None => allocate(class, capacity),
         };
-        // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind
-        // them.
-        let data = unsafe { header.byte_add(DATA) }.cast::<u8>();
         let value = Header {
             references: AtomicUsize::new(1),
             data,
             capacity: capacity as u32,
             class,
+            home,
             witness: Witness::default(),
             account: AtomicPtr::default(),
             foreign: None,
         };
-        // SAFETY: fresh memory, aligned for a header by its layout, with no other pointer to it.
+        // SAFETY: fresh memory, aligned for a header, with no other pointer to it.
         unsafe { header.write(value) };
+        stats::count_made(capacity);
         Self { header }
     }
 
@@ -451,16 +458,36 @@ impl Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        let header = self.header();
+        let Header { class, home, .. } = *self.header();
         // An idle block with a foreign header carries no foreign memory any more, and no bytes.
-        let capacity = header.class.capacity().unwrap_or(header.capacity as usize);
-        let layout = layout(header.class, capacity);
+        let capacity = class.capacity().unwrap_or(self.header().capacity as usize);
+        stats::count_gone(capacity);
         // SAFETY: written by `allocate` and dropped here only; the `Bytes` inside goes with it.
         unsafe { self.header.drop_in_place() };
-        // SAFETY: allocated by `allocate` with this very layout: the class and, where it has no
-        // capacity of its own, the header's capacity never change.
-        unsafe { dealloc(self.header.as_ptr().cast(), layout) };
+        match home {
+            // SAFETY: allocated with this very layout: the class and, where it has no capacity of
+            // its own, the header's capacity never change.
+            Home::Allocator => unsafe {
+                dealloc(self.header.as_ptr().cast(), layout(class, capacity));
+            },
+            // SAFETY: a place of that class, capacity and number, which goes with its last owner.
+            Home::Slab(number) => unsafe {
+                slab::give(class, capacity, self.header.cast(), number);
+            },
+        }
     }
+}
+
+/// Memory for a block from the system's allocator: where its header and its bytes are.
+#[expect(clippy::cast_ptr_alignment, reason = "the layout has a header's alignment")]
+fn allocate(class: Class, capacity: usize) -> (NonNull<Header>, NonNull<u8>, Home) {
+    let layout = layout(class, capacity);
+    // SAFETY: the layout has a header in it, so its size is not zero.
+    let memory = unsafe { alloc_zeroed(layout) };
+    let Some(header) = NonNull::new(memory.cast::<Header>()) else { handle_alloc_error(layout) };
+    // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind them.
+    let data = unsafe { header.byte_add(DATA) }.cast::<u8>();
+    (header, data, Home::Allocator)
 }
 
 /// Asks the allocator to give free memory back to the system.

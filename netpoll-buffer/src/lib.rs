@@ -52,15 +52,21 @@
 //! | 512 B | 64 | 1024 |
 //! | 4 KiB | 64 | 2048 |
 //! | 16 KiB | 16 | 512 |
-//! | 64 KiB | 32 | 256 |
-//! | 256 KiB | 2 | 16 |
-//! | 1 MiB | 2 | 8 |
+//! | 64 KiB | 8 | 256 |
+//! | 256 KiB | 1 | 16 |
+//! | 1 MiB | 1 | 8 |
 //! | larger | none | none |
 //!
-//! With the headers of the blocks and the lists for chains of several that is at most 5.3 MiB for
-//! each thread and 47 MiB for all of them together, not counting what the allocator adds; [`trim`]
-//! gives it back to the system. [`stats`] says how many blocks are out, what they hold, and what
-//! was copied.
+//! With the headers of the blocks and the lists for chains of several that is at most 2.5 MiB for
+//! each thread and 47 MiB for all of them together. A thread that is going to wait for long gives
+//! its cache to the others ([`share_cache`]); [`shrink_store`] frees what no thread has needed for
+//! a while, [`trim`] everything. [`stats`] says how many blocks are out, what they and those that
+//! rest hold, and what was copied.
+//!
+//! Blocks of 4 KiB and more are mapped, up to 64 of a class at a time. One that is freed gives its
+//! pages back to the system at once, whatever its neighbours do; where the system has no mapping to
+//! give, the allocator helps. With `--cfg system_allocator` all blocks are the allocator's, for
+//! tools that watch it.
 //!
 //! A slice keeps its block alive, however large that is, if it has more than 4 KiB itself. A
 //! smaller one is copied where it would keep more than 4 KiB and more than 64 times its size; so a
@@ -76,8 +82,8 @@
 //!
 //! # Features
 //!
-//! None: `bytes` and `memchr` are the only dependencies. `--cfg loom` replaces the atomics for
-//! models.
+//! None: `bytes`, `memchr` and `nix` are the only dependencies. `--cfg loom` replaces the atomics
+//! for models.
 
 mod account;
 mod block;
@@ -87,6 +93,7 @@ mod link_buffer;
 mod pool;
 mod shortfall;
 mod sink;
+mod slab;
 mod source;
 mod stats;
 mod sync;
@@ -95,8 +102,8 @@ pub use account::{Account, Charge};
 pub use chain::Chunks;
 pub use foreign::released;
 pub use link_buffer::{Filled, LinkBuffer};
-pub use pool::trim;
+pub use pool::{rests_much, share_cache, shrink_store, trim};
 pub use shortfall::Shortfall;
 pub use sink::{AsWrite, FromWrite, Sink};
 pub use source::{AsRead, FromRead, Source};
-pub use stats::{Stats, stats};
+pub use stats::{Stats, bytes_existing, stats};

@@ -7,16 +7,18 @@
 //!   └──┬───▲──┘         └──┬───▲──┘
 //!      ▼   │ half a cache  ▼   │        one lock per half cache
 //!   ┌─────────────────────────────┐
-//!   │ shared store, bounded       │────▶ the allocator, when full
+//!   │ shared store, bounded       │────▶ the system, when full or for long not needed
 //!   └─────────────────────────────┘
 //! ```
 //!
 //! A thread whose cache overflows hands half of it to the store; one whose cache is empty takes
 //! half a cache out. So a pair of threads, one that reads and one that releases, allocates nothing
 //! and meets at the lock once in many blocks (the magazines of Bonwick and Adams, *Vmem*, 2001). A
-//! thread that ends gives its cache to the store.
+//! thread that ends gives its cache to the store, and so does one that is going to wait for long
+//! ([`share_cache`]): a thousand parked threads would hold a thousand caches.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::block::{self, Idle};
@@ -25,7 +27,7 @@ use crate::stats::{self, Counters};
 
 /// Gives the memory of all resting blocks back to the system.
 ///
-/// Frees the shared store and the calling thread's cache; the caches of other threads (at most 5.3
+/// Frees the shared store and the calling thread's cache; the caches of other threads (at most 2.5
 /// MiB each) stay. On glibc it also has the allocator return its free pages, which takes
 /// milliseconds when there are many. For use after a burst, or by a process that goes idle; what
 /// rests is bounded without it.
@@ -37,14 +39,67 @@ use crate::stats::{self, Counters};
 /// trim();
 /// ```
 pub fn trim() {
-    for class in 0..Class::COUNT {
+    for (class, size) in CLASSES.into_iter().enumerate() {
         // Both are taken first and dropped later: freeing needs neither the lock nor the borrow.
-        let shared = std::mem::take(&mut *lock(&STORE.blocks[class]));
+        let shared = STORE.blocks[class].take_all(size);
         let local = LOCAL.try_with(|local| std::mem::take(&mut local.borrow_mut().blocks[class]));
         drop((shared, local));
     }
     block::return_free_memory();
 }
+
+/// Gives what rests in the calling thread's cache to the store that all threads share, but for a
+/// few small blocks.
+///
+/// For a thread that is going to wait for long. Costs a look at each class, and a lock for each
+/// that has something to give.
+///
+/// ```
+/// use netpoll_buffer::{LinkBuffer, share_cache};
+///
+/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// share_cache(); // another thread may use the blocks from here on
+/// ```
+pub fn share_cache() {
+    // A thread whose cache is gone has shared it.
+    let _ = LOCAL.try_with(|local| local.borrow_mut().share());
+}
+
+/// Frees those blocks of the store that no thread has needed since the last call, and says how many
+/// bytes that were.
+///
+/// For a program that does so a few times after a burst, some time apart. Other than [`trim`] it
+/// leaves alone what is in use now and then, and does not take long.
+///
+/// ```
+/// # use netpoll_buffer::{LinkBuffer, share_cache, shrink_store};
+/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// share_cache();
+/// shrink_store(); // from here on counts what is needed
+/// shrink_store(); // nothing was, unless other threads are at work
+/// ```
+pub fn shrink_store() -> usize {
+    let shelves = STORE.blocks.iter().zip(CLASSES);
+    // Freed without the locks.
+    let freed = shelves.map(|(shelf, size)| shelf.take_unneeded(size).len() * size.capacity);
+    freed.sum()
+}
+
+/// Whether more than 1 MiB rests in the store, or a block of 64 KiB or more in the calling thread's
+/// cache. Costs a few loads.
+///
+/// ```
+/// use netpoll_buffer::{LinkBuffer, rests_much, share_cache, shrink_store};
+///
+/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// assert!(rests_much());
+/// ```
+pub fn rests_much() -> bool {
+    let local = LOCAL.try_with(|local| local.borrow().has_large());
+    STORED.load(Ordering::Relaxed) > MUCH || local.unwrap_or(false)
+}
+
+const MUCH: usize = 1 << 20;
 
 /// A size of blocks, as an index into [`CLASSES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,25 +111,27 @@ struct Size {
     capacity: usize,
     /// In the cache of each thread.
     local: usize,
+    /// In the cache of a thread that waits for long.
+    parked: usize,
     /// In the store that all threads share.
     shared: usize,
 }
 
-/// Less than 5.3 MiB rest in the cache of a thread and less than 47 MiB in the store: see the test.
+/// Less than 2.5 MiB rest in the cache of a thread, and 47 MiB in the store: see the test.
 const CLASSES: [Size; Class::COUNT] = [
-    size(0, 64, 1024), // headers of foreign memory
-    size(512, 64, 1024),
-    size(4 * KIB, 64, 2048),
-    size(16 * KIB, 16, 512),
-    size(64 * KIB, 32, 256),
-    size(256 * KIB, 2, 16),
-    size(1024 * KIB, 2, 8),
+    size(0, 64, 8, 1024), // headers of foreign memory
+    size(512, 64, 8, 1024),
+    size(4 * KIB, 64, 4, 2048),
+    size(16 * KIB, 16, 0, 512),
+    size(64 * KIB, 8, 0, 256),
+    size(256 * KIB, 1, 0, 16),
+    size(1024 * KIB, 1, 0, 8),
 ];
 
 const KIB: usize = 1 << 10;
 
-const fn size(capacity: usize, local: usize, shared: usize) -> Size {
-    Size { capacity, local, shared }
+const fn size(capacity: usize, local: usize, parked: usize, shared: usize) -> Size {
+    Size { capacity, local, parked, shared }
 }
 
 impl Class {
@@ -97,6 +154,9 @@ impl Class {
             _ => Self::LARGE,
         }
     }
+
+    /// The first of the classes of large blocks.
+    const FIRST_LARGE: usize = 4;
 
     /// How many bytes the class's blocks have; `None` when each has its own size.
     pub(crate) fn capacity(self) -> Option<usize> {
@@ -156,7 +216,7 @@ pub(crate) fn take_spill() -> Box<Spill> {
     let resting = LOCAL.try_with(|local| {
         let spills = &mut local.borrow_mut().spills;
         if spills.is_empty() {
-            refill(spills, &STORE.spills, SPILLS.local);
+            refill(spills, &STORE.spills, SPILLS);
         }
         spills.pop()
     });
@@ -179,7 +239,7 @@ pub(crate) fn put_spill(spill: Box<Spill>) {
 }
 
 /// How many lists of segments may rest, and how many segments long (24 bytes each).
-const SPILLS: Size = size(0, 32, 256);
+const SPILLS: Size = size(0, 32, 2, 256);
 const MAX_SPILL: usize = 256;
 
 /// What one thread has at hand.
@@ -203,7 +263,7 @@ impl Local {
     fn take(&mut self, class: Class) -> Option<Idle> {
         let resting = self.blocks.get_mut(class.index()).filter(|_| POOLED)?;
         if resting.is_empty() {
-            refill(resting, &STORE.blocks[class.index()], CLASSES[class.index()].local);
+            refill(resting, &STORE.blocks[class.index()], CLASSES[class.index()]);
         }
         resting.pop()
     }
@@ -219,63 +279,125 @@ impl Local {
         }
         resting.push(idle);
     }
+
+    fn has_large(&self) -> bool {
+        self.blocks[Class::FIRST_LARGE..].iter().any(|resting| !resting.is_empty())
+    }
+
+    /// Gives away what a thread that waits for long does not keep.
+    fn share(&mut self) {
+        for (class, resting) in self.blocks.iter_mut().enumerate() {
+            share(resting, &STORE.blocks[class], CLASSES[class]);
+        }
+        share(&mut self.spills, &STORE.spills, SPILLS);
+    }
 }
 
 impl Drop for Local {
     fn drop(&mut self) {
         for (class, resting) in self.blocks.iter_mut().enumerate() {
-            give(resting.drain(..), &STORE.blocks[class], CLASSES[class].shared);
+            give(resting.drain(..), &STORE.blocks[class], CLASSES[class]);
         }
-        give(self.spills.drain(..), &STORE.spills, SPILLS.shared);
+        give(self.spills.drain(..), &STORE.spills, SPILLS);
         stats::retire(&self.counters);
     }
 }
 
 /// What all threads share.
 struct Store {
-    blocks: [Mutex<Vec<Idle>>; Class::COUNT],
-    #[expect(clippy::vec_box, reason = "as in `Local`")]
-    spills: Mutex<Vec<Box<Spill>>>,
+    blocks: [Shelf<Idle>; Class::COUNT],
+    spills: Shelf<Box<Spill>>,
+}
+
+/// One list of the store.
+struct Shelf<T>(Mutex<Resting<T>>);
+
+struct Resting<T> {
+    /// The last are used first.
+    items: Vec<T>,
+    /// The fewest that there were since the store was last shrunk: nobody has needed so many.
+    least: usize,
 }
 
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::new(Local::new());
 }
 
-static STORE: Store = Store {
-    blocks: [const { Mutex::new(Vec::new()) }; Class::COUNT],
-    spills: Mutex::new(Vec::new()),
-};
+static STORE: Store =
+    Store { blocks: [const { Shelf::new() }; Class::COUNT], spills: Shelf::new() };
+
+/// How many bytes rest in the store. Changes under the locks of its lists.
+static STORED: AtomicUsize = AtomicUsize::new(0);
 
 /// A model must begin every execution with fresh blocks, so it runs without the pool.
 const POOLED: bool = cfg!(not(loom));
 
+impl<T> Shelf<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(Resting { items: Vec::new(), least: 0 }))
+    }
+
+    /// The lists stay whole whatever a thread does, so a poisoned lock means nothing here.
+    fn lock(&self) -> MutexGuard<'_, Resting<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_all(&self, size: Size) -> Vec<T> {
+        let mut resting = self.lock();
+        let all = resting.items.len();
+        resting.take_last(all, size).collect()
+    }
+
+    /// Those that nobody has needed since the last time.
+    fn take_unneeded(&self, size: Size) -> Vec<T> {
+        let mut resting = self.lock();
+        let unneeded = resting.least;
+        resting.least = resting.items.len() - unneeded;
+        STORED.fetch_sub(unneeded * size.capacity, Ordering::Relaxed);
+        // The oldest: pages of the others may be in a core's cache.
+        resting.items.drain(..unneeded).collect()
+    }
+}
+
+impl<T> Resting<T> {
+    /// Takes the last `n` out.
+    fn take_last(&mut self, n: usize, size: Size) -> impl Iterator<Item = T> {
+        let left = self.items.len() - n;
+        self.least = self.least.min(left);
+        STORED.fetch_sub(n * size.capacity, Ordering::Relaxed);
+        self.items.drain(left..)
+    }
+}
+
 /// Takes up to half a cache out of the store.
 #[cold]
-fn refill<T>(local: &mut Vec<T>, store: &Mutex<Vec<T>>, size: usize) {
-    let mut store = lock(store);
-    let keep = store.len().saturating_sub((size / 2).max(1));
-    local.extend(store.drain(keep..));
+fn refill<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
+    let mut resting = store.lock();
+    let n = resting.items.len().min((size.local / 2).max(1));
+    local.extend(resting.take_last(n, size));
 }
 
 /// Moves half a cache into the store; what the store has no place for is freed.
 #[cold]
-fn spill_over<T>(local: &mut Vec<T>, store: &Mutex<Vec<T>>, size: Size) {
-    give(local.drain(size.local / 2..), store, size.shared);
+fn spill_over<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
+    give(local.drain(size.local / 2..), store, size);
 }
 
-fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Mutex<Vec<T>>, bound: usize) {
-    let mut store = lock(store);
-    let room = bound.saturating_sub(store.len());
-    store.extend(items.by_ref().take(room));
+/// Moves what a thread that waits for long does not keep into the store.
+fn share<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
+    if local.len() > size.parked {
+        give(local.drain(size.parked..), store, size);
+    }
+}
+
+fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Shelf<T>, size: Size) {
+    let mut resting = store.lock();
+    let room = size.shared.saturating_sub(resting.items.len()).min(items.len());
+    STORED.fetch_add(room * size.capacity, Ordering::Relaxed);
+    resting.items.extend(items.by_ref().take(room));
     // Freed without the lock.
-    drop(store);
+    drop(resting);
     items.for_each(drop);
-}
-
-/// The store's lists stay whole whatever a thread does, so a poisoned lock means nothing here.
-fn lock<T>(store: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
-    store.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -302,6 +424,7 @@ mod tests {
             (blocks.sum::<usize>() + resting(&SPILLS) * spill) * 10 / (1 << 20)
         };
         let tenths_of_a_mib = (most(|size| size.local), most(|size| size.shared));
-        assert_eq!(tenths_of_a_mib, (52, 463));
+        assert_eq!(tenths_of_a_mib, (24, 463));
+        assert_eq!(most(|size| size.parked), 0, "a thread that is parked");
     }
 }

@@ -1,6 +1,6 @@
 //! What the blocks of this process are doing, counted without contention.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pool::Class;
@@ -26,6 +26,9 @@ pub struct Stats {
     pub blocks_out: u64,
     /// The memory of those blocks in bytes. Foreign memory is its owner's and not counted.
     pub bytes_held: u64,
+    /// The memory of blocks that nobody holds, in the threads' caches and behind them. What is
+    /// held and what rests is all the memory of blocks that there is.
+    pub bytes_resting: u64,
     /// Blocks taken so far.
     pub blocks_taken: u64,
     /// How many of them had to be allocated because none was resting.
@@ -54,16 +57,40 @@ pub fn stats() -> Stats {
         total.absorb(counters);
     }
     drop(threads);
-    let resting_classes =
-        (0..Class::COUNT).map(|index| total.out(index) * Class::capacity_of(index));
+    let classes = (0..Class::COUNT).map(|index| total.out(index) * Class::capacity_of(index));
     let large = total.large_taken.load(Relaxed).saturating_sub(total.large_returned.load(Relaxed));
+    let bytes_held = classes.sum::<u64>() + large;
     Stats {
         blocks_out: (0..=Class::COUNT).map(|index| total.out(index)).sum(),
-        bytes_held: resting_classes.sum::<u64>() + large,
+        bytes_held,
+        bytes_resting: (bytes_existing() as u64).saturating_sub(bytes_held),
         blocks_taken: total.taken.iter().map(|taken| taken.load(Relaxed)).sum(),
         blocks_allocated: total.allocated.load(Relaxed),
         bytes_copied: total.copied.load(Relaxed),
     }
+}
+
+/// The memory of all blocks that there are, held or resting, in bytes: one load.
+///
+/// ```
+/// let buffer = netpoll_buffer::LinkBuffer::from(&[7; 5000][..]);
+/// assert!(netpoll_buffer::bytes_existing() >= 5000);
+/// # drop(buffer);
+/// ```
+pub fn bytes_existing() -> usize {
+    EXISTING.load(Relaxed)
+}
+
+static EXISTING: AtomicUsize = AtomicUsize::new(0);
+
+/// A block was made.
+pub(crate) fn count_made(capacity: usize) {
+    EXISTING.fetch_add(capacity, Relaxed);
+}
+
+/// A block was freed.
+pub(crate) fn count_gone(capacity: usize) {
+    EXISTING.fetch_sub(capacity, Relaxed);
 }
 
 /// One thread's counters. Only that thread writes them, so a load and a store suffice.

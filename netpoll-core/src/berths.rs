@@ -65,6 +65,8 @@ impl<T> Berths<T> {
 
     /// Puts a thread on the stack, for itself; `false`: it is to leave.
     pub(crate) fn park(&self, berth: &Arc<Berth<T>>) -> bool {
+        // Others can use the blocks that rest with it, which else are as many as threads.
+        netpoll_buffer::share_cache();
         let mut stack = lock(&self.stack);
         let may_stay = stack.push(berth);
         self.count(&stack);

@@ -44,6 +44,8 @@ pub fn check(doing: &str) -> Result<()> {
 /// the reactor.
 pub fn enter(doing: &str) -> Result<()> {
     check(doing)?;
+    // Others can use the blocks that rest with it, which else are as many as threads.
+    netpoll_buffer::share_cache();
     match hand_off::give_away(Cause::Waited) {
         Permission::Granted => Ok(()),
         Permission::HoldsCore => Err(must_not(doing)),

@@ -237,6 +237,8 @@ pub(crate) struct Core {
     commands: Vec<Command>,
     timers: Timers<Timer>,
     streams: usize,
+    /// A timer is armed that gives back memory which rests.
+    shrinks: bool,
     end: End,
     spinner: Spinner,
     pub(crate) backing: Backing,
@@ -277,6 +279,7 @@ impl Core {
             commands: Vec::new(),
             timers: Timers::new(Instant::now()),
             streams: 0,
+            shrinks: false,
             end: End::Never,
             spinner: Spinner::new(Spin::Never),
             backing: Backing::default(),
@@ -432,6 +435,7 @@ impl Core {
         if let Some(timers) = operator.timers {
             self.forget_timers(&timers);
         }
+        self.shrink_soon();
     }
 
     fn retire(&mut self) {

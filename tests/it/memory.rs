@@ -3,10 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use netpoll::{Bytes, Connection, Dispatch, EventLoop, Limits, LoadBalance, PollManager};
 
-use crate::util::{Client, Server, eventually, lock, modes};
+use crate::util::{Client, Server, alone, echo, eventually, lock, modes};
 
 const MIB: usize = 1 << 20;
 
@@ -23,7 +25,7 @@ fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> netpoll::Builder {
 
 /// Writes until nothing is taken for a while; says how much was taken.
 fn fill(client: &mut TcpStream, most: usize) -> usize {
-    client.set_write_timeout(Some(std::time::Duration::from_millis(300))).expect("a timeout");
+    client.set_write_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let (mut taken, bytes) = (0, vec![7; 64 << 10]);
     while taken < most {
         match client.write(&bytes) {
@@ -36,6 +38,51 @@ fn fill(client: &mut TcpStream, most: usize) -> usize {
 
 fn held(hoard: &Mutex<Vec<Bytes>>) -> usize {
     lock(hoard).iter().map(Bytes::len).sum()
+}
+
+/// Peers that send and never read, one after the other until none of them can send more.
+fn crowd_that_never_reads(server: &Server, size: usize) -> Vec<TcpStream> {
+    let mut crowd: Vec<_> = (0..size).map(|_| server.connect()).collect();
+    for client in &crowd {
+        client.set_nonblocking(true).expect("a socket");
+    }
+    let (bytes, mut last) = (vec![7; 64 << 10], Instant::now());
+    while last.elapsed() < Duration::from_millis(500) {
+        let takes = |client: &mut TcpStream| client.write(&bytes).is_ok();
+        if crowd.iter_mut().filter_map(|it| takes(it).then_some(())).count() > 0 {
+            last = Instant::now();
+        } else {
+            thread::sleep(Duration::from_millis(5)); // sleep: the server is at it
+        }
+    }
+    crowd
+}
+
+fn resident() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").expect("our own memory");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4096
+}
+
+/// What was queued for peers that are gone leaves the process, and not only the queue: without a
+/// word of the user's, and though threads that served them wait for the next.
+#[test]
+fn the_memory_of_peers_that_never_read_leaves_with_them() {
+    alone("memory::the_memory_of_peers_that_never_read_leaves_with_them", || {
+        for dispatch in modes() {
+            let server = Server::start(echo().dispatch(dispatch));
+            server.connect().say(b"x");
+            let start = resident();
+            for _ in 0..2 {
+                let crowd = crowd_that_never_reads(&server, 48);
+                let peak = resident();
+                assert!(peak > start + 40 * MIB, "{dispatch:?} queues little: {}", peak - start);
+                drop(crowd);
+                eventually("the memory is given back", || resident() < start + 16 * MIB);
+                let resting = || netpoll_buffer::stats().bytes_resting as usize;
+                eventually("little rests", || resting() < 4 * MIB);
+            }
+        }
+    });
 }
 
 /// A handler that keeps slices makes its own peer wait, not the machine swap; dropping them lets

@@ -7,6 +7,7 @@ mod memory;
 mod misuse;
 mod model;
 mod queue;
+mod returned;
 mod search;
 mod socket;
 mod steady;

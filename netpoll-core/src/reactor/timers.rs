@@ -14,9 +14,18 @@ use crate::ticks::Tick;
 /// How soon a connection that memory was too short for is tried again.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
 
+/// How long after a connection has closed, and how often, the loop looks whether memory that rests
+/// is still needed.
+const REST: Duration = Duration::from_secs(1);
+const RESTS: u8 = 3;
+
 #[derive(Debug)]
 pub(super) enum Timer {
     Crowded,
+    /// Memory has rested for a while.
+    Rest {
+        looks: u8,
+    },
     /// What must come before a connection has not come in time.
     Late(Token),
     /// Of a stream.
@@ -39,6 +48,7 @@ impl Core {
         while let Some(timer) = self.timers.fire(now) {
             match timer {
                 Timer::Late(token) => self.end_preamble(token),
+                Timer::Rest { looks } => self.shrink(looks, now),
                 Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
                 Timer::Stream(token, id) => self.stream_timer(token, id, now),
                 Timer::Job(token, job) => self.job_timer(token, job, now),
@@ -48,6 +58,26 @@ impl Core {
                     }
                 }
             }
+        }
+    }
+
+    /// A connection has closed: what it needed may be of no more use.
+    #[inline]
+    pub(super) fn shrink_soon(&mut self) {
+        if !self.shrinks && netpoll_buffer::rests_much() {
+            self.shrinks = true;
+            self.timers.arm(Instant::now() + REST, Timer::Rest { looks: RESTS });
+        }
+    }
+
+    /// Gives memory back that rests and that nobody has needed for a while. The first look only
+    /// marks it, so there are several; they end where the rest is in use.
+    fn shrink(&mut self, looks: u8, now: Instant) {
+        netpoll_buffer::share_cache();
+        let looks = if netpoll_buffer::shrink_store() > 0 { RESTS } else { looks - 1 };
+        self.shrinks = looks > 0 && netpoll_buffer::rests_much();
+        if self.shrinks {
+            self.timers.arm(now + REST, Timer::Rest { looks });
         }
     }
 
