@@ -85,28 +85,46 @@ fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
 
 /// An eventfd, registered edge-triggered and never read: each write is an edge.
 #[derive(Debug)]
-pub(crate) struct Bell(EventFd);
+pub(crate) struct Bell {
+    event: EventFd,
+    /// So many writes fail from now on.
+    #[cfg(test)]
+    pub(crate) failures: std::sync::atomic::AtomicUsize,
+}
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
+        Ok(Self {
+            event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            #[cfg(test)]
+            failures: std::sync::atomic::AtomicUsize::new(0),
+        })
     }
 
     /// Rings. A full counter means that it rings already; reading it makes room for another edge.
-    pub(crate) fn ring(&self) {
-        while let Err(errno) = self.0.write(1) {
-            match errno {
-                nix::errno::Errno::EINTR => {}
-                nix::errno::Errno::EAGAIN => drop(self.0.read()),
-                _ => return log::error!("cannot wake a reactor: {errno}"),
+    pub(crate) fn ring(&self) -> io::Result<()> {
+        #[cfg(test)]
+        {
+            use std::sync::atomic::Ordering::Relaxed;
+            let fails = self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+            if fails.is_ok() {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
             }
         }
+        while let Err(errno) = self.event.write(1) {
+            match errno {
+                nix::errno::Errno::EINTR => {}
+                nix::errno::Errno::EAGAIN => drop(self.event.read()),
+                _ => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 }
 
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.event.as_fd()
     }
 }
 

@@ -22,8 +22,9 @@ impl Waker {
     /// Makes the reactor's next wait, or the one it is in, return. To be called *after* the work it
     /// should find has been queued.
     pub(crate) fn wake(&self) {
-        if self.call.call() {
-            self.bell.ring();
+        if self.call.call() && (0..TRIES).all(|_| self.bell.ring().is_err()) {
+            // Not logged, since the caller may hold locks: the reactor does it when it answers.
+            self.call.not_heard();
         }
     }
 
@@ -45,8 +46,16 @@ impl Waker {
 
     /// For the reactor: whether there was a wake since the last answer. It must look at its queue
     /// after that.
+    #[inline]
     pub(crate) fn answer(&self) -> bool {
-        self.call.answer()
+        self.call.is_called() && self.answer_call()
+    }
+
+    fn answer_call(&self) -> bool {
+        if self.call.answer() == UNHEARD {
+            log::error!("a loop was not woken, as its eventfd takes no write; it goes on late");
+        }
+        true
     }
 }
 
@@ -65,6 +74,9 @@ impl AsFd for Waker {
 ///       │ └───────────────────────┘                         │ └─────┘
 ///       │ └────────────────────────── call ─────────────────┘
 ///       └──────────────────────────── answer ───────────────┘
+///
+///      called ──── not_heard: the ring failed ────► unheard ──── call: rings again ────► called
+///                                                      └─────── answer ───────► awake
 /// ```
 /// No call is lost: it stays until the answer, who answers looks at its queue after that, and who
 /// calls has queued before. So a reactor that is not called need not look at its queue at all.
@@ -74,6 +86,11 @@ pub(crate) struct Call(AtomicU32);
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 const CALLED: u32 = 2;
+/// Called, but the bell did not ring: the next call must, or the reactor would sleep through it.
+const UNHEARD: u32 = 3;
+
+/// How often a wake rings a bell that fails.
+const TRIES: usize = 3;
 
 impl Call {
     pub(crate) fn new() -> Self {
@@ -82,7 +99,12 @@ impl Call {
 
     /// Calls; says whether a bell must ring.
     pub(crate) fn call(&self) -> bool {
-        self.0.swap(CALLED, Ordering::AcqRel) == ASLEEP
+        matches!(self.0.swap(CALLED, Ordering::AcqRel), ASLEEP | UNHEARD)
+    }
+
+    /// The bell did not ring for the call that asked for it.
+    pub(crate) fn not_heard(&self) {
+        self.change(CALLED, UNHEARD);
     }
 
     pub(crate) fn going_to_sleep(&self) -> bool {
@@ -94,15 +116,57 @@ impl Call {
     }
 
     pub(crate) fn is_called(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == CALLED
+        self.0.load(Ordering::Relaxed) >= CALLED
     }
 
-    pub(crate) fn answer(&self) -> bool {
-        self.is_called() && self.change(CALLED, AWAKE)
+    /// Answers, for a reactor that is called; returns how it was.
+    pub(crate) fn answer(&self) -> u32 {
+        self.0.swap(AWAKE, Ordering::AcqRel)
     }
 
     fn change(&self, from: u32, to: u32) -> bool {
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sys::{EpollFd, RawEvent, RawFlags};
+
+    #[test]
+    fn a_wake_up_whose_write_fails_is_rung_for_again() {
+        let waker = Waker::new().unwrap();
+        let epoll = EpollFd::new().unwrap();
+        epoll.add(waker.as_fd(), RawFlags::EPOLLIN, 0).unwrap();
+        let rang = || epoll.wait(&mut [RawEvent::empty()], Some(Duration::ZERO)).unwrap() == 1;
+        let fail = |times| waker.bell.failures.store(times, Ordering::Relaxed);
+
+        assert!(waker.going_to_sleep());
+        fail(1);
+        waker.wake();
+        assert!(rang(), "one failure loses nothing");
+        waker.wake();
+        assert!(!rang() && waker.answer(), "it rang already");
+
+        assert!(waker.going_to_sleep());
+        fail(TRIES);
+        waker.wake();
+        assert!(!rang());
+        waker.wake();
+        assert!(rang(), "the next wake is not lost");
+        assert!(waker.answer() && !waker.answer());
+
+        // It wakes by itself.
+        assert!(waker.going_to_sleep());
+        fail(TRIES);
+        waker.wake();
+        waker.awake();
+        assert!(waker.is_called() && !waker.going_to_sleep());
+        assert!(waker.answer() && waker.going_to_sleep());
     }
 }
 
@@ -111,8 +175,39 @@ mod loom_models {
     use loom::sync::Arc;
     use loom::thread;
 
-    use super::Call;
+    use super::{AWAKE, Call};
     use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+
+    fn answers(call: &Call) -> bool {
+        call.is_called() && call.answer() != AWAKE
+    }
+
+    /// The first ring fails, while another thread calls as well. Either its ring is heard, or the
+    /// next call rings: the reactor does not sleep through all that come.
+    #[test]
+    fn loom_a_ring_that_fails_leaves_the_next_call_to_ring() {
+        loom::model(|| {
+            let shared = Arc::new((Call::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
+            let (call, rings, heard) = &*shared;
+            let asleep = call.going_to_sleep();
+            assert!(asleep);
+            let ring = |call: &Call, rings: &AtomicUsize, heard: &AtomicUsize| {
+                if call.call() {
+                    match rings.fetch_add(1, Ordering::SeqCst) {
+                        0 => call.not_heard(),
+                        _ => drop(heard.fetch_add(1, Ordering::SeqCst)),
+                    }
+                }
+            };
+            let other = shared.clone();
+            let caller = thread::spawn(move || ring(&other.0, &other.1, &other.2));
+            ring(call, rings, heard);
+            caller.join().expect("the model's thread");
+            let is_heard = heard.load(Ordering::SeqCst) > 0;
+            assert!(call.is_called() && (is_heard || call.call()), "nobody would ring any more");
+            assert!(answers(call));
+        });
+    }
 
     /// Two threads queue work and call, while the reactor goes to sleep, and wakes for a reason of
     /// its own. In every interleaving it finds both pieces of work, or is still called; it does not
@@ -135,7 +230,7 @@ mod loom_models {
             let (call, queue, rings) = &*shared;
             let asleep = call.going_to_sleep();
             call.awake();
-            let answered = call.answer();
+            let answered = answers(call);
             let found = if answered { *lock(queue) } else { 0 };
             assert!(asleep || found > 0, "neither asleep nor called");
             for caller in callers {
@@ -143,7 +238,7 @@ mod loom_models {
             }
             let rang = rings.load(Ordering::SeqCst);
             assert!(rang <= usize::from(asleep), "{rang} rings");
-            assert!(found == 2 || call.answer(), "{found} of 2 found, and not called");
+            assert!(found == 2 || answers(call), "{found} of 2 found, and not called");
         });
     }
 
