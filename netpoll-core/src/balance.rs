@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::callbacks::guard;
 use crate::sync::{AtomicU64, Ordering};
 
 /// How new connections spread over the loops. The choice is made once, when a connection comes in
@@ -33,7 +34,8 @@ pub enum LoadBalance {
 
 /// A load balance of one's own; see [`LoadBalance::Custom`].
 ///
-/// It runs on the threads that accept and dial, and must not block. A closure is one:
+/// It runs on the threads that accept and dial, under no lock of ours, and must not block. Where
+/// it panics the connection goes round robin. A closure is one:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -93,6 +95,11 @@ impl Balancer {
         Self { kind, picks: AtomicU64::new(0) }
     }
 
+    /// Whether `pick` runs code of the user's.
+    pub(crate) fn is_custom(&self) -> bool {
+        matches!(self.kind, LoadBalance::Custom(_))
+    }
+
     /// The place of one of `count` loops, of which `load` tells; `count` is not 0.
     pub(crate) fn pick(
         &self,
@@ -125,7 +132,8 @@ impl Balancer {
             }
             (LoadBalance::Custom(balance), _) => {
                 let loads: Vec<_> = (0..count).map(load).collect();
-                balance.pick(peer, &loads) % count
+                let chosen = guard("a load balance", || balance.pick(peer, &loads));
+                chosen.map_or(turn, |place| place % count)
             }
         }
     }

@@ -10,6 +10,7 @@
 //!      └───────────────────────────────────────────────────┘   the returner  the callback ended
 //!      │                                                        the giver     it is about to wait
 //!      └── into_inner ──► gone                                  the thief     it takes too long
+//!      └── dropped by a panic ──► abandoned, until take_abandoned
 //!
 //!    bit 63 ..................... 2 1   0
 //!       [ lap                      ][state]
@@ -24,7 +25,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
+use std::ptr;
 use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
@@ -33,6 +36,7 @@ const STATE: u64 = 0b11;
 const HELD: u64 = 0;
 const LIES: u64 = 1;
 const GONE: u64 = 2;
+const ABANDONED: u64 = 3;
 const LAP: u64 = STATE + 1;
 
 /// See the module.
@@ -51,15 +55,15 @@ unsafe impl<T: Send> Sync for Baton<T> {}
 pub(crate) struct Lap(u64);
 
 /// The proof that this thread holds a baton: the value, for as long as it is not put down.
-#[must_use = "a baton that is dropped is held for ever"]
+#[must_use = "a baton that is dropped is abandoned"]
 pub(crate) struct Held<T> {
-    baton: Arc<Baton<T>>,
+    baton: ManuallyDrop<Arc<Baton<T>>>,
     /// It lends out `&T`, so it may be shared by threads only if that may.
     value: PhantomData<T>,
 }
 
 /// A baton that this thread has put down.
-#[must_use = "a baton that nobody takes up again lies for ever"]
+#[must_use = "a baton that is dropped where it lies is abandoned, unless somebody takes it before"]
 pub(crate) struct Lying<T> {
     baton: Arc<Baton<T>>,
     lap: Lap,
@@ -88,6 +92,15 @@ impl<T> Baton<T> {
         self.claim(lap).then(|| Held::of(self.clone()))
     }
 
+    /// Takes it, if the thread that had it has dropped it, as it does where it panics.
+    pub(crate) fn take_abandoned(self: &Arc<Self>) -> Option<Held<T>> {
+        let word = self.word.load(Ordering::Relaxed);
+        let held = (word & !STATE) | HELD;
+        let is_ours = word & STATE == ABANDONED
+            && self.word.compare_exchange(word, held, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        is_ours.then(|| Held::of(self.clone()))
+    }
+
     /// Whether the value has been taken out for good.
     pub(crate) fn is_gone(&self) -> bool {
         self.word.load(Ordering::Acquire) & STATE == GONE
@@ -106,7 +119,14 @@ impl<T> Baton<T> {
 
 impl<T> Held<T> {
     fn of(baton: Arc<Baton<T>>) -> Self {
-        Self { baton, value: PhantomData }
+        Self { baton: ManuallyDrop::new(baton), value: PhantomData }
+    }
+
+    /// Lets go of it without abandoning it.
+    fn into_baton(self) -> Arc<Baton<T>> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used any more, and its drop, which would take it too, never runs.
+        unsafe { ManuallyDrop::take(&mut this.baton) }
     }
 
     /// Lets go of it. From here on it is whoever's who takes it first.
@@ -114,7 +134,7 @@ impl<T> Held<T> {
         // Nobody else writes the word of a baton that is held.
         let lap = (self.baton.word.load(Ordering::Relaxed) & !STATE).wrapping_add(LAP);
         self.baton.word.store(lap | LIES, Ordering::Release);
-        Lying { baton: self.baton, lap: Lap(lap) }
+        Lying { baton: self.into_baton(), lap: Lap(lap) }
     }
 
     /// The baton, for those who may take it.
@@ -126,7 +146,7 @@ impl<T> Held<T> {
     pub(crate) fn into_inner(self) -> Option<T> {
         // SAFETY: as in `deref_mut`.
         let value = unsafe { &mut *self.baton.pointer() }.take();
-        self.baton.word.store(GONE, Ordering::Release);
+        self.into_baton().word.store(GONE, Ordering::Release);
         value
     }
 }
@@ -144,7 +164,31 @@ impl<T> Lying<T> {
 
     /// Takes it up again, unless somebody else took it.
     pub(crate) fn take_up(self) -> Option<Held<T>> {
-        self.baton.claim(self.lap).then_some(Held::of(self.baton))
+        let claimed = self.baton.claim(self.lap);
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not used any more, and its drop never runs.
+        let baton = unsafe { ptr::read(&raw mut this.baton) };
+        claimed.then(|| Held::of(baton))
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        // Nobody else writes the word of a baton that is held.
+        let word = self.baton.word.load(Ordering::Relaxed);
+        self.baton.word.store((word & !STATE) | ABANDONED, Ordering::Release);
+        // SAFETY: only here, and in `into_baton`, which forgets the rest.
+        unsafe { ManuallyDrop::drop(&mut self.baton) };
+    }
+}
+
+impl<T> Drop for Lying<T> {
+    fn drop(&mut self) {
+        let Lap(lap) = self.lap;
+        let (lies, abandoned) = (lap | LIES, lap | ABANDONED);
+        let word = &self.baton.word;
+        // Else somebody has taken it.
+        let _ = word.compare_exchange(lies, abandoned, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
@@ -173,7 +217,7 @@ const NOT_GONE: &str = "a baton that is held has its value";
 impl<T> fmt::Debug for Baton<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word.load(Ordering::Relaxed);
-        let state = ["held", "lies", "gone", "?"][(word & STATE) as usize];
+        let state = ["held", "lies", "gone", "abandoned"][(word & STATE) as usize];
         write!(out, "{state}, lap {}", word / LAP)
     }
 }

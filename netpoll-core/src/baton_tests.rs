@@ -45,6 +45,26 @@ mod rules {
         assert!(baton.take(lap).is_none());
         assert_eq!(baton.lap(), None);
     }
+
+    #[test]
+    fn what_a_panic_lets_go_of_is_not_lost() {
+        let held = Baton::held(7);
+        let baton = held.baton().clone();
+        assert!(baton.take_abandoned().is_none(), "it is held");
+        drop(held);
+        assert_eq!(baton.lap(), None, "nobody takes it by chance");
+        let lying = baton.take_abandoned().expect("it was abandoned").put_down();
+        let lap = lying.lap();
+        drop(lying);
+        assert!(baton.take(lap).is_none());
+        let again = baton.take_abandoned().expect("it was abandoned where it lay");
+        let lying = again.put_down();
+        let thief = baton.take(lying.lap()).expect("it lies");
+        drop(lying);
+        assert!(baton.take_abandoned().is_none(), "the thief has it");
+        assert_eq!(thief.into_inner(), Some(7));
+        assert!(baton.is_gone() && baton.take_abandoned().is_none());
+    }
 }
 
 #[cfg(loom)]

@@ -12,10 +12,13 @@
 //! them has the core, and none of them is ever waited for.
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::baton::{Baton, Held, Lap};
+use crate::callbacks::{Panicked, guard};
 use crate::connection::{Shared, schedule};
 use crate::dispatch;
 use crate::forecast::Conduct;
@@ -128,7 +131,7 @@ impl Crew {
     ///
     /// # Errors
     /// The system's, where it has no more threads.
-    pub(crate) fn start(&self, name: String, core: Core) -> std::io::Result<()> {
+    pub(crate) fn start(&self, name: String, core: Core) -> io::Result<()> {
         self.spares.start(name, Box::new(move || turn(Baton::held(core))))
     }
 
@@ -209,6 +212,8 @@ thread_local! {
     /// The reactor that this thread turns, or turned until it lost the core in this callback.
     static SEAT: RefCell<Option<Seat>> = const { RefCell::new(None) };
     static HANDS: Cell<Hands> = const { Cell::new(Hands::Free) };
+    /// The reactor of the callback that this thread is in, where it has not turned that reactor.
+    static HOME: Cell<*const Remote> = const { Cell::new(ptr::null()) };
     /// The callback that this thread is in has waited in one of our calls.
     static WAITED: Cell<bool> = const { Cell::new(false) };
 }
@@ -267,8 +272,19 @@ fn replace_seat(next: Option<Seat>) -> Option<Seat> {
 }
 
 /// Turns a reactor on this thread until it ends, or until another thread has taken it over.
-pub(crate) fn turn(mut core: Held<Core>) -> Next {
-    let _seated = Seated::at(&core);
+pub(crate) fn turn(core: Held<Core>) -> Next {
+    let (_seated, baton) = (Seated::at(&core), core.baton().clone());
+    guard("a loop, outside of callbacks", || go_on(core)).unwrap_or_else(|Panicked| {
+        // What it was about to do is not known, so its connections end.
+        HANDS.set(Hands::Free);
+        if let Some(core) = baton.take_abandoned().and_then(Held::into_inner) {
+            core.fail(io::Error::other("a panic outside of callbacks"));
+        }
+        Next::Leave
+    })
+}
+
+fn go_on(mut core: Held<Core>) -> Next {
     core.backing.watch.set_holder(sys::thread_number());
     core.change_threads();
     while let Some(scheduled) = core.next() {
@@ -286,7 +302,16 @@ pub(crate) fn turn(mut core: Held<Core>) -> Next {
 
 /// Whether this thread is inside a callback of that reactor.
 pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
-    with_seat(|seat| seat.remote.as_ptr() == Arc::as_ptr(remote)).unwrap_or(false)
+    let home = Arc::as_ptr(remote);
+    HOME.get() == home || with_seat(|seat| seat.remote.as_ptr() == home).unwrap_or(false)
+}
+
+/// Runs a connection of that reactor on a worker.
+pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
+    HOME.set(Arc::as_ptr(remote));
+    let outcome = run();
+    HOME.set(ptr::null());
+    outcome
 }
 
 /// Runs a scheduled connection on this thread, the core put down meanwhile. Returns the core,

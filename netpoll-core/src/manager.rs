@@ -13,7 +13,7 @@ use crate::hand_off::{self, Crew};
 use crate::reactor::{Reactor, Remote};
 use crate::spin::Spin;
 use crate::stats::{HandOffStats, LoopStats};
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
 
 /// More loops than this are a mistake, not a machine.
 const LOOPS_AT_MOST: usize = 1024;
@@ -35,30 +35,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Ok::<(), netpoll_core::Error>(())
 /// ```
 pub struct PollManager {
+    /// Held for a few instructions, never while user code runs or a line is logged.
     loops: Mutex<Loops>,
     balancer: Balancer,
     crew: Arc<Crew>,
     spin: Spin,
     patience: Duration,
+    started: AtomicUsize,
+    /// A loop that has ended could not be replaced, and the log says so.
+    complained: AtomicBool,
 }
 
 #[derive(Default)]
 struct Loops {
-    active: Vec<Loop>,
+    active: Vec<Arc<Remote>>,
     /// No longer picked; they end with their last connection.
-    retired: Vec<Loop>,
-    started: usize,
+    retired: Vec<Arc<Remote>>,
     on_loop: Vec<Weak<OnLoop>>,
 }
 
 /// Called with a loop that connections may go to.
 pub type OnLoop = dyn Fn(&Arc<Remote>) + Send + Sync;
-
-#[derive(Debug)]
-struct Loop {
-    number: usize,
-    remote: Arc<Remote>,
-}
 
 impl PollManager {
     /// Starts `loops` reactors, which spin [where that is cheaper](Spin::WhenCheaper).
@@ -81,6 +78,8 @@ impl PollManager {
             crew: Crew::new(),
             spin,
             patience: PATIENCE,
+            started: AtomicUsize::new(0),
+            complained: AtomicBool::new(false),
         };
         manager.set_loops(loops)?;
         Ok(manager)
@@ -108,21 +107,22 @@ impl PollManager {
     /// As [`PollManager::new`]; the loops that run go on.
     pub fn set_loops(&self, loops: usize) -> Result<()> {
         Self::validate(loops)?;
+        while self.loops() < loops {
+            let fresh = self.start_loop()?;
+            let on_loop = {
+                let mut all = lock(&self.loops);
+                all.active.push(fresh.clone());
+                all.on_loop.clone()
+            };
+            tell(&on_loop, &fresh);
+        }
         let mut all = lock(&self.loops);
-        while all.active.len() < loops {
-            let number = all.started;
-            let fresh = Loop::start(number, &self.crew, self.spin)?;
-            for on_loop in all.on_loop.iter().filter_map(Weak::upgrade) {
-                on_loop(&fresh.remote);
-            }
-            all.active.push(fresh);
-            all.started += 1;
-        }
-        let surplus = all.active.split_off(loops);
+        let kept = loops.min(all.active.len());
+        let surplus = all.active.split_off(kept);
         for retired in &surplus {
-            retired.remote.retire();
+            retired.retire();
         }
-        all.retired.retain(|retired| !retired.remote.has_ended());
+        all.retired.retain(|retired| !retired.has_ended());
         all.retired.extend(surplus);
         Ok(())
     }
@@ -147,39 +147,120 @@ impl PollManager {
 
     /// The loop for the next connection, from `peer` or to it, as the load balance chooses it. The
     /// loop counts the connection from [`admit`](crate::admit) or `dial` on.
+    ///
+    /// One that has ended by itself is replaced; where the system refuses that, another one is
+    /// picked.
     pub fn pick(&self, peer: Option<IpAddr>) -> Arc<Remote> {
+        let picked = self.choose(peer);
+        if picked.has_failed() { self.replace(picked) } else { picked }
+    }
+
+    fn choose(&self, peer: Option<IpAddr>) -> Arc<Remote> {
         let all = lock(&self.loops);
-        let load = |place: usize| {
-            let Loop { number, remote, .. } = &all.active[place];
-            LoopLoad { number: *number, connections: remote.load() }
+        if !self.balancer.is_custom() {
+            let load = |place: usize| load_of(&all.active[place]);
+            return all.active[self.balancer.pick(peer, all.active.len(), load)].clone();
+        }
+        drop(all);
+        loop {
+            // It runs the user's code, so not under the lock.
+            let loads: Vec<_> = lock(&self.loops).active.iter().map(load_of).collect();
+            let chosen = loads[self.balancer.pick(peer, loads.len(), |place| loads[place])].number;
+            let all = lock(&self.loops);
+            if let Some(remote) = all.active.iter().find(|it| it.number() == chosen) {
+                return remote.clone();
+            }
+            // It has retired meanwhile.
+        }
+    }
+
+    /// Starts another loop in the place of one that has ended by itself.
+    #[cold]
+    fn replace(&self, dead: Arc<Remote>) -> Arc<Remote> {
+        let fresh = match self.start_loop() {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                if !self.complained.swap(true, Ordering::Relaxed) {
+                    log::error!("cannot replace a loop that has ended: {error}");
+                }
+                return self.least_loaded().unwrap_or(dead);
+            }
         };
-        all.active[self.balancer.pick(peer, all.active.len(), load)].remote.clone()
+        let on_loop = {
+            let mut all = lock(&self.loops);
+            let place = all.active.iter_mut().find(|it| Arc::ptr_eq(it, &dead));
+            place.map(|place| *place = fresh.clone()).map(|()| all.on_loop.clone())
+        };
+        let Some(on_loop) = on_loop else {
+            // Another thread was faster.
+            fresh.stop(Duration::ZERO);
+            return self.least_loaded().unwrap_or(dead);
+        };
+        self.complained.store(false, Ordering::Relaxed);
+        log::warn!("loop {} has ended, loop {} takes its place", dead.number(), fresh.number());
+        tell(&on_loop, &fresh);
+        fresh
+    }
+
+    /// Of the loops that run.
+    fn least_loaded(&self) -> Option<Arc<Remote>> {
+        let all = lock(&self.loops);
+        let running = all.active.iter().filter(|it| !it.has_failed());
+        running.min_by_key(|it| it.load()).cloned()
     }
 
     /// Has `on_loop` called for each loop that is picked from, now and, while anybody holds it, for
-    /// each that is started later; then it runs under the manager's lock, and must not call it.
+    /// each that is started later.
     pub fn on_each_loop(&self, on_loop: &Arc<OnLoop>) {
-        let mut all = lock(&self.loops);
-        all.active.iter().for_each(|each| on_loop(&each.remote));
-        all.on_loop.retain(|it| it.strong_count() > 0);
-        all.on_loop.push(Arc::downgrade(on_loop));
+        let active = {
+            let mut all = lock(&self.loops);
+            all.on_loop.retain(|it| it.strong_count() > 0);
+            all.on_loop.push(Arc::downgrade(on_loop));
+            all.active.clone()
+        };
+        for each in &active {
+            on_loop(each);
+        }
     }
 
     /// Every loop that may have connections, those that are retired among them.
     pub fn remotes(&self) -> Vec<Arc<Remote>> {
         let all = lock(&self.loops);
-        all.active.iter().chain(&all.retired).map(|each| each.remote.clone()).collect()
+        all.active.iter().chain(&all.retired).cloned().collect()
     }
 
     /// What each loop that is picked from has done so far.
     pub fn stats(&self) -> Vec<LoopStats> {
-        lock(&self.loops).active.iter().map(|each| each.remote.stats()).collect()
+        lock(&self.loops).active.iter().map(|each| each.stats()).collect()
     }
 
     /// What became of the threads that turn the loops.
     pub fn hand_off_stats(&self) -> HandOffStats {
         self.crew.stats()
     }
+
+    fn start_loop(&self) -> Result<Arc<Remote>> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let reactor =
+            Reactor::numbered(number).map_err(with("cannot open a reactor's descriptors"))?;
+        let remote = reactor.remote();
+        let core = reactor.with_crew(self.crew.clone(), self.spin);
+        let started = self.crew.start(format!("netpoll-loop-{number}"), core);
+        started.map_err(with("cannot start a reactor's thread"))?;
+        Ok(remote)
+    }
+}
+
+/// Tells those who want to know that there is another loop. Runs the user's code, and may drop the
+/// last hold of it.
+fn tell(on_loop: &[Weak<OnLoop>], fresh: &Arc<Remote>) {
+    for on_loop in on_loop.iter().filter_map(Weak::upgrade) {
+        on_loop(fresh);
+    }
+}
+
+fn load_of(remote: &Arc<Remote>) -> LoopLoad {
+    LoopLoad { number: remote.number(), connections: remote.load() }
 }
 
 impl PollManager {
@@ -199,34 +280,25 @@ impl Drop for PollManager {
     /// callback doesn't return is left behind, and ends with the callback.
     fn drop(&mut self) {
         let all = std::mem::take(&mut *lock(&self.loops));
-        let loops: Vec<Loop> = all.active.into_iter().chain(all.retired).collect();
+        let loops: Vec<_> = all.active.into_iter().chain(all.retired).collect();
         for each in &loops {
             // Half of the time for the reactor, and half for its thread.
-            each.remote.stop(self.patience / 2);
+            each.stop(self.patience / 2);
         }
-        let deadline = Instant::now().checked_add(self.patience);
+        // A callback that drops its own manager doesn't wait for itself: its loop, and with that
+        // the threads, end when it returns.
+        let is_inside = loops.iter().any(hand_off::is_inside);
+        let now = Instant::now();
+        let deadline = now.checked_add(self.patience);
         for each in loops {
-            // A callback of a loop that drops its manager doesn't wait for itself: the loop ends
-            // when it returns.
-            if !hand_off::is_inside(&each.remote) && !each.remote.wait_ended(deadline) {
+            if !hand_off::is_inside(&each) && !each.wait_ended(deadline) {
                 log::warn!("a loop is left behind: a callback on it doesn't return");
             }
         }
-        let left = self.crew.stop(deadline);
-        if left > 0 {
+        let left = self.crew.stop(if is_inside { Some(now) } else { deadline });
+        if left > 0 && !is_inside {
             log::warn!("{left} threads are left behind inside callbacks, and end with them");
         }
-    }
-}
-
-impl Loop {
-    fn start(number: usize, crew: &Arc<Crew>, spin: Spin) -> Result<Self> {
-        let reactor = Reactor::new().map_err(with("cannot open a reactor's descriptors"))?;
-        let remote = reactor.remote();
-        let core = reactor.with_crew(crew.clone(), spin);
-        crew.start(format!("netpoll-loop-{number}"), core)
-            .map_err(with("cannot start a reactor's thread"))?;
-        Ok(Self { number, remote })
     }
 }
 
@@ -236,10 +308,11 @@ fn with(doing: &'static str) -> impl Fn(io::Error) -> Error {
 
 impl fmt::Debug for PollManager {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = lock(&self.loops);
+        let Loops { active, retired, .. } = &*lock(&self.loops);
+        let (active, retired) = (active.clone(), retired.clone());
         out.debug_struct("PollManager")
-            .field("loops", &all.active)
-            .field("retired", &all.retired)
+            .field("loops", &active)
+            .field("retired", &retired)
             .field("balance", &self.balancer)
             .finish_non_exhaustive()
     }

@@ -16,6 +16,7 @@
 //! list and the timers are in it, and whoever holds the core can go on.
 
 mod delivery;
+mod ending;
 mod timers;
 mod waiting;
 
@@ -33,14 +34,14 @@ use crate::group::Group;
 use crate::hand_off::{self, Backing, Crew};
 use crate::operator::{Accept, FdOperator, Preamble, StreamOperator, TimerId};
 use timers::Timer;
+use waiting::Waits;
 
 use crate::poll::{self, Poll, PollEvents};
-use crate::runner;
 use crate::slab::{Slab, Token};
 use crate::socket::Stream;
 use crate::spin::{Spin, Spinner};
 use crate::stats::{Counters, LoopStats, Traffic};
-use crate::sync::{AtomicUsize, Condvar, Mutex, lock, wait_until};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::task::Events;
 use crate::ticks::Tick;
 use crate::timer::Timers;
@@ -52,6 +53,9 @@ mod listeners;
 /// How soon connections for which there was no room are tried again though nobody said that there
 /// is.
 const CROWDED: Duration = Duration::from_millis(50);
+
+/// A queue of commands with room for more than these gives its memory back when it is empty.
+const COMMANDS_KEPT: usize = 1024;
 
 /// What other threads may ask of a reactor.
 #[derive(Debug)]
@@ -97,9 +101,13 @@ pub(crate) enum Command {
 /// A reactor as other threads see it.
 #[derive(Debug)]
 pub struct Remote {
+    /// Which loop of its manager it is.
+    number: usize,
     commands: Mutex<Queue>,
     ended: Condvar,
     waker: Waker,
+    /// It has ended though nobody asked it to.
+    failed: AtomicBool,
     /// Written by whoever holds the core.
     pub(crate) counters: Counters,
     pub(crate) traffic: Traffic,
@@ -110,13 +118,17 @@ pub struct Remote {
     load: AtomicUsize,
 }
 
+/// What a peer can cause is bounded by the connections there are: each is registered, run, finished
+/// and watched by one command at a time. The rest is what users ask for, with jobs of their own.
 #[derive(Debug, Default)]
 struct Queue {
-    list: Vec<Command>,
+    list: VecDeque<Command>,
     /// The reactor has ended: nobody would run them.
     dead: bool,
     /// What it had left to do is done as well: its thread only returns any more.
     ended: bool,
+    /// Why it ended, if nobody asked it to.
+    failure: Option<io::Error>,
 }
 
 impl Remote {
@@ -126,7 +138,7 @@ impl Remote {
         if queue.dead {
             return Err(command);
         }
-        queue.list.push(command);
+        queue.list.push_back(command);
         drop(queue);
         self.wake();
         Ok(())
@@ -162,6 +174,21 @@ impl Remote {
         drop(self.post(Command::Stop(patience)));
     }
 
+    /// Which loop of its manager it is; 0 for one without.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whether the reactor has ended though nobody asked it to: it must not be picked.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn fail(&self, error: io::Error) {
+        lock(&self.commands).failure.get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
     /// Whether the reactor has ended.
     pub(crate) fn has_ended(&self) -> bool {
         lock(&self.commands).ended
@@ -195,7 +222,12 @@ impl Reactor {
     /// # Errors
     /// The system's: out of descriptors, out of memory.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { core: Core::new()? })
+        Self::numbered(0)
+    }
+
+    /// As [`Reactor::new`], for one of a manager's loops.
+    pub(crate) fn numbered(number: usize) -> io::Result<Self> {
+        Ok(Self { core: Core::new(number)? })
     }
 
     /// The reactor's core, which the threads of `crew` may take over from each other, and which
@@ -213,8 +245,15 @@ impl Reactor {
 
     /// Turns the loop on this thread until the reactor is stopped. Without a manager's threads
     /// behind it, it stays on this thread whatever a callback does. It never spins.
-    pub fn run(self) {
+    ///
+    /// # Errors
+    /// Why it ended though nobody stopped it: the system lets it wait no more, or a panic came from
+    /// outside of callbacks.
+    pub fn run(self) -> io::Result<()> {
+        let remote = self.remote();
         hand_off::turn(Baton::held(self.core));
+        let failure = lock(&remote.commands).failure.take();
+        failure.map_or(Ok(()), Err)
     }
 }
 
@@ -234,12 +273,13 @@ pub(crate) struct Core {
     due: usize,
     /// Scheduled connections that wait until a wake says that there is room for them.
     crowded: Vec<Arc<Shared>>,
-    commands: Vec<Command>,
+    commands: VecDeque<Command>,
     timers: Timers<Timer>,
     streams: usize,
     /// A timer is armed that gives back memory which rests.
     shrinks: bool,
     end: End,
+    waits: Waits,
     spinner: Spinner,
     pub(crate) backing: Backing,
 }
@@ -249,15 +289,21 @@ pub(crate) struct Core {
 enum End {
     Never,
     WhenEmpty,
-    Stopping { deadline: Instant },
+    Stopping {
+        deadline: Instant,
+    },
+    /// It can't go on.
+    Failed,
 }
 
 impl Core {
-    fn new() -> io::Result<Self> {
+    fn new(number: usize) -> io::Result<Self> {
         let waker = Waker::new()?;
         let poll = poll::driver(&waker)?;
         let counters = Counters::default();
         let remote = Arc::new(Remote {
+            number,
+            failed: AtomicBool::new(false),
             commands: Mutex::new(Queue::default()),
             ended: Condvar::new(),
             waker,
@@ -276,11 +322,12 @@ impl Core {
             ready: VecDeque::new(),
             due: 0,
             crowded: Vec::new(),
-            commands: Vec::new(),
+            commands: VecDeque::new(),
             timers: Timers::new(Instant::now()),
             streams: 0,
             shrinks: false,
             end: End::Never,
+            waits: Waits::default(),
             spinner: Spinner::new(Spin::Never),
             backing: Backing::default(),
         })
@@ -351,11 +398,13 @@ impl Core {
             return;
         }
         std::mem::swap(&mut self.commands, &mut lock(&self.remote.commands).list);
-        let mut commands = std::mem::take(&mut self.commands);
-        for command in commands.drain(..) {
+        // One by one: what a panic leaves is still there, to be ended.
+        while let Some(command) = self.commands.pop_front() {
             self.run_command(command);
         }
-        self.commands = commands;
+        if self.commands.capacity() > COMMANDS_KEPT {
+            self.commands = VecDeque::new();
+        }
     }
 
     fn run_command(&mut self, command: Command) {
@@ -438,11 +487,6 @@ impl Core {
         self.shrink_soon();
     }
 
-    fn retire(&mut self) {
-        self.end = End::WhenEmpty;
-        self.retire_listeners();
-    }
-
     fn tell(&mut self, group: &Arc<Group>, events: Events) {
         for operator in self.operators.iter() {
             let FdOperator::Stream(StreamOperator { shared, .. }) = operator else {
@@ -458,71 +502,5 @@ impl Core {
                 shared.lane.interrupt();
             }
         }
-    }
-
-    fn stop(&mut self, patience: Duration) {
-        if matches!(self.end, End::Stopping { .. }) {
-            return;
-        }
-        self.end = End::Stopping { deadline: later(Instant::now(), patience) };
-        self.end_preambles(|_| true);
-        for operator in self.operators.iter() {
-            if let FdOperator::Stream(StreamOperator { shared, .. }) = operator
-                && shared.abort()
-            {
-                self.ready.push_back(shared.clone());
-            }
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        match self.end {
-            End::Never => false,
-            // Nobody who picked this loop before it retired may still be about to register with it.
-            End::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
-            End::Stopping { deadline } => {
-                let parted = self.ready.is_empty() && !self.has_served_streams();
-                parted || Instant::now() >= deadline
-            }
-        }
-    }
-
-    /// Whether a connection is left that is ours to end; callers drop a dialled one when they like.
-    fn has_served_streams(&self) -> bool {
-        self.operators.iter().any(|operator| match operator {
-            FdOperator::Stream(stream) => !stream.shared.group.is_dialled(),
-            FdOperator::Listener(..) | FdOperator::Preamble(_) => false,
-        })
-    }
-
-    /// The reactor's last act: from here on whoever posts keeps the command and acts by itself.
-    pub(crate) fn end(mut self) {
-        let left = {
-            let mut queue = lock(&self.remote.commands);
-            queue.dead = true;
-            std::mem::take(&mut queue.list)
-        };
-        for command in left {
-            match command {
-                Command::Finish(shared) => self.finish(&shared),
-                Command::Register(shared) | Command::Run(shared) => {
-                    shared.abort();
-                    runner::run_to_end(&shared);
-                }
-                Command::Await(preamble, _) => preamble.end(),
-                _ => {}
-            }
-        }
-        for shared in self.ready.drain(..).chain(self.crowded.drain(..)) {
-            shared.abort();
-            runner::run_to_end(&shared);
-        }
-        let streams = self.operators.iter_mut();
-        let timers: Vec<_> = streams.filter_map(FdOperator::take_timers).collect();
-        for timers in timers {
-            self.forget_timers(&timers);
-        }
-        lock(&self.remote.commands).ended = true;
-        self.remote.ended.notify_all();
     }
 }

@@ -88,28 +88,24 @@ fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
 pub(crate) struct Bell {
     event: EventFd,
     /// So many writes fail from now on.
-    #[cfg(test)]
-    pub(crate) failures: std::sync::atomic::AtomicUsize,
+    #[cfg(all(test, not(loom)))]
+    pub(crate) failures: crate::sync::AtomicUsize,
 }
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            #[cfg(test)]
-            failures: std::sync::atomic::AtomicUsize::new(0),
+            #[cfg(all(test, not(loom)))]
+            failures: crate::sync::AtomicUsize::new(0),
         })
     }
 
     /// Rings. A full counter means that it rings already; reading it makes room for another edge.
     pub(crate) fn ring(&self) -> io::Result<()> {
-        #[cfg(test)]
-        {
-            use std::sync::atomic::Ordering::Relaxed;
-            let fails = self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
-            if fails.is_ok() {
-                return Err(io::Error::from_raw_os_error(libc::EIO));
-            }
+        #[cfg(all(test, not(loom)))]
+        if self.fails() {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         while let Err(errno) = self.event.write(1) {
             match errno {
@@ -119,6 +115,12 @@ impl Bell {
             }
         }
         Ok(())
+    }
+
+    #[cfg(all(test, not(loom)))]
+    fn fails(&self) -> bool {
+        use crate::sync::Ordering::Relaxed;
+        self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::callbacks::guard;
 use crate::error::{Error, Result};
 use crate::manager::{OnLoop, PollManager};
 use crate::reactor::{Command, Remote, later};
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::{Mutex, lock};
 
 /// Ticks of a manager's loops, see [`PollManager::run_every`]; dropping it ends them.
 pub struct Ticks {
@@ -26,7 +26,8 @@ pub(crate) struct Tick {
 impl PollManager {
     /// Has each loop call `tick` with its number every `period`, on its own thread, from now on and
     /// until the [`Ticks`] are dropped; loops that are started later as well. Loops are numbered
-    /// in the order of their start, from 0. What can't be done in time is skipped, not made up for.
+    /// in the order of their start, from 0, as in [`LoopLoad`](crate::LoopLoad). What can't be done
+    /// in time is skipped, not made up for.
     ///
     /// It must not block: all connections of the loop wait for it. A panic in it is logged. For
     /// what belongs to one connection, see [`Handle::run_every`](crate::Handle::run_every).
@@ -58,11 +59,9 @@ impl PollManager {
             return Err(Error::config(format!("cannot tick every {period:?}: the least is 1 ms")));
         }
         let call: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(tick);
-        let loops = AtomicUsize::new(0);
         let kept = Mutex::new(Vec::new());
         let on_loop: Arc<OnLoop> = Arc::new(move |remote: &Arc<Remote>| {
-            let number = loops.fetch_add(1, Ordering::Relaxed);
-            let tick = Arc::new(Tick { number, period, call: call.clone() });
+            let tick = Arc::new(Tick { number: remote.number(), period, call: call.clone() });
             remote.tick(&tick);
             lock(&kept).push(tick);
         });

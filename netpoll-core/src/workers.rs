@@ -222,10 +222,10 @@ impl Workers {
         lock(&self.staff).arrived();
         let mut stopwatch = self.threshold.map(Stopwatch::new);
         while let Some(shared) = self.next(&mut working.seat, &mut stopwatch) {
-            let outcome = match &mut stopwatch {
+            let outcome = hand_off::run_for(&shared.home, || match &mut stopwatch {
                 Some(stopwatch) => stopwatch.run(&shared),
                 None => hand_off::run_on_pool(&shared),
-            };
+            });
             if outcome == Outcome::Again {
                 schedule(&shared);
             }

@@ -82,8 +82,7 @@ impl Seat {
             Held::Main => self.front.main.unlisten(&self.socket),
             Held::Loop(_) | Held::Closed => return false,
         }
-        self.listen(home, Some(home.clone()));
-        *held = Held::Loop(home.clone());
+        *held = self.listen_on(home);
         true
     }
 
@@ -162,10 +161,7 @@ impl Seat {
     fn see(self: &Arc<Self>, home: &Arc<Remote>) {
         let mut held = lock(&self.held);
         let next = match &*held {
-            Held::Nobody => {
-                self.listen(home, Some(home.clone()));
-                Held::Loop(home.clone())
-            }
+            Held::Nobody => self.listen_on(home),
             Held::Loop(only) => {
                 only.unlisten(&self.socket);
                 self.listen(&self.front.main, None);
@@ -184,8 +180,17 @@ impl Seat {
         }
     }
 
-    fn listen(self: &Arc<Self>, home: &Remote, own: Option<Arc<Remote>>) {
-        home.listen(self.socket.clone(), Box::new(self.acceptor(own)));
+    /// Has a loop accept for itself or, where it has ended just now, the main reactor for all.
+    fn listen_on(self: &Arc<Self>, home: &Arc<Remote>) -> Held {
+        if self.listen(home, Some(home.clone())) {
+            return Held::Loop(home.clone());
+        }
+        self.listen(&self.front.main, None);
+        Held::Main
+    }
+
+    fn listen(self: &Arc<Self>, home: &Remote, own: Option<Arc<Remote>>) -> bool {
+        home.listen(self.socket.clone(), Box::new(self.acceptor(own)))
     }
 }
 

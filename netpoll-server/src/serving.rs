@@ -106,15 +106,17 @@ impl Serving {
                 lock(&self.doors.kept).push((listener, seat));
             }
         }
-        if let Some(reactor) = lock(&self.reactor).take() {
-            reactor.run();
-        }
+        let reactor = lock(&self.reactor).take();
+        let ended = reactor.map_or(Ok(()), Reactor::run);
         // No further loop is looked at from here on.
         drop(each_loop);
-        match self.front.take_failure() {
-            Some(error) => Err(broken(&error)),
-            None => Ok(()),
+        if let Some(error) = self.front.take_failure() {
+            return Err(broken(&error));
         }
+        ended.map_err(|error| {
+            let text = format!("the loop that accepts has ended: {error}");
+            Error::Io(io::Error::new(error.kind(), text))
+        })
     }
 
     /// Gives each loop a socket of its own, those that are started later among them: one that a
@@ -145,12 +147,15 @@ impl Serving {
         let seats: Vec<_> = iter::once(first).chain(further).collect();
         lock(&doors.per_loop).seats.extend(seats.iter().cloned());
         let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
-            let mut per_loop = lock(&doors.per_loop);
-            let mut seats = per_loop.seats.iter().filter(|it| Arc::ptr_eq(&it.door, &own));
-            if per_loop.closed || seats.any(|it| it.take(home)) {
+            if doors.has_place_for(home, &own) {
                 return;
             }
-            if let Some(seat) = open() {
+            // Not under the lock: it runs the user's `before_bind`.
+            let Some(seat) = open() else { return };
+            let mut per_loop = lock(&doors.per_loop);
+            if per_loop.closed {
+                drop(per_loop); // before the socket
+            } else {
                 seat.take(home);
                 per_loop.seats.push(seat);
             }
@@ -248,6 +253,14 @@ struct Leaving {
 }
 
 impl Doors {
+    /// Whether this loop needs no further socket of that door: it has taken one that was free, or
+    /// none is opened any more.
+    fn has_place_for(&self, home: &Arc<Remote>, door: &Arc<Door>) -> bool {
+        let per_loop = lock(&self.per_loop);
+        let mut seats = per_loop.seats.iter().filter(|it| Arc::ptr_eq(&it.door, door));
+        per_loop.closed || seats.any(|it| it.take(home))
+    }
+
     /// The sockets, with their names, to be given to somebody else.
     pub(crate) fn sockets(&self) -> Vec<(String, Arc<OwnedFd>)> {
         let kept = lock(&self.kept);

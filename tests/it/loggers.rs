@@ -23,7 +23,7 @@ impl<F: Fn(&str) + Send + Sync> Log for Calling<F> {
 }
 
 /// Has every line of this process call `on_line`.
-fn listen(on_line: impl Fn(&str) + Send + Sync + 'static) {
+pub(crate) fn listen(on_line: impl Fn(&str) + Send + Sync + 'static) {
     log::set_boxed_logger(Box::new(Calling(on_line))).expect("this process has no other");
     log::set_max_level(LevelFilter::Trace);
 }

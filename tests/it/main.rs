@@ -5,6 +5,7 @@
 
 mod accepting;
 mod blocking;
+mod broken;
 mod client;
 mod crowd;
 mod dial;

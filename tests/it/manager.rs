@@ -2,20 +2,20 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::{Arc, Mutex, mpsc};
+use std::net::{IpAddr, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, Limits, LoadBalance,
-    PollManager,
+    Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, Limits, Listener, LoadBalance,
+    LoopLoad, PollManager,
 };
 
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client, Gate, Journal, PATIENCE, Server, alone, echo, eventually, fd_count, modes, our_threads,
-    pool, quiet, raise_fd_limit,
+    Client, Count, Gate, Journal, PATIENCE, Random, Server, Serving, alone, connect, echo,
+    eventually, fd_count, inet, modes, our_threads, quiet, raise_fd_limit,
 };
 
 fn manager(loops: usize) -> Arc<PollManager> {
@@ -248,8 +248,7 @@ fn impossible_numbers_of_loops_are_refused() {
 /// The last one who holds the manager is a callback on one of its own loops.
 #[test]
 fn a_callback_drops_its_own_manager() {
-    // A loop waits for connections whose callbacks run elsewhere, half of the 5 s of a drop.
-    for (dispatch, limit) in [(Dispatch::Inline, 5), (pool(), 8)] {
+    for dispatch in modes() {
         let manager = manager(2);
         let gate = Gate::default();
         let (entered, inside) = mpsc::channel();
@@ -282,10 +281,117 @@ fn a_callback_drops_its_own_manager() {
         assert_eq!(server.join().aborted, 1, "{dispatch:?}");
         gate.open();
         let took = took.recv_timeout(PATIENCE).expect("the drop returns");
-        assert!(took < Duration::from_secs(limit), "{dispatch:?}: {took:?}");
+        // A loop waits for connections whose callbacks run elsewhere, half of the 5 s of a drop.
+        assert!(took < Duration::from_secs(2), "{dispatch:?}: {took:?}");
         assert_eq!(journal.wait(1), ["Shutdown"]);
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
     }
+}
+
+/// A loop has one number, whoever tells it.
+#[test]
+fn ticks_and_load_balances_know_loops_by_the_same_numbers() {
+    let (sender, numbers) = mpsc::channel();
+    let sender = Mutex::new(sender);
+    let balance = move |_: Option<IpAddr>, loops: &[LoopLoad]| {
+        let numbers: Vec<_> = loops.iter().map(|it| it.number).collect();
+        let _ = sender.lock().unwrap().send(numbers);
+        0
+    };
+    let manager = PollManager::new(3, LoadBalance::Custom(Arc::new(balance)));
+    let manager = Arc::new(manager.expect("a manager"));
+    manager.set_loops(1).expect("fewer");
+    manager.set_loops(2).expect("more");
+    let server = Server::start(echo());
+    drop(dial(&manager, &server));
+    let known = numbers.recv_timeout(PATIENCE).expect("a pick");
+    let (sender, ticked) = mpsc::channel();
+    let ticks = manager.run_every(Duration::from_millis(1), move |number| {
+        let _ = sender.send(number);
+    });
+    let ticks = ticks.expect("a period");
+    let mut seen: Vec<usize> = ticked.iter().take(20).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, known);
+    drop(ticks);
+}
+
+/// Asks the manager something wherever it runs, in its drop as well.
+struct Asking(Arc<PollManager>, Count);
+
+impl Asking {
+    fn ask(&self) {
+        assert!(self.0.loops() > 0 && !self.0.stats().is_empty());
+        self.1.add();
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.ask();
+    }
+}
+
+#[test]
+fn code_of_the_user_may_call_the_manager_that_calls_it() {
+    let asked = Count::default();
+    let late: Arc<OnceLock<Asking>> = Arc::default();
+    let asking = late.clone();
+    let balance = move |_: Option<IpAddr>, _: &[LoopLoad]| {
+        asking.get().expect("it was set").ask();
+        assert!(asking.get().is_none_or(|it| it.1.get() % 2 == 0), "it may panic as well");
+        0
+    };
+    let manager = PollManager::new(1, LoadBalance::Custom(Arc::new(balance)));
+    let manager = Arc::new(manager.expect("a manager"));
+    assert!(late.set(Asking(manager.clone(), asked.clone())).is_ok());
+    let other = Server::start(echo());
+    for number in 1..=4 {
+        dial(&manager, &other);
+        assert_eq!(asked.get(), number, "at each pick");
+    }
+    // A socket for each loop, those that are started later among them.
+    let bound = Count::default();
+    let asking = Asking(manager.clone(), bound.clone());
+    let options = Listener::options().reuse_port(true).before_bind(move |_| {
+        asking.ask();
+        Ok(())
+    });
+    let listener = options.bind("tcp", "127.0.0.1:0").expect("a port");
+    let address = inet(&listener);
+    let event_loop = echo().manager(manager.clone()).build().expect("options");
+    let serving = Serving::start(event_loop, listener);
+    connect(address).echo(b"it serves");
+    manager.set_loops(3).expect("more");
+    assert_eq!(bound.get(), 3);
+    serving.stop();
+    manager.set_loops(1).expect("fewer");
+}
+
+/// The last hold of what a tick captured may be that of a loop that starts.
+#[test]
+fn what_a_tick_captured_may_call_the_manager_as_it_is_dropped() {
+    let manager = manager(1);
+    let released = Count::default();
+    let (ours, counted) = (manager.clone(), released.clone());
+    let ticking = thread::spawn(move || {
+        let mut random = Random::new(Random::seed());
+        while counted.get() < 3000 {
+            let asking = Asking(ours.clone(), counted.clone());
+            let ticks = ours.run_every(Duration::from_secs(1), move |_| asking.ask());
+            // Somewhere in the start of a loop, which takes so long.
+            let begun = Instant::now();
+            let until = Duration::from_micros(random.below(200) as u64);
+            while begun.elapsed() < until {}
+            drop(ticks.expect("a period"));
+        }
+    });
+    while !ticking.is_finished() {
+        manager.set_loops(2).expect("more");
+        manager.set_loops(1).expect("fewer");
+    }
+    ticking.join().expect("it does not panic");
 }
 
 /// Loops that start later tick as well, a panic ends nothing, and dropping the ticks ends them.

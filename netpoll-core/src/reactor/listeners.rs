@@ -13,9 +13,10 @@ use crate::slab::Token;
 use crate::sync::Ordering;
 
 impl Remote {
-    /// Accepts on `listener` until it is given up or the reactor ends. An ended reactor drops it.
-    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
-        drop(self.post(Command::Listen(listener, accept)));
+    /// Accepts on `listener` until it is given up or the reactor ends. False: it has ended before,
+    /// and the acceptor is dropped.
+    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) -> bool {
+        self.post(Command::Listen(listener, accept)).is_ok()
     }
 
     /// Stops accepting on `listener`; its acceptor is dropped.
@@ -125,7 +126,7 @@ impl Core {
     pub(super) fn listen(&mut self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
         match self.end {
             End::Never => {}
-            End::WhenEmpty => return accept.retired(),
+            End::WhenEmpty | End::Failed => return accept.retired(),
             End::Stopping { .. } => return,
         }
         let operator = ListenerOperator { socket: listener.clone(), accept };
@@ -224,7 +225,7 @@ mod tests {
                 remote.end_preambles(&group);
             }
             remote.stop(Duration::ZERO);
-            reactor.run();
+            reactor.run().expect("it was stopped");
             assert_eq!(told.try_recv(), Ok("a last look"));
         }
     }

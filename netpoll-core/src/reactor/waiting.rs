@@ -1,6 +1,7 @@
 //! The wait of a turn: awake or asleep, and for how long at the most.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Core, End, Remote};
@@ -10,6 +11,27 @@ use crate::sys;
 
 /// How often a retired reactor without connections looks whether it may end.
 const RETIRED: Duration = Duration::from_millis(100);
+/// How often in a row a wait that fails is tried again, with pauses of 1 ms, 2 ms, 4 ms, …
+const RETRIES: u32 = 8;
+
+/// How waiting has failed lately.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// The last turn in which it did.
+    turn: u64,
+    /// How often in a row, up to that.
+    failures: u32,
+}
+
+impl Waits {
+    /// A wait has failed in this turn; returns how many have in a row.
+    fn failed_in(&mut self, turn: u64) -> u32 {
+        let is_next = self.failures > 0 && turn == self.turn + 1;
+        self.failures = if is_next { self.failures + 1 } else { 1 };
+        self.turn = turn;
+        self.failures
+    }
+}
 
 impl Core {
     /// Waits for events, unless there is something to do already.
@@ -22,13 +44,29 @@ impl Core {
         let timeout = if idle { self.next_deadline(ask_again) } else { Some(Duration::ZERO) };
         self.backing.begin_wait();
         if let Err(error) = self.wait_for_events(timeout) {
-            // Nothing but a bug makes epoll_wait fail; without it this loop can serve nobody.
-            log::error!("a reactor ends, its connections with it: {error}");
-            self.stop(Duration::from_secs(1));
+            self.wait_failed(error);
         }
         let counters = &self.remote.counters;
         counters.turns.add(1);
         counters.events.add(self.events.streams.len() + self.events.accepts.len());
+    }
+
+    /// The system has none of the errors of `epoll_wait` for a reason that passes, but who knows
+    /// what stands between us and it. So it is tried again, for about a quarter of a second.
+    #[cold]
+    fn wait_failed(&mut self, error: io::Error) {
+        let failures = self.waits.failed_in(self.remote.counters.turns.read());
+        if failures > RETRIES {
+            log::error!("a loop can't wait for events, and ends with its connections: {error}");
+            self.remote.fail(error);
+            self.end = End::Failed;
+            return;
+        }
+        if failures == 1 {
+            log::warn!("a loop can't wait for events, and tries again: {error}");
+        }
+        // sleep: a wait that fails returns at once, and would be repeated without a pause
+        thread::sleep(Duration::from_millis(1 << (failures - 1)));
     }
 
     /// Looks once where there is no time, and waits otherwise: awake at first if that is cheaper.
@@ -102,5 +140,17 @@ impl Remote {
     fn reading(&self) -> Reading {
         let Work { received, sent, callbacks } = self.counters.work() + self.traffic.work();
         Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), callbacks }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_that_fail_in_a_row_are_counted_and_others_are_not() {
+        let mut waits = Waits::default();
+        let turns = [0, 1, 2, 4, 5, 9];
+        assert_eq!(turns.map(|turn| waits.failed_in(turn)), [1, 2, 3, 1, 2, 1]);
     }
 }
