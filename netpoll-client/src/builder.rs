@@ -104,6 +104,17 @@ impl DialerBuilder {
         self
     }
 
+    /// How long bytes that were sent may stay unacknowledged before the kernel gives the peer up
+    /// (`TCP_USER_TIMEOUT`): the connection then ends with `TimedOut`. Default: `None`, as long as
+    /// the system says, mostly 15 minutes. It bounds a connect as well, and how long a peer may
+    /// take no bytes (its window stays closed). It is counted in milliseconds, 24 days at the most.
+    /// It has no effect on Unix sockets.
+    #[must_use]
+    pub fn user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.connect.user_timeout = time.into();
+        self
+    }
+
     /// The kernel's receive buffer, in bytes. Default: `None`, the kernel grows it as needed.
     #[must_use]
     pub fn receive_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
@@ -176,6 +187,7 @@ impl DialerBuilder {
             )));
         }
         self.connect.keepalive.map_or(Ok(()), Keepalive::validate)?;
+        check_user_timeout(self.connect.user_timeout)?;
         let buffers = [
             ("receive_buffer", self.connect.receive_buffer),
             ("send_buffer", self.connect.send_buffer),
@@ -189,4 +201,15 @@ impl DialerBuilder {
         }
         Ok(())
     }
+}
+
+/// # Errors
+/// [`Error::Config`] for 0, which the kernel would take for "none".
+pub(crate) fn check_user_timeout(time: Option<Duration>) -> Result<()> {
+    if time == Some(Duration::ZERO) {
+        return Err(Error::config(
+            "user_timeout is 0, so no byte could be sent; None is as long as the system says",
+        ));
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use netpoll_core::{
     socket::ConnectOptions,
 };
 
-use crate::builder::DialerBuilder;
+use crate::builder::{DialerBuilder, check_user_timeout};
 use crate::cancel::Cancel;
 use crate::eyeballs::{Candidate, Move, Race};
 use crate::resolver::{Question, Resolver};
@@ -97,7 +97,7 @@ pub struct Dialer {
 }
 
 /// What a builder sets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) connect: ConnectOptions,
     pub(crate) timeout: Duration,
@@ -124,6 +124,15 @@ impl Dialer {
     pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
         self.manager = Some(manager);
         self
+    }
+
+    /// This one with another user timeout.
+    pub(crate) fn with_user_timeout(mut self, time: Option<Duration>) -> Result<Self> {
+        check_user_timeout(time)?;
+        let mut settings = (*self.settings).clone();
+        settings.connect.user_timeout = time;
+        self.settings = Arc::new(settings);
+        Ok(self)
     }
 
     /// As [`DialConnection::dial_connection`], with the timeout that was set for this dialer.

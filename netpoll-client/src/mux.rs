@@ -13,6 +13,7 @@ mod builder;
 mod link;
 mod pending;
 mod queue;
+mod silence;
 mod wire;
 
 use std::fmt;
@@ -80,7 +81,8 @@ pub trait Codec: Send + Sync + 'static {
     fn encode(&self, id: u32, request: Self::Request, out: &mut LinkBuffer) -> Result<()>;
 
     /// Takes the next whole response from `input`, with the id of its request; `None`, and nothing
-    /// taken, while it is not whole. It runs on the reactor's thread and must not block there.
+    /// taken, while it is not whole. It runs on the reactor's thread and must not block there. To
+    /// return a response and take no byte of it is an error, and ends the connection.
     ///
     /// # Errors
     /// Any, for input that makes no sense: the connection is closed, and all its calls fail with
@@ -93,7 +95,8 @@ pub trait Codec: Send + Sync + 'static {
 ///
 /// Requests of many threads leave in one system call where they come together. A thread keeps to
 /// one connection while that one lives. When a connection ends, every call on it returns its error
-/// at once, and further calls dial anew, where [`reconnect`](MuxBuilder::reconnect) says so.
+/// at once, and further calls dial anew, where [`reconnect`](MuxBuilder::reconnect) says so. One on
+/// which nothing comes any more is [given up](MuxBuilder::give_up_after).
 ///
 /// Dropping the last clone closes the connections.
 pub struct Mux<C: Codec> {
@@ -115,6 +118,7 @@ struct Shared<C: Codec> {
     address: String,
     dial_timeout: Duration,
     most_waiting: usize,
+    most_timeouts: Option<u32>,
     reconnects: bool,
     backoff: Backoff,
     cancel: Cancel,
@@ -140,6 +144,8 @@ pub struct MuxStats {
     pub dialled: u64,
     /// Dials that failed.
     pub dials_failed: u64,
+    /// Connections that were given up because calls timed out and no byte came.
+    pub given_up: u64,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +160,7 @@ struct Counters {
     flushes: Counter,
     dialled: Counter,
     dials_failed: Counter,
+    given_up: Counter,
 }
 
 impl<C: Codec> Mux<C> {
@@ -202,8 +209,16 @@ impl<C: Codec> Mux<C> {
     /// What it has done.
     pub fn stats(&self) -> MuxStats {
         let Inner { shared, links } = &*self.inner;
-        let Counters { answered, late, duplicate, unknown, flushes, dialled, dials_failed } =
-            &*shared.counters;
+        let Counters {
+            answered,
+            late,
+            duplicate,
+            unknown,
+            flushes,
+            dialled,
+            dials_failed,
+            given_up,
+        } = &*shared.counters;
         MuxStats {
             waiting: links.iter().filter_map(|link| link.up()).map(|wire| wire.waiting()).sum(),
             answered: answered.read(),
@@ -213,6 +228,7 @@ impl<C: Codec> Mux<C> {
             flushes: flushes.read(),
             dialled: dialled.read(),
             dials_failed: dials_failed.read(),
+            given_up: given_up.read(),
         }
     }
 

@@ -313,9 +313,11 @@ pub(crate) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Option<Keepalive>) ->
     socket.set_tcp_keepalive(&probes)
 }
 
-/// How long sent bytes may stay unacknowledged; `None` is as long as the system says.
+/// How long sent bytes may stay unacknowledged; `None` is as long as the system says. The kernel
+/// counts milliseconds in an `int`, and takes 0 for none.
 pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
-    SockRef::from(&fd).set_tcp_user_timeout(timeout)
+    let (least, most) = (Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
+    SockRef::from(&fd).set_tcp_user_timeout(timeout.map(|time| time.clamp(least, most)))
 }
 
 /// The number under which the system knows the calling thread.

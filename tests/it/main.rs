@@ -28,6 +28,7 @@ mod manager;
 mod memory;
 mod mixing;
 mod mux;
+mod mux_links;
 mod peers;
 mod pool;
 mod promises;

@@ -20,7 +20,7 @@ use crate::util::{
 };
 
 /// Four bytes of length, four of id, and the rest.
-struct Frames;
+pub(crate) struct Frames;
 
 impl Codec for Frames {
     type Request = Vec<u8>;
@@ -71,7 +71,7 @@ fn timed<R>(act: impl FnOnce() -> R) -> (R, Duration) {
 }
 
 /// A server of one thread for each connection.
-fn serve(talk: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn serve(talk: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let talk = Arc::new(talk);
@@ -86,7 +86,7 @@ fn serve(talk: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
 }
 
 /// The next request as it came, header and all; `None` at the end.
-fn request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) fn request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut frame = vec![0; 4];
     stream.read_exact(&mut frame).ok()?;
     frame.resize(4 + number(&frame) as usize, 0);

@@ -35,7 +35,9 @@ impl Backoff {
 
     /// The pause after so many failures in a row, with `random` out of 0 to `u32::MAX`.
     pub(super) fn pause(&self, failures: u32, random: u32) -> Duration {
-        let longest = self.first.saturating_mul(1 << failures.min(20)).min(self.most);
+        // A century is for ever, and can be added to any time.
+        let most = self.most.min(Duration::from_secs(100 * 365 * 86_400));
+        let longest = self.first.saturating_mul(1 << failures.min(20)).min(most);
         longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
 }
@@ -58,6 +60,8 @@ mod tests {
         assert_eq!(backoff.pause(u32::MAX, u32::MAX), millis(300));
         assert_eq!(backoff.pause(3, 0), Duration::ZERO);
         assert_eq!(backoff.pause(2, u32::MAX / 2).as_millis(), 100);
+        let endless = Backoff { first: Duration::MAX, most: Duration::MAX };
+        assert!(endless.pause(0, u32::MAX) < Duration::MAX, "it can be added to a time");
     }
 
     #[test]

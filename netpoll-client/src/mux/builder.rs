@@ -20,6 +20,16 @@ pub struct MuxBuilder {
     dial_timeout: Duration,
     most_waiting: usize,
     reconnect: Option<Backoff>,
+    most_timeouts: Option<u32>,
+    user_timeout: UserTimeout,
+}
+
+/// How long sent bytes may stay unacknowledged.
+#[derive(Debug, Clone, Copy)]
+enum UserTimeout {
+    /// The dialer's, or where it has none this.
+    Usual(Duration),
+    Said(Option<Duration>),
 }
 
 impl Default for MuxBuilder {
@@ -31,6 +41,8 @@ impl Default for MuxBuilder {
             dial_timeout: Duration::from_secs(5),
             most_waiting: 4096,
             reconnect: Some(Backoff::default()),
+            most_timeouts: Some(3),
+            user_timeout: UserTimeout::Usual(Duration::from_secs(20)),
         }
     }
 }
@@ -71,9 +83,32 @@ impl MuxBuilder {
         self
     }
 
+    /// How many calls in a row may time out on a connection without a byte before it is given up:
+    /// it is reset, all its calls fail, and the next one dials anew. Default 3; `None`: it is not.
+    ///
+    /// Calls count that began after the one before had timed out, and only silences of 1 s and
+    /// more. It finds a path that loses all packets, and a server that hangs. Choose a higher
+    /// number where some calls are meant to wait long while the timeouts of others are short.
+    #[must_use]
+    pub fn give_up_after(mut self, timeouts: impl Into<Option<u32>>) -> Self {
+        self.most_timeouts = timeouts.into();
+        self
+    }
+
+    /// How long bytes that were sent may stay unacknowledged before the kernel gives the peer up
+    /// (`TCP_USER_TIMEOUT`); `None` is as long as the system says, mostly 15 minutes. Default: that
+    /// of the [`dialer`](Self::dialer), and 20 s where it has none. See
+    /// [`DialerBuilder::user_timeout`](crate::DialerBuilder::user_timeout).
+    #[must_use]
+    pub fn user_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.user_timeout = UserTimeout::Said(time.into());
+        self
+    }
+
     /// How long to pause before a connection that ended, or could not be had, is dialled again.
-    /// Calls wait for that where their time allows it, and else fail at once. Default: up to 50 ms,
-    /// doubling up to 5 s. `None` dials once, and never again.
+    /// Calls wait for that where their time allows it, and else fail at once. The pause grows until
+    /// a response has come: to connect is not enough. Default: up to 50 ms, doubling up to 5 s.
+    /// `None` dials once, and never again.
     #[must_use]
     pub fn reconnect(mut self, backoff: impl Into<Option<Backoff>>) -> Self {
         self.reconnect = backoff.into();
@@ -100,23 +135,42 @@ impl MuxBuilder {
         if self.dial_timeout.is_zero() {
             return Err(Error::config("dial_timeout is 0, so no connection could be made"));
         }
+        if self.most_timeouts == Some(0) {
+            return Err(Error::config(
+                "give_up_after is 0, so no connection would last; None gives none up",
+            ));
+        }
         self.reconnect.map_or(Ok(()), |backoff| backoff.validate())?;
         // Decoding never waits, so it may run on the reactor.
         let group = Group::asking(self.limits, Dispatcher::new(Dispatch::Inline)?)?;
+        let dialer = self.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
         let shared = Shared {
             codec: Arc::new(codec),
             counters: Arc::default(),
-            dialer: self.dialer.map_or_else(|| Dialer::builder().build(), Ok)?,
+            dialer: self.user_timeout.of(dialer)?,
             group,
             network: network.into(),
             address: address.into(),
             dial_timeout: self.dial_timeout,
             most_waiting: self.most_waiting,
+            most_timeouts: self.most_timeouts,
             reconnects: self.reconnect.is_some(),
             backoff: self.reconnect.unwrap_or_default(),
             cancel: crate::Cancel::new(),
         };
         let links = (0..self.connections).map(|_| Arc::new(Link::new())).collect();
         Ok(Mux { inner: Arc::new(Inner { shared: Arc::new(shared), links }) })
+    }
+}
+
+impl UserTimeout {
+    fn of(self, dialer: Dialer) -> Result<Dialer> {
+        match self {
+            Self::Usual(time) => match dialer.settings.connect.user_timeout {
+                Some(_) => Ok(dialer),
+                None => dialer.with_user_timeout(Some(time)),
+            },
+            Self::Said(time) => dialer.with_user_timeout(time),
+        }
     }
 }

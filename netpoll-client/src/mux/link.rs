@@ -7,13 +7,15 @@
 //!     │  └───────────────────────────────────────┘                  ▼
 //!     └───────────── pause, longer with each failure ◄──────────────┘
 //! ```
+//! Only a response ends the row of failures.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use netpoll_core::Result;
+use netpoll_core::{Error, Result};
 
 use super::backoff::random;
 use super::wire::{Failure, Wire};
@@ -38,7 +40,11 @@ enum State<C: Codec> {
     Dialling {
         failures: u32,
     },
-    Up(Arc<Wire<C>>),
+    Up {
+        wire: Arc<Wire<C>>,
+        /// Those before this one; only its first response makes them none.
+        failures: u32,
+    },
     Closed,
 }
 
@@ -51,7 +57,7 @@ impl<C: Codec> Link<C> {
     /// The connection, if it is up.
     pub(super) fn up(&self) -> Option<Arc<Wire<C>>> {
         match &*self.state() {
-            State::Up(wire) if wire.failure().is_none() => Some(wire.clone()),
+            State::Up { wire, .. } if wire.failure().is_none() => Some(wire.clone()),
             _ => None,
         }
     }
@@ -86,7 +92,7 @@ impl<C: Codec> Link<C> {
                     }
                     Some(*retry)
                 }
-                State::Dialling { .. } | State::Up(_) => None,
+                State::Dialling { .. } | State::Up { .. } => None,
             };
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(Failure::new(ErrorKind::TimedOut, "timed out dialling").error());
@@ -106,7 +112,7 @@ impl<C: Codec> Link<C> {
     pub(super) fn close(&self) {
         let before = std::mem::replace(&mut *self.state(), State::Closed);
         self.changed.notify_all();
-        if let State::Up(wire) = before {
+        if let State::Up { wire, .. } = before {
             wire.close(Failure::closed());
         }
     }
@@ -118,10 +124,11 @@ impl<C: Codec> Link<C> {
         state: &mut State<C>,
         now: Instant,
     ) -> Option<Arc<Wire<C>>> {
-        if let State::Up(wire) = state {
+        if let State::Up { wire, failures } = state {
             let Some(failure) = wire.failure() else { return Some(wire.clone()) };
-            let retry = now + shared.backoff.pause(0, random());
-            *state = State::Down { failures: 0, retry, failure: Some(failure) };
+            // A server that accepts and closes has not come back.
+            let failures = if wire.has_answered() { 0 } else { failures.saturating_add(1) };
+            *state = down(shared, failures, failure);
         }
         if let State::Down { failures, retry, failure } = state
             && now >= *retry
@@ -134,7 +141,7 @@ impl<C: Codec> Link<C> {
             if let Err(error) = dialling.spawn(move || link.dial(&context)) {
                 let failure =
                     Failure::new(error.kind(), &format!("cannot start a thread: {error}"));
-                *state = down(shared, failures + 1, failure);
+                *state = down(shared, failures.saturating_add(1), failure);
             }
         }
         None
@@ -145,18 +152,20 @@ impl<C: Codec> Link<C> {
         let wire = shared.wire();
         let timeout = shared.dial_timeout;
         let dial = Dial::new(&shared.dialer, &shared.group, timeout, Some(&shared.cancel));
-        let attempt = dial.run(&shared.network, &shared.address);
+        let run = || dial.run(&shared.network, &shared.address);
+        // The user's hooks run in it, and this thread has no caller that would see a panic.
+        let attempt = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(panicked(shared)));
         shared.counters.count_dial(attempt.is_ok());
         let mut state = self.state();
         let State::Dialling { failures } = *state else { return };
         *state = match attempt {
             Ok(attempt) => {
                 wire.connected(attempt.serve(&wire.callbacks()));
-                State::Up(wire)
+                State::Up { wire, failures }
             }
             Err(error) => {
                 let failure = Failure::new(error.kind(), &error.to_string());
-                down(shared, failures + 1, failure)
+                down(shared, failures.saturating_add(1), failure)
             }
         };
         drop(state);
@@ -166,6 +175,11 @@ impl<C: Codec> Link<C> {
     fn state(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn panicked<C: Codec>(shared: &Shared<C>) -> Error {
+    let panic = io::Error::other("a hook of the dialer panicked");
+    Error::address("dial", &shared.network, &shared.address, panic)
 }
 
 fn down<C: Codec>(shared: &Shared<C>, failures: u32, failure: Failure) -> State<C> {

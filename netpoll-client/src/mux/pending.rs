@@ -8,14 +8,18 @@
 //! in the order in which they were freed, and not before there are [`SLOTS_AT_LEAST`] of them: an
 //! id comes again after 67 million requests at the earliest. Until its slot is used again, what
 //! became of a request is remembered, so a response that comes late, or twice, is told from
-//! nonsense.
+//! nonsense. The id of a request that was given up is not used again before its response has come,
+//! however long that takes: it would be taken for another one's.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// How many slots there are before one is used again.
 const SLOTS_AT_LEAST: usize = 1024;
 /// As many as an id can tell apart.
 pub(super) const SLOTS_AT_MOST: usize = 1 << 16;
+
+/// How many responses to requests that were given up may be outstanding: 4 to 16 MiB of ids.
+const OWED_AT_MOST: usize = 1 << 20;
 
 /// Those who wait, by id.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Pending<W> {
     slots: Vec<Slot<W>>,
     free: VecDeque<u16>,
     most: usize,
+    /// Ids that were given up and whose response may still come.
+    owed: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -36,6 +42,8 @@ enum Fate<W> {
     Waits(W),
     Answered,
     GivenUp,
+    /// It was not sent.
+    Withdrawn,
 }
 
 /// Whom a response is for.
@@ -53,7 +61,8 @@ pub(super) enum Match<W> {
 impl<W> Pending<W> {
     /// `most`: how many may wait at once.
     pub(super) fn new(most: usize) -> Self {
-        Self { slots: Vec::new(), free: VecDeque::new(), most: most.min(SLOTS_AT_MOST) }
+        let most = most.min(SLOTS_AT_MOST);
+        Self { slots: Vec::new(), free: VecDeque::new(), most, owed: HashSet::new() }
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -69,8 +78,8 @@ impl<W> Pending<W> {
         let grow = self.slots.len() < SLOTS_AT_LEAST.min(SLOTS_AT_MOST) || self.free.is_empty();
         let index = match self.free.pop_front() {
             Some(index) if !grow => {
-                let slot = &mut self.slots[usize::from(index)];
-                *slot = Slot { generation: slot.generation.wrapping_add(1), fate };
+                let generation = self.next_generation(index);
+                self.slots[usize::from(index)] = Slot { generation, fate };
                 index
             }
             other => {
@@ -80,11 +89,24 @@ impl<W> Pending<W> {
                 (self.slots.len() - 1) as u16
             }
         };
-        Some(u32::from(self.slots[usize::from(index)].generation) << 16 | u32::from(index))
+        Some(id(self.slots[usize::from(index)].generation, index))
+    }
+
+    /// Whether so many responses are outstanding that were given up that ids run short.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.owed.len() >= OWED_AT_MOST
+    }
+
+    /// The first after the last one of this slot under which no response is outstanding.
+    fn next_generation(&self, index: u16) -> u16 {
+        let last = self.slots[usize::from(index)].generation;
+        let mut later = (1..=u16::MAX).map(|after| last.wrapping_add(after));
+        later.find(|&it| !self.owed.contains(&id(it, index))).unwrap_or(last)
     }
 
     /// Takes out the one whom the response with this id is for.
     pub(super) fn answer(&mut self, id: u32) -> Match<W> {
+        self.owed.remove(&id);
         let (generation, index) = ((id >> 16) as u16, id as u16);
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Match::Unknown };
         match slot.generation.wrapping_sub(generation) {
@@ -103,20 +125,35 @@ impl<W> Pending<W> {
                 slot.fate = Fate::GivenUp;
                 Match::Late
             }
+            Fate::Withdrawn => {
+                slot.fate = Fate::Withdrawn;
+                Match::Unknown
+            }
         }
     }
 
     /// Takes out the one who doesn't wait any more. `None`: it was answered already.
     pub(super) fn give_up(&mut self, id: u32) -> Option<W> {
+        let waiter = self.take(id, Fate::GivenUp)?;
+        self.owed.insert(id);
+        Some(waiter)
+    }
+
+    /// Takes out one whose request was not sent.
+    pub(super) fn withdraw(&mut self, id: u32) -> Option<W> {
+        self.take(id, Fate::Withdrawn)
+    }
+
+    fn take(&mut self, id: u32, fate: Fate<W>) -> Option<W> {
         let index = id as u16;
         let slot = self.slots.get_mut(usize::from(index))?;
         if slot.generation != (id >> 16) as u16 || !matches!(slot.fate, Fate::Waits(_)) {
             return None;
         }
         self.free.push_back(index);
-        match std::mem::replace(&mut slot.fate, Fate::GivenUp) {
+        match std::mem::replace(&mut slot.fate, fate) {
             Fate::Waits(waiter) => Some(waiter),
-            Fate::Answered | Fate::GivenUp => None,
+            _ => None,
         }
     }
 
@@ -134,6 +171,10 @@ impl<W> Pending<W> {
         }
         waiters
     }
+}
+
+fn id(generation: u16, slot: u16) -> u32 {
+    u32::from(generation) << 16 | u32::from(slot)
 }
 
 #[cfg(test)]
@@ -179,9 +220,47 @@ mod tests {
     }
 
     #[test]
+    fn an_id_whose_response_is_outstanding_does_not_come_again() {
+        let mut pending = Pending::new(8);
+        let given_up = pending.insert(0).unwrap();
+        assert_eq!(pending.give_up(given_up), Some(0));
+        // After 67 million requests its slot is about to use it again.
+        pending.slots[0].generation = u16::MAX;
+        let mut later = Vec::new();
+        for _ in 0..SLOTS_AT_LEAST + 10 {
+            later.push(pending.insert(1).unwrap());
+            assert_eq!(pending.answer(*later.last().unwrap()), Match::Waiter(1));
+        }
+        assert!(!later.contains(&given_up), "a late response would be another request's");
+        assert!(later.contains(&(1 << 16)), "but its slot is used");
+        assert_eq!(pending.answer(given_up), Match::Late);
+        assert!(pending.owed.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_sent_is_owed_no_response() {
+        let mut pending = Pending::new(1);
+        let id = pending.insert('a').unwrap();
+        assert_eq!((pending.withdraw(id), pending.withdraw(id)), (Some('a'), None));
+        assert_eq!((pending.waiting(), pending.owed.len()), (0, 0));
+        assert_eq!(pending.answer(id), Match::Unknown);
+        assert!(pending.insert('b').is_some());
+    }
+
+    #[test]
+    fn responses_that_are_outstanding_are_bounded() {
+        let mut pending = Pending::new(1);
+        while !pending.is_exhausted() {
+            let id = pending.insert(()).unwrap();
+            pending.give_up(id);
+        }
+        assert_eq!(pending.owed.len(), OWED_AT_MOST);
+    }
+
+    #[test]
     fn ids_come_again_late() {
         let mut pending = Pending::new(8);
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let first = pending.insert(0).unwrap();
         pending.answer(first);
         for _ in 0..SLOTS_AT_LEAST * 100 {

@@ -1,7 +1,7 @@
 //! One connection of a multiplexer: what is sent on it, and who waits for what it brings.
 
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -11,6 +11,7 @@ use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, R
 
 use super::pending::{Match, Pending};
 use super::queue::{Drain, Queue, thread_number};
+use super::silence::Silence;
 use super::{Codec, Counters, Shared};
 
 /// While so many calls wait, others are likely about to be made: the thread that would send lets
@@ -29,12 +30,25 @@ pub(super) struct Wire<C: Codec> {
     queue: Queue,
     /// Somebody must drain who is not a caller: the reactor.
     passed_on: AtomicBool,
+    /// How many bytes have come. For callers that time out.
+    heard: AtomicU64,
+    /// So many timeouts in a row without a byte end it; `None`: none do.
+    most_timeouts: Option<u32>,
 }
 
 struct State<R> {
     pending: Pending<Arc<Waiter<R>>>,
     /// Why it is over. From here on nobody waits.
     failure: Option<Failure>,
+    silence: Silence,
+    /// A response has come.
+    has_answered: bool,
+}
+
+/// A request whose id is given back unless it is sent, also where its encoding panics.
+struct Unsent<'a, R> {
+    state: &'a Mutex<State<R>>,
+    id: Option<u32>,
 }
 
 /// One who waits for a response.
@@ -58,9 +72,16 @@ impl<C: Codec> Wire<C> {
             counters: shared.counters.clone(),
             input_limit: shared.group.limits().input_limit,
             handle: OnceLock::new(),
-            state: Mutex::new(State { pending, failure: None }),
+            state: Mutex::new(State {
+                pending,
+                failure: None,
+                silence: Silence::default(),
+                has_answered: false,
+            }),
             queue: Queue::new(),
             passed_on: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            most_timeouts: shared.most_timeouts,
         })
     }
 
@@ -88,6 +109,11 @@ impl<C: Codec> Wire<C> {
         failure.or_else(|| closed().then(Failure::ending))
     }
 
+    /// Whether a response has come on it.
+    pub(super) fn has_answered(&self) -> bool {
+        lock(&self.state).has_answered
+    }
+
     pub(super) fn waiting(&self) -> usize {
         lock(&self.state).pending.waiting()
     }
@@ -106,15 +132,23 @@ impl<C: Codec> Wire<C> {
         request: C::Request,
         deadline: Option<Instant>,
     ) -> Result<C::Response> {
+        let (began, heard) = (Instant::now(), self.heard.load(Ordering::Relaxed));
+        let called = self.exchange(request, deadline);
+        if let Err(Error::TimedOut(_)) = called {
+            self.timed_out(began, heard);
+        }
+        called
+    }
+
+    fn exchange(&self, request: C::Request, deadline: Option<Instant>) -> Result<C::Response> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
         handle.wait_for_room(deadline)?;
         let waiter = Arc::new(Waiter { outcome: Mutex::new(None), there: Condvar::new() });
         let (id, waiting) = self.register(&waiter)?;
         let mut message = LinkBuffer::new();
-        if let Err(error) = self.codec.encode(id, request, &mut message) {
-            lock(&self.state).pending.give_up(id);
-            return Err(error);
-        }
+        let unsent = Unsent { state: &self.state, id: Some(id) };
+        self.codec.encode(id, request, &mut message)?;
+        unsent.sent();
         message.flush();
         if self.queue.push(message, thread_number()) {
             if waiting >= CROWD {
@@ -132,6 +166,33 @@ impl<C: Codec> Wire<C> {
         match waiter.wait(None) {
             Some(outcome) => outcome.map_err(|failure| failure.error()),
             None => Err(Error::TimedOut(Wait::Read)),
+        }
+    }
+
+    /// A call that began then, when so many bytes had come, has timed out. Gives the connection up
+    /// where that shows that nothing comes any more.
+    #[cold]
+    fn timed_out(&self, began: Instant, heard: u64) {
+        let now = Instant::now();
+        let heard_now = self.heard.load(Ordering::Relaxed);
+        let mut state = lock(&self.state);
+        let timeouts = state.silence.timed_out(began, heard, now, heard_now);
+        let is_silent = self.most_timeouts.is_some_and(|most| timeouts >= most);
+        let is_exhausted = state.pending.is_exhausted();
+        let is_over = state.failure.is_some();
+        drop(state);
+        let why = match (is_silent, is_exhausted) {
+            _ if is_over => return,
+            (true, _) => format!("{timeouts} calls in a row timed out without a byte"),
+            (_, true) => "too many of its responses have not come".into(),
+            _ => return,
+        };
+        self.counters.given_up.add(1);
+        let text = format!("the connection was given up: {why}");
+        self.end(Failure::new(ErrorKind::TimedOut, &text));
+        if let Some(handle) = self.handle.get() {
+            // An orderly close would wait for a peer that may be gone.
+            handle.abort();
         }
     }
 
@@ -168,10 +229,13 @@ impl<C: Codec> Wire<C> {
         if self.passed_on.swap(false, Ordering::AcqRel) {
             self.drain(&conn.handle());
         }
+        self.heard.store(conn.bytes_received(), Ordering::Relaxed);
         let mut reader = conn.reader();
         let input = reader.buffered();
         while !input.is_empty() {
+            let before = input.len();
             match self.codec.decode(input) {
+                Ok(Some(_)) if input.len() >= before => return Err(took_nothing()),
                 Ok(Some((id, response))) => self.deliver(id, response),
                 Ok(None) => break,
                 Err(error) => return Err(error),
@@ -186,7 +250,10 @@ impl<C: Codec> Wire<C> {
     }
 
     fn deliver(&self, id: u32, response: C::Response) {
-        let matched = lock(&self.state).pending.answer(id);
+        let mut state = lock(&self.state);
+        state.has_answered = true;
+        let matched = state.pending.answer(id);
+        drop(state);
         match matched {
             Match::Waiter(waiter) => {
                 // First: who is told may look at the figures.
@@ -209,6 +276,27 @@ impl<C: Codec> Wire<C> {
             waiter.tell(Err(failure.clone()));
         }
     }
+}
+
+impl<R> Unsent<'_, R> {
+    fn sent(mut self) {
+        self.id = None;
+    }
+}
+
+impl<R> Drop for Unsent<'_, R> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let withdrawn = lock(self.state).pending.withdraw(id);
+            drop(withdrawn);
+        }
+    }
+}
+
+/// It would be asked for the same response for ever.
+fn took_nothing() -> Error {
+    let text = "`decode` has returned a response and taken no byte of the input";
+    io::Error::new(ErrorKind::InvalidData, text).into()
 }
 
 impl<R> Waiter<R> {

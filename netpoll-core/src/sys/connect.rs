@@ -23,6 +23,7 @@ pub struct ConnectOptions {
     pub local: Option<SocketAddr>,
     pub nodelay: bool,
     pub keepalive: Option<Keepalive>,
+    pub user_timeout: Option<Duration>,
     pub receive_buffer: Option<usize>,
     pub send_buffer: Option<usize>,
     pub device: Option<String>,
@@ -68,6 +69,7 @@ impl fmt::Debug for ConnectOptions {
             .field("local", &self.local)
             .field("nodelay", &self.nodelay)
             .field("keepalive", &self.keepalive)
+            .field("user_timeout", &self.user_timeout)
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
@@ -79,6 +81,7 @@ impl Default for ConnectOptions {
             local: None,
             nodelay: true,
             keepalive: None,
+            user_timeout: None,
             receive_buffer: None,
             send_buffer: None,
             device: None,
@@ -128,6 +131,9 @@ fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
     }
     if let Some(probes) = options.keepalive {
         super::set_keepalive(socket.as_fd(), Some(probes))?;
+    }
+    if let Some(time) = options.user_timeout {
+        super::set_user_timeout(socket.as_fd(), Some(time))?;
     }
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;
