@@ -23,6 +23,6 @@ pub use netpoll_core::{
     default_loops,
 };
 pub use netpoll_server::{
-    AtLimit, Builder, Credentials, EventLoop, Handler, Limit, ListenOptions, Listener, Listeners,
-    OnRefuse, ProxyProtocol, Refusal, Report, Running, Stats,
+    AtLimit, Builder, Credentials, EventLoop, HandOverOptions, Handler, Limit, ListenOptions,
+    Listener, Listeners, OnRefuse, ProxyProtocol, Refusal, Report, Running, Stats,
 };

@@ -67,7 +67,7 @@ pub use manager::{OnLoop, PollManager, default_loops};
 pub use memory::MemoryStats;
 pub use operator::{Accept, Preamble, Room};
 pub use origin::{Entrance, ListenerInfo, Origin};
-pub use reactor::{Reactor, Remote};
+pub use reactor::{Reactor, Remote, later};
 pub use spin::Spin;
 pub use stats::{HandOffStats, LoopStats};
 pub use ticks::Ticks;

@@ -26,6 +26,8 @@ pub(crate) enum FdOperator {
 pub(crate) struct ListenerOperator {
     pub(crate) socket: Arc<OwnedFd>,
     pub(crate) accept: Box<dyn Accept>,
+    /// The acceptor has been told that the listener is watched.
+    pub(crate) told: bool,
 }
 
 /// Awaits what a stream must say before it becomes a connection. It runs on the thread of its
@@ -91,6 +93,9 @@ pub trait Accept: Send {
     /// acceptor of the loop has said [`Room::ANY`], and again from the next failure on; where it is
     /// none, the others of the loop go on, and those who wish to connect wait in the kernel.
     fn room(&mut self) -> Room;
+
+    /// Called once: the loop watches the listener from now on, as long as there is room.
+    fn watched(&mut self) {}
 
     /// A connection: non-blocking, closed on exec, not registered anywhere.
     fn accepted(&mut self, stream: OwnedFd, peer: Address);

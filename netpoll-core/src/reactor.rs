@@ -46,7 +46,7 @@ use crate::task::Events;
 use crate::ticks::Tick;
 use crate::timer::Timers;
 use crate::waker::Waker;
-pub(crate) use timers::later;
+pub use timers::later;
 
 mod listeners;
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Instant;
 
 use netpoll_buffer::{Filled, LinkBuffer};
 
@@ -222,6 +223,11 @@ pub fn adopt_listener(listener: &impl AsFd, foreign: bool) -> io::Result<()> {
     if foreign && !sys::local_address(fd)?.is_unix() { sys::set_nodelay(fd) } else { Ok(()) }
 }
 
+/// Whether a socket listens for streams.
+pub fn is_listening(socket: &impl AsFd) -> bool {
+    sys::listener::is_listener(socket.as_fd()).unwrap_or(false)
+}
+
 /// The address a socket is bound to.
 ///
 /// # Errors
@@ -281,27 +287,59 @@ pub fn spare_descriptor() -> io::Result<OwnedFd> {
     sys::listener::spare()
 }
 
-/// Sends descriptors, and bytes that say what they are, in one message.
-///
-/// # Errors
-/// The system's; `InvalidInput` for more than 253.
-pub fn send_descriptors(
-    to: &UnixStream,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    sys::listener::send_descriptors(to, bytes, descriptors)
+/// The effective user of this process.
+pub fn own_user() -> u32 {
+    sys::control::own_user()
 }
 
-/// Receives what [`send_descriptors`] sent: how many bytes, and the descriptors.
+/// Who is at the other end of a Unix stream: the process that connected, or that listened.
 ///
 /// # Errors
 /// The system's.
+pub fn peer_credentials(stream: &UnixStream) -> io::Result<Credentials> {
+    let (process, user, group) = sys::peer_credentials(stream.as_fd())?;
+    Ok(Credentials { process, user, group })
+}
+
+/// Sends all of `bytes`.
+///
+/// # Errors
+/// The system's; `TimedOut` where the peer has not taken them by the deadline.
+pub fn send_within(to: &UnixStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    sys::control::send_within(to, bytes, deadline)
+}
+
+/// Receives as many bytes as `into` has. With a deadline that has passed it takes what is there.
+///
+/// # Errors
+/// The system's; `TimedOut` where they have not come by the deadline; `UnexpectedEof`.
+pub fn receive_within(from: &UnixStream, into: &mut [u8], deadline: Instant) -> io::Result<()> {
+    sys::control::receive_within(from, into, deadline)
+}
+
+/// Sends descriptors.
+///
+/// # Errors
+/// As [`send_within`].
+pub fn send_descriptors(
+    to: &UnixStream,
+    descriptors: &[BorrowedFd<'_>],
+    deadline: Instant,
+) -> io::Result<()> {
+    sys::control::send_descriptors(to, descriptors, deadline)
+}
+
+/// Receives `count` descriptors that [`send_descriptors`] sent, or none.
+///
+/// # Errors
+/// As [`receive_within`]; the system's where this process may not open so many more;
+/// `InvalidData` where others come.
 pub fn receive_descriptors(
     from: &UnixStream,
-    bytes: &mut [u8],
-) -> io::Result<(usize, Vec<OwnedFd>)> {
-    sys::listener::receive_descriptors(from, bytes)
+    count: usize,
+    deadline: Instant,
+) -> io::Result<Vec<OwnedFd>> {
+    sys::control::receive_descriptors(from, count, deadline)
 }
 
 /// The descriptors, with their names, that whoever started this process opened for it to serve, by

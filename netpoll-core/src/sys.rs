@@ -22,6 +22,7 @@ use crate::address::Address;
 use connect::Keepalive;
 
 pub(crate) mod connect;
+pub(crate) mod control;
 pub(crate) mod handshakes;
 pub(crate) mod listener;
 mod raw;

@@ -5,11 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Accept, Address, Group, PollManager, Prepare, Remote, Room, socket};
+use netpoll_core::{Accept, Address, Error, Group, PollManager, Prepare, Remote, Room, socket};
 
 use crate::gate::{AtLimit, Gate, Limit, Ticket};
 use crate::greeting::Greeting;
 use crate::guest::{Guest, refuse};
+use crate::opening::Opening;
 use crate::seat::Seat;
 
 /// How long a listener pauses at first when descriptors or memory have run out; each further
@@ -29,13 +30,14 @@ pub(crate) struct Front {
     pub(crate) gate: Arc<Gate>,
     /// The main reactor; it ends with the first listener that breaks.
     pub(crate) main: Arc<Remote>,
+    pub(crate) opening: Arc<Opening>,
     state: Mutex<State>,
     gone: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    failure: Option<io::Error>,
+    failure: Option<Error>,
     /// Acceptors that a loop may still call.
     acceptors: usize,
     /// `serve` is about to return: nothing more may be admitted.
@@ -74,18 +76,20 @@ impl Front {
         manager: Weak<PollManager>,
         gate: Arc<Gate>,
         main: Arc<Remote>,
+        opening: Arc<Opening>,
     ) -> Arc<Self> {
         let (state, gone) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { group, callbacks, manager, gate, main, state, gone })
+        Arc::new(Self { group, callbacks, manager, gate, main, opening, state, gone })
     }
 
-    /// Why a listener broke, if one did.
-    pub(crate) fn take_failure(&self) -> Option<io::Error> {
+    /// Why it can't go on, if it can't.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         self.state().failure.take()
     }
 
     /// Ends `serve` with this error.
-    pub(crate) fn fail(&self, error: io::Error) {
+    pub(crate) fn fail(&self, error: Error) {
+        self.opening.end();
         self.state().failure.get_or_insert(error);
         self.main.stop(Duration::ZERO);
     }
@@ -199,6 +203,10 @@ impl Acceptor {
 }
 
 impl Accept for Acceptor {
+    fn watched(&mut self) {
+        self.seat.watched();
+    }
+
     fn room(&mut self) -> Room {
         let gate = &self.seat.front.gate;
         if let Some(until) = self.trouble.until {
@@ -232,7 +240,7 @@ impl Accept for Acceptor {
     }
 
     fn failed(&mut self, error: &io::Error) -> bool {
-        if socket::is_listener_dead(error) {
+        if socket::is_listener_dead(error) && !socket::is_listening(&self.seat.socket) {
             return false;
         }
         if self.trouble.stuck && socket::is_out_of_descriptors(error) {
@@ -248,7 +256,8 @@ impl Accept for Acceptor {
     }
 
     fn given_up(self: Box<Self>, error: io::Error) {
-        self.seat.front.fail(error);
+        let text = format!("the listener can accept no more, was it closed? {error}");
+        self.seat.front.fail(Error::Io(io::Error::new(error.kind(), text)));
     }
 
     fn retired(self: Box<Self>) {

@@ -10,9 +10,11 @@ use netpoll_core::{
 };
 
 use crate::builder::Builder;
+use crate::doors::Doors;
 use crate::gate::GateOptions;
 use crate::listener::Listeners;
-use crate::serving::{Doors, Serving};
+use crate::opening::Opening;
+use crate::serving::Serving;
 
 /// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
 /// hands them to the loops of a manager, which run the callbacks as the dispatch mode says. A
@@ -80,7 +82,7 @@ struct State {
     /// The main reactor, while it runs.
     main: Option<Arc<Remote>>,
     /// What it accepts on, while it does.
-    doors: Option<Arc<Doors>>,
+    doors: Option<(Arc<Doors>, Arc<Opening>)>,
     /// The loops' manager; who serves holds it, so that its end is there.
     manager: Weak<PollManager>,
     /// When the shutdown that was asked for becomes forceful.
@@ -129,19 +131,29 @@ impl EventLoop {
     /// threads run out at the start; the listener's, when it was closed or broke under us, in which
     /// case the connections are aborted.
     pub fn serve(&self, listeners: impl Into<Listeners>) -> Result<Report> {
-        let Listeners(listeners) = listeners.into();
+        self.serve_and_tell(listeners.into(), &Arc::default())
+    }
+
+    /// Serves, and tells `opening` when it does.
+    pub(crate) fn serve_and_tell(
+        &self,
+        Listeners(listeners): Listeners,
+        opening: &Arc<Opening>,
+    ) -> Result<Report> {
+        let _ending = opening.ending();
         if listeners.is_empty() {
             return Err(Error::config("serve was given no listener, so nobody could connect"));
         }
         if std::mem::replace(&mut self.state().served, true) {
             return Err(Error::config("serve was called again, but an event loop serves once"));
         }
-        let serving = Serving::new(&self.inner.settings, self.inner.callbacks.clone())?;
+        let callbacks = self.inner.callbacks.clone();
+        let serving = Serving::new(&self.inner.settings, callbacks, opening.clone())?;
         {
             let mut state = self.state();
             state.group = Some(serving.group());
             state.manager = serving.manager();
-            state.doors = Some(serving.doors());
+            state.doors = Some((serving.doors(), opening.clone()));
             if state.deadline.is_some() {
                 serving.group().begin_draining();
             }
@@ -181,8 +193,11 @@ impl EventLoop {
         }
     }
 
+    /// What it accepts on, while it serves.
     pub(crate) fn doors(&self) -> Option<Arc<Doors>> {
-        self.state().doors.clone()
+        let state = self.state();
+        let (doors, opening) = state.doors.as_ref()?;
+        opening.is_serving().then(|| doors.clone())
     }
 
     /// What serves, while it does.

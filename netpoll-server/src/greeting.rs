@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use netpoll_core::{Group, Preamble, socket};
+use netpoll_core::{Group, Preamble, later, socket};
 
 use crate::guest::Guest;
 use crate::proxy::{Header, ProxyProtocol, parse};
@@ -31,7 +31,7 @@ enum Seen {
 impl Greeting {
     /// Awaits the header; if this is the `last` chance, it must be there already.
     pub(crate) fn begin(guest: Guest, proxy: ProxyProtocol, last: bool) {
-        let late = Instant::now() + proxy.deadline;
+        let late = later(Instant::now(), proxy.deadline);
         let home = guest.own.clone().unwrap_or_else(|| guest.front.main.clone());
         let mut greeting = Box::new(Self { guest, limit: proxy.limit, seen: Seen::Part });
         // It usually comes with the first segment.

@@ -1,10 +1,11 @@
 //! Listening sockets: opened here, or adopted from whoever opened them.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,9 @@ use netpoll_core::socket::{self, SocketOptions};
 use netpoll_core::{Address, Error, ListenerInfo, Result};
 
 use crate::listen_options::ListenOptions;
+use crate::manifest;
 use crate::proxy::ProxyProtocol;
+use crate::succession::Share;
 
 /// A listening socket, ready to be served, of TCP or a unix socket.
 ///
@@ -32,6 +35,8 @@ use crate::proxy::ProxyProtocol;
 #[derive(Debug)]
 pub struct Listener {
     fd: Arc<OwnedFd>,
+    /// Where it was taken over: further sockets on its address, of the other process's loops.
+    further: Vec<Arc<OwnedFd>>,
     pub(crate) service: Service,
     file: Option<SocketFile>,
     /// Somebody else has opened it, and set its options.
@@ -39,7 +44,16 @@ pub struct Listener {
     /// Somebody else may have a descriptor of it.
     shared: AtomicBool,
     /// How it was opened, where each loop opens a further one to accept for itself.
-    again: Option<(Address, SocketOptions)>,
+    again: Option<Arc<Again>>,
+    /// Where it was taken over.
+    share: Option<Share>,
+}
+
+/// How a socket was opened.
+#[derive(Debug)]
+pub(crate) struct Again {
+    address: Address,
+    options: SocketOptions,
 }
 
 /// How a listener is served, beside what its socket is.
@@ -92,7 +106,8 @@ impl Listener {
         }
         if options.reuse_port && !address.is_unix() {
             // Port 0 was the system's choice, and is now everybody's.
-            listener.again = Some((socket::local_address(&listener.fd)?, options));
+            let address = socket::local_address(&listener.fd)?;
+            listener.again = Some(Arc::new(Again { address, options }));
         }
         Ok(listener)
     }
@@ -136,25 +151,14 @@ impl Listener {
         Ok(socket::local_address(&self.fd)?)
     }
 
-    /// Whether each loop is to accept on a socket of its own.
-    pub(crate) fn is_per_loop(&self) -> bool {
-        self.again.is_some()
+    /// How further sockets on its address are opened.
+    pub(crate) fn again(&self) -> Option<&Arc<Again>> {
+        self.again.as_ref()
     }
 
-    /// The socket, and what opens further ones on the same address.
-    pub(crate) fn into_parts(
-        mut self,
-    ) -> (Arc<OwnedFd>, impl Fn() -> io::Result<Arc<OwnedFd>> + Send + Sync) {
-        let again = self.again.take();
-        let open = move || match &again {
-            Some((address, options)) => Ok(Arc::new(socket::listen(address, options)?)),
-            None => Err(io::ErrorKind::Unsupported.into()),
-        };
-        (self.fd, open)
-    }
-
-    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
-        &self.fd
+    /// The sockets that it has so far, one of them at least.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        std::iter::once(&self.fd).chain(&self.further)
     }
 
     /// The socket, for somebody who may go on with it whatever happens here.
@@ -172,11 +176,14 @@ impl Listener {
     pub(crate) fn prepare(&self, index: usize) -> Result<Arc<ListenerInfo>> {
         if let Err(error) = socket::adopt_listener(&self.fd, self.foreign) {
             return Err(match error.kind() {
-                io::ErrorKind::InvalidInput => Error::config(format!(
+                ErrorKind::InvalidInput => Error::config(format!(
                     "listener {index} is no listening stream socket, so it cannot be served"
                 )),
                 _ => error.into(),
             });
+        }
+        for further in &self.further {
+            socket::adopt_listener(further, self.foreign)?;
         }
         if self.service.max_connections == Some(0) {
             return Err(Error::config(format!(
@@ -195,13 +202,56 @@ impl Listener {
         Ok(Arc::new(ListenerInfo { index, name: name.into(), address }))
     }
 
-    /// What a process like this one has opened and handed over: its options are as it wanted them,
-    /// and its path, if it has one, is removed when it closes.
-    pub(crate) fn handed(fd: OwnedFd) -> Self {
-        let mut listener = Self { foreign: false, ..Self::from(fd) };
-        let address = listener.local_addr().ok();
-        listener.file = address.and_then(|it| SocketFile::new(it.path()?).ok());
-        listener
+    /// What a process like this one has opened and handed over: its options are as that wanted
+    /// them. Its path stays that process's until [`own_path`](Self::own_path).
+    pub(crate) fn handed(
+        entry: manifest::Entry,
+        mut sockets: Vec<Arc<OwnedFd>>,
+        share: Share,
+    ) -> Result<Self> {
+        let manifest::Entry { service, file, again, .. } = entry;
+        let further = sockets.split_off(1.min(sockets.len()));
+        let Some(fd) = sockets.pop() else {
+            return Err(io::Error::from(ErrorKind::InvalidData).into());
+        };
+        let again = match again {
+            Some(options) => {
+                Some(Arc::new(Again { address: socket::local_address(&fd)?, options }))
+            }
+            None => None,
+        };
+        let file = file.map(|(path, identity)| SocketFile::of_another(path, identity));
+        let (share, shared) = (Some(share), AtomicBool::new(true));
+        Ok(Self { fd, further, service, file, foreign: false, shared, again, share })
+    }
+
+    /// What is said of it when it is handed over.
+    pub(crate) fn entry(&self, sockets: usize) -> manifest::Entry {
+        manifest::Entry {
+            sockets,
+            service: self.service.clone(),
+            file: self.file.as_ref().map(|it| (it.path.to_path_buf(), it.identity)),
+            again: self.again.as_ref().map(|it| it.options.clone()),
+        }
+    }
+
+    pub(crate) fn share_of_succession(&self) -> Option<&Share> {
+        self.share.as_ref()
+    }
+
+    pub(crate) fn take_share(&mut self) -> Option<Share> {
+        self.share.take()
+    }
+
+    pub(crate) fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
+    }
+
+    /// Removes the path when the listener closes, since the process that made it does so no more.
+    pub(crate) fn own_path(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.kept = false;
+        }
     }
 
     /// Leaves the path where it is when the listener closes.
@@ -224,11 +274,13 @@ impl From<OwnedFd> for Listener {
     fn from(fd: OwnedFd) -> Self {
         Self {
             fd: Arc::new(fd),
+            further: Vec::new(),
             service: Service::default(),
             file: None,
             foreign: true,
             shared: AtomicBool::new(true),
             again: None,
+            share: None,
         }
     }
 }
@@ -275,29 +327,47 @@ impl<const N: usize> From<[Listener; N]> for Listeners {
     }
 }
 
-/// The file of a unix socket. Its drop removes it, if it is still the one that was made.
+impl Again {
+    /// A further socket on the same address.
+    pub(crate) fn open(&self) -> io::Result<Arc<OwnedFd>> {
+        Ok(Arc::new(socket::listen(&self.address, &self.options)?))
+    }
+}
+
+/// The file of a unix socket. Its drop removes it, if it is still the one that was made, and this
+/// the process that made it: a fork has a copy of this value, and is not the server.
 #[derive(Debug)]
-struct SocketFile {
+pub(crate) struct SocketFile {
     path: Box<Path>,
+    /// Device and inode.
     identity: (u64, u64),
-    kept: bool,
+    process: u32,
+    pub(crate) kept: bool,
 }
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         // The process may change its directory before the drop.
         let path = std::path::absolute(path)?;
-        Ok(Self { identity: socket::identity(&path)?, path: path.into(), kept: false })
+        let identity = socket::identity(&path)?;
+        let mut file = Self::of_another(path, identity);
+        file.kept = false;
+        Ok(file)
+    }
+
+    /// One that another process made, which removes it.
+    fn of_another(path: PathBuf, identity: (u64, u64)) -> Self {
+        Self { path: path.into(), identity, process: process::id(), kept: true }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.kept || self.process != process::id() {
+            return;
+        }
         let ours = socket::identity(&self.path).is_ok_and(|it| it == self.identity);
-        if ours
-            && !self.kept
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
+        if ours && let Err(error) = std::fs::remove_file(&self.path) {
             log::warn!("cannot remove the socket {}: {error}", self.path.display());
         }
     }

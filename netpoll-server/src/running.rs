@@ -1,12 +1,15 @@
 //! An event loop that serves on a thread of its own: for tests, and to be embedded.
 
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoll_core::{Address, Error, Result};
 
 use crate::event_loop::{EventLoop, Report};
 use crate::listener::Listeners;
+use crate::opening::{Opening, Phase};
 use crate::stats::Stats;
 
 /// An event loop that [`EventLoop::spawn`] has started. Its drop shuts it down at once, as
@@ -18,14 +21,21 @@ pub struct Running {
     event_loop: EventLoop,
     addresses: Vec<Address>,
     thread: Option<JoinHandle<Result<Report>>>,
+    /// What became of it, where it had ended before it served.
+    ended: Option<Report>,
 }
 
+/// How long `spawn` waits: longer than a process that hands its listeners over takes to answer.
+const OPENING_AT_MOST: Duration = Duration::from_secs(20);
+
 impl EventLoop {
-    /// Serves on a thread of its own, named `netpoll-serve`.
+    /// Serves on a thread of its own, named `netpoll-serve`. It returns when every loop serves, and
+    /// where a listener was taken over, when the process that had it knows.
     ///
     /// # Errors
-    /// The system's, where a thread or an address can't be had; what `serve` itself fails with,
-    /// [`Running::wait`] returns.
+    /// Those of [`serve`](Self::serve) at its start; `TimedOut` where a loop of a manager that
+    /// others share does not take the listener, since a callback holds it. What `serve` fails with
+    /// later, [`Running::wait`] returns.
     ///
     /// ```
     /// use std::io::{Read, Write};
@@ -53,10 +63,25 @@ impl EventLoop {
         if addresses.is_empty() {
             return Err(Error::config("spawn was given no listener, so nobody could connect"));
         }
+        let opening = Arc::<Opening>::default();
+        let told = opening.clone();
         let thread = thread::Builder::new()
             .name("netpoll-serve".into())
-            .spawn(move || serving.serve(listeners))?;
-        Ok(Running { event_loop: self.clone(), addresses, thread: Some(thread) })
+            .spawn(move || serving.serve_and_tell(listeners, &told))?;
+        let thread = Some(thread);
+        let mut running = Running { event_loop: self.clone(), addresses, thread, ended: None };
+        match opening.wait(Instant::now() + OPENING_AT_MOST) {
+            Phase::Serving => {}
+            // A shutdown that came first is no error.
+            Phase::Ended => running.ended = Some(running.join()?),
+            Phase::Opening => {
+                running.shutdown(Duration::ZERO);
+                let text = "a loop did not take its listener, does a callback hold it?";
+                running.join()?;
+                return Err(Error::Io(io::Error::new(ErrorKind::TimedOut, text)));
+            }
+        }
+        Ok(running)
     }
 }
 
@@ -99,8 +124,8 @@ impl Running {
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(outcome)) => outcome,
             // `serve` runs no user code but under a guard; a panic in it is ours.
-            Some(Err(_)) => Err(std::io::Error::other("serve panicked").into()),
-            None => Ok(Report::default()),
+            Some(Err(_)) => Err(io::Error::other("serve panicked").into()),
+            None => Ok(self.ended.unwrap_or_default()),
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Seat {
     early: Mutex<Early>,
     /// Somebody else may have a descriptor of the socket.
     shared: AtomicBool,
+    /// A loop has watched it.
+    watched: AtomicBool,
 }
 
 /// Accepted when the last place had just been taken on another loop: they wait for theirs here, so
@@ -52,13 +54,15 @@ enum Held {
 impl Seat {
     pub(crate) fn new(
         front: &Arc<Front>,
-        info: Arc<ListenerInfo>,
-        door: Arc<Door>,
+        info: &Arc<ListenerInfo>,
+        door: &Arc<Door>,
         socket: Arc<OwnedFd>,
     ) -> Arc<Self> {
+        let (info, door) = (info.clone(), door.clone());
         let (held, early) = (Mutex::new(Held::Nobody), Mutex::default());
-        let (front, shared) = (front.clone(), AtomicBool::new(false));
-        Arc::new(Self { front, info, door, socket, held, early, shared })
+        let (front, shared, watched) = (front.clone(), AtomicBool::new(false), false.into());
+        front.opening.expect_one();
+        Arc::new(Self { front, info, door, socket, held, early, shared, watched })
     }
 
     /// Begins to accept for all loops. Those that are started later are looked at while somebody
@@ -114,6 +118,13 @@ impl Seat {
     /// Whether somebody else may have a descriptor of the socket, and go on with it.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::SeqCst)
+    }
+
+    /// A loop watches it.
+    pub(crate) fn watched(&self) {
+        if !self.watched.swap(true, Ordering::SeqCst) {
+            self.front.opening.watched();
+        }
     }
 
     /// Has nobody else begin to connect, and returns who has begun and is not in the queue yet.

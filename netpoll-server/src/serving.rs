@@ -3,19 +3,22 @@
 use std::io;
 use std::iter;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Dispatcher, Error, Group, ListenerInfo, OnLoop, PollManager, Prepare, Reactor, Remote, Result,
+    socket,
 };
 
 use crate::acceptor::{Acceptor, Front};
+use crate::doors::{Doors, Kept, Leaving};
 use crate::event_loop::{Report, Settings};
 use crate::gate::{Door, Gate};
-use crate::listener::Listener;
+use crate::listener::{Again, Listener};
+use crate::opening::Opening;
 use crate::seat::Seat;
+use crate::succession::{Participant, Succession};
 
 /// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
 /// threads to end; those that take longer are inside a callback, and are left behind.
@@ -23,6 +26,8 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How long closing doors wait for handshakes that have begun: longer than a round trip takes, not
 /// so long that who never completes one holds up the shutdown.
 const HANDSHAKES: Duration = Duration::from_millis(500);
+/// How many descriptors must be left to a process that takes listeners over.
+const SPARE_AT_LEAST: usize = 8;
 const GLANCE: Duration = Duration::from_millis(1);
 
 /// What runs while an event loop serves.
@@ -34,28 +39,12 @@ pub(crate) struct Serving {
     doors: Arc<Doors>,
 }
 
-/// What is accepted on.
-#[derive(Default)]
-pub(crate) struct Doors {
-    /// The listeners that are one socket for all loops.
-    kept: Mutex<Vec<Kept>>,
-    /// The sockets of the others, each of which was opened for a loop.
-    per_loop: Mutex<PerLoop>,
-    /// Another process has them as well, and goes on with them.
-    left_open: AtomicBool,
-}
-
-type Kept = (Listener, Arc<Seat>);
-
-#[derive(Default)]
-struct PerLoop {
-    seats: Vec<Arc<Seat>>,
-    /// None is opened any more.
-    closed: bool,
-}
-
 impl Serving {
-    pub(crate) fn new(settings: &Settings, callbacks: Arc<dyn Prepare>) -> Result<Self> {
+    pub(crate) fn new(
+        settings: &Settings,
+        callbacks: Arc<dyn Prepare>,
+        opening: Arc<Opening>,
+    ) -> Result<Self> {
         let manager = if let Some(manager) = &settings.manager {
             manager.clone()
         } else {
@@ -67,7 +56,8 @@ impl Serving {
         group.watch_callbacks(settings.slow_callback);
         let reactor = Reactor::new()?;
         let gate = Gate::new(settings.gate.clone());
-        let front = Front::new(group, callbacks, Arc::downgrade(&manager), gate, reactor.remote());
+        let (weak, main) = (Arc::downgrade(&manager), reactor.remote());
+        let front = Front::new(group, callbacks, weak, gate, main, opening);
         let (reactor, doors) = (Mutex::new(Some(reactor)), Arc::default());
         Ok(Self { manager, dispatcher, reactor, front, doors })
     }
@@ -93,25 +83,34 @@ impl Serving {
         // All or none: the first that can't be served ends it.
         let infos = listeners.iter().enumerate().map(|(index, it)| it.prepare(index));
         let infos: Vec<_> = infos.collect::<Result<_>>()?;
+        let successions = successions(&listeners);
         let mut each_loop = Vec::new();
         for (listener, info) in listeners.into_iter().zip(infos) {
             log::info!("serving {} on {}", info.name, info.address);
             let (limit, proxy) = (listener.service.max_connections, listener.service.proxy);
             let door = Door::new(&self.front.gate, &info, limit, proxy);
-            if listener.is_per_loop() {
-                each_loop.push(self.listen_on_each_loop(listener, info, door));
-            } else {
-                let seat = Seat::new(&self.front, info, door, listener.socket().clone());
-                each_loop.push(seat.open(&self.manager));
-                lock(&self.doors.kept).push((listener, seat));
+            let seat = |it: &Arc<OwnedFd>| Seat::new(&self.front, &info, &door, it.clone());
+            let mut seats: Vec<_> = listener.sockets().map(seat).collect();
+            if listener.is_shared() {
+                for seat in &seats {
+                    seat.share();
+                }
             }
+            if let Some(again) = listener.again() {
+                let seats = std::mem::take(&mut seats);
+                each_loop.push(self.listen_on_each_loop(seats, again.clone(), &info, &door));
+            } else {
+                each_loop.extend(seats.iter().map(|it| it.open(&self.manager)));
+            }
+            lock(&self.doors.kept).push(Kept { listener, door, seats });
         }
+        self.open(successions);
         let reactor = lock(&self.reactor).take();
         let ended = reactor.map_or(Ok(()), Reactor::run);
         // No further loop is looked at from here on.
         drop(each_loop);
         if let Some(error) = self.front.take_failure() {
-            return Err(broken(&error));
+            return Err(error);
         }
         ended.map_err(|error| {
             let text = format!("the loop that accepts has ended: {error}");
@@ -119,33 +118,50 @@ impl Serving {
         })
     }
 
-    /// Gives each loop a socket of its own, those that are started later among them: one that a
-    /// retired loop has left, or a further one.
+    /// Serves as soon as all sockets are watched, and the processes that had them before know.
+    fn open(&self, successions: Vec<(Arc<Succession>, usize)>) {
+        let (front, doors) = (self.front.clone(), self.doors.clone());
+        self.front.opening.when_watched(move || {
+            // A process that follows another one must not follow it into a shortage.
+            let needed = if successions.is_empty() { 1 } else { SPARE_AT_LEAST };
+            let spare = iter::repeat_with(socket::spare_descriptor).take(needed);
+            if let Err(error) = spare.collect::<io::Result<Vec<_>>>() {
+                let text = format!(
+                    "too few descriptors are left to accept connections with: {error}; raise the \
+                     limit (ulimit -n)"
+                );
+                return front.fail(Error::Io(io::Error::new(error.kind(), text)));
+            }
+            let hold = front.opening.hold();
+            for (succession, count) in successions {
+                let (front, doors, hold) = (front.clone(), doors.clone(), Some(hold.clone()));
+                succession.served(count, Participant { front, doors, hold });
+            }
+        });
+    }
+
+    /// Gives each loop a socket of its own, those that are started later among them: one of
+    /// `seats`, one that a retired loop has left, or a further one.
     fn listen_on_each_loop(
         &self,
-        listener: Listener,
-        info: Arc<ListenerInfo>,
-        door: Arc<Door>,
+        mut seats: Vec<Arc<Seat>>,
+        again: Arc<Again>,
+        info: &Arc<ListenerInfo>,
+        door: &Arc<Door>,
     ) -> Arc<OnLoop> {
         let (front, doors) = (self.front.clone(), self.doors.clone());
-        let is_shared = listener.is_shared();
-        let (first, again) = listener.into_parts();
-        let own = door.clone();
-        let first = Seat::new(&front, info.clone(), door.clone(), first);
-        if is_shared {
-            first.share();
-        }
-        let open = move || match again() {
-            Ok(socket) => Some(Seat::new(&front, info.clone(), door.clone(), socket)),
+        let (info, own) = (info.clone(), door.clone());
+        let open = move || match again.open() {
+            Ok(socket) => Some(Seat::new(&front, &info, &own, socket)),
             Err(error) => {
-                front.fail(error);
+                front.fail(error.into());
                 None
             }
         };
         // All listen before the first of them accepts, so that who comes from then on is spread.
-        let further = (1..self.manager.loops()).map_while(|_| open());
-        let seats: Vec<_> = iter::once(first).chain(further).collect();
+        seats.extend((seats.len()..self.manager.loops()).map_while(|_| open()));
         lock(&doors.per_loop).seats.extend(seats.iter().cloned());
+        let own = door.clone();
         let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
             if doors.has_place_for(home, &own) {
                 return;
@@ -208,7 +224,7 @@ impl Serving {
         let Leaving { closing, shared } = self.doors.leave();
         close_when_empty(&closing, deadline.min(Instant::now() + HANDSHAKES));
         self.front.wait_alone(deadline.max(Instant::now() + GRACE));
-        let left_open = self.doors.left_open.load(Ordering::SeqCst);
+        let left_open = self.doors.are_left_open();
         for seat in shared.iter().chain(&closing) {
             let mut last = seat.acceptor(None);
             if seat.is_shared() && !left_open {
@@ -244,67 +260,16 @@ fn close_when_empty(closing: &[Arc<Seat>], late: Instant) {
     }
 }
 
-/// What nobody accepts on any more.
-struct Leaving {
-    /// Sockets that close.
-    closing: Vec<Arc<Seat>>,
-    /// Sockets that somebody else has too, and may go on with.
-    shared: Vec<Arc<Seat>>,
-}
-
-impl Doors {
-    /// Whether this loop needs no further socket of that door: it has taken one that was free, or
-    /// none is opened any more.
-    fn has_place_for(&self, home: &Arc<Remote>, door: &Arc<Door>) -> bool {
-        let per_loop = lock(&self.per_loop);
-        let mut seats = per_loop.seats.iter().filter(|it| Arc::ptr_eq(&it.door, door));
-        per_loop.closed || seats.any(|it| it.take(home))
-    }
-
-    /// The sockets, with their names, to be given to somebody else.
-    pub(crate) fn sockets(&self) -> Vec<(String, Arc<OwnedFd>)> {
-        let kept = lock(&self.kept);
-        let kept = kept.iter().map(|(it, seat)| (seat.info.name.to_string(), it.share().clone()));
-        let per_loop = lock(&self.per_loop);
-        let open = |it: &Arc<Seat>| (it.info.name.to_string(), it.share().clone());
-        kept.chain(per_loop.seats.iter().map(open)).collect()
-    }
-
-    /// Ends accepting by any reactor.
-    fn leave(&self) -> Leaving {
-        let left_open = self.left_open.load(Ordering::SeqCst);
-        let mut seats = Vec::new();
-        for (mut listener, seat) in std::mem::take(&mut *lock(&self.kept)) {
-            if left_open {
-                listener.keep_path();
-            }
-            if listener.is_shared() {
-                seat.share();
-            }
-            // The path goes first: who comes now is refused, and does not wait in vain.
-            drop(listener);
-            seats.push(seat);
+/// From which other processes the listeners come, and how many of them from each.
+fn successions(listeners: &[Listener]) -> Vec<(Arc<Succession>, usize)> {
+    let mut all: Vec<(Arc<Succession>, usize)> = Vec::new();
+    for share in listeners.iter().filter_map(Listener::share_of_succession) {
+        match all.iter_mut().find(|(it, _)| share.is_of(it)) {
+            Some((_, count)) => *count += 1,
+            None => all.push((share.succession().clone(), 1)),
         }
-        let mut per_loop = lock(&self.per_loop);
-        per_loop.closed = true;
-        seats.append(&mut per_loop.seats);
-        for seat in &seats {
-            seat.close();
-        }
-        // A filter would stay on a shared one, and shut out whoever goes on with it.
-        let (shared, closing) = seats.into_iter().partition(|seat| seat.is_shared());
-        Leaving { closing, shared }
     }
-
-    /// Has the end of the serving leave the queues and the paths alone.
-    pub(crate) fn leave_open(&self) {
-        self.left_open.store(true, Ordering::SeqCst);
-    }
-}
-
-fn broken(error: &io::Error) -> Error {
-    let text = format!("the listener can accept no more, was it closed? {error}");
-    Error::Io(io::Error::new(error.kind(), text))
+    all
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

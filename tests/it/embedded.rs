@@ -174,7 +174,7 @@ fn a_server_that_takes_over() {
     }
     let control = std::env::var("NETPOLL_TEST_CONTROL").expect("a path");
     let control = UnixStream::connect(control).expect("the old server waits");
-    let listeners = Listener::take_over(&control).expect("its sockets");
+    let listeners = Listener::take_over(control).expect("its sockets");
     let names: Vec<_> = listeners.iter().map(|it| it.name().unwrap_or("-").to_owned()).collect();
     let running = echo().build().expect("options").spawn(listeners).expect("a thread");
     println!("serving {names:?}");

@@ -19,6 +19,7 @@ mod fairness;
 mod frames;
 mod halves;
 mod hand_off;
+mod hand_over;
 mod handles;
 mod late_answers;
 mod lifecycle;

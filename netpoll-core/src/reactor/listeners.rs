@@ -116,8 +116,10 @@ impl Core {
             if let (0, Some(again)) = (room.count, room.again) {
                 next = Some(next.map_or(again, |next| next.min(again)));
             }
-            if let Err(error) = self.poll.set_room(listener, room.count) {
-                self.give_up_listener(listener, error);
+            match self.poll.set_room(listener, room.count) {
+                Err(error) => self.give_up_listener(listener, error),
+                Ok(()) if !std::mem::replace(&mut it.told, true) => it.accept.watched(),
+                Ok(()) => {}
             }
         }
         next
@@ -129,7 +131,7 @@ impl Core {
             End::WhenEmpty | End::Failed => return accept.retired(),
             End::Stopping { .. } => return,
         }
-        let operator = ListenerOperator { socket: listener.clone(), accept };
+        let operator = ListenerOperator { socket: listener.clone(), accept, told: false };
         let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
         self.poll.add_listener(listener, token);
         self.listeners.push(token);

@@ -34,8 +34,8 @@ pub(super) enum Timer {
     Tick(Weak<Tick>),
 }
 
-/// A century is for ever.
-pub(crate) fn later(now: Instant, delay: Duration) -> Instant {
+/// That time after `now`, of any length: a century is for ever.
+pub fn later(now: Instant, delay: Duration) -> Instant {
     now + delay.min(Duration::from_secs(100 * 365 * 86_400))
 }
 

@@ -1,21 +1,19 @@
-//! The system calls of listening sockets: opening, adopting, handing on, and closing one without
+//! The system calls of listening sockets: opening, adopting, and closing one without
 //! losing who waits in its queue.
 
 use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 
 use super::connect::Keepalive;
@@ -225,49 +223,6 @@ pub(crate) fn spare() -> io::Result<OwnedFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())
 }
 
-/// How many descriptors one message may carry: the kernel's `SCM_MAX_FD`.
-const MAX_DESCRIPTORS: usize = 253;
-
-/// Sends descriptors, and bytes that say what they are, in one message.
-pub(crate) fn send_descriptors(
-    to: &UnixStream,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    if descriptors.len() > MAX_DESCRIPTORS {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "one message carries 253 descriptors"));
-    }
-    let numbers: Vec<_> = descriptors.iter().map(|it| it.as_raw_fd()).collect();
-    let rights = [ControlMessage::ScmRights(&numbers)];
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    let sent = super::repeat(|| {
-        Ok(sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(bytes)], &rights, flags, None)?)
-    })?;
-    if sent == bytes.len() { Ok(()) } else { Err(ErrorKind::WriteZero.into()) }
-}
-
-/// Receives what [`send_descriptors`] sent; descriptors are closed on exec from birth. All or none:
-/// where this process may not open so many, those that came are closed again.
-pub(crate) fn receive_descriptors(
-    from: &UnixStream,
-    bytes: &mut [u8],
-) -> io::Result<(usize, Vec<OwnedFd>)> {
-    receive_at_most(from, bytes, MAX_DESCRIPTORS)
-}
-
-fn receive_at_most(
-    from: &UnixStream,
-    bytes: &mut [u8],
-    most: usize,
-) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let receive = || raw::receive_message(from.as_fd(), bytes, most, 0);
-    let raw::Received { bytes, descriptors, cut } = super::repeat(receive)?;
-    if cut {
-        return Err(io::Error::from_raw_os_error(libc::EMFILE));
-    }
-    Ok((bytes, descriptors))
-}
-
 /// The descriptors that this process was started with for it to serve, by systemd's protocol: their
 /// names stand with them. They are closed on exec from here on. A second call returns none. What
 /// does not listen for streams is left alone.
@@ -284,36 +239,4 @@ pub(crate) fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
         all.push((name.to_owned(), fd));
     }
     Ok(all)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use super::*;
-
-    #[test]
-    fn descriptors_that_come_with_too_many_others_are_closed() {
-        let (sender, receiver) = UnixStream::pair().expect("a pair");
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        send_descriptors(&sender, b"!", &[writer.as_fd(); 3]).expect("room");
-        drop(writer);
-        let error = receive_at_most(&receiver, &mut [0], 2).expect_err("one is missing");
-        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-        // Its end comes with the last descriptor's.
-        assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
-    }
-
-    #[test]
-    fn all_descriptors_of_a_message_come() {
-        let (sender, receiver) = UnixStream::pair().expect("a pair");
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        let many = [writer.as_fd(); MAX_DESCRIPTORS];
-        send_descriptors(&sender, b"hello", &many).expect("room");
-        let mut bytes = [0; 9];
-        let (len, received) = receive_descriptors(&receiver, &mut bytes).expect("a message");
-        assert_eq!((&bytes[..len], received.len()), (&b"hello"[..], MAX_DESCRIPTORS));
-        drop((writer, received));
-        assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
-    }
 }

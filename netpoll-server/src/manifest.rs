@@ -1,0 +1,258 @@
+//! What a process says of the listening sockets that it hands over: the text of a hand-over,
+//! without a socket.
+//!
+//! ```text
+//!   a manifest is records        tag u8 · length u32 · as many bytes; numbers are little-endian
+//!   a listener begins with       LISTENER: how many sockets it has, u32
+//!   what is said of it follows   in any order; what is not said is as by default
+//! ```
+//! A record with an unknown tag is skipped, so that a later version can say more.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use netpoll_core::socket::{Keepalive, SocketOptions};
+
+use crate::listener::Service;
+use crate::proxy::ProxyProtocol;
+
+/// One listener.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    /// How many sockets it has: one, or one for each loop.
+    pub(crate) sockets: usize,
+    pub(crate) service: Service,
+    /// The path that it made, with device and inode.
+    pub(crate) file: Option<(PathBuf, (u64, u64))>,
+    /// How further sockets on its address are opened, where each loop has one.
+    pub(crate) again: Option<SocketOptions>,
+}
+
+/// So many sockets of one listener are a mistake.
+const SOCKETS_MAX: usize = 4096;
+
+const LISTENER: u8 = 0;
+const NAME: u8 = 1;
+const MAX_CONNECTIONS: u8 = 2;
+const PROXY: u8 = 3;
+const FILE: u8 = 4;
+/// Three flags: `reuse_address`, `nodelay`, and `only_v6`, which has a third value for "not said".
+const AGAIN: u8 = 5;
+const BACKLOG: u8 = 6;
+const RECEIVE_BUFFER: u8 = 7;
+const SEND_BUFFER: u8 = 8;
+const KEEPALIVE: u8 = 9;
+const DEFER_ACCEPT: u8 = 10;
+const FAST_OPEN: u8 = 11;
+const DEVICE: u8 = 12;
+
+const NOT_SAID: u8 = 2;
+
+/// Writes a manifest. What an option calls, `before_bind`, cannot be said: such a listener is
+/// handed over with the sockets that it has, and no further ones are opened.
+pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for entry in entries {
+        record(&mut out, LISTENER, &(entry.sockets as u32).to_le_bytes());
+        if let Some(name) = &entry.service.name {
+            record(&mut out, NAME, name.as_bytes());
+        }
+        if let Some(connections) = entry.service.max_connections {
+            numbers(&mut out, MAX_CONNECTIONS, [connections as u64]);
+        }
+        if let Some(ProxyProtocol { deadline, limit }) = entry.service.proxy {
+            numbers(&mut out, PROXY, [millis(deadline), limit as u64]);
+        }
+        if let Some((path, (device, inode))) = &entry.file {
+            let identity = [device.to_le_bytes(), inode.to_le_bytes()].concat();
+            record(&mut out, FILE, &[&identity, path.as_os_str().as_bytes()].concat());
+        }
+        match &entry.again {
+            Some(options) if options.before_bind.is_none() => encode_options(&mut out, options),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn encode_options(out: &mut Vec<u8>, options: &SocketOptions) {
+    let only_v6 = options.only_v6.map_or(NOT_SAID, u8::from);
+    record(out, AGAIN, &[options.reuse_address.into(), options.nodelay.into(), only_v6]);
+    let mut number = |tag, value: Option<u64>| {
+        if let Some(value) = value {
+            numbers(out, tag, [value]);
+        }
+    };
+    number(BACKLOG, options.backlog.map(u64::from));
+    number(RECEIVE_BUFFER, options.receive_buffer.map(|it| it as u64));
+    number(SEND_BUFFER, options.send_buffer.map(|it| it as u64));
+    number(DEFER_ACCEPT, options.defer_accept.map(|it| it.as_secs()));
+    number(FAST_OPEN, options.fast_open.map(u64::from));
+    if let Some(Keepalive { idle, interval, count }) = options.keepalive {
+        numbers(out, KEEPALIVE, [idle.as_secs(), interval.as_secs(), count.into()]);
+    }
+    if let Some(device) = &options.device {
+        record(out, DEVICE, device.as_bytes());
+    }
+}
+
+/// Reads a manifest; `None` where it can't be one.
+pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    while let Some((&[tag], rest)) = bytes.split_first_chunk() {
+        let (length, rest) = rest.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        bytes = rest;
+        if tag == LISTENER {
+            let sockets = u32::from_le_bytes(*value.first_chunk()?) as usize;
+            if sockets == 0 || sockets > SOCKETS_MAX {
+                return None;
+            }
+            entries.push(Entry { sockets, ..Entry::default() });
+        } else {
+            decode_record(entries.last_mut()?, tag, value)?;
+        }
+    }
+    Some(entries)
+}
+
+fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let [first, second, third] = [0, 8, 16].map(|at| number_at(value, at));
+    // Those of the socket options come behind the record that says that there are any.
+    let options = entry.again.as_mut();
+    match tag {
+        NAME => entry.service.name = Some(text(value)?),
+        MAX_CONNECTIONS => entry.service.max_connections = Some(usize::try_from(first?).ok()?),
+        PROXY => {
+            let deadline = Duration::from_millis(first?);
+            let limit = usize::try_from(second?).ok()?;
+            entry.service.proxy = Some(ProxyProtocol { deadline, limit });
+        }
+        FILE => {
+            let path = OsString::from_vec(value.get(16..)?.to_vec());
+            entry.file = Some((path.into(), (first?, second?)));
+        }
+        AGAIN => {
+            let &[reuse_address, nodelay, only_v6] = value.first_chunk()?;
+            entry.again = Some(SocketOptions {
+                reuse_address: reuse_address != 0,
+                reuse_port: true,
+                nodelay: nodelay != 0,
+                only_v6: (only_v6 != NOT_SAID).then_some(only_v6 != 0),
+                ..SocketOptions::default()
+            });
+        }
+        BACKLOG => options?.backlog = u32::try_from(first?).ok(),
+        RECEIVE_BUFFER => options?.receive_buffer = usize::try_from(first?).ok(),
+        SEND_BUFFER => options?.send_buffer = usize::try_from(first?).ok(),
+        DEFER_ACCEPT => options?.defer_accept = Some(Duration::from_secs(first?)),
+        FAST_OPEN => options?.fast_open = u32::try_from(first?).ok(),
+        KEEPALIVE => {
+            let [idle, interval] = [first?, second?].map(Duration::from_secs);
+            let count = u32::try_from(third?).ok()?;
+            options?.keepalive = Some(Keepalive { idle, interval, count });
+        }
+        DEVICE => options?.device = Some(text(value)?),
+        _ => {}
+    }
+    Some(())
+}
+
+fn record(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+    out.push(tag);
+    out.extend((value.len() as u32).to_le_bytes());
+    out.extend(value);
+}
+
+fn numbers<const N: usize>(out: &mut Vec<u8>, tag: u8, values: [u64; N]) {
+    record(out, tag, &values.map(u64::to_le_bytes).concat());
+}
+
+fn number_at(value: &[u8], at: usize) -> Option<u64> {
+    value.get(at..)?.first_chunk().map(|it| u64::from_le_bytes(*it))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, proptest};
+
+    use super::*;
+
+    fn entries() -> [Entry; 2] {
+        let keepalive =
+            Keepalive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 5 };
+        let options = SocketOptions {
+            backlog: Some(9),
+            reuse_port: true,
+            only_v6: Some(true),
+            nodelay: false,
+            receive_buffer: Some(1 << 16),
+            send_buffer: Some(1 << 17),
+            keepalive: Some(keepalive),
+            defer_accept: Some(Duration::from_secs(2)),
+            fast_open: Some(16),
+            device: Some("lo".to_owned()),
+            ..SocketOptions::default()
+        };
+        let proxy = ProxyProtocol { deadline: Duration::MAX, limit: usize::MAX };
+        let service = Service {
+            name: Some("two\nlines".to_owned()),
+            max_connections: Some(usize::MAX),
+            proxy: Some(proxy),
+        };
+        let path = OsString::from_vec(b"/run/\xff\n".to_vec());
+        [
+            Entry { sockets: 3, service, file: Some((path.into(), (1, u64::MAX))), again: None },
+            Entry { sockets: 1, again: Some(options), ..Entry::default() },
+        ]
+    }
+
+    #[test]
+    fn all_that_is_said_is_understood() {
+        let entries = entries();
+        let heard = decode(&encode(&entries)).expect("a manifest");
+        assert_eq!(heard[0].sockets, 3);
+        assert_eq!(heard[0].service.name, entries[0].service.name);
+        assert_eq!(heard[0].service.max_connections, Some(usize::MAX));
+        let ProxyProtocol { deadline, limit } = heard[0].service.proxy.expect("said");
+        assert_eq!((deadline, limit), (Duration::from_millis(u64::MAX), usize::MAX));
+        assert_eq!(heard[0].file, entries[0].file);
+        assert!(heard[0].again.is_none() && heard[1].service.name.is_none());
+        let (heard, said) = (heard[1].again.as_ref(), entries[1].again.as_ref());
+        let (heard, said) = (heard.expect("said"), said.expect("said"));
+        assert_eq!(heard.keepalive, said.keepalive);
+        assert_eq!(heard.device, said.device);
+        let flags = |it: &SocketOptions| (it.reuse_address, it.reuse_port, it.only_v6, it.nodelay);
+        assert_eq!(flags(heard), flags(said));
+        let sizes = |it: &SocketOptions| (it.backlog, it.receive_buffer, it.send_buffer);
+        assert_eq!(sizes(heard), sizes(said));
+        assert_eq!((heard.defer_accept, heard.fast_open), (said.defer_accept, said.fast_open));
+    }
+
+    #[test]
+    fn what_only_a_later_version_says_is_skipped() {
+        let mut bytes = encode(&entries());
+        record(&mut bytes, 200, b"news");
+        assert_eq!(decode(&bytes).expect("a manifest").len(), 2);
+        assert!(decode(&bytes[..bytes.len() - 1]).is_none(), "it is cut off");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut noise in vec(any::<u8>(), 0..64), cut in 0_usize..200) {
+            let _ = decode(&noise);
+            let mut bytes = encode(&entries());
+            bytes.truncate(cut);
+            bytes.append(&mut noise);
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! When an event loop serves: every listener is watched by its loop, a descriptor is left to accept
+//! with, and the predecessor, where there is one, has let go.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The start of one `serve`, for those who wait for its end.
+#[derive(Default)]
+pub(crate) struct Opening {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Sockets that no loop watches yet.
+    unwatched: usize,
+    /// What is done when each is watched; set when no further one is opened at the start.
+    then: Option<Box<dyn FnOnce() + Send>>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Phase {
+    #[default]
+    Opening,
+    Serving,
+    /// It is over: it has failed, or was shut down.
+    Ended,
+}
+
+/// Keeps an event loop from serving: it serves when the last clone of this is dropped.
+pub(crate) struct Hold(Arc<Opening>);
+
+/// Ends an opening with the `serve` that it is of.
+pub(crate) struct Ending<'a>(&'a Opening);
+
+impl Opening {
+    /// One more socket is to be watched.
+    pub(crate) fn expect_one(&self) {
+        self.state().unwatched += 1;
+    }
+
+    /// One of them is.
+    pub(crate) fn watched(&self) {
+        let mut state = self.state();
+        state.unwatched -= 1;
+        Self::go_on(state);
+    }
+
+    /// Has `then` run once when all are, on whatever thread sees it.
+    pub(crate) fn when_watched(&self, then: impl FnOnce() + Send + 'static) {
+        let mut state = self.state();
+        state.then = Some(Box::new(then));
+        Self::go_on(state);
+    }
+
+    fn go_on(mut state: MutexGuard<'_, State>) {
+        if state.unwatched > 0 {
+            return;
+        }
+        let then = state.then.take();
+        drop(state);
+        if let Some(then) = then {
+            then();
+        }
+    }
+
+    /// It serves when the last clone of the answer is dropped, unless it has ended by then.
+    pub(crate) fn hold(self: &Arc<Self>) -> Arc<Hold> {
+        Arc::new(Hold(self.clone()))
+    }
+
+    pub(crate) fn end(&self) {
+        self.enter(Phase::Ended);
+    }
+
+    /// Ends it when the answer is dropped.
+    pub(crate) fn ending(&self) -> Ending<'_> {
+        Ending(self)
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.state().phase == Phase::Serving
+    }
+
+    /// Waits until it serves or has ended, or the deadline; says which.
+    pub(crate) fn wait(&self, deadline: Instant) -> Phase {
+        let mut state = self.state();
+        while state.phase == Phase::Opening {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.phase
+    }
+
+    fn enter(&self, phase: Phase) {
+        let mut state = self.state();
+        if state.phase != Phase::Ended {
+            state.phase = phase;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Serving);
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_serves_when_all_is_watched_and_nothing_holds_it() {
+        let (opening, calls) = (Arc::new(Opening::default()), Arc::new(AtomicUsize::new(0)));
+        opening.expect_one();
+        opening.expect_one();
+        opening.watched();
+        let (hold, count) = (opening.hold(), calls.clone());
+        opening.when_watched(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+        opening.watched();
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        // A socket that a loop opens later changes nothing.
+        opening.expect_one();
+        opening.watched();
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        drop(hold.clone());
+        assert_eq!(opening.wait(Instant::now()), Phase::Opening);
+        drop(hold);
+        assert_eq!(opening.wait(Instant::now() + Duration::from_secs(20)), Phase::Serving);
+        drop(opening.ending());
+        assert!(!opening.is_serving());
+        drop(opening.hold());
+        assert_eq!(opening.wait(Instant::now()), Phase::Ended, "an end is for good");
+    }
+}
