@@ -4,6 +4,9 @@
 //! same loops and without a word to the framework: the reactor is handed over while one blocks, and
 //! connections that keep blocking go to workers. Fast answers stay fast.
 //!
+//! Its limits: lines of 4 KiB, a journal of 64 MiB, 60 s without a byte either way, 200 clients,
+//! since each may keep a thread.
+//!
 //! ```text
 //! cargo run --release --example blocking_handler -- [ADDRESS] [FILE]
 //! printf 'ping\nlog something\n' | nc -N 127.0.0.1 7007
@@ -13,14 +16,22 @@ use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use netpoll::{Connection, Dispatch, EventLoop, HandOffOptions, Listener, Result};
 
-/// Appends a line, and returns when it would survive a power cut.
-fn write_down(journal: &Mutex<File>, text: &[u8]) -> Result<()> {
+/// The longest journal, in bytes: a disk that clients can fill is no journal for long.
+const JOURNAL_MAX: u64 = 64 << 20;
+
+/// Appends a line, and returns when it would survive a power cut; or that there is no room for it.
+fn write_down(journal: &Mutex<File>, text: &[u8]) -> Result<bool> {
     let mut file = journal.lock().unwrap_or_else(PoisonError::into_inner);
+    if file.metadata()?.len() + text.len() as u64 > JOURNAL_MAX {
+        return Ok(false);
+    }
     file.write_all(text)?;
-    Ok(file.sync_data()?) // milliseconds
+    file.sync_data()?; // milliseconds
+    Ok(true)
 }
 
 fn answer(journal: &Mutex<File>, conn: &mut Connection) -> Result<()> {
@@ -28,8 +39,8 @@ fn answer(journal: &Mutex<File>, conn: &mut Connection) -> Result<()> {
     loop {
         let line = reader.try_until(b'\n')?;
         if let Some(text) = line.strip_prefix(b"log ") {
-            write_down(journal, text)?;
-            writer.write_string("written\n");
+            let written = write_down(journal, text)?;
+            writer.write_string(if written { "written\n" } else { "full\n" });
         } else {
             writer.write_bytes(line);
         }
@@ -55,6 +66,9 @@ fn serve() -> Result<()> {
     EventLoop::builder()
         .on_request(move |(): &mut (), conn: &mut Connection| answer(&journal, conn))
         .dispatch(Dispatch::HandOff(HandOffOptions::default()))
+        .input_limit(4 << 10)
+        .idle_timeout(Duration::from_secs(60))
+        .max_connections(200)
         .loops(1) // so that whoever blocks would stand in everybody's way
         .build()?
         .serve(listener)?;

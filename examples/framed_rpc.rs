@@ -4,15 +4,21 @@
 //! frames that arrive together are answered with one flush, and a frame that is too long closes
 //! the connection with a reason.
 //!
+//! Its limits: frames of 64 KiB, 1 KiB in 5 s of one that has begun, 60 s without a byte either
+//! way, 1 000 clients.
+//!
 //! ```text
 //! cargo run --release --example framed_rpc -- [ADDRESS]
 //! printf '\0\0\0\5hello\0\0\0\5world' | nc -N 127.0.0.1 7002 | xxd
 //! ```
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use netpoll::codec::{Frame, LengthPrefix};
-use netpoll::{CloseReason, Connection, EventLoop, Framed, Listener, Out, Result, on_frame};
+use netpoll::{
+    CloseReason, Connection, EventLoop, Framed, Listener, Out, ReceiveRate, Result, on_frame,
+};
 
 /// The longest call and the longest answer, in bytes.
 const LONGEST: usize = 64 << 10;
@@ -50,6 +56,9 @@ fn serve() -> Result<()> {
         .on_disconnect(|caller: Framed<LengthPrefix, Caller>, why: &CloseReason| {
             println!("{} calls, then {why}", caller.calls);
         })
+        .min_receive_rate(ReceiveRate { bytes: 1 << 10, per: Duration::from_secs(5) })
+        .idle_timeout(Duration::from_secs(60))
+        .max_connections(1000)
         .build()?
         .serve(listener)?;
     Ok(())

@@ -3,6 +3,9 @@
 //!
 //! Shows `spawn`, `on_shutdown`, and SIGTERM and SIGINT, which the library leaves to its user.
 //!
+//! Its limits: lines of 4 KiB, 5 min without a byte either way, 200 clients, since each may keep a
+//! thread for two seconds.
+//!
 //! ```text
 //! cargo run --release --example graceful -- [ADDRESS]
 //! nc 127.0.0.1 7020        # "sleep" answers after two seconds
@@ -12,7 +15,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use netpoll::{Connection, EventLoop, Listener};
+use netpoll::{CloseReason, Connection, EventLoop, Listener};
 use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
@@ -34,7 +37,10 @@ fn serve() -> netpoll::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7020".into());
     let server = EventLoop::builder()
         .on_request(|(): &mut (), conn: &mut Connection| {
-            while let Ok(line) = conn.reader().try_until(b'\n').map(<[u8]>::to_vec) {
+            loop {
+                // `?` is the end of it in each case: `WouldBlock` waits for the rest of a line, and
+                // a line that is too long is a reason to close, which `on_disconnect` is told.
+                let line = conn.reader().try_until(b'\n')?.to_vec();
                 if line.starts_with(b"sleep") {
                     // sleep: it stands for work that takes a while
                     std::thread::sleep(Duration::from_secs(2));
@@ -42,12 +48,15 @@ fn serve() -> netpoll::Result<()> {
                 conn.writer().write_bytes(&line);
                 conn.writer().flush()?;
             }
-            Ok(())
         })
         .on_shutdown(|(): &mut (), conn: &mut Connection| {
             conn.writer().write_bytes(b"goodbye\n");
             Ok(())
         })
+        .on_disconnect(|(): (), why: &CloseReason| println!("a client has left: {why}"))
+        .input_limit(4 << 10)
+        .idle_timeout(Duration::from_secs(300))
+        .max_connections(200)
         .build()?
         .spawn(Listener::bind("tcp", &address)?)?;
     println!("listening on {}", server.address());

@@ -2,11 +2,16 @@
 //!
 //! Shows a listener with the PROXY protocol: callbacks see the client's address, not the proxy's.
 //!
+//! Its limits: 3 s for the header (`ProxyProtocol::default`), 60 s without a byte either way, 1 000
+//! clients.
+//!
 //! ```text
 //! cargo run --release --example proxy_protocol -- [ADDRESS]
 //! printf 'PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\nhello\n' | nc -N 127.0.0.1 7003
 //! ```
 //! With `HAProxy`: `server s1 127.0.0.1:7003 send-proxy-v2`.
+
+use std::time::Duration;
 
 use netpoll::{Connection, EventLoop, Listener, ProxyProtocol, Result};
 
@@ -28,6 +33,8 @@ fn main() -> Result<()> {
             writer.append(reader.slice(reader.len())?);
             writer.flush()
         })
+        .idle_timeout(Duration::from_secs(60))
+        .max_connections(1000)
         .build()?
         .serve(listener)
         .map(drop)

@@ -2,6 +2,7 @@
 //!
 //! Shows the limits in time, and how `on_disconnect` is told which of them a client met: the first
 //! byte, a request that trickles in (slowloris), silence, and a time for the whole connection.
+//! Beside those, lines have 4 KiB at most, and clients are 1 000.
 //!
 //! ```text
 //! cargo run --release --example timeouts -- [ADDRESS]
@@ -68,6 +69,8 @@ fn serve() -> Result<()> {
         .first_byte_timeout(FIRST_BYTE)
         .idle_timeout(IDLE)
         .min_receive_rate(RATE)
+        .input_limit(4 << 10)
+        .max_connections(1000)
         .build()?
         .serve(listener)?;
     Ok(())
