@@ -156,8 +156,8 @@ impl DialerBuilder {
         self
     }
 
-    /// Turns names into addresses in place of the system's resolver, on at most 8 threads of this
-    /// dialer's own.
+    /// Turns names into addresses in place of the system's resolver and of `/etc/hosts`, on threads
+    /// of this dialer's own: each name once at a time, and at most 64 names that are waited for.
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.resolver = Some(Resolver::new(resolver));

@@ -9,6 +9,7 @@ mod cancel;
 mod client;
 mod dialer;
 mod eyeballs;
+mod hosts;
 mod mux;
 mod pool;
 mod resolver;

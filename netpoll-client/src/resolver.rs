@@ -1,30 +1,40 @@
 //! Names into addresses, on threads that may wait, within the dial's deadline.
 //!
+//! ```text
+//!   ask ─► in /etc/hosts? ────────────────────────────► answered at once
+//!      └─► a lookup of that name, old or new ─► queue ─► a thread asks ─► all its askers
+//! ```
 //! The system's resolver can't be interrupted, and takes as long as `resolv.conf` allows: by
-//! default 5 s for each server, twice. So a few threads ask it, and a dial that reaches its
-//! deadline, or is cancelled, goes on without the answer. What was queued for it is then skipped; a
-//! question that is being asked runs to its end on its thread, and the answer is dropped.
+//! default 5 s for each server, twice. So threads ask it, each name once, and a dial that reaches
+//! its deadline, or is cancelled, goes on without the answer. A name that is queued and has no
+//! asker left is dropped. One that is being asked keeps its thread to the end, but other threads
+//! are started in place of that one, so names that no server answers hold up no others.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll_core::Doorbell;
+use netpoll_core::{Doorbell, guard};
 
-/// How many names are asked for at once. Others wait their turn, within their deadlines.
-const THREADS_AT_MOST: usize = 8;
+use crate::hosts;
+
+/// How many names are asked for at once that have askers. Others wait their turn, within their
+/// deadlines.
+const ASKED_AT_MOST: usize = 64;
+/// How many threads there are, with those whose askers have all left.
+const THREADS_AT_MOST: usize = 256;
 /// How long a thread without a question stays.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Turns names into addresses: the system's resolver, or one of the user's.
 ///
 /// It is called on a thread of its own and may block there; the dial does not wait for it beyond
-/// its deadline. A closure of this shape is one.
+/// its deadline. A name is asked once at a time, however many dials want it. A closure of this
+/// shape is one.
 pub trait Resolve: Send + Sync + 'static {
     /// The addresses of `host`, the preferred one first, each with `port`.
     ///
@@ -50,39 +60,58 @@ pub(crate) struct Resolver {
 
 struct Inner {
     resolve: Box<dyn Resolve>,
+    /// Its answers are the same for every port, and `/etc/hosts` goes before it.
+    is_system: bool,
     state: Mutex<State>,
     work: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// Questions whose askers may have left.
-    queue: VecDeque<Weak<Question>>,
+    lookups: HashMap<Key, Lookup>,
+    /// Those that are not asked yet.
+    queue: VecDeque<Key>,
     threads: usize,
-    idle: usize,
+    /// Those that ask. The others wait for a name, or are about to.
+    busy: usize,
+}
+
+/// A host, and its port where the answer depends on it.
+type Key = (Arc<str>, u16);
+
+/// A name that is being asked, or is to be.
+#[derive(Default)]
+struct Lookup {
+    askers: Vec<Weak<Question>>,
+    is_asked: bool,
 }
 
 /// A question that was put. Dropping it is leaving.
 pub(crate) struct Question {
-    host: String,
     port: u16,
     answer: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
     bell: Arc<Doorbell>,
+    /// What it waits for, unless it was answered at once.
+    lookup: Option<(Arc<Inner>, Key)>,
 }
 
 impl Resolver {
     /// The system's, whose threads all dialers share.
     pub(crate) fn system() -> Self {
         static SYSTEM: OnceLock<Resolver> = OnceLock::new();
-        SYSTEM.get_or_init(|| Self::new(ask_the_system)).clone()
+        SYSTEM.get_or_init(|| Self::over(ask_the_system, true)).clone()
     }
 
     pub(crate) fn new(resolve: impl Resolve) -> Self {
-        let (resolve, state) = (Box::new(resolve), Mutex::new(State::default()));
-        Self { inner: Arc::new(Inner { resolve, state, work: Condvar::new() }) }
+        Self::over(resolve, false)
     }
 
-    /// Puts a question; `bell` rings when it is answered.
+    fn over(resolve: impl Resolve, is_system: bool) -> Self {
+        let (resolve, state) = (Box::new(resolve), Mutex::new(State::default()));
+        Self { inner: Arc::new(Inner { resolve, is_system, state, work: Condvar::new() }) }
+    }
+
+    /// Puts a question; `bell` rings when it is answered, which it may be already.
     ///
     /// # Errors
     /// The system's, where a first thread can't be started.
@@ -92,21 +121,23 @@ impl Resolver {
         port: u16,
         bell: &Arc<Doorbell>,
     ) -> io::Result<Arc<Question>> {
-        let (host, answer) = (host.to_owned(), Mutex::new(None));
-        let question = Arc::new(Question { host, port, answer, bell: bell.clone() });
-        let mut state = lock(&self.inner.state);
-        if state.idle <= state.queue.len() && state.threads < THREADS_AT_MOST {
-            let inner = self.inner.clone();
-            let thread = thread::Builder::new().name("netpoll-resolve".into());
-            match thread.spawn(move || inner.work()) {
-                Ok(_) => state.threads += 1,
-                Err(error) if state.threads == 0 => return Err(error),
-                Err(_) => {} // one that runs will come to it
-            }
+        let inner = &self.inner;
+        let known = if inner.is_system { hosts::look_up(host) } else { Vec::new() };
+        let question =
+            |lookup| Question { port, answer: Mutex::default(), bell: bell.clone(), lookup };
+        if !known.is_empty() {
+            let question = question(None);
+            question.tell(Ok(known), true);
+            return Ok(Arc::new(question));
         }
-        state.queue.push_back(Arc::downgrade(&question));
+        let key: Key = (host.into(), if inner.is_system { 0 } else { port });
+        let question = Arc::new(question(Some((inner.clone(), key.clone()))));
+        let mut state = lock(&inner.state);
+        state.add(key, &question);
+        let staffed = inner.staff(&mut state);
         drop(state);
-        self.inner.work.notify_one();
+        staffed?;
+        inner.work.notify_one();
         Ok(question)
     }
 }
@@ -116,43 +147,133 @@ impl Question {
     pub(crate) fn answer(&self) -> Option<io::Result<Vec<SocketAddr>>> {
         lock(&self.answer).take()
     }
+
+    fn tell(&self, mut answer: io::Result<Vec<SocketAddr>>, of_any_port: bool) {
+        if let (Ok(addresses), true) = (&mut answer, of_any_port) {
+            for address in addresses {
+                address.set_port(self.port);
+            }
+        }
+        *lock(&self.answer) = Some(answer);
+        self.bell.ring();
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let Some((inner, key)) = &self.lookup else { return };
+        let mut state = lock(&inner.state);
+        state.forget(key);
+        if let Err(error) = inner.staff(&mut state) {
+            drop(state);
+            log::debug!("cannot start a thread that resolves names: {error}");
+        }
+    }
+}
+
+impl State {
+    /// Adds an asker to the lookup of its name, which is queued if it is new.
+    fn add(&mut self, key: Key, question: &Arc<Question>) {
+        let lookup = self.lookups.entry(key.clone()).or_insert_with(|| {
+            self.queue.push_back(key);
+            Lookup::default()
+        });
+        lookup.askers.retain(|asker| asker.strong_count() > 0);
+        lookup.askers.push(Arc::downgrade(question));
+    }
+
+    /// Drops the lookup of a name that was not asked yet and has no asker left.
+    fn forget(&mut self, key: &Key) {
+        if self.lookups.get(key).is_some_and(|it| !it.is_asked && !it.is_waited_for()) {
+            self.lookups.remove(key);
+            self.queue.retain(|queued| queued != key);
+        }
+    }
+}
+
+impl Lookup {
+    fn is_waited_for(&self) -> bool {
+        self.askers.iter().any(|asker| asker.strong_count() > 0)
+    }
 }
 
 impl Inner {
+    /// Starts a thread, if a name is queued that no free one will take, and there may be one more.
+    ///
+    /// # Errors
+    /// The system's, where there is none that would come to it.
+    fn staff(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let free = state.threads - state.busy;
+        if state.queue.len() <= free || state.threads >= THREADS_AT_MOST {
+            return Ok(());
+        }
+        let asked = |lookup: &&Lookup| lookup.is_asked && lookup.is_waited_for();
+        if state.lookups.values().filter(asked).count() + free >= ASKED_AT_MOST {
+            return Ok(());
+        }
+        let inner = self.clone();
+        match thread::Builder::new().name("netpoll-resolve".into()).spawn(move || inner.work()) {
+            Ok(_) => state.threads += 1,
+            Err(error) if state.threads == 0 => return Err(error),
+            Err(_) => {} // one that runs will come to it
+        }
+        Ok(())
+    }
+
     fn work(&self) {
-        while let Some(question) = self.next() {
-            // Not to be held while the resolver thinks: its asker may leave.
-            let Some((host, port)) = question.upgrade().map(|it| (it.host.clone(), it.port)) else {
-                continue;
-            };
-            let resolved = catch_unwind(AssertUnwindSafe(|| self.resolve.resolve(&host, port)));
+        while let Some(key) = self.next() {
+            let (host, port) = &key;
+            let resolved = guard("a resolver", || self.resolve.resolve(host, *port));
             let answer =
                 resolved.unwrap_or_else(|_| Err(io::Error::other("the resolver panicked")));
-            if let Some(question) = question.upgrade() {
-                *lock(&question.answer) = Some(answer);
-                question.bell.ring();
-            }
+            let _ = guard("a resolver's answer", || self.tell(&key, answer));
         }
     }
 
-    /// The next question; `None` when none has come for a while, and the thread is to end.
-    fn next(&self) -> Option<Weak<Question>> {
+    /// Answers all who have asked for it.
+    fn tell(&self, key: &Key, answer: io::Result<Vec<SocketAddr>>) {
+        let mut state = lock(&self.state);
+        state.busy -= 1;
+        let lookup = state.lookups.remove(key).unwrap_or_default();
+        drop(state);
+        let askers: Vec<_> = lookup.askers.iter().filter_map(Weak::upgrade).collect();
+        let Some((last, others)) = askers.split_last() else { return };
+        for asker in others {
+            asker.tell(copy(&answer), self.is_system);
+        }
+        last.tell(answer, self.is_system);
+    }
+
+    /// The next name; `None` when none has come for a while, and the thread is to end.
+    fn next(&self) -> Option<Key> {
         let until = Instant::now() + IDLE;
         let mut state = lock(&self.state);
         loop {
-            if let Some(question) = state.queue.pop_front() {
-                return Some(question);
+            if let Some(key) = state.queue.pop_front() {
+                let Some(lookup) = state.lookups.get_mut(&key) else { continue };
+                lookup.is_asked = true;
+                state.busy += 1;
+                return Some(key);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 state.threads -= 1;
                 return None;
             }
-            state.idle += 1;
             let waited = self.work.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            state.idle -= 1;
         }
+    }
+}
+
+/// The same for one more asker.
+fn copy(answer: &io::Result<Vec<SocketAddr>>) -> io::Result<Vec<SocketAddr>> {
+    match answer {
+        Ok(addresses) => Ok(addresses.clone()),
+        Err(error) => Err(error.raw_os_error().map_or_else(
+            || io::Error::new(error.kind(), error.to_string()),
+            io::Error::from_raw_os_error,
+        )),
     }
 }
 
@@ -183,4 +304,145 @@ fn is_unknown(error: &io::Error) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn ask(resolver: &Resolver, host: &str) -> Arc<Question> {
+        resolver.ask(host, 80, &Arc::default()).expect("a thread")
+    }
+
+    fn wait(question: &Question) -> io::Result<Vec<SocketAddr>> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(answer) = question.answer() {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "no answer");
+            question.bell.wait(Some(deadline)).expect("it may wait");
+        }
+    }
+
+    /// A resolver whose hosts that begin with "slow" wait for the sender to be dropped. It tells of
+    /// each call.
+    fn resolver() -> (Resolver, mpsc::Sender<()>, mpsc::Receiver<String>) {
+        let ((stop, stopped), (calls, called)) = (mpsc::channel::<()>(), mpsc::channel());
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let opened = gate.clone();
+        thread::spawn(move || {
+            let _ = stopped.recv();
+            *lock(&opened.0) = true;
+            opened.1.notify_all();
+        });
+        let resolver = Resolver::new(move |host: &str, port: u16| {
+            let _ = calls.send(host.to_owned());
+            if host.starts_with("slow") {
+                let open = lock(&gate.0);
+                drop(gate.1.wait_while(open, |open| !*open));
+            }
+            Ok(vec![SocketAddr::from(([192, 0, 2, 1], port))])
+        });
+        (resolver, stop, called)
+    }
+
+    #[test]
+    fn names_that_no_asker_waits_for_hold_up_no_others() {
+        const SLOW: usize = 200;
+        let (resolver, _stop, called) = resolver();
+        for number in 0..SLOW {
+            let question = ask(&resolver, &format!("slow{number}"));
+            called.recv().expect("it is asked");
+            drop(question);
+        }
+        let answer = wait(&ask(&resolver, "quick")).expect("an address");
+        assert_eq!(answer, ["192.0.2.1:80".parse().unwrap()]);
+    }
+
+    #[test]
+    fn slow_names_that_are_waited_for_hold_up_others_only_when_there_are_many() {
+        let (resolver, _stop, called) = resolver();
+        let mut waiting: Vec<_> =
+            (1..ASKED_AT_MOST).map(|number| ask(&resolver, &format!("slow{number}"))).collect();
+        wait(&ask(&resolver, "quick")).expect("an address");
+        for _ in 0..ASKED_AT_MOST {
+            called.recv().expect("they are asked");
+        }
+        waiting.extend((0..2).map(|it| ask(&resolver, &format!("slow another {it}"))));
+        let queued = ask(&resolver, "quick");
+        assert!(lock(&resolver.inner.state).threads <= ASKED_AT_MOST);
+        waiting.clear(); // and with that their threads are no longer counted
+        wait(&queued).expect("an address");
+    }
+
+    #[test]
+    fn a_name_is_asked_once_for_all_its_askers() {
+        let (resolver, stop, called) = resolver();
+        let askers: Vec<_> = (0..50).map(|_| ask(&resolver, "slow")).collect();
+        assert_eq!(called.recv().expect("it is asked"), "slow");
+        drop(stop);
+        for asker in &askers {
+            assert_eq!(wait(asker).expect("an address").len(), 1);
+        }
+        assert!(called.try_recv().is_err(), "it was asked again");
+        wait(&ask(&resolver, "slow")).expect("an address");
+        assert_eq!(called.recv().expect("it is asked anew"), "slow");
+    }
+
+    #[test]
+    fn all_askers_are_told_an_error() {
+        let failing = |_: &str, _: u16| Err(io::Error::new(ErrorKind::NotFound, "no such host"));
+        let resolver = Resolver::new(failing);
+        let askers: Vec<_> = (0..3).map(|_| ask(&resolver, "a.name")).collect();
+        for asker in askers {
+            let error = wait(&asker).expect_err("there is none");
+            assert_eq!(
+                (error.kind(), error.to_string()),
+                (ErrorKind::NotFound, "no such host".into())
+            );
+        }
+    }
+
+    #[test]
+    fn queued_names_without_askers_leave_nothing() {
+        let (resolver, _stop, _called) = resolver();
+        let waiting: Vec<_> =
+            (0..ASKED_AT_MOST).map(|number| ask(&resolver, &format!("slow{number}"))).collect();
+        let is_asked = || lock(&resolver.inner.state).queue.is_empty();
+        while !is_asked() {
+            thread::yield_now();
+        }
+        for number in 0..1000 {
+            drop(ask(&resolver, &format!("slow more {number}")));
+        }
+        let state = lock(&resolver.inner.state);
+        assert_eq!((state.queue.len(), state.lookups.len()), (0, ASKED_AT_MOST));
+        drop(state);
+        drop(waiting);
+    }
+
+    #[test]
+    fn a_name_in_the_hosts_file_needs_no_thread() {
+        let resolver = Resolver::over(|_: &str, _: u16| panic!("it is asked"), true);
+        let question = ask(&resolver, "localhost");
+        let answer = question.answer().expect("at once").expect("an address");
+        assert!(answer.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{answer:?}");
+        assert_eq!(lock(&resolver.inner.state).threads, 0);
+    }
+
+    #[test]
+    fn a_panic_costs_one_answer_and_no_thread() {
+        let resolver = Resolver::new(|host: &str, port: u16| {
+            assert!(host != "bad", "on purpose");
+            Ok(vec![SocketAddr::from(([192, 0, 2, 1], port))])
+        });
+        for _ in 0..3 {
+            wait(&ask(&resolver, "bad")).expect_err("it panics");
+            wait(&ask(&resolver, "good")).expect("an address");
+        }
+        assert!(lock(&resolver.inner.state).lookups.is_empty());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use netpoll_core::{Address, Error, Result};
+use netpoll_core::{Address, Error, Result, parse_port, socket::literal};
 
 /// Where to dial.
 #[derive(Debug)]
@@ -85,11 +85,15 @@ fn inet(address: &str) -> Result<Kind<'_>, &'static str> {
         return Ok(Kind::Literal(literal.into()));
     }
     let (host, port) = address.rsplit_once(':').ok_or(FORM)?;
-    let port = port.parse().map_err(|_| "the port must be a number from 0 to 65535")?;
-    // In brackets stands a v6 address with a zone, which the resolver turns into a number.
+    let port = parse_port(port).ok_or("the port must be a number from 0 to 65535")?;
+    // In brackets stands a v6 address with a zone that is a name. One that no device has is asked
+    // of the resolver, which says so.
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match bare.unwrap_or(host) {
         "" => Err("a host is missing before the port"),
+        _ if let Some(literal) = bare.and_then(|bare| literal(bare, port)) => {
+            Ok(Kind::Literal(literal.into()))
+        }
         host if bare.is_none() && host.contains([':', '[', ']']) => Err(FORM),
         host => Ok(Kind::Name(host, port)),
     }

@@ -72,6 +72,18 @@ impl Address {
     }
 }
 
+/// The number of a port as text: digits alone, where `str::parse` takes a sign as well.
+///
+/// ```
+/// use netpoll_core::parse_port;
+///
+/// assert_eq!((parse_port("80"), parse_port("+80"), parse_port("65536")), (Some(80), None, None));
+/// ```
+pub fn parse_port(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|it| it.is_ascii_digit());
+    plain.then(|| text.parse().ok())?
+}
+
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         Self::Inet(address)

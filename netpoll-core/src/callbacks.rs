@@ -387,11 +387,14 @@ impl<S: Send + 'static> Service for Served<S> {
 
 /// A callback panicked; it has been logged.
 #[derive(Debug)]
-pub(crate) struct Panicked;
+pub struct Panicked;
 
 /// Runs a callback so that a panic in it ends no more than its connection. The session may be torn
 /// by the panic; after it only `on_disconnect` sees it.
-pub(crate) fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
+///
+/// # Errors
+/// [`Panicked`], where it has; `name` says in the log what did.
+pub fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
     catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
         log::error!("{name} panicked: {}", describe(&*payload));
         discard(payload);

@@ -46,12 +46,12 @@ mod waker;
 mod watchdog;
 mod workers;
 
-pub use address::Address;
+pub use address::{Address, parse_port};
 pub use admit::admit;
 pub use balance::{Balance, LoadBalance, LoopLoad};
 pub use callbacks::{
     Callbacks, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown,
-    Prepare,
+    Panicked, Prepare, guard,
 };
 pub use connection::{
     Connection, Delivery, Detached, Exchange, Handle, ReadHalf, Reader, Timer, Undelivered,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use netpoll_buffer::{Filled, LinkBuffer};
 
-use crate::address::Address;
+use crate::address::{Address, parse_port};
 use crate::error::{Error, Result};
 use crate::sys;
 
@@ -124,6 +124,11 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
             )));
         }
     };
+    if address.rsplit_once(':').is_some_and(|(_, port)| parse_port(port).is_none()) {
+        return Err(Error::config(format!(
+            "cannot {doing} {network} {address}: the port must be a number from 0 to 65535"
+        )));
+    }
     let address = &*numbered_zone(address);
     let all = address.to_socket_addrs().map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => Error::config(format!(
@@ -146,13 +151,21 @@ fn numbered_zone(address: &str) -> Cow<'_, str> {
     let numbered = || {
         let (host, port) = address.strip_prefix('[')?.rsplit_once("]:")?;
         let (host, zone) = host.split_once('%')?;
-        if zone.contains('/') {
-            return None;
-        }
-        let index = std::fs::read_to_string(format!("/sys/class/net/{zone}/ifindex")).ok()?;
-        Some(format!("[{host}%{}]:{port}", index.trim()))
+        Some(format!("[{host}%{}]:{port}", sys::device_number(zone).ok()?))
     };
     numbered().map_or(Cow::Borrowed(address), Cow::Owned)
+}
+
+/// The address that `host` is written as; `None` where it is a name. The zone of an IPv6 address
+/// is the number of a network device or its name, which must exist.
+pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let Some((host, zone)) = host.split_once('%') else {
+        return Some(SocketAddr::new(host.parse().ok()?, port));
+    };
+    let host: Ipv6Addr = host.parse().ok()?;
+    let plain = !zone.is_empty() && zone.bytes().all(|it| it.is_ascii_digit());
+    let zone = if plain { zone.parse().ok()? } else { sys::device_number(zone).ok()? };
+    Some(SocketAddrV6::new(host, port, 0, zone).into())
 }
 
 /// What has arrived on a stream, up to the length of `into`; it stays there to be received.

@@ -321,6 +321,11 @@ pub(crate) fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Option<Duration>) ->
     SockRef::from(&fd).set_tcp_user_timeout(timeout.map(|time| time.clamp(least, most)))
 }
 
+/// The number of a network device, by its name.
+pub(crate) fn device_number(name: &str) -> io::Result<u32> {
+    Ok(nix::net::if_::if_nametoindex(name)?)
+}
+
 /// The number under which the system knows the calling thread.
 pub(crate) fn thread_number() -> i32 {
     nix::unistd::gettid().as_raw()

@@ -106,6 +106,12 @@ fn what_can_not_be_dialled_is_named() {
     for address in ["", "127.0.0.1", "localhost", ":", "127.0.0.1:99999", "1.2.3.4.5"] {
         errors.push(named("tcp", address, PATIENCE, &[]));
     }
+    let ports = ["", "+80", "-0", " 80", "80 ", "0x50", "8_0", "٨٠", "65536"];
+    for host in ["127.0.0.1", "localhost", "[::1]", "[::1%lo]"] {
+        for port in ports {
+            errors.push(named("tcp", &format!("{host}:{port}"), PATIENCE, &["port", "65535"]));
+        }
+    }
     for network in ["udp", "TCP", "unixgram", ""] {
         errors.push(named(network, good, PATIENCE, &["network", "tcp4"]));
     }

@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use crate::dial::full_listener;
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client, Count, PATIENCE, Server, alone, echo, eventually, fd_count, pool, quiet,
+    Client, Count, Gate, PATIENCE, Server, alone, echo, eventually, fd_count, pool, quiet,
 };
 
 /// A dialler for which every name has these addresses.
@@ -124,11 +124,11 @@ fn a_name_is_resolved_within_the_deadline() {
         Ok(vec![])
     };
     let dialer = Dialer::builder().resolver(slow).build().expect("options");
-    // More than there are threads, so some are never asked.
-    let dials: Vec<_> = (0..12)
-        .map(|_| {
-            let dialer = dialer.clone();
-            thread::spawn(move || timed(|| dialer.dial_connection("tcp", "a.name:1", TIMEOUT)))
+    // More than may be asked at once, so some are never asked.
+    let dials: Vec<_> = (0..80)
+        .map(|number| {
+            let (dialer, address) = (dialer.clone(), format!("a.name{number}:1"));
+            thread::spawn(move || timed(|| dialer.dial_connection("tcp", &address, TIMEOUT)))
         })
         .collect();
     for each in dials {
@@ -137,6 +137,51 @@ fn a_name_is_resolved_within_the_deadline() {
         assert!(took >= TIMEOUT && took < Duration::from_secs(5), "{took:?}");
     }
     drop(release);
+}
+
+#[test]
+fn an_address_that_is_no_name_is_not_asked_for() {
+    let asked = |host: &str, _: u16| -> io::Result<Vec<SocketAddr>> { panic!("asked: {host}") };
+    let dialer = Dialer::builder().resolver(asked).build().expect("options");
+    let (_listener, v6) = listen("[::1]:0");
+    let (_other, v4) = listen("127.0.0.1:0");
+    let port = v6.port();
+    let addresses = [v6.to_string(), format!("[::1%lo]:{port}"), format!("[::1%1]:{port}")];
+    for address in addresses.iter().chain([&v4.to_string()]) {
+        dialer.dial_connection("tcp", address, PATIENCE).expect("a connection");
+    }
+}
+
+#[test]
+fn names_that_no_server_answers_hold_up_no_others() {
+    const SLOW: usize = 24;
+    let (_listener, good) = listen("127.0.0.1:0");
+    let (gate, asked) = (Gate::default(), Count::default());
+    let (passed, asks) = (gate.clone(), asked.clone());
+    let resolver = move |host: &str, _: u16| {
+        asks.add();
+        if host.starts_with("slow") {
+            passed.pass();
+        }
+        Ok(vec![good])
+    };
+    let dialer = Dialer::builder().resolver(resolver).build().expect("options");
+    // Each is asked, and its dial has left.
+    for number in 0..SLOW {
+        let cancel = Cancel::new();
+        let address = format!("slow{number}:1");
+        thread::scope(|scope| {
+            let dial = || dialer.dial_with("tcp", &address, PATIENCE, &cancel);
+            let dialling = scope.spawn(dial);
+            eventually("it is asked", || asked.get() > number);
+            cancel.cancel();
+            dialling.join().expect("no panic").expect_err("it was cancelled");
+        });
+    }
+    let (dialled, took) = timed(|| dialer.dial_connection("tcp", "quick:1", PATIENCE));
+    dialled.expect("a connection");
+    assert!(took < PATIENCE / 3, "{took:?}");
+    gate.open();
 }
 
 #[test]

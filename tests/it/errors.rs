@@ -121,7 +121,10 @@ fn an_address_that_is_not_ours_is_named() {
 
 #[test]
 fn addresses_and_networks_that_make_no_sense_are_named() {
-    for address in ["", "127.0.0.1", "localhost", ":", ":x", "127.0.0.1:99999", "127.0.0.1:http"] {
+    for address in ["", "127.0.0.1", "localhost", ":", ":x", "127.0.0.1:99999", "127.0.0.1:http"]
+        .into_iter()
+        .chain(["127.0.0.1:+80", "localhost:+80", ":+80", "[::1%lo]:+80", "127.0.0.1: 80"])
+    {
         let error = cannot_listen("tcp", address, &["listen"]);
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{address:?}: {error}");
     }

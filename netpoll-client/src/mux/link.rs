@@ -10,12 +10,11 @@
 //! Only a response ends the row of failures.
 
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use netpoll_core::{Error, Result};
+use netpoll_core::{Error, Result, guard};
 
 use super::backoff::random;
 use super::wire::{Failure, Wire};
@@ -154,7 +153,7 @@ impl<C: Codec> Link<C> {
         let dial = Dial::new(&shared.dialer, &shared.group, timeout, Some(&shared.cancel));
         let run = || dial.run(&shared.network, &shared.address);
         // The user's hooks run in it, and this thread has no caller that would see a panic.
-        let attempt = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(panicked(shared)));
+        let attempt = guard("a hook of a dialer", run).unwrap_or_else(|_| Err(panicked(shared)));
         shared.counters.count_dial(attempt.is_ok());
         let mut state = self.state();
         let State::Dialling { failures } = *state else { return };
