@@ -13,6 +13,12 @@
 //! ```
 //! One that waits for a processor is left alone, since its successor would wait just so.
 //!
+//! That a thread sleeps is read in procfs, in a file that stays open while it has the core. Where
+//! that is not possible the clock of the thread tells: one that has stood still for a threshold is
+//! that of a thread that sleeps. It may also be that of one that waits for a processor; then its
+//! core is taken though that helps nobody. Where clocks are denied as well, ten thresholds in one
+//! callback are enough.
+//!
 //! # How often it looks
 //!
 //! A look costs about 15 µs: two changes of threads, and, where it takes a processor from a
@@ -23,7 +29,10 @@
 //! After a sleep it begins with 50 µs and doubles from there (as Go's `sysmon` does). Where all
 //! reactors wait for events it sleeps, and the first that runs a callback rouses it.
 
+mod cadence;
+
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,15 +45,10 @@ use crate::starter::Starter;
 use crate::sync::{
     AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
-use crate::sys::{self, TimerSlack};
+use crate::sys::{self, StateFile, TimerSlack};
+use cadence::{Cadence, LONGEST};
 
-/// What a look costs: see the module.
-const LOOK: f64 = 15e-6;
-const SHORTEST: Duration = Duration::from_micros(50);
-const LONGEST: Duration = Duration::from_millis(10);
-/// How far back the rate of steals reaches, in seconds.
-const MEMORY: f64 = 0.25;
-/// From this rate on who sleeps is believed to sleep for long: one steal within that time.
+/// Where steals come more often than this, in a second, who sleeps is believed to sleep for long.
 const OFTEN: f64 = 1.0;
 /// A callback that computes is let go on for so many thresholds: to take its core costs two changes
 /// of threads, and where all processors are busy gains nothing.
@@ -61,7 +65,8 @@ pub(crate) struct Monitor {
 }
 
 struct State {
-    watched: Vec<Watched>,
+    /// Who is to be watched from the next look on.
+    newcomers: Vec<Watched>,
     /// The least that anybody asked for.
     threshold: Duration,
     thread: Option<JoinHandle<()>>,
@@ -83,6 +88,8 @@ struct Watched {
     seen: Option<Sighting>,
     /// The lap that it was in, or had behind it, at the last look.
     laps: u64,
+    /// That of the thread that was found in a callback last; none while the monitor sleeps.
+    file: Option<StateFile>,
 }
 
 /// A baton that lay there.
@@ -92,6 +99,9 @@ struct Sighting {
     since: Instant,
     /// What its thread had computed when it was first found awake.
     computed: Option<Duration>,
+    /// What its thread had computed at the last look, and since which look it was no more. Only
+    /// where its state can't be read.
+    still: Option<(Duration, Instant)>,
 }
 
 impl Watch {
@@ -114,7 +124,7 @@ impl Monitor {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
-                watched: Vec::new(),
+                newcomers: Vec::new(),
                 threshold: Duration::MAX,
                 thread: None,
                 stopping: false,
@@ -142,10 +152,7 @@ impl Monitor {
             return false;
         }
         state.threshold = state.threshold.min(threshold);
-        if !state.watched.iter().any(|each| Arc::ptr_eq(&each.baton, baton)) {
-            let (baton, watch) = (baton.clone(), watch.clone());
-            state.watched.push(Watched { baton, watch, seen: None, laps: 0 });
-        }
+        state.newcomers.push(Watched::new(baton.clone(), watch.clone()));
         drop(state);
         self.rouse();
         true
@@ -170,7 +177,6 @@ impl Monitor {
         let thread = {
             let mut state = lock(&self.state);
             state.stopping = true;
-            state.watched.clear();
             state.thread.take()
         };
         self.changed.notify_all();
@@ -183,48 +189,63 @@ impl Monitor {
         TimerSlack::LEAST.set();
         let mut due = Instant::now();
         let mut cadence = Cadence::new(due);
-        let mut state = lock(&self.state);
-        while !state.stopping {
+        let mut all = All::default();
+        loop {
+            let threshold = {
+                let mut state = lock(&self.state);
+                all.welcome(state.newcomers.drain(..));
+                state.threshold
+            };
+            // Without the lock: it may start threads and write to the log.
             let now = Instant::now();
             let regular = now >= due;
-            let at = Glance { now, regular, often: cadence.rate >= OFTEN };
-            let look = state.look(crew, at);
+            let at = Glance { now, regular, often: cadence.rate >= OFTEN, threshold };
+            let look = all.look(crew, at);
             self.looks.fetch_add(1, Ordering::Relaxed);
             if look.taken > 0 {
-                // Not before the core has its thread, and not while others wait to be watched.
-                drop(state);
+                // Not before the core has its thread.
                 crew.spares.keep_one_ready();
-                state = lock(&self.state);
             }
             let mut pause = LONGEST;
             if regular || look.taken > 0 {
                 pause = cadence.pause(now, look.taken);
                 due = now + pause;
             }
-            state = if look.quiet && regular && pause >= LONGEST {
-                let state = self.sleep(state);
+            let state = lock(&self.state);
+            if state.stopping {
+                return;
+            }
+            if look.quiet && regular && pause >= LONGEST {
+                self.sleep(state, &mut all);
                 due = Instant::now();
                 cadence = Cadence::new(due);
-                state
             } else {
                 let next = look.soon.map_or(due, |soon| due.min(now + soon));
-                wait_until(&self.changed, state, Some(next)).0
-            };
+                drop(wait_until(&self.changed, state, Some(next)));
+            }
         }
     }
 
     /// Sleeps until it is roused, unless a reactor has gone on meanwhile: they say so before they
     /// look whether it sleeps, as it says that it sleeps before it looks.
-    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn sleep(&self, mut state: MutexGuard<'_, State>, all: &mut All) {
         self.asleep.store(true, Ordering::SeqCst);
-        if state.watched.iter().all(Watched::is_idle) {
+        if state.newcomers.is_empty() && all.watched.iter().all(Watched::is_idle) {
+            all.close_files();
             while self.asleep.load(Ordering::SeqCst) && !state.stopping {
                 state = wait_until(&self.changed, state, None).0;
             }
         }
         self.asleep.store(false, Ordering::SeqCst);
-        state
     }
+}
+
+/// All that is watched, which the monitor's thread has to itself.
+#[derive(Default)]
+struct All {
+    watched: Vec<Watched>,
+    /// The state of a thread could not be read, and the log says so.
+    complained: bool,
 }
 
 /// One look at all of them.
@@ -235,6 +256,7 @@ struct Glance {
     regular: bool,
     /// Callbacks have blocked just now, and more than one.
     often: bool,
+    threshold: Duration,
 }
 
 /// What one look has found.
@@ -245,6 +267,8 @@ struct Look {
     soon: Option<Duration>,
     /// Nothing has happened since the last one.
     quiet: bool,
+    /// Why the state of a thread can't be read.
+    blind: Option<io::Error>,
 }
 
 impl State {
@@ -261,27 +285,56 @@ impl State {
         }
         self.thread.is_some()
     }
+}
+
+impl All {
+    /// One that enrolls for a second time asks for a lower threshold.
+    fn welcome(&mut self, newcomers: impl Iterator<Item = Watched>) {
+        for each in newcomers {
+            if !self.watched.iter().any(|it| Arc::ptr_eq(&it.baton, &each.baton)) {
+                self.watched.push(each);
+            }
+        }
+    }
 
     fn look(&mut self, crew: &Crew, at: Glance) -> Look {
-        let mut all = Look { quiet: true, ..Look::default() };
-        let threshold = self.threshold;
+        let mut look = Look { quiet: true, ..Look::default() };
         self.watched.retain_mut(|each| {
             let gone = each.baton.is_gone();
             if !gone {
-                each.look(crew, at, threshold, &mut all);
+                each.look(crew, at, &mut look);
             }
             !gone
         });
-        all
+        if let Some(error) = look.blind.take()
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            log::warn!(
+                "cannot read in /proc whether a thread sleeps: {error}; its clock tells, so that \
+                 a callback that waits for a processor may be taken for one that blocks"
+            );
+        }
+        look
+    }
+
+    /// Nobody is looked at for a while.
+    fn close_files(&mut self) {
+        for each in &mut self.watched {
+            each.file = None;
+        }
     }
 }
 
 impl Watched {
+    fn new(baton: Arc<Baton<Core>>, watch: Arc<Watch>) -> Self {
+        Self { baton, watch, seen: None, laps: 0, file: None }
+    }
+
     fn is_idle(&self) -> bool {
         self.watch.idle.load(Ordering::SeqCst) && self.baton.lap().is_none()
     }
 
-    fn look(&mut self, crew: &Crew, at: Glance, threshold: Duration, all: &mut Look) {
+    fn look(&mut self, crew: &Crew, at: Glance, all: &mut Look) {
         let laps = self.baton.laps();
         all.quiet &= laps == self.laps && self.is_idle();
         self.laps = laps;
@@ -289,19 +342,21 @@ impl Watched {
             self.seen = None;
             return;
         };
-        let seen = match &mut self.seen {
+        let mut seen = match self.seen.take() {
             Some(seen) if seen.lap == lap => seen,
             // A busy reactor is in some callback at each look: a second look is for what the
             // first has seen, or it would follow one with the next for ever.
-            seen if !at.regular => {
-                *seen = None;
-                return;
-            }
-            seen => seen.insert(Sighting { lap, since: at.now, computed: None }),
+            _ if !at.regular => return,
+            _ => Sighting::new(lap, at.now),
         };
-        let stalled = at.now.duration_since(seen.since);
-        match seen.judge(at, threshold, self.watch.holder()) {
+        let holder = self.watch.holder();
+        let is_asleep = self.is_asleep(holder);
+        let verdict = seen.judge(at, holder, is_asleep.as_ref().ok().copied());
+        all.blind = all.blind.take().or(is_asleep.err());
+        self.seen = Some(seen);
+        match verdict {
             Verdict::Take(cause) => {
+                let stalled = at.now.duration_since(seen.since);
                 let passed = crew.take_over(&self.baton, lap, cause, stalled);
                 all.taken += u32::from(passed == Passed::Done);
             }
@@ -309,6 +364,16 @@ impl Watched {
                 all.soon = Some(all.soon.map_or(soon, |other| other.min(soon)));
             }
         }
+    }
+
+    fn is_asleep(&mut self, holder: i32) -> io::Result<bool> {
+        let file = match self.file.take() {
+            Some(file) if file.number() == holder => file,
+            _ => StateFile::open(holder)?,
+        };
+        let is_asleep = file.is_asleep()?;
+        self.file = Some(file);
+        Ok(is_asleep)
     }
 }
 
@@ -319,16 +384,28 @@ enum Verdict {
 }
 
 impl Sighting {
-    fn judge(&mut self, at: Glance, threshold: Duration, holder: i32) -> Verdict {
+    fn new(lap: Lap, since: Instant) -> Self {
+        Self { lap, since, computed: None, still: None }
+    }
+
+    /// What is to be done about a thread that is in the same callback since it was first seen;
+    /// whether it sleeps is not always known.
+    fn judge(&mut self, at: Glance, holder: i32, is_asleep: Option<bool>) -> Verdict {
         let stalled = at.now.duration_since(self.since);
-        if sys::is_thread_asleep(holder) {
-            let rest = threshold.saturating_sub(stalled);
+        if is_asleep == Some(true) {
+            let rest = at.threshold.saturating_sub(stalled);
             let is_long = rest.is_zero() || at.often;
             return if is_long { Verdict::Take(Cause::Blocked) } else { Verdict::LookAgain(rest) };
         }
+        let enough = at.threshold.saturating_mul(COMPUTING);
+        let computed = sys::thread_time(holder);
+        if is_asleep.is_none()
+            && let Some(verdict) = self.judge_by_clock(at, computed, enough)
+        {
+            return verdict;
+        }
         // It computes, or waits for a processor, which it may do for long and is no reason.
-        let enough = threshold.saturating_mul(COMPUTING);
-        let computed = sys::thread_time(holder).unwrap_or_default();
+        let computed = computed.unwrap_or_default();
         let before = *self.computed.get_or_insert(computed);
         if computed.saturating_sub(before) >= enough {
             return Verdict::Take(Cause::Computed);
@@ -336,33 +413,25 @@ impl Sighting {
         // It may block yet; but the longer it did not, the longer it is let be.
         Verdict::LookAgain((stalled / 2).max(enough))
     }
-}
 
-/// When to look next: see the module. It has no clock: it is given the time.
-struct Cadence {
-    /// Steals a second.
-    rate: f64,
-    pause: Duration,
-    last: Instant,
-}
-
-impl Cadence {
-    fn new(now: Instant) -> Self {
-        Self { rate: 0.0, pause: SHORTEST / 2, last: now }
-    }
-
-    /// How long to pause after a look that took so many.
-    fn pause(&mut self, now: Instant, taken: u32) -> Duration {
-        let passed = now.duration_since(self.last).as_secs_f64();
-        self.last = now;
-        self.rate = self.rate * (1.0 - passed / MEMORY).max(0.0) + f64::from(taken) / MEMORY;
-        self.pause = (self.pause * 2).min(self.best());
-        self.pause
-    }
-
-    fn best(&self) -> Duration {
-        let best = (2.0 * LOOK / self.rate).sqrt().min(LONGEST.as_secs_f64());
-        Duration::from_secs_f64(best).max(SHORTEST)
+    /// The verdict on a thread whose clock stands still; none where it goes on.
+    fn judge_by_clock(
+        &mut self,
+        at: Glance,
+        computed: Option<Duration>,
+        enough: Duration,
+    ) -> Option<Verdict> {
+        let (since, rest) = match (computed, self.still) {
+            (None, _) => (self.since, enough),
+            (Some(computed), Some((then, since))) if computed == then => (since, at.threshold),
+            (Some(computed), before) => {
+                self.still = Some((computed, at.now));
+                return before.is_none().then_some(Verdict::LookAgain(at.threshold));
+            }
+        };
+        let rest = rest.saturating_sub(at.now.duration_since(since));
+        let is_long = rest.is_zero();
+        Some(if is_long { Verdict::Take(Cause::Blocked) } else { Verdict::LookAgain(rest) })
     }
 }
 
@@ -380,6 +449,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
+    use super::cadence::SHORTEST;
     use super::*;
     use crate::baton::Held;
     use crate::reactor::Reactor;
@@ -391,11 +461,27 @@ mod tests {
             Baton::held(Reactor::new().expect("a reactor").with_crew(crew.clone(), Spin::Never));
         let (baton, watch) = (held.baton().clone(), Arc::<Watch>::default());
         watch.set_holder(holder);
-        (held, Watched { baton, watch, seen: None, laps: 0 })
+        (held, Watched::new(baton, watch))
     }
 
     fn glance(now: Instant, regular: bool) -> Glance {
-        Glance { now, regular, often: false }
+        Glance { now, regular, often: false, threshold: SHORTEST }
+    }
+
+    /// A thread that sleeps until the sender is dropped, and its number.
+    fn sleeper() -> (JoinHandle<()>, mpsc::Sender<()>, i32) {
+        let (sender, number) = mpsc::channel();
+        let (wake, asleep) = mpsc::channel::<()>();
+        let sleeper = thread::spawn(move || {
+            let _ = sender.send(sys::thread_number());
+            let _ = asleep.recv();
+        });
+        let holder = number.recv().expect("its number");
+        let file = StateFile::open(holder).expect("procfs");
+        while !file.is_asleep().expect("procfs") {
+            thread::yield_now();
+        }
+        (sleeper, wake, holder)
     }
 
     #[test]
@@ -405,7 +491,7 @@ mod tests {
         let (now, threshold) = (Instant::now(), SHORTEST);
         let mut look = |regular| {
             let mut all = Look::default();
-            watched.look(&crew, glance(now, regular), threshold, &mut all);
+            watched.look(&crew, glance(now, regular), &mut all);
             all.soon
         };
         let enough = Some(threshold * COMPUTING);
@@ -420,20 +506,10 @@ mod tests {
 
     #[test]
     fn who_sleeps_is_taken_from_after_a_threshold_or_at_once_where_many_do() {
-        let (sender, number) = mpsc::channel();
-        let (wake, asleep) = mpsc::channel::<()>();
-        let sleeper = thread::spawn(move || {
-            let _ = sender.send(sys::thread_number());
-            let _ = asleep.recv();
-        });
-        let holder = number.recv().unwrap();
-        while !sys::is_thread_asleep(holder) {
-            thread::yield_now();
-        }
+        let (sleeper, wake, holder) = sleeper();
         let (now, threshold) = (Instant::now(), SHORTEST);
-        let lap = Baton::held(()).put_down().lap();
-        let mut seen = Sighting { lap, since: now, computed: None };
-        let mut judge = |at: Glance| seen.judge(at, threshold, holder);
+        let mut seen = Sighting::new(Baton::held(()).put_down().lap(), now);
+        let mut judge = |at: Glance| seen.judge(at, holder, Some(true));
         assert_eq!(judge(glance(now, true)), Verdict::LookAgain(threshold));
         let later = now + threshold / 5;
         assert_eq!(judge(glance(later, false)), Verdict::LookAgain(threshold * 4 / 5));
@@ -445,34 +521,34 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_grows_while_nothing_is_taken_and_follows_the_rate_of_steals() {
-        let mut now = Instant::now();
-        let mut cadence = Cadence::new(now);
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            let pause = cadence.pause(now, 0);
-            pauses.push(pause.as_micros());
-            now += pause;
-        }
-        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
-        // 100 a second for a second: sqrt(30 µs / 100) is 548 µs.
-        let mut pause = cadence.pause(now, 1);
-        for _ in 0..100 {
-            now += Duration::from_millis(10);
-            pause = cadence.pause(now, 1);
-        }
-        assert!((460..640).contains(&pause.as_micros()), "{pause:?}");
-        // A thousand: sqrt(30 µs / 1 000) is 173 µs.
-        for _ in 0..1000 {
-            now += Duration::from_millis(1);
-            pause = cadence.pause(now, 1);
-        }
-        assert!((145..205).contains(&pause.as_micros()), "{pause:?}");
-        // And back.
-        for _ in 0..20 {
-            now += Duration::from_millis(100);
-            pause = cadence.pause(now, 0);
-        }
-        assert_eq!(pause, LONGEST);
+    fn where_nothing_shows_its_state_the_clock_of_a_thread_does() {
+        let (sleeper, wake, holder) = sleeper();
+        let (now, threshold) = (Instant::now(), SHORTEST);
+        let lap = Baton::held(()).put_down().lap();
+        let mut seen = Sighting::new(lap, now);
+        let mut judge = |at: Glance| seen.judge(at, holder, None);
+        assert_eq!(judge(glance(now, true)), Verdict::LookAgain(threshold));
+        let later = now + threshold / 5;
+        assert_eq!(judge(glance(later, false)), Verdict::LookAgain(threshold * 4 / 5));
+        assert_eq!(judge(glance(now + threshold, false)), Verdict::Take(Cause::Blocked));
+        drop(wake);
+        sleeper.join().unwrap();
+
+        // This thread computes from one look to the next, which are hours apart.
+        let hour = Duration::from_secs(3600);
+        let mut seen = Sighting::new(lap, now);
+        let mut judge = |at: Glance| seen.judge(at, sys::thread_number(), None);
+        assert_eq!(judge(glance(now, true)), Verdict::LookAgain(threshold));
+        assert_eq!(judge(glance(now + hour, true)), Verdict::LookAgain(hour / 2));
+        let until = sys::own_time() + threshold * (COMPUTING + 1);
+        while sys::own_time() < until {}
+        assert_eq!(judge(glance(now + 2 * hour, true)), Verdict::Take(Cause::Computed));
+
+        // There is no such thread, and no such clock: numbers end at 2^22.
+        let mut seen = Sighting::new(lap, now);
+        let mut judge = |at: Glance| seen.judge(at, (1 << 22) + 1, None);
+        let enough = threshold * COMPUTING;
+        assert_eq!(judge(glance(now, true)), Verdict::LookAgain(enough));
+        assert_eq!(judge(glance(now + enough, true)), Verdict::Take(Cause::Blocked));
     }
 }

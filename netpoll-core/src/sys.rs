@@ -26,6 +26,9 @@ pub(crate) mod control;
 pub(crate) mod handshakes;
 pub(crate) mod listener;
 mod raw;
+mod state_file;
+
+pub(crate) use state_file::StateFile;
 
 pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags};
 
@@ -329,15 +332,6 @@ pub(crate) fn device_number(name: &str) -> io::Result<u32> {
 /// The number under which the system knows the calling thread.
 pub(crate) fn thread_number() -> i32 {
     nix::unistd::gettid().as_raw()
-}
-
-/// Whether a thread of this process sleeps: it neither runs nor waits for a core. Not known is no.
-pub(crate) fn is_thread_asleep(number: i32) -> bool {
-    let Ok(stat) = std::fs::read(format!("/proc/self/task/{number}/stat")) else { return false };
-    // "number (name) state …", and the name may hold anything.
-    let after_name = stat.iter().rposition(|&byte| byte == b')');
-    let state = after_name.and_then(|end| stat.get(end + 2));
-    matches!(state, Some(b'S' | b'D'))
 }
 
 fn address_of(address: &SockAddr) -> io::Result<Address> {

@@ -1,5 +1,6 @@
 //! Callbacks that block on their reactor's thread: the reactor goes on with another.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use netpoll::{
 
 use crate::util::{
     Client, Count, Gate, PATIENCE, Random, Server, alone, connect, echo_once, eventually, hand_off,
-    inet, modes, our_threads, quiet,
+    inet, modes, our_threads, quiet, set_fd_limit,
 };
 
 /// A server on loops whose counters can be read, and those loops.
@@ -282,6 +283,35 @@ fn the_monitor_sleeps_while_nothing_runs_and_is_roused_by_what_does() {
     for client in &mut clients {
         client.hear(b"g");
     }
+}
+
+/// Whether a thread sleeps is read in procfs, which takes a descriptor, where there is procfs.
+#[test]
+fn a_callback_that_sleeps_loses_its_loop_though_no_descriptor_is_left() {
+    alone("hand_off::a_callback_that_sleeps_loses_its_loop_though_no_descriptor_is_left", || {
+        let gate = Gate::default();
+        let (server, manager) = on_loops(1, EventLoop::builder().on_request(obedient(&gate)));
+        let (mut stuck, mut other) = (server.connect(), server.connect());
+        eventually("both are there", || manager.stats()[0].callbacks == 2);
+        let looks = || manager.hand_off_stats().monitor_looks;
+        eventually("the monitor sleeps, and has nothing open", || {
+            let before = looks();
+            quiet(60);
+            looks() == before
+        });
+        set_fd_limit(64);
+        let mut all = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            all.push(file);
+        }
+        stuck.say(b"g");
+        for _ in 0..10 {
+            other.echo(b"is served beside it");
+        }
+        drop(all);
+        gate.open();
+        stuck.hear(b"g");
+    });
 }
 
 #[test]

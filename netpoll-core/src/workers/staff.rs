@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::thread::{self, JoinHandle, ThreadId};
+use std::time::Duration;
 
 use crate::callbacks::join;
 use crate::starter::Starter;
-use crate::sys;
+use crate::sys::{self, StateFile};
 
 /// How many workers one look at whether all sleep asks the system about.
 const SAMPLE: usize = 16;
@@ -25,6 +26,8 @@ struct Worker {
     thread: JoinHandle<()>,
     /// Its number in the system; none before it has run.
     number: Option<i32>,
+    /// For how long it had had a core at the last look, where looks take that.
+    computed: Option<Duration>,
 }
 
 impl Staff {
@@ -52,7 +55,7 @@ impl Staff {
         let name = format!("netpoll-work-{}", self.hired);
         if let Ok(thread) = starter.start(name, work) {
             let id = thread.thread().id();
-            self.workers.insert(id, Worker { thread, number: None });
+            self.workers.insert(id, Worker { thread, number: None, computed: None });
         }
     }
 
@@ -94,9 +97,27 @@ impl Staff {
     }
 
     /// Whether all workers, or as many as one look takes, are asleep in the system: none computes,
-    /// and none waits for a core.
-    pub(super) fn all_asleep(&self) -> bool {
-        let asleep = |worker: &Worker| worker.number.is_some_and(sys::is_thread_asleep);
-        !self.workers.is_empty() && self.workers.values().take(SAMPLE).all(asleep)
+    /// and none waits for a core. Where the system does not show that, none of all the workers may
+    /// have had a core since the last look.
+    pub(super) fn all_asleep(&mut self) -> bool {
+        let is_asleep = |worker: &Worker| Some(StateFile::open(worker.number?).ok()?.is_asleep());
+        for worker in self.workers.values().take(SAMPLE) {
+            match is_asleep(worker) {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => return false,
+                Some(Err(_)) | None => return self.all_still(),
+            }
+        }
+        !self.workers.is_empty()
+    }
+
+    fn all_still(&mut self) -> bool {
+        let mut all = !self.workers.is_empty();
+        for worker in self.workers.values_mut() {
+            let computed = worker.number.and_then(sys::thread_time);
+            all &= computed.is_some() && computed == worker.computed;
+            worker.computed = computed;
+        }
+        all
     }
 }
