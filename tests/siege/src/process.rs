@@ -152,8 +152,11 @@ impl Process {
         self.status("Threads:")
     }
 
-    pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    /// Sockets that it has open. Its other descriptors come and go with its threads.
+    pub(crate) fn sockets(&self) -> usize {
+        let Ok(all) = fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return 0 };
+        let targets = all.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
     /// Processor time that it has used.

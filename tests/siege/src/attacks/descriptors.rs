@@ -33,12 +33,12 @@ pub(crate) fn run(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let used = server.process.processor().saturating_sub(used);
     let beside = pingers.take();
     server.is_alive()?;
-    let full = server.process.descriptors();
+    let full = server.process.sockets();
     drop(crowd);
     let newcomer = || talk.newcomer(server.address, Duration::from_millis(500)).is_some();
     let back = until(Duration::from_secs(5), newcomer);
     row.note("for", format_args!("{} s", time.as_secs()));
-    row.note("descriptors", full);
+    row.note("sockets", full);
     beside.report(row, &alone);
     let share = used.as_millis() * 100 / time.as_millis();
     row.below("processor", share.try_into().unwrap_or(u64::MAX), 10, "%");

@@ -13,21 +13,21 @@ use crate::run::Siege;
 /// 200 clients that send half a PROXY header and go, half of them by a reset.
 pub(crate) fn half_proxy_header(_: &Siege, row: &mut Row) -> Outcome {
     let mut server = Server::own(&["--proxy-protocol"], &Confine::default())?;
-    let before = server.process.descriptors();
+    let before = server.process.sockets();
     let mut crowd = many(server.address, 200)?;
     for client in &mut crowd {
         client.write_all(b"PROXY TCP4 192.0")?;
     }
-    let all = || server.process.descriptors() >= before + 200;
+    let all = || server.process.sockets() >= before + 200;
     if until(Duration::from_secs(5), all).is_none() {
         return Err(Problem::broken("they are not accepted"));
     }
     crowd.iter().step_by(2).for_each(reset);
     drop(crowd);
-    let back = || server.process.descriptors() <= before;
+    let back = || server.process.sockets() <= before;
     let took = until(Duration::from_secs(3), back);
     server.is_alive()?;
-    row.equal("kept", server.process.descriptors().saturating_sub(before), 0);
+    row.equal("kept", server.process.sockets().saturating_sub(before), 0);
     row.soon("noticed after", took, Duration::from_secs(2));
     Ok(())
 }
@@ -38,7 +38,7 @@ pub(crate) fn tcp_proxy(_: &Siege, row: &mut Row) -> Outcome {
     let origin = TcpListener::bind("127.0.0.1:0")?;
     let address = origin.local_addr()?.to_string();
     let mut proxy = Server::example("tcp_proxy", &[&address, "127.0.0.1:0"], &Confine::default())?;
-    let before = proxy.process.descriptors();
+    let before = proxy.process.sockets();
     let mut client = TcpStream::connect(proxy.address)?;
     let (stuck, _) = origin.accept()?;
     client.set_nonblocking(true)?;
@@ -56,10 +56,10 @@ pub(crate) fn tcp_proxy(_: &Siege, row: &mut Row) -> Outcome {
     }
     reset(&client);
     drop(client);
-    let gone = until(Duration::from_secs(3), || proxy.process.descriptors() <= before);
+    let gone = until(Duration::from_secs(3), || proxy.process.sockets() <= before);
     proxy.is_alive()?;
     row.note("MiB in between", sent >> 20);
-    row.equal("kept", proxy.process.descriptors().saturating_sub(before), 0);
+    row.equal("kept", proxy.process.sockets().saturating_sub(before), 0);
     row.soon("noticed after", gone, Duration::from_secs(2));
     stuck.set_nonblocking(true)?;
     let _ = (&stuck).read(&mut [0]); // it was there until now

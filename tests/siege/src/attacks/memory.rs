@@ -30,18 +30,17 @@ fn bursts(row: &mut Row, clients: usize, rounds: usize) -> Outcome {
     let args = ["--echo", "--send-buffer", SEND_BUFFER];
     let mut server = Server::own(&args, &Confine::default())?;
     let before = server.process.resident();
-    let descriptors = server.process.descriptors();
+    let sockets = server.process.sockets();
     let mut after = Vec::new();
     for _ in 0..rounds {
         let mut crowd = non_readers(server.address, clients)?;
         let time = Duration::from_millis(500 + clients as u64);
         flood(&mut crowd, BYTES_EACH, time);
         drop(crowd);
-        // Threads that wait for work may keep a descriptor each.
-        let all_gone = || server.process.descriptors() <= descriptors + clients / 4;
+        let all_gone = || server.process.sockets() <= sockets;
         if until(Duration::from_secs(20), all_gone).is_none() {
-            let kept = server.process.descriptors() - descriptors;
-            return Err(Problem::Broken(format!("{kept} of {clients} descriptors stay")));
+            let kept = server.process.sockets() - sockets;
+            return Err(Problem::Broken(format!("{kept} of {clients} sockets stay")));
         }
         after.push(server.process.resident().to_string());
     }
@@ -51,7 +50,7 @@ fn bursts(row: &mut Row, clients: usize, rounds: usize) -> Outcome {
     row.note("rounds", format_args!("{rounds} of {clients}"));
     row.note("peak", format_args!("{} MiB", server.process.peak()));
     row.note("after each", format_args!("{} MiB", after.join(", ")));
-    row.note("back after", format_args!("{:?} s", took.map(|took| took.as_secs())));
+    row.soon("back after", took, BACK + Duration::from_secs(1));
     let more = server.process.resident().saturating_sub(before);
     row.below("stays", more, NEARLY, "MiB");
     Ok(())

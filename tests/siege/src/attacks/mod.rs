@@ -83,8 +83,6 @@ const NOT_YET: &[(&str, &str)] = &[
     ("stuck-beyond/pool", "jobs that wait while all threads are stuck are looked at often"),
     ("restart/few-descriptors", RESTART),
     ("restart/one-errno", RESTART),
-    ("memory-back/rounds", MEMORY),
-    ("memory-back/many", MEMORY),
     ("memory-budget/hand-off", BUDGET),
     ("memory-budget/inline", BUDGET),
     ("memory-budget/pool", BUDGET),
@@ -95,7 +93,6 @@ const START: &str = "spawn returns before its loops serve";
 const PROC: &str = "a thread that sleeps is found by /proc alone";
 const PULLS: &str = "a callback that pulls in a loop has no bound";
 const RESTART: &str = "the predecessor leaves before its successor serves";
-const MEMORY: &str = "freed blocks stay in the allocator's arenas";
 const BUDGET: &str = "the budget counts bytes, not the blocks that hold them";
 
 /// All attacks, in the order in which they run.

@@ -17,7 +17,7 @@ pub(crate) fn run(siege: &Siege, row: &mut Row) -> Outcome {
     let pingers = Pingers::start(server.address, PINGERS, &talk, PERIOD)?;
     pause(Duration::from_secs(1));
     let alone = pingers.take();
-    let before = server.process.descriptors();
+    let before = server.process.sockets();
 
     let begun = Instant::now();
     let time = Duration::from_secs(if siege.long { 30 } else { 4 });
@@ -33,10 +33,10 @@ pub(crate) fn run(siege: &Siege, row: &mut Row) -> Outcome {
     }
     let beside = pingers.take();
     server.is_alive()?;
-    until(Duration::from_secs(5), || server.process.descriptors() == before);
+    until(Duration::from_secs(5), || server.process.sockets() == before);
     row.note("resets", resets);
     beside.report(row, &alone);
-    row.equal("descriptors that stay", server.process.descriptors().saturating_sub(before), 0);
+    row.equal("sockets that stay", server.process.sockets().saturating_sub(before), 0);
     row.below("memory at most", server.process.peak(), 64, "MiB");
     Ok(())
 }
