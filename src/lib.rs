@@ -19,8 +19,8 @@ pub use netpoll_core::{
     Exchange, HandOffOptions, HandOffStats, Handle, LimitRow, Limits, ListenerInfo, LoadBalance,
     LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare,
     OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate,
-    Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WriteHalf, Writer, block_in_place,
-    default_loops,
+    Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer,
+    block_in_place, default_loops,
 };
 pub use netpoll_server::{
     AtLimit, Builder, Credentials, EventLoop, HandOverOptions, Handler, Limit, ListenOptions,

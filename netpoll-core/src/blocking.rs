@@ -1,9 +1,11 @@
 //! Where a thread may wait: not in what runs on a reactor's thread and keeps it.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::hand_off::{self, Cause, Permission};
+use crate::waits::{Of, Waiting, Wake};
 
 thread_local! {
     static FORBIDDEN: Cell<Option<Why>> = const { Cell::new(None) };
@@ -51,6 +53,12 @@ pub fn enter(doing: &str) -> Result<()> {
         Permission::HoldsCore => Err(must_not(doing)),
         Permission::NoThread => Err(Error::NoThread),
     }
+}
+
+/// As [`enter`], for a wait that may be ended before its time where threads run out.
+pub(crate) fn begin(doing: &str, of: Of, wake: Option<Arc<dyn Wake>>) -> Result<Waiting> {
+    enter(doing)?;
+    Ok(Waiting::begin(of, wake))
 }
 
 fn must_not(doing: &str) -> Error {

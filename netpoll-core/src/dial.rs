@@ -28,6 +28,7 @@ use crate::socket::{ConnectOptions, Stream};
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 use crate::sys;
 use crate::task::Events;
+use crate::waits::{Of, Wake};
 
 /// A socket on its way to one address.
 #[derive(Debug)]
@@ -150,18 +151,32 @@ impl Doorbell {
     /// Waits until it is rung, or was since the last wait, or until `deadline`.
     ///
     /// # Errors
-    /// As [`blocking::enter`].
-    pub fn wait(&self, deadline: Option<Instant>) -> Result<()> {
-        if !*lock(&self.rung) {
-            blocking::enter("dial")?;
+    /// As [`blocking::enter`], and of kind `TimedOut` where the thread was wanted elsewhere.
+    pub fn wait(self: &Arc<Self>, deadline: Option<Instant>) -> Result<()> {
+        let is_rung = std::mem::take(&mut *lock(&self.rung));
+        if is_rung {
+            return Ok(());
         }
+        let waiting = blocking::begin("dial", Of::Elsewhere, Some(self.clone()))?;
         let mut rung = lock(&self.rung);
         let mut late = false;
-        while !*rung && !late {
+        while !*rung && !late && !waiting.is_over() {
             (rung, late) = wait_until(&self.visitor, rung, deadline);
         }
-        *rung = false;
+        let is_over = !std::mem::take(&mut *rung) && waiting.is_over();
+        drop(rung);
+        if is_over {
+            let text = "ended before its time, since threads have run out";
+            return Err(io::Error::new(ErrorKind::TimedOut, text).into());
+        }
         Ok(())
+    }
+}
+
+impl Wake for Doorbell {
+    fn wake(&self) {
+        drop(lock(&self.rung));
+        self.visitor.notify_all();
     }
 }
 

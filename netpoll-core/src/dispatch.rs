@@ -11,6 +11,7 @@ use crate::forecast::Place;
 use crate::hand_off::{self, Terms};
 use crate::reactor::Core;
 use crate::runner::{self, Outcome};
+use crate::stats::WorkerStats;
 use crate::workers::Workers;
 
 /// Where the callbacks of an event loop run.
@@ -46,9 +47,11 @@ pub struct HandOffOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolOptions {
     /// Threads at the most, reached only while callbacks block. Default 256: as many callbacks may
-    /// block at once before further ones wait.
+    /// block at once before further ones wait, but an eighth of them is kept for connections that
+    /// have shown that their callbacks return.
     pub max_threads: usize,
-    /// Connections that may wait in the pool's queue; more wait at their reactors. Default 4 096.
+    /// Connections that may wait for a worker, of those that have shown that and of others; more
+    /// wait at their reactors. Default 4 096.
     pub queue: usize,
     /// How long a worker without work stays. Default 10 s.
     pub idle: Duration,
@@ -140,6 +143,14 @@ impl Dispatcher {
         matches!(self.0, Mode::Pool(_) | Mode::HandOff(..))
     }
 
+    /// What its workers do; all zero where it has none.
+    pub fn stats(&self) -> WorkerStats {
+        match &self.0 {
+            Mode::Inline => WorkerStats::default(),
+            Mode::Pool(workers) | Mode::HandOff(workers, _) => workers.stats(),
+        }
+    }
+
     /// Ends the mode's threads, and waits `patience` for those that are inside a callback. Returns
     /// how many are left there; they end with their callback.
     pub fn stop(&self, patience: Duration) -> usize {
@@ -161,8 +172,11 @@ pub(crate) fn run(mut core: Held<Core>, shared: Arc<Shared>) -> Option<Held<Core
         Mode::Pool(workers) => send(core, &workers.clone(), shared),
         Mode::HandOff(workers, terms) => {
             let (place, terms) = (shared.place(), *terms);
-            if place == Place::Reactor && hand_off::may_run(&mut core, terms, &shared) {
-                return hand_off::run(core, shared);
+            if place == Place::Reactor {
+                if hand_off::may_run(&mut core, terms, &shared) {
+                    return hand_off::run(core, shared);
+                }
+                hand_off::want_thread(&core);
             }
             core.remote().counters.to_workers.add(1);
             send(core, &workers.clone(), shared)

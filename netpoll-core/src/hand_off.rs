@@ -29,6 +29,7 @@ use crate::spares::{Next, Spares};
 use crate::stats::HandOffStats;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::sys::{self, Usage};
+use crate::waits::{Listing, Waits};
 
 /// Runs `block`, which may block, so that nobody waits for it: where the calling callback runs on
 /// a reactor's thread, another thread goes on with the reactor.
@@ -115,6 +116,8 @@ pub(crate) struct Crew {
     away: AtomicUsize,
     /// Times that a reactor had to stand still because there was no thread to take it over.
     stalls: AtomicU64,
+    /// Those of its threads.
+    waits: Arc<Waits>,
 }
 
 impl Crew {
@@ -124,6 +127,7 @@ impl Crew {
             monitor: Monitor::new(),
             away: AtomicUsize::new(0),
             stalls: AtomicU64::new(0),
+            waits: Waits::new(),
         })
     }
 
@@ -203,6 +207,7 @@ impl Crew {
             parked: self.spares.parked(),
             away: self.away(),
             stalls: self.stalls.load(Ordering::Relaxed),
+            waits_ended: self.waits.ended(),
             monitor_looks: self.monitor.looks(),
         }
     }
@@ -240,6 +245,7 @@ struct Seat {
 /// Restores what this thread did before: a callback may serve another event loop.
 struct Seated {
     before: (Option<Seat>, Hands),
+    _listing: Listing,
 }
 
 impl Seated {
@@ -249,7 +255,8 @@ impl Seated {
             remote: Arc::downgrade(core.remote()),
             crew: core.backing.crew.clone(),
         };
-        Self { before: (replace_seat(Some(seat)), HANDS.replace(Hands::Core)) }
+        let listing = Listing::at(seat.crew.as_ref().map(|crew| &crew.waits));
+        Self { before: (replace_seat(Some(seat)), HANDS.replace(Hands::Core)), _listing: listing }
     }
 }
 
@@ -368,7 +375,19 @@ pub(crate) fn give_away(cause: Cause) -> Permission {
             Permission::Granted
         }
         // It lies there still: the monitor takes it when there is a thread.
-        Some(Passed::NoThread) | None => Permission::NoThread,
+        Some(Passed::NoThread) | None => {
+            with_seat(|seat| seat.crew.as_ref().map(|crew| crew.waits.want_one()));
+            Permission::NoThread
+        }
+    }
+}
+
+/// A callback of this reactor has to go to the workers, since there is no thread for it here: has
+/// the next find one.
+#[cold]
+pub(crate) fn want_thread(core: &Held<Core>) {
+    if let Some(crew) = &core.backing.crew {
+        crew.waits.want_one();
     }
 }
 

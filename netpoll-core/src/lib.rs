@@ -42,6 +42,7 @@ mod sys;
 mod task;
 mod ticks;
 mod timer;
+mod waits;
 mod waker;
 mod watchdog;
 mod workers;
@@ -69,7 +70,7 @@ pub use operator::{Accept, Preamble, Room};
 pub use origin::{Entrance, ListenerInfo, Origin};
 pub use reactor::{Reactor, Remote, later};
 pub use spin::Spin;
-pub use stats::{HandOffStats, LoopStats};
+pub use stats::{HandOffStats, LoopStats, WorkerStats};
 pub use ticks::Ticks;
 
 #[cfg(test)]

@@ -167,8 +167,27 @@ pub struct HandOffStats {
     /// of our calls then fails with [`Error::NoThread`](crate::Error::NoThread); for another the
     /// loop stands still.
     pub stalls: u64,
+    /// Waits of callbacks that had lost their loop which were ended, as if they had timed out,
+    /// because others had no thread.
+    pub waits_ended: u64,
     /// How often the monitor has looked.
     pub monitor_looks: u64,
+}
+
+/// The workers of one event loop: all of them under `Dispatch::Pool`, under `Dispatch::HandOff`
+/// those for callbacks that are expected to block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Threads now.
+    pub threads: usize,
+    /// Those of them without a job.
+    pub idle: usize,
+    /// Connections that wait for one.
+    pub queued: usize,
+    /// Waits of callbacks that were ended, as if they had timed out, because others waited for a
+    /// thread.
+    pub waits_ended: u64,
 }
 
 impl Counters {

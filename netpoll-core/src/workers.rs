@@ -2,14 +2,18 @@
 //!
 //! A connection is in the queue at most once, since its task is scheduled at most once. The queue
 //! is bounded; a reactor that finds it full keeps the connection, and is told when a worker has
-//! made room, so nobody waits in a submit and nothing spins.
+//! made room, so nobody waits in a submit and nothing spins. Its two [lanes](lanes) keep some
+//! workers for connections whose callbacks have shown that they return.
 //!
 //! The pool grows by two rules. Up to one thread a core, a job that finds no idle worker starts
 //! one. Beyond that a *standby* thread decides. While jobs wait and no worker is idle it looks
 //! every few milliseconds; where all the workers that it looks at are asleep inside callbacks, it
 //! starts a quarter more, up to `max_threads`. Workers that compute are not asleep, and more of
 //! them would only get in each other's way. A worker, or a standby, without work for `idle` ends.
+//! Where there are as many as may be, or the system refuses more, the standby ends the
+//! [waits](crate::waits) that have made no progress for longest.
 
+mod lanes;
 mod lobby;
 mod staff;
 
@@ -18,17 +22,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
-
 use crate::connection::{Shared, schedule};
 use crate::dispatch::PoolOptions;
 use crate::hand_off::{self, Stopwatch};
 use crate::reactor::Remote;
 use crate::runner::{self, Outcome};
 use crate::starter::Starter;
+use crate::stats::WorkerStats;
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
+use crate::waits::{Listing, Waits};
+use lanes::{Lane, Lanes};
 use lobby::{Lobby, Seat};
 use staff::Staff;
 
@@ -53,14 +58,15 @@ pub(crate) struct Workers {
     ready: usize,
     /// For callbacks whose conduct is noted: from when on they count as blocking.
     threshold: Option<Duration>,
-    submit: Sender<Arc<Shared>>,
-    queue: Receiver<Arc<Shared>>,
+    queue: Lanes<Arc<Shared>>,
     lobby: Lobby,
+    /// Those of its workers.
+    waits: Arc<Waits>,
     /// As in `staff`, to be read without its lock.
     hired: AtomicUsize,
     /// Jobs taken so far: a sign that the pool moves.
     taken: AtomicU64,
-    /// The standby is awake, or there is no use for one: a submit need not call it.
+    /// The standby is awake: a submit need not call it.
     watched: AtomicBool,
     stopping: AtomicBool,
     /// Reactors that keep connections for which there was no room; `crowded` says that there are
@@ -86,18 +92,18 @@ impl Workers {
     fn with(options: PoolOptions, ready: usize, threshold: Option<Duration>) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let at_once = (cores + ready).min(options.max_threads);
-        let (submit, queue) = crossbeam_channel::bounded(options.queue);
+        let open = options.max_threads - hand_off::kept_of(options.max_threads);
         Arc::new(Self {
             options,
             at_once,
             ready,
             threshold,
-            submit,
-            queue,
+            queue: Lanes::new(options.queue, open),
             lobby: Lobby::new(),
+            waits: Waits::new(),
             hired: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
-            watched: AtomicBool::new(options.max_threads <= at_once),
+            watched: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
             crowded: AtomicBool::new(false),
@@ -114,12 +120,17 @@ impl Workers {
         if self.is_stopping() {
             return Err(shared);
         }
-        self.submit.try_send(shared).map_err(TrySendError::into_inner)?;
-        self.lobby.call(|| !self.queue.is_empty());
-        self.staff_up();
-        // Nobody is there to take it, or it came after the last worker had left for good.
-        if self.is_deserted() || self.is_stopping() {
-            return self.queue.try_recv().map_or(Ok(()), Err);
+        let lane = if shared.is_proven() { Lane::Proven } else { Lane::Others };
+        self.queue.push(lane, shared)?;
+        self.lobby.call(|| self.queue.is_ready());
+        let is_attended = self.staff_up();
+        if !is_attended {
+            self.waits.want_one();
+        }
+        // Nobody is there to take it, or to see that it waits, or it came after the last worker had
+        // left for good.
+        if !is_attended || self.is_deserted() || self.is_stopping() {
+            return self.queue.take_back().map_or(Ok(()), Err);
         }
         Ok(())
     }
@@ -168,7 +179,7 @@ impl Workers {
         staff.join_those_who_left();
         drop(staff);
         self.make_room_known();
-        for shared in self.queue.try_iter() {
+        while let Some(shared) = self.queue.take_back() {
             // Submitted while we stopped; nobody else would ever end it.
             shared.abort();
             runner::run_to_end(&shared);
@@ -176,27 +187,31 @@ impl Workers {
         left
     }
 
-    /// Sees to it that somebody takes the job that was just queued.
-    fn staff_up(self: &Arc<Self>) {
-        if self.lobby.idle() >= self.ready.max(1) {
-            return;
+    /// Sees to it that somebody takes the job that was just queued. `false`: jobs wait, and the
+    /// system refuses the standby that would look after them.
+    fn staff_up(self: &Arc<Self>) -> bool {
+        if self.lobby.idle() >= self.ready.max(1) && self.queue.starved() == 0 {
+            return true;
         }
         let few = self.hired.load(Ordering::SeqCst) < self.at_once;
         if !few && self.watched.load(Ordering::SeqCst) {
-            return;
+            return true;
         }
         let mut staff = lock(&self.staff);
         if self.is_stopping() {
-            return;
+            return true;
         }
         if staff.workers() < self.at_once {
             self.hire(&mut staff);
         }
-        if !self.watched.swap(true, Ordering::SeqCst) && !self.call_standby(&mut staff) {
+        let is_attended =
+            self.watched.swap(true, Ordering::SeqCst) || self.call_standby(&mut staff);
+        if !is_attended {
             self.watched.store(false, Ordering::SeqCst);
         }
         drop(staff);
         self.starter.tell();
+        is_attended || !self.is_overrun()
     }
 
     fn hire(self: &Arc<Self>, staff: &mut MutexGuard<'_, Staff>) {
@@ -218,10 +233,11 @@ impl Workers {
     }
 
     fn work(self: &Arc<Self>) {
-        let mut working = Working { pool: self, seat: self.lobby.enter() };
+        let _listing = Listing::at(Some(&self.waits));
+        let mut working = Working { pool: self, seat: self.lobby.enter(), lane: Lane::Proven };
         lock(&self.staff).arrived();
         let mut stopwatch = self.threshold.map(Stopwatch::new);
-        while let Some(shared) = self.next(&mut working.seat, &mut stopwatch) {
+        while let Some(shared) = self.next(&mut working, &mut stopwatch) {
             let outcome = hand_off::run_for(&shared.home, || match &mut stopwatch {
                 Some(stopwatch) => stopwatch.run(&shared),
                 None => hand_off::run_on_pool(&shared),
@@ -234,27 +250,29 @@ impl Workers {
 
     fn next(
         self: &Arc<Self>,
-        seat: &mut Seat,
+        working: &mut Working<'_>,
         stopwatch: &mut Option<Stopwatch>,
     ) -> Option<Arc<Shared>> {
-        let is_queued = || !self.queue.is_empty();
+        let is_queued = || self.queue.is_ready();
+        working.done();
         let mut may_stay = true;
-        let shared = loop {
-            match self.queue.try_recv() {
-                Ok(shared) => break shared,
-                Err(_) if !may_stay || self.is_stopping() => return None,
-                Err(_) => {}
+        let (lane, shared) = loop {
+            match self.queue.take() {
+                Some(job) => break job,
+                None if !may_stay || self.is_stopping() => return None,
+                None => {}
             }
-            may_stay = self.lobby.wait(seat, Some(self.options.idle), is_queued);
+            may_stay = self.lobby.wait(&mut working.seat, Some(self.options.idle), is_queued);
             stopwatch.iter_mut().for_each(Stopwatch::slept);
         };
-        self.lobby.found(seat);
+        working.lane = lane;
+        self.lobby.found(&mut working.seat);
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.make_room_known();
         if is_queued() {
             self.lobby.call(is_queued);
         }
-        if is_queued() || self.ready > 0 {
+        if self.queue.ready() > 0 || self.ready > 0 || self.queue.starved() > 0 {
             // Two submits may have counted on the same idle worker: this one.
             self.staff_up();
         }
@@ -279,7 +297,7 @@ impl Workers {
             let deadline = Instant::now().checked_add(self.options.idle);
             let mut late = false;
             while !self.is_stopping() && !self.watched.load(Ordering::SeqCst) && !late {
-                if self.is_short_of_hands() {
+                if self.is_short_of_hands() || self.is_overrun() {
                     self.watched.store(true, Ordering::SeqCst);
                     break;
                 }
@@ -300,26 +318,50 @@ impl Workers {
         if self.is_jammed() {
             *pause = SOON;
         }
-        while self.is_short_of_hands() && !self.is_stopping() {
+        while (self.is_short_of_hands() || self.is_overrun()) && !self.is_stopping() {
             thread::sleep(*pause); // sleep: what is looked for is that nothing happens for a while
             let taken = self.taken.load(Ordering::Relaxed);
             if taken != moved.0 {
                 moved = (taken, Instant::now());
             }
-            let mut staff = lock(&self.staff);
-            let stuck = moved.1.elapsed() >= STUCK && !self.queue.is_empty();
-            if self.is_short_of_hands() && (staff.all_asleep() || stuck) {
-                for _ in 0..=staff.workers() / 4 {
-                    self.hire(&mut staff);
-                }
-                drop(staff);
-                self.starter.tell();
+            let stuck = moved.1.elapsed() >= STUCK && self.queue.ready() > 0;
+            if self.is_short_of_hands() && self.hire_more(stuck) {
                 *pause = SOON;
                 moved.1 = Instant::now();
             } else {
-                *pause = (*pause * 2).min(if self.is_jammed() { SELDOM } else { RELAXED });
+                *pause = (*pause * 2).min(if self.is_overrun() { SELDOM } else { RELAXED });
+            }
+            if self.is_overrun() && !self.may_hire() {
+                self.end_waits();
             }
         }
+    }
+
+    /// Starts a quarter more, if all are asleep that it looks at; says whether there are more.
+    fn hire_more(self: &Arc<Self>, whatever_they_do: bool) -> bool {
+        let mut staff = lock(&self.staff);
+        let before = staff.workers();
+        if staff.all_asleep() || whatever_they_do {
+            for _ in 0..=before / 4 {
+                self.hire(&mut staff);
+            }
+        }
+        let after = staff.workers();
+        drop(staff);
+        self.starter.tell();
+        after > before
+    }
+
+    /// Ends as many waits as there are jobs that wait for a worker.
+    fn end_waits(&self) {
+        let waiting = self.queue.len();
+        self.waits.end_longest(waiting, waiting, self.hired.load(Ordering::SeqCst));
+    }
+
+    /// Whether more workers could help, and could be had.
+    fn may_hire(&self) -> bool {
+        let is_full = self.hired.load(Ordering::SeqCst) >= self.options.max_threads;
+        !is_full && self.queue.starved() == 0 && !self.starter.is_refused()
     }
 
     fn is_short_of_hands(&self) -> bool {
@@ -329,8 +371,23 @@ impl Workers {
         too_few_ready || self.is_jammed()
     }
 
+    /// Whether jobs wait that any worker could take.
     fn is_jammed(&self) -> bool {
-        !self.queue.is_empty() && self.lobby.idle() == 0
+        self.queue.ready() > 0 && self.lobby.idle() == 0
+    }
+
+    /// Whether jobs wait, and some of them perhaps for as long as others like.
+    fn is_overrun(&self) -> bool {
+        self.is_jammed() || self.queue.starved() > 0
+    }
+
+    pub(crate) fn stats(&self) -> WorkerStats {
+        WorkerStats {
+            threads: self.hired.load(Ordering::Relaxed),
+            idle: self.lobby.idle(),
+            queued: self.queue.len(),
+            waits_ended: self.waits.ended(),
+        }
     }
 }
 
@@ -339,18 +396,28 @@ impl Workers {
 struct Working<'a> {
     pool: &'a Arc<Workers>,
     seat: Seat,
+    /// That of the job that it is at, or the one that costs no place.
+    lane: Lane,
+}
+
+impl Working<'_> {
+    /// The job that it was at is done.
+    fn done(&mut self) {
+        self.pool.queue.done(std::mem::replace(&mut self.lane, Lane::Proven));
+    }
 }
 
 impl Drop for Working<'_> {
     fn drop(&mut self) {
         let pool = self.pool;
+        self.done();
         pool.lobby.found(&mut self.seat);
         let mut staff = lock(&pool.staff);
         staff.leave();
         pool.hired.store(staff.workers(), Ordering::SeqCst);
         drop(staff);
         pool.changed.notify_all();
-        if !pool.queue.is_empty() && !pool.is_stopping() {
+        if pool.queue.ready() > 0 && !pool.is_stopping() {
             // A job came when this worker had looked for the last time, and still counted as hired.
             pool.staff_up();
         }

@@ -1,6 +1,6 @@
 //! What an event loop has done so far.
 
-use netpoll_core::{HandOffStats, LoopStats, PollManager};
+use netpoll_core::{HandOffStats, LoopStats, PollManager, WorkerStats};
 
 use crate::event_loop::EventLoop;
 
@@ -22,6 +22,8 @@ pub struct Stats {
     pub loops: Vec<LoopStats>,
     /// The threads that take loops over, those of the manager.
     pub hand_off: HandOffStats,
+    /// The workers.
+    pub workers: WorkerStats,
 }
 
 impl EventLoop {
@@ -37,6 +39,7 @@ impl EventLoop {
             main: main.stats(),
             loops: manager.map(PollManager::stats).unwrap_or_default(),
             hand_off: manager.map(PollManager::hand_off_stats).unwrap_or_default(),
+            workers: group.dispatcher().stats(),
         }
     }
 }

@@ -1,13 +1,18 @@
 //! Threads that run out: those that the system refuses, and those that slow peers hold. Everybody
 //! else is served on.
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 
-use netpoll::{CloseReason, Connection, Dispatch, EventLoop, Result};
+use netpoll::{
+    CloseReason, Connection, Dispatch, EventLoop, HandOffOptions, PoolOptions, Result,
+    dial_connection,
+};
+use socket2::{Domain, Socket, Type};
 
 use crate::util::{
-    Client, Journal, NoThreads, Server, echo_once, eventually, hand_off, pool, refusing_threads,
+    Client, Journal, NoThreads, PATIENCE, Server, echo_once, eventually, hand_off, pool, quiet,
+    refusing_threads,
 };
 
 /// An echo of messages of four bytes, which waits for the rest of one.
@@ -93,6 +98,144 @@ fn where_no_thread_can_be_had_callbacks_run_on_the_loop() {
                 let mut answer = [0; 4];
                 slow.read_exact(&mut answer).is_ok()
             });
+        }
+    });
+}
+
+/// The modes that have threads, with few of them.
+fn few_threads() -> [Dispatch; 2] {
+    let workers = PoolOptions { max_threads: 16, ..PoolOptions::default() };
+    let hand_off = HandOffOptions { workers, ..HandOffOptions::default() };
+    [Dispatch::Pool(workers), Dispatch::HandOff(hand_off)]
+}
+
+/// A client whose callbacks have shown that they return.
+fn proven(server: &Server) -> TcpStream {
+    let mut client = server.connect();
+    for _ in 0..20 {
+        client.echo(b"ping");
+    }
+    client
+}
+
+fn waits_ended(server: &Server) -> u64 {
+    let stats = server.event_loop.stats();
+    stats.workers.waits_ended + stats.hand_off.waits_ended
+}
+
+#[track_caller]
+fn serves_others(server: &Server, known: &mut TcpStream) {
+    for _ in 0..20 {
+        known.echo(b"ping");
+    }
+    for _ in 0..3 {
+        server.connect().echo(b"pong");
+    }
+}
+
+/// Many more than there may be threads, each in a read that only its peer could end.
+#[test]
+fn half_requests_hold_up_nobody() {
+    const HALVES: usize = 150;
+    for dispatch in few_threads() {
+        let (server, reasons) = server(dispatch);
+        let mut known = proven(&server);
+        let halves: Vec<_> = (0..HALVES).map(|_| half(&server)).collect();
+        serves_others(&server, &mut known);
+        let ended = || reasons.entries().iter().filter(|it| *it == "Timeout(Read)").count();
+        eventually("those that are too many end", || ended() >= HALVES - 2 * 16);
+        assert!(waits_ended(&server) >= ended() as u64, "{dispatch:?}");
+        serves_others(&server, &mut known);
+        // Where nobody wants their threads the rest may wait on.
+        quiet(300);
+        let before = ended();
+        quiet(300);
+        assert_eq!(ended(), before, "{dispatch:?}");
+        assert!(before < HALVES, "{dispatch:?}");
+        drop(halves);
+    }
+}
+
+/// The same in flushes: what one callback sends is more than a peer takes that does not read.
+#[test]
+fn peers_that_do_not_read_hold_up_nobody() {
+    const SILENT: usize = 40;
+    for dispatch in few_threads() {
+        let builder = EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| {
+            if conn.reader().peek(4)? == b"much" {
+                for _ in 0..16 {
+                    conn.writer().write_bytes(&vec![0; 1 << 20]);
+                    conn.writer().flush()?;
+                }
+            }
+            echo_once(conn)
+        });
+        let server = Server::start(builder.dispatch(dispatch).loops(1));
+        let mut known = proven(&server);
+        let silent: Vec<_> = (0..SILENT)
+            .map(|_| {
+                let mut client = server.connect();
+                client.say(b"much");
+                client
+            })
+            .collect();
+        serves_others(&server, &mut known);
+        eventually("those that are too many end", || waits_ended(&server) >= 40 - 2 * 16);
+        serves_others(&server, &mut known);
+        drop(silent);
+    }
+}
+
+/// The same in dials, to a listener that accepts nobody any more.
+#[test]
+fn dials_that_hang_hold_up_nobody() {
+    const DIALS: usize = 40;
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    full.listen(0).expect("a listener");
+    let address = full.local_addr().ok().and_then(|it| it.as_socket()).expect("an address");
+    let _fills_it = TcpStream::connect(address).expect("room for one");
+    for dispatch in few_threads() {
+        let builder = EventLoop::builder().on_request(move |(): &mut (), conn: &mut Connection| {
+            if conn.reader().peek(4)? == b"dial" {
+                let error = dial_connection("tcp", &address.to_string(), 2 * PATIENCE);
+                let error = error.expect_err("nobody accepts");
+                assert_eq!(error.kind(), ErrorKind::TimedOut);
+            }
+            echo_once(conn)
+        });
+        let server = Server::start(builder.dispatch(dispatch).loops(1));
+        let mut known = proven(&server);
+        let dialling: Vec<_> = (0..DIALS)
+            .map(|_| {
+                let mut client = server.connect();
+                client.say(b"dial");
+                client
+            })
+            .collect();
+        serves_others(&server, &mut known);
+        eventually("those that are too many end", || waits_ended(&server) >= 40 - 2 * 16);
+        serves_others(&server, &mut known);
+        drop(dialling);
+    }
+}
+
+/// Slow peers hold all the threads that there are, and the system refuses more.
+#[test]
+fn half_requests_hold_up_nobody_where_threads_are_refused() {
+    refusing_threads("threads::half_requests_hold_up_nobody_where_threads_are_refused", || {
+        for dispatch in [pool(), hand_off()] {
+            let (server, _) = server(dispatch);
+            let mut known = proven(&server);
+            let before: Vec<_> = (0..8).map(|_| half(&server)).collect();
+            eventually("they have threads", || {
+                let stats = server.event_loop.stats();
+                stats.workers.threads + stats.hand_off.threads >= 8
+            });
+            let refusal = NoThreads::from_now_on();
+            let after: Vec<_> = (0..40).map(|_| half(&server)).collect();
+            serves_others(&server, &mut known);
+            drop((refusal, before, after));
         }
     });
 }

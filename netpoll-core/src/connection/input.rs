@@ -1,6 +1,7 @@
 //! The input of a connection: its buffer, and the owner's reads from the socket.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -301,7 +302,7 @@ impl Input {
         Ok(())
     }
 
-    fn wait(&self, shared: &Shared, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
+    fn wait(&self, shared: &Owner, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
         shared.check_over()?;
         if !wait || !shared.group.may_wait() {
             return Err(Error::WouldBlock);
@@ -309,14 +310,15 @@ impl Input {
         if shared.task.word.events().has_any(AWAITED) {
             return Ok(());
         }
-        blocking::enter("read")?;
+        let waiting = blocking::begin("read", shared.of(), Some(Arc::<Shared>::clone(shared)))?;
         if deadline.is_none() {
             let timeout = shared.timeouts().read;
             *deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         }
         self.note_partial(shared);
         let timeout = *deadline;
-        let deadline = || [timeout, shared.extras.read_deadline()].into_iter().flatten().min();
+        let ends = || [timeout, shared.extras.read_deadline(), waiting.deadline()];
+        let deadline = || ends().into_iter().flatten().min();
         match shared.task.word.wait(AWAITED, deadline) {
             Events::NONE => Err(Error::TimedOut(Wait::Read)),
             _ => Ok(()),

@@ -27,7 +27,6 @@ use netpoll_buffer::LinkBuffer;
 use super::backlog::{Backlog, Spent};
 use super::receipt::{Receipt, Settled};
 use super::socket::{LaneHold, Socket};
-use crate::blocking;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
 use crate::group::Group;
@@ -192,9 +191,6 @@ impl Lane {
         deadline: impl Fn() -> Option<Instant>,
         interrupted: impl Fn() -> Result<()>,
     ) -> Result<()> {
-        if self.is_congested() {
-            blocking::enter("wait for the peer to take bytes")?;
-        }
         let mut queue = lock(&self.queue);
         while self.is_congested() {
             interrupted()?;

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::address::Address;
+use crate::blocking;
 use crate::callbacks::Service;
 use crate::dispatch;
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ use crate::socket::Stream;
 use crate::stats::Work;
 use crate::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::task::{Events, Task};
+use crate::waits::{Of, Wake};
 
 use super::extras::{Extras, Timeouts};
 use super::job::Job;
@@ -31,6 +33,10 @@ enum Ends {
     /// The peer's and ours, as a proxy has told them.
     Told(Box<(Address, Address)>),
 }
+
+/// How often one who waits for room looks whether the peer takes any bytes, and whether its thread
+/// is wanted elsewhere.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// See the module.
 pub(crate) struct Shared {
@@ -242,8 +248,30 @@ impl Shared {
 
     /// Waits until the output is below its low-water mark; for a thread that may block.
     pub(crate) fn wait_below(&self, until: Option<Instant>) -> Result<()> {
-        let deadline = || [until, self.extras.write_deadline()].into_iter().flatten().min();
-        self.lane.wait_below(deadline, || self.check_over())
+        let interrupted = || self.check_over();
+        if !self.lane.is_congested() {
+            return self.lane.wait_below(|| until, interrupted);
+        }
+        let waiting = blocking::begin("wait for the peer to take bytes", self.of(), None)?;
+        loop {
+            let sent = self.lane.sent();
+            let look = waiting.is_listed().then(|| Instant::now() + LOOK);
+            let end = || [until, self.extras.write_deadline()].into_iter().flatten().min();
+            let deadline = || end().into_iter().chain(look).min();
+            let outcome = self.lane.wait_below(deadline, interrupted);
+            let is_late = end().is_some_and(|end| end <= Instant::now());
+            if is_late || waiting.is_over() || !matches!(outcome, Err(Error::TimedOut(_))) {
+                return outcome;
+            }
+            if self.lane.sent() != sent {
+                waiting.progressed();
+            }
+        }
+    }
+
+    /// What a wait for it waits for.
+    pub(crate) fn of(&self) -> Of {
+        if self.group.is_dialled() { Of::Elsewhere } else { Of::Peer }
     }
 
     /// For the owner alone, which makes an addition a load and a store.
@@ -327,6 +355,13 @@ impl Shared {
             entrance.left(self.peer());
         }
         self.group.leave();
+    }
+}
+
+/// Ends a read. One who waits for room looks by itself.
+impl Wake for Shared {
+    fn wake(&self) {
+        self.task.word.nudge();
     }
 }
 
