@@ -201,7 +201,7 @@ impl<'a> Dial<'a> {
         }
         blocking::check(&format!("dial {network} {address}"))?;
         let manager = match &self.dialer.manager {
-            Some(manager) => manager.clone(),
+            Some(manager) => manager.check_process().map(|()| manager.clone())?,
             None => PollManager::shared()?,
         };
         if let Some(cancel) = self.cancel {

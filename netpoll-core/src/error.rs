@@ -214,7 +214,7 @@ impl fmt::Display for Error {
             Self::Config(sentence) => out.write_str(sentence),
             Self::Address { what, source } => {
                 write!(out, "cannot {what}: {source}")?;
-                out.write_str(advice(source.kind(), what.starts_with("listen")))
+                out.write_str(advice(source.kind(), what))
             }
             Self::Closed => out.write_str("the connection is closed on this side"),
             Self::EndOfStream => {
@@ -267,13 +267,24 @@ impl fmt::Display for Wait {
 }
 
 /// What the reader of an address error can do about it.
-fn advice(kind: io::ErrorKind, listening: bool) -> &'static str {
-    match kind {
-        io::ErrorKind::AddrInUse if listening => "; choose another port, or stop who holds it",
-        io::ErrorKind::AddrNotAvailable if listening => "; this machine doesn't have that address",
-        io::ErrorKind::PermissionDenied if listening => "; ports below 1024 need privileges",
-        io::ErrorKind::AddrNotAvailable => "; are all local ports in use?",
-        io::ErrorKind::ConnectionRefused => "; nobody listens there",
+fn advice(kind: io::ErrorKind, what: &str) -> &'static str {
+    use io::ErrorKind as Kind;
+    if what.starts_with("listen on unix") {
+        return match kind {
+            Kind::AddrInUse => {
+                "; a process listens there, or the file is no socket: stop it, or choose another \
+                 path"
+            }
+            Kind::PermissionDenied => "; this process may not write to that directory",
+            _ => "",
+        };
+    }
+    match (kind, what.starts_with("listen")) {
+        (Kind::AddrInUse, true) => "; choose another port, or stop who holds it",
+        (Kind::AddrNotAvailable, true) => "; this machine doesn't have that address",
+        (Kind::PermissionDenied, true) => "; ports below 1024 need privileges",
+        (Kind::AddrNotAvailable, false) => "; are all local ports in use?",
+        (Kind::ConnectionRefused, false) => "; nobody listens there",
         _ => "",
     }
 }

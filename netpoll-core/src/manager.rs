@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::process;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub struct PollManager {
     started: AtomicUsize,
     /// A loop that has ended could not be replaced, and the log says so.
     complained: AtomicBool,
+    /// In which it was started.
+    process: u32,
 }
 
 #[derive(Default)]
@@ -80,6 +83,7 @@ impl PollManager {
             patience: PATIENCE,
             started: AtomicUsize::new(0),
             complained: AtomicBool::new(false),
+            process: process::id(),
         };
         manager.set_loops(loops)?;
         Ok(manager)
@@ -93,6 +97,7 @@ impl PollManager {
     pub fn shared() -> Result<Arc<Self>> {
         static SHARED: OnceLock<Arc<PollManager>> = OnceLock::new();
         if let Some(manager) = SHARED.get() {
+            manager.check_process()?;
             return Ok(manager.clone());
         }
         let manager = Arc::new(Self::new(default_loops(), LoadBalance::default())?);
@@ -107,6 +112,7 @@ impl PollManager {
     /// As [`PollManager::new`]; the loops that run go on.
     pub fn set_loops(&self, loops: usize) -> Result<()> {
         Self::validate(loops)?;
+        self.check_process()?;
         while self.loops() < loops {
             let fresh = self.start_loop()?;
             let on_loop = {
@@ -124,6 +130,21 @@ impl PollManager {
         }
         all.retired.retain(|retired| !retired.has_ended());
         all.retired.extend(surplus);
+        Ok(())
+    }
+
+    /// Checks that the loops run in this process. It costs a system call.
+    ///
+    /// # Errors
+    /// [`Error::Config`] after a fork: the child has the manager, and none of its threads.
+    pub fn check_process(&self) -> Result<()> {
+        if self.process != process::id() {
+            return Err(Error::config(format!(
+                "the manager's threads are in process {}, from which this one was forked; start a \
+                 manager after the fork",
+                self.process
+            )));
+        }
         Ok(())
     }
 
@@ -279,6 +300,10 @@ impl Drop for PollManager {
     /// Closes all connections and joins the threads. It waits a few seconds at most: a loop whose
     /// callback doesn't return is left behind, and ends with the callback.
     fn drop(&mut self) {
+        if self.process != process::id() {
+            // A fork's copy: the loops are the other process's, and nothing here waits for them.
+            return;
+        }
         let all = std::mem::take(&mut *lock(&self.loops));
         let loops: Vec<_> = all.active.into_iter().chain(all.retired).collect();
         for each in &loops {

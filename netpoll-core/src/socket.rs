@@ -257,6 +257,11 @@ pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
     sys::listener::identity(path)
 }
 
+/// Whether a path is of a Unix socket behind which no process listens any more.
+pub fn is_dead(path: &Path) -> bool {
+    sys::listener::is_dead_socket(path).unwrap_or(false)
+}
+
 /// Takes one connection out of a listener's queue.
 ///
 /// # Errors

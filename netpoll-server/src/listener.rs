@@ -254,6 +254,13 @@ impl Listener {
         }
     }
 
+    /// From here on this process serves it.
+    pub(crate) fn serve(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.served = Some(process::id());
+        }
+    }
+
     /// Leaves the path where it is when the listener closes.
     pub(crate) fn keep_path(&mut self) {
         if let Some(file) = &mut self.file {
@@ -335,13 +342,15 @@ impl Again {
 }
 
 /// The file of a unix socket. Its drop removes it, if it is still the one that was made, and this
-/// the process that made it: a fork has a copy of this value, and is not the server.
+/// the process that serves it: a fork has a copy of this value, and is not the server. One that was
+/// never served is left to another process that has the socket, as the child of a daemon has.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: Box<Path>,
     /// Device and inode.
     identity: (u64, u64),
-    process: u32,
+    /// The process that serves it.
+    served: Option<u32>,
     pub(crate) kept: bool,
 }
 
@@ -357,13 +366,18 @@ impl SocketFile {
 
     /// One that another process made, which removes it.
     fn of_another(path: PathBuf, identity: (u64, u64)) -> Self {
-        Self { path: path.into(), identity, process: process::id(), kept: true }
+        Self { path: path.into(), identity, served: None, kept: true }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.kept || self.process != process::id() {
+        // The listener's own socket is closed by now.
+        let ours = match self.served {
+            Some(server) => server == process::id(),
+            None => socket::is_dead(&self.path),
+        };
+        if self.kept || !ours {
             return;
         }
         let ours = socket::identity(&self.path).is_ok_and(|it| it == self.identity);

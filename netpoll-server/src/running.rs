@@ -1,6 +1,7 @@
 //! An event loop that serves on a thread of its own: for tests, and to be embedded.
 
 use std::io::{self, ErrorKind};
+use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ pub struct Running {
     thread: Option<JoinHandle<Result<Report>>>,
     /// What became of it, where it had ended before it served.
     ended: Option<Report>,
+    /// In which the thread is.
+    process: u32,
 }
 
 /// How long `spawn` waits: longer than a process that hands its listeners over takes to answer.
@@ -69,7 +72,8 @@ impl EventLoop {
             .name("netpoll-serve".into())
             .spawn(move || serving.serve_and_tell(listeners, &told))?;
         let thread = Some(thread);
-        let mut running = Running { event_loop: self.clone(), addresses, thread, ended: None };
+        let (event_loop, process) = (self.clone(), process::id());
+        let mut running = Running { event_loop, addresses, thread, ended: None, process };
         match opening.wait(Instant::now() + OPENING_AT_MOST) {
             Phase::Serving => {}
             // A shutdown that came first is no error.
@@ -121,6 +125,11 @@ impl Running {
     }
 
     fn join(&mut self) -> Result<Report> {
+        if self.process != process::id() {
+            // A fork's copy: there is no thread that it could wait for.
+            std::mem::forget(self.thread.take());
+            return Err(Error::config("the event loop's threads are in the process that forked"));
+        }
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(outcome)) => outcome,
             // `serve` runs no user code but under a guard; a panic in it is ours.
@@ -132,6 +141,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.process != process::id() {
+            let _ = self.join();
+            return;
+        }
         self.event_loop.shutdown(Duration::ZERO);
         if let Err(error) = self.join() {
             log::warn!("an event loop ended with an error: {error}");

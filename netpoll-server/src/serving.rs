@@ -46,6 +46,7 @@ impl Serving {
         opening: Arc<Opening>,
     ) -> Result<Self> {
         let manager = if let Some(manager) = &settings.manager {
+            manager.check_process()?;
             manager.clone()
         } else {
             let balance = settings.balance.clone();
@@ -85,7 +86,8 @@ impl Serving {
         let infos: Vec<_> = infos.collect::<Result<_>>()?;
         let successions = successions(&listeners);
         let mut each_loop = Vec::new();
-        for (listener, info) in listeners.into_iter().zip(infos) {
+        for (mut listener, info) in listeners.into_iter().zip(infos) {
+            listener.serve();
             log::info!("serving {} on {}", info.name, info.address);
             let (limit, proxy) = (listener.service.max_connections, listener.service.proxy);
             let door = Door::new(&self.front.gate, &info, limit, proxy);

@@ -10,13 +10,13 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netpoll::{Address, Connection, Error, EventLoop, Keepalive, Listener, Listeners};
+use netpoll::{Address, Connection, Error, EventLoop, Keepalive, Listener, Listeners, PollManager};
 use socket2::SockRef;
 
 use crate::util::{
-    Client, PATIENCE, Serving, connect, echo, echo_once, eventually, inet, is_role, modes,
+    Client, PATIENCE, Process, Serving, connect, echo, echo_once, eventually, inet, is_role, modes,
 };
 
 /// A directory of this test's own, removed at the end.
@@ -122,6 +122,85 @@ fn a_dead_socket_is_replaced_and_nothing_else_is() {
     assert_eq!(kind_of(Listener::bind("unix", &link)), ErrorKind::AddrInUse, "a link is no socket");
     let names = fs::read_dir(&scratch.0).expect("a directory").count();
     assert_eq!(names, 3, "something is left aside");
+}
+
+/// The system's limit is 107 bytes.
+#[test]
+fn a_dead_socket_is_replaced_at_a_path_of_any_length() {
+    let scratch = Scratch::new("long");
+    let directory = scratch.path("");
+    for length in (directory.len() + 1..=107).rev().take(20).chain([directory.len() + 1]) {
+        let path = directory.clone() + &"s".repeat(length - directory.len());
+        drop(UnixListener::bind(&path).expect("a path"));
+        let listener = Listener::bind("unix", &path).expect("the dead one is replaced");
+        assert_eq!(kind_of(Listener::bind("unix", &path)), ErrorKind::AddrInUse);
+        assert_eq!(fs::read_dir(&scratch.0).expect("a directory").count(), 1, "left: {length}");
+        drop(listener);
+        assert_eq!(fs::read_dir(&scratch.0).expect("a directory").count(), 0, "left: {length}");
+    }
+}
+
+#[test]
+fn a_path_that_is_taken_is_said_to_be_one() {
+    let scratch = Scratch::new("said");
+    let path = scratch.path("socket");
+    let _first = Listener::bind("unix", &path).expect("a path");
+    let error = Listener::bind("unix", &path).expect_err("it is taken").to_string();
+    assert!(error.contains("choose another path") && !error.contains("port"), "{error}");
+}
+
+const FORKED: &str = "listeners::a_process_that_forks_while_it_serves";
+
+/// A part of [`a_path_stays_with_the_process_that_serves_it`].
+#[test]
+fn a_process_that_forks_while_it_serves() {
+    if !is_role(FORKED) {
+        return;
+    }
+    let path = std::env::var("NETPOLL_TEST_PATH").expect("a path");
+    let bind = |name| Listener::bind("unix", &format!("{path}.{name}")).expect("a path");
+    let (unserved, manager) = (bind("unserved"), PollManager::shared().expect("loops"));
+    let builder = echo().manager(manager.clone());
+    let running = builder.build().expect("options").spawn(bind("served")).expect("a server");
+    // The child goes on here, without the threads; its parent ends at once, and drops nothing.
+    let parent = std::process::id();
+    nix::unistd::daemon(true, true).expect("a child");
+    eventually("its parent has ended", || std::os::unix::process::parent_id() != parent);
+    let begun = Instant::now();
+    let refused = echo().manager(manager.clone()).build().expect("options").spawn(bind("late"));
+    let refused = refused.expect_err("it has no threads").to_string();
+    let dialled = netpoll::dial_connection("unix", &path, PATIENCE).expect_err("no loops");
+    let again = PollManager::shared().expect_err("it is another's").to_string();
+    drop((running, manager));
+    let there = |name| fs::exists(format!("{path}.{name}")).expect("a directory");
+    let paths = [there("served"), there("unserved"), there("late")];
+    drop(unserved);
+    let at_once = begun.elapsed() < Duration::from_secs(2);
+    let same = refused == again && dialled.to_string().contains(&again);
+    println!("forked {paths:?} {} {at_once} {same}: {refused}", there("unserved"));
+}
+
+#[test]
+fn a_path_stays_with_the_process_that_serves_it() {
+    let scratch = Scratch::new("fork");
+    let path = scratch.path("socket");
+    let mut process = Process::start(FORKED, &[("NETPOLL_TEST_PATH", &path)]);
+    let said = process.said("forked ");
+    // The path of the parent's server; and one that nobody served and nobody else has.
+    assert!(said.starts_with("[true, true, false] false true true: the manager's"), "{said}");
+}
+
+/// As a daemon does: its first process ends, with its values, and its child serves.
+#[test]
+fn a_path_stays_when_another_process_has_the_socket() {
+    let scratch = Scratch::new("daemon");
+    let path = scratch.path("socket");
+    let listener = Listener::bind("unix", &path).expect("a path");
+    let theirs = listener.as_fd().try_clone_to_owned().expect("a descriptor");
+    drop(listener);
+    drop(UnixStream::connect(&path).expect("the other one listens"));
+    drop(theirs);
+    Listener::bind("unix", &path).expect("now it is dead");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //! losing who waits in its queue.
 
 use std::fmt;
-use std::fs::{self, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,14 +151,23 @@ fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
 fn bind_path(socket: &Socket, path: &Path) -> io::Result<()> {
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse && is_dead_socket(path)? => {}
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {}
         other => return other,
     }
-    remove_dead_socket(path)?;
+    // Held open, so that no other socket has its inode before it is removed.
+    let held =
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let file = held.metadata()?;
+    let dead = (file.st_dev(), file.st_ino());
+    if !is_dead_socket(path)? || identity(path)? != dead {
+        return Err(ErrorKind::AddrInUse.into());
+    }
+    remove(path, dead)?;
     socket.bind(&address)
 }
 
-fn is_dead_socket(path: &Path) -> io::Result<bool> {
+/// Whether a path is of a socket behind which nobody listens any more.
+pub(crate) fn is_dead_socket(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
     }
@@ -168,15 +177,15 @@ fn is_dead_socket(path: &Path) -> io::Result<bool> {
     Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
 }
 
-/// Removes a dead socket. Since it was found dead another server may have taken its place: what is
-/// there is moved aside first, looked at again where nobody else can take its place, and put back
-/// if it lives.
-fn remove_dead_socket(path: &Path) -> io::Result<()> {
+/// Removes the dead socket `dead` from its path. Since it was found dead another server may have
+/// taken its place: what is there is moved aside first, looked at where nobody else can take its
+/// place, and put back if it is another.
+fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".dead-{}-{}", std::process::id(), super::thread_number()));
     let aside = PathBuf::from(aside);
     fs::rename(path, &aside)?;
-    if is_dead_socket(&aside)? {
+    if identity(&aside).is_ok_and(|it| it == dead) {
         return fs::remove_file(&aside);
     }
     // A link fails where a third one has come meanwhile, and so overwrites nobody.
