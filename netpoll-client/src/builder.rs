@@ -186,6 +186,9 @@ impl DialerBuilder {
                 self.stagger
             )));
         }
+        if self.connect.device.as_deref() == Some("") {
+            return Err(Error::config("device is empty; None is any"));
+        }
         self.connect.keepalive.map_or(Ok(()), Keepalive::validate)?;
         check_user_timeout(self.connect.user_timeout)?;
         let buffers = [

@@ -262,11 +262,15 @@ impl Connection {
     }
 
     /// How long sent bytes may stay unacknowledged before the kernel gives the peer up
-    /// (`TCP_USER_TIMEOUT`); `None` is as long as the system says. A system call.
+    /// (`TCP_USER_TIMEOUT`); `None` is as long as the system says. A system call. It finds a peer
+    /// that does not acknowledge what it is sent, and no peer that is silent.
     ///
     /// # Errors
-    /// The system's.
+    /// [`Error::Config`] for 0; the system's.
     pub fn set_user_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
+        if timeout == Some(Duration::ZERO) {
+            return Err(Error::config("user_timeout is 0; None is as long as the system says"));
+        }
         Ok(sys::set_user_timeout(self.shared.as_fd(), timeout)?)
     }
 

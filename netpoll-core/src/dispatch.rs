@@ -51,7 +51,7 @@ pub struct PoolOptions {
     /// have shown that their callbacks return.
     pub max_threads: usize,
     /// Connections that may wait for a worker, of those that have shown that and of others; more
-    /// wait at their reactors. Default 4 096.
+    /// wait at their reactors. Default 4 096, at the most 65 536, since the queue is made for all.
     pub queue: usize,
     /// How long a worker without work stays. Default 10 s.
     pub idle: Duration,
@@ -72,6 +72,13 @@ impl Default for HandOffOptions {
 impl Default for PoolOptions {
     fn default() -> Self {
         Self { max_threads: 256, queue: 4096, idle: Duration::from_secs(10) }
+    }
+}
+
+impl PoolOptions {
+    /// With a queue that there is memory for.
+    fn within_reason(self) -> Self {
+        Self { queue: self.queue.min(1 << 16), ..self }
     }
 }
 
@@ -126,9 +133,9 @@ impl Dispatcher {
         dispatch.validate()?;
         Ok(Self(match dispatch {
             Dispatch::Inline => Mode::Inline,
-            Dispatch::Pool(options) => Mode::Pool(Workers::new(options)),
+            Dispatch::Pool(options) => Mode::Pool(Workers::new(options.within_reason())),
             Dispatch::HandOff(HandOffOptions { threshold, workers }) => Mode::HandOff(
-                Workers::that_learn(workers, threshold),
+                Workers::that_learn(workers.within_reason(), threshold),
                 Terms::new(threshold, workers.max_threads),
             ),
         }))

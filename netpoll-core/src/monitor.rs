@@ -220,7 +220,8 @@ impl Monitor {
                 due = Instant::now();
                 cadence = Cadence::new(due);
             } else {
-                let next = look.soon.map_or(due, |soon| due.min(now + soon));
+                let soon = look.soon.and_then(|soon| now.checked_add(soon));
+                let next = soon.map_or(due, |soon| due.min(soon));
                 drop(wait_until(&self.changed, state, Some(next)));
             }
         }

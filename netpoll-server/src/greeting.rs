@@ -11,7 +11,7 @@ use std::time::Instant;
 use netpoll_core::{Group, Preamble, later, socket};
 
 use crate::guest::Guest;
-use crate::proxy::{Header, ProxyProtocol, parse};
+use crate::proxy::{HEADER_MAX, Header, ProxyProtocol, parse};
 
 /// A guest whose proxy has not said yet for whom it speaks.
 pub(crate) struct Greeting {
@@ -43,7 +43,7 @@ impl Greeting {
     }
 
     fn look(&self) -> Seen {
-        let mut bytes = vec![0; self.limit];
+        let mut bytes = vec![0; self.limit.min(HEADER_MAX)];
         let seen = match socket::peek(&self.guest.stream, &mut bytes) {
             Ok(0) => return Seen::Nonsense,
             Ok(seen) => seen,

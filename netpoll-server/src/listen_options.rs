@@ -163,18 +163,35 @@ impl ListenOptions {
     }
 
     fn validate(&self) -> Result<()> {
-        let SocketOptions { backlog, receive_buffer, send_buffer, keepalive, .. } = &self.socket;
+        let options = &self.socket;
         let zero = |name: &str| Error::config(format!("{name} is 0; None leaves it to the system"));
-        if *backlog == Some(0) {
+        if options.backlog == Some(0) {
             return Err(zero("backlog"));
         }
-        if *receive_buffer == Some(0) {
-            return Err(zero("receive_buffer"));
+        for (name, bytes) in
+            [("receive_buffer", options.receive_buffer), ("send_buffer", options.send_buffer)]
+        {
+            if bytes.is_some_and(|bytes| bytes == 0 || i32::try_from(bytes).is_err()) {
+                return Err(Error::config(format!(
+                    "{name} must be 1 byte to 2 GiB; None leaves it to the system"
+                )));
+            }
         }
-        if *send_buffer == Some(0) {
-            return Err(zero("send_buffer"));
+        if options.device.as_deref() == Some("") {
+            return Err(Error::config("device is empty; None is any"));
         }
-        keepalive.map_or(Ok(()), Keepalive::validate)
+        if options.defer_accept == Some(Duration::ZERO) {
+            return Err(zero("defer_accept"));
+        }
+        if options.fast_open == Some(0) {
+            return Err(zero("fast_open"));
+        }
+        if let Some(mode) = options.mode.filter(|mode| *mode > 0o7777) {
+            return Err(Error::config(format!(
+                "mode is {mode:#o}, but permissions end at 0o7777, as in 0o660"
+            )));
+        }
+        options.keepalive.map_or(Ok(()), Keepalive::validate)
     }
 }
 

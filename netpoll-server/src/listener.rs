@@ -250,7 +250,7 @@ impl Listener {
     /// Removes the path when the listener closes, since the process that made it does so no more.
     pub(crate) fn own_path(&mut self) {
         if let Some(file) = &mut self.file {
-            file.kept = false;
+            file.own();
         }
     }
 
@@ -351,7 +351,7 @@ pub(crate) struct SocketFile {
     identity: (u64, u64),
     /// The process that serves it.
     served: Option<u32>,
-    pub(crate) kept: bool,
+    kept: bool,
 }
 
 impl SocketFile {
@@ -362,6 +362,11 @@ impl SocketFile {
         let mut file = Self::of_another(path, identity);
         file.kept = false;
         Ok(file)
+    }
+
+    /// It is this process's to remove, whichever others have the socket.
+    pub(crate) fn own(&mut self) {
+        (self.kept, self.served) = (false, Some(process::id()));
     }
 
     /// One that another process made, which removes it.

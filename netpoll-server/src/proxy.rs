@@ -59,6 +59,8 @@ const SIGNATURE_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const LINE_MAX: usize = 107;
 /// Version 2: signature, version and command, family, length.
 const HEAD: usize = 16;
+/// No header is longer: the length is a number of 16 bits.
+pub(crate) const HEADER_MAX: usize = HEAD + 0xFFFF;
 
 impl Default for ProxyProtocol {
     fn default() -> Self {

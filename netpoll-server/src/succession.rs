@@ -210,7 +210,9 @@ impl Succession {
         }
         for mut file in declined {
             // Its drop, which follows, removes it.
-            file.kept = answer != Answer::Yours;
+            if answer == Answer::Yours {
+                file.own();
+            }
             drop(file);
         }
         for participant in participants {

@@ -195,6 +195,25 @@ fn a_successor_that_is_silent_is_waited_for_until_the_deadline_and_is_the_only_o
 }
 
 #[test]
+fn any_deadline_is_refused_by_name_or_works() {
+    for deadline in [Duration::ZERO, Duration::MAX] {
+        let old = named("old").spawn(bind()).expect("a server");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let giving = give(&old, ours, within(deadline));
+        match Listener::take_over_with(theirs, within(deadline)) {
+            Ok(listeners) => {
+                let _new = named("new").spawn(listeners).expect("a server");
+                giving.join().expect("no panic").expect("the new one serves");
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("deadline"), "{error}");
+                assert_eq!(kind(&giving.join().expect("no panic")), ErrorKind::InvalidInput);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_successor_that_is_late_does_not_serve() {
     let old = named("old").spawn(bind()).expect("a server");
     let (ours, theirs) = UnixStream::pair().expect("a pair");

@@ -30,6 +30,7 @@ mod memory;
 mod mixing;
 mod mux;
 mod mux_links;
+mod options;
 mod peers;
 mod pool;
 mod promises;

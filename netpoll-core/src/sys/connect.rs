@@ -39,11 +39,11 @@ pub type BeforeConnect = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 /// and say nothing: they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Silence before the first probe; whole seconds, 1 at least.
+    /// Silence before the first probe; whole seconds, 1 to 32 767, the most that the system counts.
     pub idle: Duration,
-    /// Between probes; whole seconds, 1 at least.
+    /// Between probes; whole seconds, 1 to 32 767.
     pub interval: Duration,
-    /// Unanswered probes after which the connection is dead.
+    /// Unanswered probes after which the connection is dead; 1 to 127.
     pub count: u32,
 }
 
@@ -53,10 +53,11 @@ impl Keepalive {
     /// # Errors
     /// [`Error::Config`] where it can't.
     pub fn validate(self) -> Result<()> {
-        let second = Duration::from_secs(1);
-        if self.idle < second || self.interval < second || self.count == 0 {
+        let times = 1..=32_767;
+        let fits = |time: Duration| times.contains(&time.as_secs());
+        if !fits(self.idle) || !fits(self.interval) || !(1..=127).contains(&self.count) {
             return Err(Error::config(
-                "keepalive needs an idle time and an interval of 1 s or more, and 1 probe or more",
+                "keepalive needs an idle time and an interval of 1 to 32767 s, and 1 to 127 probes",
             ));
         }
         Ok(())
