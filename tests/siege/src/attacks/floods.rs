@@ -15,6 +15,8 @@ use crate::run::Siege;
 /// Bytes of requests.
 const FRAMES: usize = 12 << 20;
 const LINES: usize = 60 << 20;
+/// Fewer, where the answers, which are nine times as long, are read.
+const LINES_READ: usize = 16 << 20;
 /// Memory that a server may take for a flood: its limits for one connection, and some.
 const MEMORY: u64 = 48;
 
@@ -34,7 +36,7 @@ pub(crate) fn lines_unread(siege: &Siege, row: &mut Row) -> Outcome {
 
 pub(crate) fn lines_read(_: &Siege, row: &mut Row) -> Outcome {
     // The answers are longer than this.
-    read(row, "counter", &[b'\n'; 4096], LINES, 8 * LINES)
+    read(row, "counter", &[b'\n'; 4096], LINES_READ, 8 * LINES_READ)
 }
 
 fn frame() -> Talk {
@@ -88,12 +90,15 @@ fn read(row: &mut Row, example: &str, chunk: &[u8], bytes: usize, answer: usize)
     }
     let sender = send(client.try_clone()?, chunk.to_vec(), bytes);
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let (mut received, mut first, mut peak) = (0, None, 0);
+    let (mut received, mut first, mut peak, mut end) = (0, None, 0, String::new());
     let mut buffer = vec![0; 64 << 10];
     while received < answer && begun.elapsed() < Duration::from_secs(20) {
         match client.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
-            Ok(bytes) => received += bytes,
+            Ok(bytes) if bytes > 0 => received += bytes,
+            ended => {
+                end = format!(", then {ended:?}");
+                break;
+            }
         }
         first.get_or_insert(begun.elapsed());
         if received % 64 == 0 {
@@ -109,7 +114,7 @@ fn read(row: &mut Row, example: &str, chunk: &[u8], bytes: usize, answer: usize)
     row.soon("first answer", first, Duration::from_secs(1));
     row.below("memory", peak.saturating_sub(before), MEMORY, "MiB");
     if received < answer {
-        return Err(Problem::Broken(format!("{received} of {answer} bytes came back")));
+        return Err(Problem::Broken(format!("{received} of {answer} bytes came back{end}")));
     }
     Ok(())
 }

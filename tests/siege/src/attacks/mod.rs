@@ -67,13 +67,8 @@ const NOT_YET: &[(&str, &str)] = &[
     ("half-requests/pool", READS),
     ("half-requests/socks5", READS),
     ("slowloris/pool", READS),
-    ("threads-at-start/hand-off", START),
-    ("threads-at-start/inline", START),
-    ("threads-at-start/pool", START),
     ("threads-refused/pool", READS),
     ("address-space/pool", READS),
-    ("blocked/no-proc", PROC),
-    ("blocked/no-descriptors", PROC),
     ("gone/tcp-proxy", "a connection that is paused does not learn of a reset"),
     ("empty-frames/unread", PULLS),
     ("empty-frames/read", PULLS),
@@ -81,18 +76,13 @@ const NOT_YET: &[(&str, &str)] = &[
     ("pull-loop/read", PULLS),
     ("stuck-beyond/hand-off", "jobs that wait while all threads are stuck are looked at often"),
     ("stuck-beyond/pool", "jobs that wait while all threads are stuck are looked at often"),
-    ("restart/few-descriptors", RESTART),
-    ("restart/one-errno", RESTART),
     ("memory-budget/hand-off", BUDGET),
     ("memory-budget/inline", BUDGET),
     ("memory-budget/pool", BUDGET),
 ];
 const FLUSHES: &str = "each flush that waits takes a thread";
 const READS: &str = "each read that waits takes a thread";
-const START: &str = "spawn returns before its loops serve";
-const PROC: &str = "a thread that sleeps is found by /proc alone";
 const PULLS: &str = "a callback that pulls in a loop has no bound";
-const RESTART: &str = "the predecessor leaves before its successor serves";
 const BUDGET: &str = "the budget counts bytes, not the blocks that hold them";
 
 /// All attacks, in the order in which they run.
