@@ -67,6 +67,9 @@ struct Queue {
     phase: Phase,
     /// The errno that ended sending.
     failure: Option<NonZeroI32>,
+    /// Whether a send failed, so that bytes which were accepted are lost. The stream then ends by a
+    /// reset: its peer must not take what it has for the whole.
+    is_cut: bool,
     /// Rung when a dialled stream is not on its way any more.
     bell: Option<Arc<Doorbell>>,
     /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
@@ -108,6 +111,7 @@ impl Lane {
                 hold: Some(hold),
                 phase,
                 failure: None,
+                is_cut: false,
                 bell,
                 waiting: 0,
             }),
@@ -340,7 +344,8 @@ impl Lane {
         spent.take_all(&mut unsent);
         self.wake(&queue);
         // What was detached is another's: an option that is set here would be set there.
-        let must_reset = lost > 0 || meant && queue.phase != Phase::Detached;
+        let meant = (meant || queue.is_cut) && queue.phase != Phase::Detached;
+        let must_reset = lost > 0 || meant;
         let hold = queue.hold.take();
         drop(queue);
         let Some(hold) = hold else { return (lost, Ok(())) };
@@ -395,7 +400,7 @@ impl Lane {
             return false;
         }
         queue.phase = Phase::Ended;
-        if let Some(hold) = &queue.hold
+        if let (Some(hold), false) = (&queue.hold, queue.is_cut)
             && let Err(error) = self.socket.stream(hold).shutdown_write()
         {
             // The peer waits for an end that does not come, so the connection must not stay. It is
@@ -437,6 +442,7 @@ impl Lane {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     queue.failure = Some(errno_of(&error));
+                    queue.is_cut = true;
                     spent.take_all(bytes);
                     self.congested.store(false, Ordering::Release);
                     self.wake(queue);
@@ -555,5 +561,17 @@ mod tests {
         let lane = Lane::open(Stream::new(writing.into()));
         assert_eq!(lane.close(), FAILURE);
         assert!(lane.failure().is_some());
+    }
+
+    /// A peer that reads the end of the stream has all of it.
+    #[test]
+    fn a_stream_of_which_bytes_are_lost_ends_by_a_reset() {
+        // A pipe is no socket, so the send fails, and the system refuses the reset as well.
+        let (_reading, writing) = io::pipe().unwrap();
+        let lane = Lane::open(Stream::new(writing.into()));
+        let group = Group::dialled(Limits::default()).unwrap();
+        assert!(lane.offer(Bytes::from_static(b"lost"), &mut None, &group).is_err());
+        let (_, reset) = lane.close_stream(false);
+        assert!(reset.is_err(), "it ended in order");
     }
 }
