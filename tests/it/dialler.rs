@@ -394,6 +394,7 @@ fn what_is_set_reaches_the_socket() {
     let dialer = Dialer::builder()
         .nodelay(false)
         .keepalive(Keepalive { idle: seconds(11), interval: seconds(7), count: 3 })
+        .user_timeout(seconds(5))
         .receive_buffer(64 << 10)
         .send_buffer(32 << 10)
         .local_address("127.0.23.2:0".parse().expect("an address"))
@@ -410,6 +411,7 @@ fn what_is_set_reaches_the_socket() {
     assert_eq!(socket.tcp_keepalive_time().expect("an option"), seconds(11));
     assert_eq!(socket.tcp_keepalive_interval().expect("an option"), seconds(7));
     assert_eq!(socket.tcp_keepalive_retries().expect("an option"), 3);
+    assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(seconds(5)));
     // The kernel doubles them, for its own bookkeeping.
     assert_eq!(socket.recv_buffer_size().expect("an option"), 128 << 10);
     assert_eq!(socket.send_buffer_size().expect("an option"), 64 << 10);

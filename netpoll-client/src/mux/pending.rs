@@ -106,7 +106,9 @@ impl<W> Pending<W> {
 
     /// Takes out the one whom the response with this id is for.
     pub(super) fn answer(&mut self, id: u32) -> Match<W> {
-        self.owed.remove(&id);
+        if !self.owed.is_empty() {
+            self.owed.remove(&id);
+        }
         let (generation, index) = ((id >> 16) as u16, id as u16);
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Match::Unknown };
         match slot.generation.wrapping_sub(generation) {
