@@ -22,6 +22,7 @@ pub(crate) mod handle;
 pub(crate) mod input;
 pub(crate) mod job;
 pub(crate) mod output;
+mod pace;
 mod reader;
 mod receipt;
 mod shared;
@@ -33,6 +34,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
@@ -65,8 +67,9 @@ pub(crate) use socket::Owner;
 /// [`Error::WouldBlock`].
 ///
 /// It is also [`io::Read`] and [`io::Write`]; its reader is [`io::BufRead`] as well. A dialled
-/// connection that is dropped closes in order: what was flushed is still sent, within the linger
-/// time, without blocking the dropper.
+/// connection that is dropped closes in order: what was written, flushed or not, is still sent,
+/// within the linger time, without blocking the dropper. One that a panic drops sends what was
+/// flushed alone: what was cut short must not look whole.
 pub struct Connection {
     pub(crate) shared: Owner,
     desk: Option<Box<Desk>>,
@@ -80,20 +83,22 @@ impl Connection {
     /// The reading side.
     #[inline]
     pub fn reader(&mut self) -> Reader<'_> {
-        Reader::new(&self.shared, &mut desk_of(&mut self.desk, &self.shared).input)
+        let Desk { input, pace, .. } = desk_of(&mut self.desk, &self.shared);
+        Reader::new(&self.shared, input, pace)
     }
 
     /// The writing side.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer::new(&self.shared, &mut desk_of(&mut self.desk, &self.shared).staged)
+        let Desk { staged, pace, .. } = desk_of(&mut self.desk, &self.shared);
+        Writer::new(&self.shared, staged, pace)
     }
 
     /// Both sides at once, to write what is borrowed from the input.
     #[inline]
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
-        let Desk { input, staged } = desk_of(&mut self.desk, &self.shared);
-        (Reader::new(&self.shared, input), Writer::new(&self.shared, staged))
+        let Desk { input, staged, pace } = desk_of(&mut self.desk, &self.shared);
+        (Reader::new(&self.shared, input, pace), Writer::new(&self.shared, staged, pace))
     }
 
     /// What other threads may hold of this connection. Costs one atomic increment.
@@ -137,7 +142,7 @@ impl Connection {
     pub fn detach(&mut self) -> Result<Detached> {
         self.shared.check_over()?;
         let (socket, mut output) = self.shared.lane.detach()?;
-        let Desk { input, staged } = self.desk();
+        let Desk { input, staged, .. } = self.desk();
         staged.flush();
         output.append(std::mem::take(staged));
         output.flush();
@@ -170,6 +175,11 @@ impl Connection {
             // What can't be sent any more is lost with the connection that is being closed.
             let _ = self.shared.lane.send(staged, &self.shared.group);
         }
+    }
+
+    /// For a drop: a callback's return has its own rules, and an abort or a panic sends nothing.
+    fn is_dropped_in_order(&self) -> bool {
+        self.shared.is_the_callers() && !self.shared.is_interrupted() && !thread::panicking()
     }
 
     /// Whether the connection is fit for another exchange: not closed here, and neither FIN nor
@@ -346,6 +356,14 @@ fn desk_of<'a>(desk: &'a mut Option<Box<Desk>>, shared: &Shared) -> &'a mut Desk
             let desk = none.insert(Desk::take());
             desk.input.buffer.set_appetite(shared.appetite());
             desk
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.desk.is_some() && self.is_dropped_in_order() {
+            self.send_staged();
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::memory::{Memory, MemoryStats};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::watchdog::Watchdog;
 
+/// How many times the high-water mark one callback may queue before its flushes wait.
+const STREAMED: usize = 4;
+
 /// See the module. Connections hold it, so it lives as long as the last of them.
 pub struct Group {
     limits: Limits,
@@ -147,6 +150,14 @@ impl Group {
     /// Whether its connections' owners may wait for the network on their threads.
     pub(crate) fn may_wait(&self) -> bool {
         self.may_wait
+    }
+
+    /// How many queued bytes make a flush wait. The caller of a dialled connection has nothing else
+    /// that stops it; a callback is not called while the queue stands above its high-water mark, so
+    /// it waits only if it alone adds several times as much.
+    pub(crate) fn waits_above(&self) -> usize {
+        let high = self.limits.output.high;
+        if self.is_dialled { high } else { high.saturating_mul(STREAMED) }
     }
 
     /// Whether callers drive its connections, not callbacks.

@@ -39,12 +39,12 @@ pub(crate) struct Runner {
     reason: Option<Box<CloseReason>>,
     /// The peer is gone, the buffer full, and the callback was told so.
     told: bool,
-    /// A shutdown has begun, and the callback was told so.
-    parting: bool,
     /// Callbacks since the last report.
     calls: u32,
     /// The output went above its high-water mark, and the callback was told so.
     above: bool,
+    /// A job has run last: what else is due comes before the next one.
+    ran_job: bool,
 }
 
 /// Who calls back.
@@ -64,6 +64,8 @@ enum Stage {
     #[default]
     New,
     Open,
+    /// As `Open`; a shutdown has begun, and the callback was told so.
+    Parting,
     /// No more callbacks but `on_disconnect`; the lane sends what it has accepted.
     Closing,
 }
@@ -226,12 +228,14 @@ impl Runner {
             return self.give_up(shared);
         }
         match self.stage {
-            Stage::New | Stage::Open if events.has_any(Events::CLOSE) => {
+            Stage::New | Stage::Open | Stage::Parting if events.has_any(Events::CLOSE) => {
                 self.begin_close(shared, reason_local(shared))
             }
-            Stage::New | Stage::Open if events.has_any(Events::EXPIRED) => self.expire(shared),
+            Stage::New | Stage::Open | Stage::Parting if events.has_any(Events::EXPIRED) => {
+                self.expire(shared)
+            }
             Stage::New => self.connect(shared),
-            Stage::Open => self.serve(shared, events),
+            Stage::Open | Stage::Parting => self.serve(shared, events),
             Stage::Closing if events.has_any(Events::LINGERED) || shared.lane.is_empty() => {
                 Step::Closed
             }
@@ -270,7 +274,13 @@ impl Runner {
         if is_plain && !self.above && !shared.lane.is_congested() {
             return self.receive(shared, events);
         }
-        self.serve_first(shared, events).unwrap_or_else(|| self.receive(shared, events))
+        let ran_job = std::mem::replace(&mut self.ran_job, false);
+        let next = if ran_job { events.without(Events::JOBS) } else { events };
+        match self.serve_first(shared, next).unwrap_or_else(|| self.receive(shared, next)) {
+            // The job that was put off has been announced already.
+            Step::Wait if ran_job && events.has_any(Events::JOBS) => Step::More,
+            step => step,
+        }
     }
 
     /// Runs the callback that comes before a receive, if one does, or puts the receive off.
@@ -286,12 +296,14 @@ impl Runner {
             if more {
                 word.note(Events::JOBS);
             }
+            self.ran_job = true;
             verdict(guard("a job", || job.run(connection)))
-        } else if events.has_any(Events::DRAIN) && !self.parting {
-            self.parting = true;
+        } else if events.has_any(Events::DRAIN) && self.stage == Stage::Open {
+            self.stage = Stage::Parting;
             service.shutdown(connection)
         } else if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE && !self.above {
             self.above = true;
+            shared.watch_output();
             service.high_water(connection)
         } else if shared.lane.is_congested() {
             // DRAINED will tell. Until then the peer's bytes stay in the kernel.
@@ -359,8 +371,8 @@ impl Runner {
             return self.begin_close(shared, reason_unread(shared));
         }
         if let (Received::Nothing, true) = (received, events.has_any(Events::FAILED)) {
-            // Only a send met it.
-            if let Some(error) = shared.lane.failure() {
+            // Only a send met it, or the peer has reset and nobody receives.
+            if let Some(error) = failure(shared) {
                 return self.begin_close(shared, CloseReason::of_socket(error));
             }
         }
@@ -383,6 +395,8 @@ impl Runner {
         // A callback that reads until the end of the stream ends by that error, and what it wrote
         // on the way is as good as any; what another error or a panic cut short is not.
         let desk = connection.desk();
+        desk.input.end_pulls();
+        desk.pace.clear();
         let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
         if failed || shared.is_interrupted() {
             desk.staged.clear();
@@ -473,9 +487,13 @@ fn reason_of(end: End, shared: &Shared) -> CloseReason {
 
 /// Why a peer is gone whose stream was not read to its end.
 fn reason_unread(shared: &Shared) -> CloseReason {
+    failure(shared).map_or(CloseReason::Peer, CloseReason::of_socket)
+}
+
+/// The error that the socket holds, or that a send has met.
+fn failure(shared: &Shared) -> Option<io::Error> {
     let pending = shared.lane.with_stream(Stream::take_error).and_then(Result::err);
-    let failure = pending.or_else(|| shared.lane.failure());
-    failure.map_or(CloseReason::Peer, CloseReason::of_socket)
+    pending.or_else(|| shared.lane.failure())
 }
 
 /// The reason behind an error that a callback returned, where it only passed on what a read or a

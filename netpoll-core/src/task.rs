@@ -99,6 +99,10 @@ impl Events {
         Self(self.0 & other.0)
     }
 
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub(crate) fn has_any(self, of: Self) -> bool {
         self.0 & of.0 != 0
     }

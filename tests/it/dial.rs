@@ -280,6 +280,46 @@ fn code_for_any_stream_runs_on_a_connection() -> Result<()> {
     Ok(())
 }
 
+/// What was written and not flushed is no less meant than what was.
+#[test]
+fn a_drop_in_order_sends_what_was_written() -> Result<()> {
+    let (mut conn, mut peer) = pair();
+    conn.writer().write_bytes(b"flushed, ");
+    conn.writer().flush()?;
+    conn.write_all(b"and written")?;
+    drop(conn);
+    assert_eq!(peer.rest(), b"flushed, and written");
+
+    let (mut conn, mut peer) = pair();
+    conn.writer().write_bytes(b"before the split, ");
+    let (read, mut write) = conn.into_split();
+    write.writer().write_bytes(b"after it");
+    drop(read);
+    drop(write);
+    assert_eq!(peer.rest(), b"before the split, after it");
+    Ok(())
+}
+
+#[test]
+fn a_panic_sends_nothing_that_it_cut_short() {
+    for split in [false, true] {
+        let (mut conn, mut peer) = pair();
+        conn.writer().write_bytes(b"flushed");
+        conn.writer().flush().expect("a flush");
+        let writing = thread::spawn(move || {
+            conn.writer().write_bytes(b"half of a mess");
+            if split {
+                let _halves = conn.into_split();
+                panic!("this panic belongs to the test");
+            }
+            let _whole = conn;
+            panic!("this panic belongs to the test");
+        });
+        assert!(writing.join().is_err());
+        assert_eq!(peer.rest(), b"flushed");
+    }
+}
+
 #[test]
 fn a_drop_closes_in_order() {
     const MUCH: usize = 8 << 20;

@@ -17,6 +17,7 @@ use std::cell::Cell;
 use netpoll_buffer::LinkBuffer;
 
 use super::input::Input;
+use super::pace::Pace;
 
 thread_local! {
     /// The desk at which nobody sits.
@@ -29,6 +30,8 @@ pub(crate) struct Desk {
     pub(crate) input: Input,
     /// Written, not flushed.
     pub(crate) staged: LinkBuffer,
+    /// What the two sides tell each other.
+    pub(crate) pace: Pace,
 }
 
 impl Desk {
@@ -48,6 +51,7 @@ impl Desk {
         self.staged.clear();
         self.staged = LinkBuffer::new(); // what it has learnt to expect goes as well
         self.input.clear();
+        self.pace = Pace::default();
     }
 
     /// Leaves it, clear, to the next.

@@ -85,7 +85,12 @@ impl Extras {
         let mut slot = lock(&self.0);
         let Some(inner) = &mut slot.inner else { return false };
         (inner.read_deadline, inner.write_deadline, inner.timeouts) = (None, None, None);
-        inner.watch = Watch::is_needed(limits).then(|| Watch::new(limits, Instant::now()));
+        let fresh = || Watch::new(limits, Instant::now());
+        inner.watch = match inner.watch.take() {
+            // What its peer has not taken does not depend on who drives it.
+            Some(before) if before.watches_output() => Some(fresh().with_output_of(&before)),
+            _ => Watch::is_needed(limits).then(fresh),
+        };
         true
     }
 

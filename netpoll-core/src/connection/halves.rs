@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use netpoll_buffer::LinkBuffer;
 
+use super::pace::Pace;
 use super::shared::{Shared, schedule};
 use super::{Connection, Handle, Reader, Writer};
 use crate::error::Result;
@@ -20,9 +22,12 @@ pub struct ReadHalf {
 }
 
 /// The writing side of a connection that was split for good; see [`Connection::into_split`].
+/// Dropped in order, it sends what was written; flush or [`shutdown`](Self::shutdown) it to know
+/// whether that went well.
 pub struct WriteHalf {
     shared: Arc<Shared>,
     staged: LinkBuffer,
+    pace: Pace,
     _owner: Arc<Owner>,
 }
 
@@ -56,7 +61,8 @@ impl Connection {
         let shared = self.shared.clone();
         let owner = Arc::new(Owner { shared: shared.clone(), owned });
         let staged = std::mem::take(&mut self.desk().staged);
-        let write = WriteHalf { shared, staged, _owner: owner.clone() };
+        let pace = Pace::default();
+        let write = WriteHalf { shared, staged, pace, _owner: owner.clone() };
         (ReadHalf { connection: self, _owner: owner }, write)
     }
 }
@@ -81,7 +87,7 @@ impl ReadHalf {
 impl WriteHalf {
     /// The writing side.
     pub fn writer(&mut self) -> Writer<'_> {
-        Writer::new(&self.shared, &mut self.staged)
+        Writer::new(&self.shared, &mut self.staged, &self.pace)
     }
 
     /// What other threads may hold of the connection.
@@ -103,6 +109,20 @@ impl WriteHalf {
         let flushed = self.writer().flush();
         self.handle().shutdown_write();
         flushed
+    }
+}
+
+/// What was written is sent, unless a panic has cut it short.
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        if self.shared.is_interrupted() || thread::panicking() {
+            return;
+        }
+        self.staged.flush();
+        if !self.staged.is_empty() {
+            // What can't be sent any more is lost with the connection.
+            let _ = self.shared.lane.send(&mut self.staged, &self.shared.group);
+        }
     }
 }
 

@@ -32,6 +32,29 @@ pub(crate) struct Input {
     sent_before: u64,
     /// How much had been received when a read last wanted more than there was; valid as above.
     unmet_at: Option<u64>,
+    /// Bytes that the callback in progress has received by its reads.
+    pulled: u64,
+}
+
+/// What bounds the receives that an owner asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pull {
+    /// The turn of its callback: what comes after that comes in the next one.
+    OfTheTurn,
+    /// Nothing but what it asks for: nobody calls it again, or it may wait for the rest.
+    MayWait,
+}
+
+impl Pull {
+    #[inline]
+    pub(super) fn of(shared: &Shared, wait: bool) -> Self {
+        let group = &shared.group;
+        if group.is_dialled() || (wait && group.may_wait()) {
+            Self::MayWait
+        } else {
+            Self::OfTheTurn
+        }
+    }
 }
 
 /// What ends a wait for bytes. The end of the stream and a failure come with READABLE; alone they
@@ -289,8 +312,12 @@ impl Input {
         if n > limit && n > self.buffer.len() {
             return Err(Error::InputLimit { requested: n, limit });
         }
+        let pull = Pull::of(shared, wait);
         while self.buffer.len() < n {
-            match self.receive(shared) {
+            if pull == Pull::OfTheTurn && !self.may_pull(shared) {
+                return Err(Error::WouldBlock);
+            }
+            match self.pull(shared) {
                 Received::Bytes => {}
                 Received::End(End::Finished) => return Err(Error::EndOfStream),
                 Received::End(End::Failed(errno)) => {
@@ -300,6 +327,27 @@ impl Input {
             }
         }
         Ok(())
+    }
+
+    /// A receive that the owner asks for.
+    fn pull(&mut self, shared: &Owner) -> Received {
+        let before = shared.received();
+        let received = self.receive(shared);
+        self.pulled += shared.received() - before;
+        received
+    }
+
+    /// Whether a callback may go on to receive, or others have their turn first. What it leaves
+    /// stays announced: the runner receives it next.
+    fn may_pull(&self, shared: &Shared) -> bool {
+        self.pulled < shared.group.limits().turn.bytes as u64
+            && self.may_receive(shared, shared.task.word.events())
+    }
+
+    /// A callback has returned: the next one may receive as much.
+    #[inline]
+    pub(crate) fn end_pulls(&mut self) {
+        self.pulled = 0;
     }
 
     fn wait(&self, shared: &Owner, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {

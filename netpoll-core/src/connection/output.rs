@@ -197,6 +197,8 @@ impl Lane {
     ) -> Result<()> {
         let mut queue = lock(&self.queue);
         while self.is_congested() {
+            // Its owner may have ended it, and the queue goes out in the time of the close.
+            queue.check_open()?;
             interrupted()?;
             let deadline = deadline();
             if deadline.is_some_and(|at| at <= Instant::now()) {
@@ -223,6 +225,11 @@ impl Lane {
     /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
     pub(crate) fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Acquire)
+    }
+
+    /// Whether more is queued than an owner may add without a wait.
+    pub(crate) fn must_wait(&self, group: &Group) -> bool {
+        self.is_congested() && self.pending() > group.waits_above()
     }
 
     /// Bytes accepted and not yet taken by the socket.

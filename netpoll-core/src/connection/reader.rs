@@ -7,9 +7,12 @@ use std::io::{self, BufRead, Read};
 use bytes::{Buf, Bytes};
 use netpoll_buffer::LinkBuffer;
 
-use super::input::Input;
+use super::input::{Input, Pull};
+use super::pace::{Ahead, Pace};
+use super::shared::Shared;
 use super::socket::Owner;
 use crate::error::{Error, Result};
+use crate::task::Events;
 
 /// The reading side of a connection.
 ///
@@ -17,6 +20,12 @@ use crate::error::{Error, Result};
 /// bytes waits for them: on a worker, or on the thread of the caller that dialled. Under
 /// `Dispatch::Inline`, and by each method's `try_` twin, it returns [`Error::WouldBlock`] instead,
 /// and what is buffered stays.
+///
+/// A callback has its turn, then others have theirs. So where a read does not wait it is
+/// `WouldBlock` too when the callback has received `turn.bytes`, when memory is short, and when
+/// what was written stands at the high-water mark, flushed or not: pass it on, what was written is
+/// flushed, and the callback is called again when it may go on. Where a read may wait it goes on,
+/// and has the next write flush first. A loop of reads and writes is bounded either way.
 ///
 /// # Errors
 /// All reading methods return [`Error::EndOfStream`] when the peer has ended its stream before the
@@ -31,12 +40,13 @@ use crate::error::{Error, Result};
 pub struct Reader<'a> {
     shared: &'a Owner,
     input: &'a mut Input,
+    pace: &'a Pace,
 }
 
 impl<'a> Reader<'a> {
     #[inline]
-    pub(crate) fn new(shared: &'a Owner, input: &'a mut Input) -> Self {
-        Self { shared, input }
+    pub(crate) fn new(shared: &'a Owner, input: &'a mut Input, pace: &'a Pace) -> Self {
+        Self { shared, input, pace }
     }
 
     /// Bytes buffered now.
@@ -85,7 +95,7 @@ impl<'a> Reader<'a> {
     /// The bytes up to the next `delimiter` and with it, consumed. Looks at no byte twice, and at
     /// no more than the input limit.
     pub fn until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.input.ensure_delimiter(self.shared, delimiter, true)?;
+        self.ensure_delimiter(delimiter, true)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
@@ -140,7 +150,7 @@ impl<'a> Reader<'a> {
 
     /// [`until`](Self::until) that never waits.
     pub fn try_until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.input.ensure_delimiter(self.shared, delimiter, false)?;
+        self.ensure_delimiter(delimiter, false)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
@@ -164,8 +174,42 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn ensure(&mut self, n: usize, wait: bool) -> Result<()> {
+        if self.pace.is_ahead() {
+            keep_pace(self.shared, self.input, self.pace, wait)?;
+        }
         self.input.ensure(self.shared, n, wait)
     }
+
+    fn ensure_delimiter(&mut self, delimiter: u8, wait: bool) -> Result<()> {
+        if self.pace.is_ahead() {
+            keep_pace(self.shared, self.input, self.pace, wait)?;
+        }
+        self.input.ensure_delimiter(self.shared, delimiter, wait)
+    }
+}
+
+/// Much is written: ends the callback's turn where that is too much, or has it flushed. It takes
+/// what it needs, so that a reader that is used in one place need not stand in memory.
+#[cold]
+fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<()> {
+    let group = &shared.group;
+    let too_much = match pace.ahead() {
+        Ahead::Staged(staged) => staged >= group.limits().output.high,
+        Ahead::Congested => shared.lane.is_congested() && !group.reads_when_congested(),
+    };
+    // The caller of a dialled connection is not called again.
+    if !too_much || group.is_dialled() {
+        return Ok(());
+    }
+    if Pull::of(shared, wait) == Pull::MayWait {
+        pace.ask_for_flush();
+        return Ok(());
+    }
+    if !input.buffer.is_empty() {
+        // No edge tells of what is buffered.
+        shared.task.word.note(Events::RESUMED);
+    }
+    Err(Error::WouldBlock)
 }
 
 /// What is written against [`Source`](netpoll_buffer::Source) runs on a connection, a file or a

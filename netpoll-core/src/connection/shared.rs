@@ -246,7 +246,7 @@ impl Shared {
         Timeouts { read: limits.read_timeout, write: limits.write_timeout }
     }
 
-    /// Waits until the output is below its low-water mark; for a thread that may block.
+    /// Waits until the output is below its low-water mark.
     pub(crate) fn wait_below(&self, until: Option<Instant>) -> Result<()> {
         let interrupted = || self.check_over();
         if !self.lane.is_congested() {
@@ -309,6 +309,7 @@ impl Shared {
             sent: self.lane.sent(),
             busy: busy && !self.group.is_dialled(),
             partial: events.has_any(Events::PARTIAL) && !busy && receives,
+            congested: self.lane.is_congested(),
         }
     }
 
@@ -317,6 +318,15 @@ impl Shared {
     pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut super::watch::Watch)) {
         if self.extras.rewatch(change) {
             drop(self.home.post(Command::Watch(self.clone())));
+        }
+    }
+
+    /// The output has gone above its high-water mark: watches whether the peer takes any of it.
+    pub(crate) fn watch_output(self: &Arc<Self>) {
+        let Some(timeout) = self.timeouts().write else { return };
+        if self.lane.is_congested() {
+            let sent = self.lane.sent();
+            self.rewatch(|watch| watch.set_output(timeout, sent, Instant::now()));
         }
     }
 

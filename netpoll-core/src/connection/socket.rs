@@ -98,6 +98,11 @@ impl Owner {
         Self::runner(shared)
     }
 
+    /// Whether the caller that dialled it drives it, and ends it by a drop.
+    pub(crate) fn is_the_callers(&self) -> bool {
+        self.shared.is_callers.load(Ordering::Relaxed)
+    }
+
     /// Leaves driving the connection, and closing it, to others; says whether it was the caller's.
     pub(crate) fn disown(&mut self) -> bool {
         self.shared.is_callers.swap(false, Ordering::Relaxed)

@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) busy: bool,
     /// A part of a request is there, and the rest is waited for.
     pub(crate) partial: bool,
+    /// The output stands above its high-water mark.
+    pub(crate) congested: bool,
 }
 
 /// See the module.
@@ -38,6 +40,17 @@ pub(crate) struct Watch {
     /// Where the span began over which the rate is taken, and what had been received by then;
     /// `None` unless a part of a request was there.
     span: Option<(Instant, u64)>,
+    /// Set while the output stands above its high-water mark.
+    output: Option<Output>,
+}
+
+/// Whether the peer takes any of an output that stands above its high-water mark.
+#[derive(Debug, Clone, Copy)]
+struct Output {
+    timeout: Duration,
+    /// How much it had taken, and since when that has not changed.
+    sent: u64,
+    since: Instant,
 }
 
 impl Watch {
@@ -51,6 +64,7 @@ impl Watch {
             seen: Progress::default(),
             quiet_since: now,
             span: None,
+            output: None,
         }
     }
 
@@ -71,6 +85,20 @@ impl Watch {
         self.span = None;
     }
 
+    /// The output went above its high-water mark, with so much `sent`.
+    pub(crate) fn set_output(&mut self, timeout: Duration, sent: u64, now: Instant) {
+        self.output = Some(Output { timeout, sent, since: now });
+    }
+
+    pub(crate) fn watches_output(&self) -> bool {
+        self.output.is_some()
+    }
+
+    /// The same, but that it watches the output as `before` does.
+    pub(crate) fn with_output_of(self, before: &Self) -> Self {
+        Self { output: before.output, ..self }
+    }
+
     pub(crate) fn set_deadline(&mut self, at: Option<Instant>) {
         self.deadline = at;
     }
@@ -87,6 +115,7 @@ impl Watch {
             return Err(Wait::FirstByte);
         }
         self.look_at_rate(progress, now)?;
+        self.look_at_output(progress, now)?;
         let passed = (progress.received, progress.sent) != (self.seen.received, self.seen.sent);
         if passed || progress.busy {
             self.quiet_since = now;
@@ -108,9 +137,23 @@ impl Watch {
             let begun = self.span.map_or(now, |(begun, _)| begun);
             begun.checked_add(rate.per)
         });
-        let next = [idle, rate, self.first_byte, self.deadline].into_iter().flatten().min();
+        let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
+        let all = [idle, rate, output, self.first_byte, self.deadline];
+        let next = all.into_iter().flatten().min();
         // A look that asked for itself at once would be the last thing that its reactor does.
         next.map(|at| at.max(now + LEAST))
+    }
+
+    fn look_at_output(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        if !progress.congested {
+            self.output = None;
+        } else if progress.sent != output.sent {
+            (output.sent, output.since) = (progress.sent, now);
+        } else if now.saturating_duration_since(output.since) >= output.timeout {
+            return Err(Wait::Write);
+        }
+        Ok(())
     }
 
     fn look_at_rate(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
@@ -183,6 +226,24 @@ mod tests {
         let (wait, after) = follow(&mut watch, start, 60, passing).expect("it ends");
         assert_eq!(wait, Wait::Idle);
         assert!((9.5..=10.5).contains(&after), "ended after {after} s");
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_of_much_output_is_given_up_and_a_slow_one_is_not() {
+        let start = Instant::now();
+        let stuck = |_| Progress { congested: true, busy: true, ..Progress::default() };
+        let slow =
+            |after: f64| Progress { congested: true, sent: whole(after), ..Progress::default() };
+        let drained = |after: f64| Progress { congested: after < 1.0, ..Progress::default() };
+        for (progress, expected) in [
+            (&stuck as &dyn Fn(f64) -> Progress, Some((Wait::Write, 3.0))),
+            (&slow, None),
+            (&drained, None),
+        ] {
+            let mut watch = Watch::new(&Limits::default(), start);
+            watch.set_output(3 * SECOND, 0, start);
+            assert_eq!(follow(&mut watch, start, 60, progress), expected);
+        }
     }
 
     #[test]

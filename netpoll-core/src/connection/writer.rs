@@ -6,31 +6,39 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
+use super::pace::{Ahead, Pace};
 use super::shared::Shared;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::task::Events;
 
 /// The writing side of a connection.
 ///
 /// What is written stays the owner's until [`flush`](Self::flush) sends it, in one piece and behind
 /// all that was flushed or sent by a [`Handle`](crate::Handle) before. A callback that returns
-/// without a flush is flushed. It is also [`io::Write`], which never writes short.
+/// without a flush is flushed, and so is a dialled connection that is dropped in order.
+///
+/// A callback whose reads wait, and which never flushes, is flushed by its next write after a read
+/// once as much as the high-water mark stands written, at least 64 KiB.
+///
+/// It is also [`io::Write`], which holds no more than a high-water mark of written bytes: see
+/// [`write`](#method.write).
 #[derive(Debug)]
 pub struct Writer<'a> {
     shared: &'a Shared,
     staged: &'a mut LinkBuffer,
+    pace: &'a Pace,
 }
 
 impl<'a> Writer<'a> {
     #[inline]
-    pub(crate) fn new(shared: &'a Shared, staged: &'a mut LinkBuffer) -> Self {
-        Self { shared, staged }
+    pub(crate) fn new(shared: &'a Shared, staged: &'a mut LinkBuffer, pace: &'a Pace) -> Self {
+        Self { shared, staged, pace }
     }
 
     /// Reserves `n` contiguous bytes to be written in place.
     #[inline]
     pub fn malloc(&mut self, n: usize) -> &mut [u8] {
-        self.staged.malloc(n)
+        self.open().malloc(n)
     }
 
     /// Keeps the first `n` of the bytes written since the last flush, and drops the rest.
@@ -49,25 +57,25 @@ impl<'a> Writer<'a> {
     /// Writes a copy of `bytes`.
     #[inline]
     pub fn write_bytes(&mut self, bytes: &[u8]) {
-        self.staged.write_bytes(bytes);
+        self.open().write_bytes(bytes);
     }
 
     /// Writes a copy of `text`.
     #[inline]
     pub fn write_string(&mut self, text: &str) {
-        self.staged.write_string(text);
+        self.open().write_string(text);
     }
 
     /// Writes one byte.
     #[inline]
     pub fn write_byte(&mut self, byte: u8) {
-        self.staged.write_byte(byte);
+        self.open().write_byte(byte);
     }
 
     /// What was written since the last flush, as a [`bytes::BufMut`] to write numbers to.
     #[inline]
     pub fn buf(&mut self) -> &mut LinkBuffer {
-        self.staged
+        self.open()
     }
 
     /// Writes `bytes` by reference, before the last `remain` bytes that were written: a payload
@@ -81,26 +89,39 @@ impl<'a> Writer<'a> {
 
     /// Writes `bytes` by reference, without copying them where that pays.
     pub fn write_shared(&mut self, bytes: Bytes) {
-        self.staged.write_shared(bytes);
+        self.open().write_shared(bytes);
     }
 
     /// Writes a whole buffer by moving its blocks.
     #[inline]
     pub fn append(&mut self, buffer: LinkBuffer) {
         self.staged.append(buffer);
+        if Pace::must_hear_of(self.staged.malloc_len()) {
+            keep_pace(self.shared, self.staged, self.pace);
+        }
     }
 
     /// Sends what was written. It tries the socket at once, on this thread, with one `sendmsg`
     /// while nothing is queued; what the socket does not take goes out, in order, when it is
-    /// writable again. Below the high-water mark it returns at once; above it, it waits until
-    /// the queue is below the low-water mark. Under `Dispatch::Inline` it never waits: the
-    /// reactor then stops reading from this peer until the queue has drained.
+    /// writable again.
+    ///
+    /// In a callback it returns at once, and a callback that leaves more than the high-water mark
+    /// queued is not called again until the queue has fallen below the low-water mark. It waits for
+    /// that itself only when one callback has queued more than four times the high-water mark;
+    /// under `Dispatch::Inline` it is [`WouldBlock`](crate::Error::WouldBlock) instead. On a
+    /// dialled connection it waits above the high-water mark.
     ///
     /// # Errors
     /// [`TimedOut`](crate::Error::TimedOut) after the write timeout or at the write deadline: all
-    /// was accepted and stays queued. [`Closed`](crate::Error::Closed) when the connection is
-    /// closed on this side meanwhile. The socket's error, after which nothing more can be sent.
+    /// was accepted and stays queued. [`WouldBlock`](crate::Error::WouldBlock) where it must not
+    /// wait: nothing of it was accepted, it stays written, and leaves when the callback returns.
+    /// [`Config`](crate::Error::Config) on a dialled connection, on a thread that must not wait:
+    /// all was accepted. [`Closed`](crate::Error::Closed) when the connection is closed on this
+    /// side meanwhile. The socket's error, after which nothing more can be sent.
     pub fn flush(&mut self) -> Result<()> {
+        if self.pace.is_ahead() {
+            self.check_room()?;
+        }
         self.staged.flush();
         if self.staged.is_empty() {
             return Ok(());
@@ -109,15 +130,39 @@ impl<'a> Writer<'a> {
             self.staged.clear();
             return Err(over);
         }
-        let lane = &self.shared.lane;
-        let sent = lane.send(self.staged, &self.shared.group);
+        let Shared { lane, group, .. } = self.shared;
+        let sent = lane.send(self.staged, group);
         self.shared.task.word.note(sent.inspect_err(|_| self.falter())?);
-        if !lane.is_congested() || !self.shared.group.may_wait() {
+        if lane.is_congested() { self.settle() } else { Ok(()) }
+    }
+
+    /// Refuses to queue without an end where nothing may wait.
+    #[cold]
+    fn check_room(&self) -> Result<()> {
+        if self.pace.ahead() == Ahead::Congested && self.is_out_of_room() {
+            return Err(Error::WouldBlock);
+        }
+        self.pace.clear();
+        Ok(())
+    }
+
+    /// Whether something is written that would have to wait, and must not.
+    fn is_out_of_room(&self) -> bool {
+        let Shared { lane, group, .. } = self.shared;
+        self.staged.malloc_len() > 0 && !group.may_wait() && lane.must_wait(group)
+    }
+
+    /// The queue stands above its high-water mark: waits, if this flush has to.
+    #[cold]
+    fn settle(&self) -> Result<()> {
+        let Shared { lane, group, .. } = self.shared;
+        self.pace.tell_congested();
+        if !group.may_wait() || !lane.must_wait(group) {
             return Ok(());
         }
         let timeout = self.shared.timeouts().write;
-        let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
-        self.shared.wait_below(deadline).inspect_err(|_| self.falter())
+        let until = timeout.and_then(|time| Instant::now().checked_add(time));
+        self.shared.wait_below(until).inspect_err(|_| self.falter())
     }
 
     #[cold]
@@ -134,13 +179,43 @@ impl<'a> Writer<'a> {
     pub fn is_congested(&self) -> bool {
         self.shared.lane.is_congested()
     }
+
+    /// What is written to, for a write that begins.
+    #[inline]
+    fn open(&mut self) -> &mut LinkBuffer {
+        if Pace::must_hear_of(self.staged.malloc_len()) {
+            keep_pace(self.shared, self.staged, self.pace);
+        }
+        self.staged
+    }
+
+    /// Flushes if as much is written as `io::Write` holds; says how much it may take then.
+    fn make_room(&mut self) -> Result<usize> {
+        let most = self.shared.group.limits().output.high.max(Pace::QUIET_BELOW);
+        if self.staged.malloc_len() >= most {
+            self.flush()?;
+        }
+        Ok(most - self.staged.malloc_len())
+    }
+}
+
+/// Much is staged: tells the reading side, and flushes if that has asked for it.
+#[cold]
+fn keep_pace(shared: &Shared, staged: &mut LinkBuffer, pace: &Pace) {
+    if pace.take_asked() {
+        // What makes a flush fail stands in the connection, and fails the next read or flush. A
+        // peer that takes nothing in the write timeout is ended by the watch.
+        let _ = Writer::new(shared, staged, pace).flush();
+    } else {
+        pace.tell_staged(staged.malloc_len());
+    }
 }
 
 /// What is written against [`Sink`](netpoll_buffer::Sink) runs on a connection, a file or a test
 /// vector.
 impl netpoll_buffer::Sink for Writer<'_> {
     fn staged(&mut self) -> &mut LinkBuffer {
-        self.staged
+        self.open()
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -149,9 +224,13 @@ impl netpoll_buffer::Sink for Writer<'_> {
 }
 
 impl Write for Writer<'_> {
+    /// Writes a copy. Where as much as the high-water mark is written and not flushed, at least
+    /// 64 KiB, it flushes that first, and waits or fails as [`flush`](Writer::flush) does, having
+    /// taken nothing of `bytes`; of very many bytes it takes as many as fit below that.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_bytes(bytes);
-        Ok(bytes.len())
+        let taken = bytes.len().min(self.make_room()?);
+        self.staged.write_bytes(&bytes[..taken]);
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {

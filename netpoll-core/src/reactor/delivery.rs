@@ -57,6 +57,7 @@ impl Core {
 
 /// What the connection should know of a readiness. What is writable first goes to its lane, which
 /// tells more only if somebody waits for it.
+#[inline]
 fn events_of(readiness: Readiness, shared: &Shared) -> Events {
     let mut events = Events::NONE;
     if readiness.sendable {

@@ -171,3 +171,31 @@ fn an_error_or_a_panic_of_a_job_closes_only_its_connection() -> Result<()> {
     assert_eq!(journal.wait(1), ["Panic"]);
     Ok(())
 }
+
+/// A job that posts itself for ever is one of the things that a connection has to do.
+#[test]
+fn a_job_that_posts_itself_starves_nothing() {
+    fn again(handle: &Handle) -> Result<()> {
+        let next = handle.clone();
+        handle.run(move |_: &mut Connection| again(&next))
+    }
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let (server, mut client, handle) = served(dispatch, &journal);
+        again(&handle).expect("it is open");
+        client.echo(b"input is served");
+        handle.send(crate::util::noise(1, 16 << 20)).expect("accepted");
+        client.hear(crate::util::noise(1, 16 << 20));
+        client.echo(b"and output");
+        drop(client);
+        assert_eq!(journal.wait(1), ["Peer"], "{dispatch:?}");
+
+        let (gone, mut client, handle) = served(dispatch, &journal);
+        again(&handle).expect("it is open");
+        client.echo(b"input is served");
+        let report = gone.stop();
+        assert_eq!(report.aborted, 0, "{dispatch:?}: a shutdown ends it in order");
+        assert_eq!(journal.wait(2)[1], "Shutdown", "{dispatch:?}");
+        drop(server);
+    }
+}
