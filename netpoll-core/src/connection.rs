@@ -173,7 +173,7 @@ impl Connection {
         staged.flush();
         if !staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
-            let _ = self.shared.lane.send(staged, &self.shared.group);
+            let _ = self.shared.send(staged);
         }
     }
 

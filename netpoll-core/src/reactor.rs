@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Register(Arc<Shared>),
     /// This connection is scheduled: see that it is run.
     Run(Arc<Shared>),
+    /// Send more of what this connection has queued.
+    Transmit(Token),
     /// There is room again for connections that were to be run elsewhere.
     Room,
     /// This connection has ended: close its socket. Behind its registration, if that is on its way.
@@ -411,6 +413,7 @@ impl Core {
         match command {
             Command::Register(shared) => self.register(shared),
             Command::Run(shared) => self.ready.push_back(shared),
+            Command::Transmit(token) => self.transmit(token),
             Command::Room => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(shared) => self.finish(&shared),
             Command::Linger(token, at) => {

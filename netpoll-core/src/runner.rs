@@ -104,7 +104,6 @@ pub(crate) fn run_counted(shared: &Arc<Shared>) -> (Outcome, Work) {
 /// Runs a scheduled connection; `tell` is called with what it did before it lets go of it.
 fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
     let Some((mut run, mut events)) = shared.task.begin_and_look() else { return Outcome::Done };
-    let turn = shared.group.limits().turn;
     let start = shared.received();
     // Up to here it is reported.
     let mut received = start;
@@ -121,11 +120,11 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
             Step::More => {}
             Step::Wait => {
                 run.report(shared, received, &mut tell);
-                received = shared.received();
                 match run.release() {
                     Ok(()) => return Outcome::Done,
                     Err(notified) => run = notified,
                 }
+                received = shared.received();
             }
             Step::Closed => {
                 run.report(shared, received, &mut tell);
@@ -133,6 +132,7 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
                 return Outcome::Done;
             }
         }
+        let turn = &shared.group.limits().turn;
         if rounds == turn.rounds || shared.received() - start >= turn.bytes as u64 {
             break;
         }
@@ -157,7 +157,7 @@ fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
     if !is_over && shared.lane.is_empty() {
-        shared.lane.discard_unread();
+        shared.lane.discard_unread(shared.kind);
     }
     let service = match std::mem::take(&mut run.role) {
         Role::Service(service) => Some(service),
@@ -406,23 +406,20 @@ impl Runner {
             log::debug!("what was written to {} after shutdown_write is dropped", shared.peer());
             desk.staged.clear();
         }
-        if !desk.staged.is_empty() {
-            let sent = shared.lane.send(&mut desk.staged, &shared.group);
-            let Ok(events) = sent else {
-                let failure = shared.lane.failure();
-                let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
-                return self.begin_close(shared, reason);
-            };
-            shared.task.word.note(events);
+        if !desk.staged.is_empty() && shared.send(&mut desk.staged).is_err() {
+            let failure = shared.lane.failure();
+            let reason = failure.map_or(CloseReason::Local, CloseReason::of_socket);
+            return self.begin_close(shared, reason);
         }
         if let Err(reason) = verdict {
             return self.begin_close(shared, reason);
         }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
         // The output may have drained before the callback heard that it was high.
-        let again = desk.input.is_promising(shared)
+        let events = shared.task.word.events();
+        let again = events.has_any(WORTH_A_LOOK)
+            || desk.input.is_promising(shared, events)
             || desk.input.end().is_some()
-            || shared.task.word.events().has_any(WORTH_A_LOOK)
             || (self.above && !shared.lane.is_congested());
         if again { Step::More } else { Step::Wait }
     }

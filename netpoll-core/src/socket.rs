@@ -26,6 +26,28 @@ pub use crate::sys::listener::{BeforeBind, SocketOptions};
 #[derive(Debug)]
 pub(crate) struct Stream(OwnedFd);
 
+/// What a stream's socket is. It says when a receive has emptied it; and it stands beside the
+/// stream, where there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tcp,
+    /// A receive stops where descriptors or credentials were sent along, though more is there.
+    Unix,
+}
+
+impl Kind {
+    /// Of a socket that has such an address at either end.
+    pub(crate) fn of(address: &Address) -> Self {
+        if address.is_unix() { Self::Unix } else { Self::Tcp }
+    }
+
+    /// Whether a receive has left nothing behind, as far as the bytes go that it was for.
+    #[inline]
+    pub(crate) fn is_drained_by(self, filled: Filled) -> bool {
+        filled.read < filled.reserved && self == Self::Tcp
+    }
+}
+
 /// Who is at the other end of a unix socket, as the kernel noted it when they connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

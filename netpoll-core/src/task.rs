@@ -87,6 +87,8 @@ impl Events {
     pub(crate) const READ_OUT: Self = Self(1 << 24);
     /// A read or a flush of the caller's has failed. Noted by the owner.
     pub(crate) const FALTERED: Self = Self(1 << 25);
+    /// Of no word, but of what a send returns: the socket may take more, and no edge will say so.
+    pub(crate) const UNSENT: Self = Self(1 << 31);
     /// Whoever waits is to stop: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

@@ -1,16 +1,22 @@
 //! Waits: what ends each of them, and where none may begin.
 
-use std::io::Read;
+use std::io::{IoSlice, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use netpoll::{
     Builder, Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, Handle, Limits,
-    LoadBalance, PollManager, Result, Wait,
+    Listener, LoadBalance, PollManager, Result, Wait,
 };
 
-use crate::util::{Client, Journal, PATIENCE, Server, eventually, lock, modes, noise};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use crate::util::{
+    Client, Gate, Journal, PATIENCE, Server, Serving, echo_once, eventually, lock, modes, noise,
+};
 
 type Body = fn(&mut Connection) -> Result<()>;
 
@@ -239,4 +245,43 @@ fn elsewhere_a_dialled_connection_waits() {
     conn.writer().malloc(16 << 20).fill(b'a');
     assert!(matches!(conn.writer().flush(), Err(Error::TimedOut(Wait::Write))));
     assert!(Limits::default().write_timeout.is_some());
+}
+
+/// A receive from a Unix socket stops at the first message that carries a descriptor, and what is
+/// behind it is there all the same.
+#[test]
+fn bytes_behind_a_descriptor_are_read() {
+    for dispatch in modes() {
+        let path = std::env::temp_dir().join(format!("netpoll-rights-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = Listener::bind("unix", path.to_str().expect("a path")).expect("a socket");
+        let gate = Gate::default();
+        let closed = gate.clone();
+        let event_loop = EventLoop::builder()
+            .on_connect(move |(): &mut (), _: &mut Connection| {
+                closed.pass(); // until all of it is there
+                Ok(())
+            })
+            .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
+            .dispatch(dispatch)
+            .build()
+            .expect("options");
+        let server = Serving::start(event_loop, listener);
+        let mut client = UnixStream::connect(&path).expect("a connection");
+        client.set_read_timeout(Some(PATIENCE)).expect("an option");
+        for _ in 0..3 {
+            let descriptors = [client.as_raw_fd()];
+            let rights = [ControlMessage::ScmRights(&descriptors)];
+            let bytes = [IoSlice::new(b"with a descriptor, ")];
+            let flags = MsgFlags::empty();
+            sendmsg::<()>(client.as_raw_fd(), &bytes, &rights, flags, None).expect("sent");
+            client.write_all(b"and without. ").expect("sent");
+        }
+        gate.open();
+        let expected = b"with a descriptor, and without. ".repeat(3);
+        let mut heard = vec![0; expected.len()];
+        client.read_exact(&mut heard).expect("all of it comes back");
+        assert_eq!(heard, expected, "{dispatch:?}");
+        server.stop();
+    }
 }

@@ -121,7 +121,7 @@ impl Drop for WriteHalf {
         self.staged.flush();
         if !self.staged.is_empty() {
             // What can't be sent any more is lost with the connection.
-            let _ = self.shared.lane.send(&mut self.staged, &self.shared.group);
+            let _ = self.shared.send(&mut self.staged);
         }
     }
 }

@@ -125,7 +125,8 @@ impl Handle {
     /// Tells the connection's owner what a send came to.
     fn tell(&self, sent: Result<Events>) -> Result<()> {
         let events = match &sent {
-            Ok(events) => *events,
+            Ok(Events::NONE) => Events::NONE,
+            Ok(events) => self.shared.go_on_later(*events),
             // No edge need follow an error that only a send meets.
             Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
             Err(_) => Events::NONE,

@@ -148,10 +148,10 @@ impl Input {
 
     /// Whether a receive would be worth its system call.
     #[inline]
-    pub(crate) fn is_promising(&self, shared: &Shared) -> bool {
-        self.end.is_none()
+    pub(crate) fn is_promising(&self, shared: &Shared, events: Events) -> bool {
+        (self.undrained || events.has_any(Events::READABLE))
+            && self.end.is_none()
             && self.buffer.len() < shared.input_limit()
-            && (self.undrained || shared.task.word.events().has_any(Events::READABLE))
     }
 
     /// Whether memory allows a receive that no callback asked for, or nothing is to be received. A
@@ -163,7 +163,7 @@ impl Input {
             return true;
         }
         let all_of_it = || held + self.buffer.len() + shared.lane.pending();
-        !self.is_promising(shared)
+        !self.is_promising(shared, events)
             || shared.group.memory.allows(held, all_of_it, || shared.group.live())
     }
 
@@ -249,7 +249,7 @@ impl Input {
                 self.count(shared);
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
-                self.undrained = filled.read == filled.reserved
+                self.undrained = !shared.kind.is_drained_by(filled)
                     || word.events().has_any(Events::PEER_GONE | Events::URGENT);
                 Received::Bytes
             }
@@ -378,10 +378,9 @@ impl Input {
     #[inline]
     pub(crate) fn note_partial(&self, shared: &Shared) {
         let word = &shared.task.word;
-        let is_noted = word.events().has_any(Events::PARTIAL);
         if self.buffer.is_empty() {
             word.clear(Events::PARTIAL);
-        } else if !is_noted {
+        } else if !word.events().has_any(Events::PARTIAL) {
             word.note(Events::PARTIAL);
         }
     }

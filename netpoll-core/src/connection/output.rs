@@ -15,6 +15,8 @@
 //! the next writable edge goes on. `blocked` is set *before* the last try, so that an edge which
 //! comes right after that try finds it set.
 
+mod queue;
+
 use std::io::{self, ErrorKind};
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,15 +28,16 @@ use netpoll_buffer::LinkBuffer;
 
 use super::backlog::{Backlog, Spent};
 use super::receipt::{Receipt, Settled};
-use super::socket::{LaneHold, Socket};
+use super::socket::Socket;
 use crate::dial::Doorbell;
 use crate::error::{Error, Result, Wait};
 use crate::group::Group;
 use crate::limits::OutputLimits;
-use crate::socket::Stream;
+use crate::socket::{Kind, Stream};
 use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::sys;
 use crate::task::Events;
+use queue::{Phase, Queue};
 
 /// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
 /// refused early, and not without end.
@@ -43,6 +46,10 @@ const DISCARD_BYTES: usize = 64 << 10;
 /// What the owner is told of an error that no edge follows.
 const FAILURE: Events = Events::FAILED.or(Events::READABLE);
 
+/// How many bytes one go sends before others have the loop and the lock: some 100 µs of work. A
+/// peer that reads as fast as we send would keep both until the queue is empty.
+pub(crate) const BURST: usize = 1 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -50,44 +57,12 @@ pub(crate) struct Lane {
     queue: Mutex<Queue>,
     /// Whoever waits for the queue to fall below the low-water mark, or for the end.
     below: Condvar,
-    /// The socket is full: a writable edge has work here.
+    /// The socket is full, or another go is due: a writable edge has work here.
     blocked: AtomicBool,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
     /// How many bytes the socket has taken in all. Written under the lock, read without it.
     sent: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Queue {
-    /// What the socket has not taken; allocated when it doesn't take all, for it mostly does.
-    backlog: Option<Box<Backlog>>,
-    /// Gone when the socket is to be closed.
-    hold: Option<LaneHold>,
-    phase: Phase,
-    /// The errno that ended sending.
-    failure: Option<NonZeroI32>,
-    /// Whether a send failed, so that bytes which were accepted are lost. The stream then ends by a
-    /// reset: its peer must not take what it has for the whole.
-    is_cut: bool,
-    /// Rung when a dialled stream is not on its way any more.
-    bell: Option<Arc<Doorbell>>,
-    /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
-    /// the same.
-    waiting: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Dialled, not connected yet: the first writable edge opens it.
-    Connecting,
-    Open,
-    /// Our stream is to end: what is queued goes out, nothing more comes in.
-    Closing,
-    /// Our stream has ended: the FIN is behind what was queued.
-    Ended,
-    /// The socket was given away: nothing here touches it any more, but to stop watching it.
-    Detached,
 }
 
 impl Lane {
@@ -123,7 +98,7 @@ impl Lane {
     }
 
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
-    /// accepted whole, however much is queued. Returns what the connection's owner should know of.
+    /// accepted whole, however much is queued.
     pub(crate) fn send(&self, bytes: &mut LinkBuffer, group: &Group) -> Result<Events> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -152,17 +127,14 @@ impl Lane {
         self.push(&mut queue, &mut message, receipt, group, &mut spent)
     }
 
-    /// A writable edge: sends what is queued. Returns what the connection's owner should know of.
+    /// Whether a writable edge has work here.
     #[inline]
-    pub(crate) fn writable(&self, limits: OutputLimits) -> Events {
-        if !self.blocked.load(Ordering::SeqCst) {
-            return Events::NONE;
-        }
-        self.go_on(limits)
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::SeqCst)
     }
 
-    /// The edge that `blocked` waits for.
-    fn go_on(&self, limits: OutputLimits) -> Events {
+    /// The edge that `blocked` waits for, or another go: sends what is queued.
+    pub(crate) fn go_on(&self, limits: OutputLimits) -> Events {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.blocked.store(false, Ordering::SeqCst);
@@ -173,19 +145,23 @@ impl Lane {
                 bell.ring();
             }
         }
-        if self.drain(&mut queue, &mut spent).is_err() {
+        let Ok(unfinished) = self.drain(&mut queue, &mut spent) else {
             return FAILURE;
-        }
+        };
         let relieved = self.is_congested() && queue.pending() <= limits.low;
         if relieved {
             self.congested.store(false, Ordering::Release);
             self.wake(&queue);
         }
         let closed = self.end(&mut queue);
-        if closed && queue.failure.is_some() {
-            return FAILURE;
-        }
-        if relieved || closed { Events::DRAINED } else { Events::NONE }
+        let events = if closed && queue.failure.is_some() {
+            FAILURE
+        } else if relieved || closed {
+            Events::DRAINED
+        } else {
+            Events::NONE
+        };
+        events | unfinished
     }
 
     /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`, which is
@@ -297,7 +273,7 @@ impl Lane {
 
     /// Takes out of the kernel what the peer has sent unread: a close that leaves it there resets
     /// the connection, and the reset would overtake what we sent last.
-    pub(crate) fn discard_unread(&self) {
+    pub(crate) fn discard_unread(&self, kind: Kind) {
         if self.is_detached() {
             return;
         }
@@ -305,7 +281,9 @@ impl Lane {
         self.with_stream(|stream| {
             for _ in 0..DISCARDS_AT_MOST {
                 match stream.receive(&mut unread, DISCARD_BYTES) {
-                    Ok(filled) if filled.read == filled.reserved => unread.clear(),
+                    Ok(filled) if filled.read > 0 && !kind.is_drained_by(filled) => {
+                        unread.clear();
+                    }
                     _ => break,
                 }
             }
@@ -375,8 +353,10 @@ impl Lane {
         let len = bytes.len();
         let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
         // Straight from the caller's blocks: what the socket takes at once is never queued.
-        let sent = if must_queue { Ok(()) } else { self.transmit(queue, bytes, spent) };
-        if sent.is_ok() && !(bytes.is_empty() && queue.backlog.is_none()) {
+        let sent = if must_queue { Ok(Events::NONE) } else { self.send_burst(queue, bytes, spent) };
+        if let Ok(unfinished) = sent
+            && !(bytes.is_empty() && queue.backlog.is_none())
+        {
             let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog::new(group)));
             backlog.append(bytes, spent);
             if let Some(receipt) = receipt.take() {
@@ -384,13 +364,14 @@ impl Lane {
             }
             let before = backlog.bytes.len() <= group.limits().output.high
                 || self.congested.swap(true, Ordering::AcqRel);
-            return Ok(if before { Events::NONE } else { Events::HIGH_WATER });
+            let events = if before { Events::NONE } else { Events::HIGH_WATER };
+            return Ok(events | unfinished);
         }
         if let Some(receipt) = receipt.take() {
             let written = (self.sent() - start) as usize;
             spent.settled.push(Settled::new(receipt, written, len, queue.errno()));
         }
-        sent.map(|()| Events::NONE)
+        sent
     }
 
     /// Wakes those who wait in `wait_below`.
@@ -417,10 +398,10 @@ impl Lane {
         true
     }
 
-    /// Sends what is queued.
-    fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<()> {
-        let Some(mut backlog) = queue.backlog.take() else { return Ok(()) };
-        let sent = self.transmit(queue, &mut backlog.bytes, spent);
+    /// Sends what is queued, up to a burst.
+    fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<Events> {
+        let Some(mut backlog) = queue.backlog.take() else { return Ok(Events::NONE) };
+        let sent = self.send_burst(queue, &mut backlog.bytes, spent);
         backlog.receipts.settle_to(self.sent(), &mut spent.settled);
         if sent.is_err() {
             backlog.receipts.settle_all(self.sent(), queue.errno(), &mut spent.settled);
@@ -429,6 +410,45 @@ impl Lane {
             queue.backlog = Some(backlog);
         }
         sent
+    }
+
+    /// Sends what the socket takes of `bytes`, but no more than a burst: behind that others have
+    /// their turn, and it says [`Events::UNSENT`].
+    #[inline]
+    fn send_burst(
+        &self,
+        queue: &mut Queue,
+        bytes: &mut LinkBuffer,
+        spent: &mut Spent,
+    ) -> Result<Events> {
+        if bytes.len() <= BURST {
+            return self.transmit(queue, bytes, spent).map(|()| Events::NONE);
+        }
+        self.send_first(queue, bytes, spent)
+    }
+
+    /// Sends the first burst of what is more.
+    #[cold]
+    fn send_first(
+        &self,
+        queue: &mut Queue,
+        bytes: &mut LinkBuffer,
+        spent: &mut Spent,
+    ) -> Result<Events> {
+        let mut first = bytes.slice(BURST)?;
+        if let Err(error) = self.transmit(queue, &mut first, spent) {
+            spent.take_all(bytes);
+            return Err(error);
+        }
+        if first.is_empty() {
+            // As where the socket is full, but that no edge follows.
+            self.blocked.store(true, Ordering::SeqCst);
+            return Ok(Events::UNSENT);
+        }
+        first.append(std::mem::take(bytes));
+        first.flush();
+        *bytes = first;
+        Ok(Events::NONE)
     }
 
     /// Sends until `bytes` is empty or the socket full; in the latter case `blocked` is set. What
@@ -475,40 +495,6 @@ fn errno_of(error: &io::Error) -> NonZeroI32 {
     error.raw_os_error().and_then(NonZeroI32::new).unwrap_or(sys::UNKNOWN)
 }
 
-impl Queue {
-    fn errno(&self) -> Option<i32> {
-        self.failure.map(NonZeroI32::get)
-    }
-
-    /// Bytes accepted and not yet taken by the socket.
-    fn pending(&self) -> usize {
-        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
-    }
-
-    /// Nothing more will be sent than was, for a close or a detach: tells all who wait for a
-    /// receipt, and returns what was queued.
-    fn give_up(&mut self, sent: u64, spent: &mut Spent) -> LinkBuffer {
-        let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
-        backlog.receipts.settle_all(sent, None, &mut spent.settled);
-        backlog.bytes
-    }
-
-    fn seal(&mut self) {
-        if matches!(self.phase, Phase::Connecting | Phase::Open) {
-            self.phase = Phase::Closing;
-        }
-    }
-
-    #[inline]
-    fn check_open(&self) -> Result<()> {
-        match (self.failure, self.phase) {
-            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno.get()).into()),
-            (None, Phase::Closing | Phase::Ended | Phase::Detached) => Err(Error::Closed),
-            (None, _) => Ok(()),
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::os::unix::net::UnixStream;
@@ -534,13 +520,43 @@ mod tests {
             accepted += message.len();
             while lane.pending() > 0 {
                 // In place of the reactor, an edge a round.
-                lane.writable(limits.output);
+                lane.go_on(limits.output);
             }
             let waits = lane.blocked.load(Ordering::SeqCst);
             assert!(!waits, "it waits for an edge after {accepted} bytes, with none queued");
         }
         drop(lane);
         assert_eq!(reading.join().unwrap().unwrap(), accepted as u64);
+    }
+
+    #[test]
+    fn one_go_sends_no_more_than_a_burst() {
+        const MUCH: usize = 64 << 20;
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let lane = Lane::open(Stream::new(ours.into()));
+        let limits = Limits::default();
+        let group = Group::dialled(limits).unwrap();
+        let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
+        let mut bytes = LinkBuffer::new();
+        for _ in 0..64 {
+            bytes.write_shared(Bytes::from(vec![0; MUCH / 64]));
+        }
+        bytes.flush();
+        let mut sending = lane.send(&mut bytes, &group).unwrap();
+        let mut before = 0;
+        while lane.pending() > 0 {
+            let went = lane.sent() as usize - before;
+            assert!(went <= BURST, "{went} bytes in one go");
+            let goes_on = sending.has_any(Events::UNSENT);
+            assert!(!goes_on || went == BURST, "it goes on only after a burst");
+            assert!(lane.is_blocked(), "nothing would go on with it");
+            before = lane.sent() as usize;
+            sending = lane.go_on(limits.output);
+        }
+        assert_eq!(lane.sent() as usize, MUCH);
+        drop(lane);
+        assert_eq!(reading.join().unwrap().unwrap(), MUCH as u64);
     }
 
     #[test]

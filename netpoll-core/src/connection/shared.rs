@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netpoll_buffer::LinkBuffer;
+
 use crate::address::Address;
 use crate::blocking;
 use crate::callbacks::Service;
@@ -15,7 +17,7 @@ use crate::origin::{Entrance, Origin};
 use crate::reactor::{Command, Remote};
 use crate::runner::{self, Runner};
 use crate::slab::Token;
-use crate::socket::Stream;
+use crate::socket::{Kind, Stream};
 use crate::stats::Work;
 use crate::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::task::{Events, Task};
@@ -55,6 +57,8 @@ pub(crate) struct Shared {
     /// What its reads have taught, for the next desk; see
     /// [`take_appetite`](netpoll_buffer::LinkBuffer::take_appetite). For its owner alone.
     appetite: AtomicU16,
+    /// What its socket is.
+    pub(crate) kind: Kind,
     /// Its owner is the caller that dialled it. For that owner alone.
     pub(crate) is_callers: AtomicBool,
     /// Bytes received in all. Written by the owner alone.
@@ -75,12 +79,14 @@ impl Shared {
             Some(local) => Ends::Told(Box::new((peer, local))),
             None => Ends::Peer(peer),
         };
-        Self::new(lane, group, home, ends, Some(entrance))
+        let kind = Kind::of(&entrance.listener().address);
+        Self::new(lane, group, home, ends, kind, Some(entrance))
     }
 
     /// A connection that we opened.
     pub(crate) fn dialled(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
-        Self::new(lane, group, home, Ends::Peer(peer), None)
+        let kind = Kind::of(&peer);
+        Self::new(lane, group, home, Ends::Peer(peer), kind, None)
     }
 
     fn new(
@@ -88,6 +94,7 @@ impl Shared {
         group: Arc<Group>,
         home: Arc<Remote>,
         ends: Ends,
+        kind: Kind,
         entrance: Option<Arc<dyn Entrance>>,
     ) -> Self {
         home.enter();
@@ -104,6 +111,7 @@ impl Shared {
             token,
             forecast: Forecast::default(),
             appetite: AtomicU16::new(0),
+            kind,
             is_callers: AtomicBool::new(false),
             received,
             reported: AtomicU64::new(0),
@@ -244,6 +252,37 @@ impl Shared {
     fn usual_timeouts(&self) -> Timeouts {
         let limits = self.group.limits();
         Timeouts { read: limits.read_timeout, write: limits.write_timeout }
+    }
+
+    /// Sends what is written, for the owner, and notes what it should know; see [`Lane::send`].
+    #[inline]
+    pub(crate) fn send(&self, bytes: &mut LinkBuffer) -> Result<()> {
+        let events = self.lane.send(bytes, &self.group)?;
+        if events != Events::NONE {
+            self.task.word.note(self.go_on_later(events));
+        }
+        Ok(())
+    }
+
+    /// The socket takes bytes again, or another go is due: sends what is queued. Returns what the
+    /// owner should know.
+    #[inline]
+    pub(crate) fn writable(&self) -> Events {
+        if !self.lane.is_blocked() {
+            return Events::NONE;
+        }
+        self.go_on_later(self.lane.go_on(self.group.limits().output))
+    }
+
+    /// What a send returned, but for another go that is due, which is left to the reactor.
+    #[cold]
+    pub(crate) fn go_on_later(&self, events: Events) -> Events {
+        if events.has_any(Events::UNSENT) {
+            // Without a reactor nothing is sent any more. Before it knows the connection there is
+            // no token, and the first edge is still to come.
+            drop(self.home.post(Command::Transmit(self.token())));
+        }
+        events.without(Events::UNSENT)
     }
 
     /// Waits until the output is below its low-water mark.

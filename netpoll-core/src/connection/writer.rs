@@ -130,10 +130,8 @@ impl<'a> Writer<'a> {
             self.staged.clear();
             return Err(over);
         }
-        let Shared { lane, group, .. } = self.shared;
-        let sent = lane.send(self.staged, group);
-        self.shared.task.word.note(sent.inspect_err(|_| self.falter())?);
-        if lane.is_congested() { self.settle() } else { Ok(()) }
+        self.shared.send(self.staged).inspect_err(|_| self.falter())?;
+        if self.shared.lane.is_congested() { self.settle() } else { Ok(()) }
     }
 
     /// Refuses to queue without an end where nothing may wait.

@@ -39,6 +39,18 @@ impl Core {
         }
     }
 
+    /// Another go at sending what a connection has queued: others had their turn.
+    pub(super) fn transmit(&mut self, token: Token) {
+        if let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
+            self.operators.find_mut(token)
+        {
+            let events = shared.writable();
+            if events != Events::NONE && shared.task.word.notify(events) {
+                self.ready.push_back(shared.clone());
+            }
+        }
+    }
+
     /// Tells the acceptor what became of an accept.
     pub(super) fn deliver_to_acceptor(&mut self, event: AcceptEvent) {
         match event {
@@ -61,7 +73,7 @@ impl Core {
 fn events_of(readiness: Readiness, shared: &Shared) -> Events {
     let mut events = Events::NONE;
     if readiness.sendable {
-        events = shared.lane.writable(shared.group.limits().output);
+        events = shared.writable();
     }
     if readiness.receivable {
         events = events | Events::READABLE;

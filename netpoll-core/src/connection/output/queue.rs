@@ -1,0 +1,80 @@
+//! What stands behind the lane's lock: the backlog, who sends it, and in which phase the stream is.
+
+use std::io;
+use std::num::NonZeroI32;
+use std::sync::Arc;
+
+use netpoll_buffer::LinkBuffer;
+
+use crate::connection::backlog::{Backlog, Spent};
+use crate::connection::socket::LaneHold;
+use crate::dial::Doorbell;
+use crate::error::{Error, Result};
+
+/// What the lane's lock guards.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// What the socket has not taken; allocated when it doesn't take all, for it mostly does.
+    pub(super) backlog: Option<Box<Backlog>>,
+    /// Gone when the socket is to be closed.
+    pub(super) hold: Option<LaneHold>,
+    pub(super) phase: Phase,
+    /// The errno that ended sending.
+    pub(super) failure: Option<NonZeroI32>,
+    /// Whether a send failed, so that bytes which were accepted are lost. The stream then ends by a
+    /// reset: its peer must not take what it has for the whole.
+    pub(super) is_cut: bool,
+    /// Rung when a dialled stream is not on its way any more.
+    pub(super) bell: Option<Arc<Doorbell>>,
+    /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
+    /// the same.
+    pub(super) waiting: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Dialled, not connected yet: the first writable edge opens it.
+    Connecting,
+    Open,
+    /// Our stream is to end: what is queued goes out, nothing more comes in.
+    Closing,
+    /// Our stream has ended: the FIN is behind what was queued.
+    Ended,
+    /// The socket was given away: nothing here touches it any more, but to stop watching it.
+    Detached,
+}
+
+impl Queue {
+    pub(super) fn errno(&self) -> Option<i32> {
+        self.failure.map(NonZeroI32::get)
+    }
+
+    /// Bytes accepted and not yet taken by the socket.
+    #[inline]
+    pub(super) fn pending(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
+    }
+
+    /// Nothing more will be sent than was, for a close or a detach: tells all who wait for a
+    /// receipt, and returns what was queued.
+    pub(super) fn give_up(&mut self, sent: u64, spent: &mut Spent) -> LinkBuffer {
+        let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
+        backlog.receipts.settle_all(sent, None, &mut spent.settled);
+        backlog.bytes
+    }
+
+    pub(super) fn seal(&mut self) {
+        if matches!(self.phase, Phase::Connecting | Phase::Open) {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    #[inline]
+    pub(super) fn check_open(&self) -> Result<()> {
+        match (self.failure, self.phase) {
+            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno.get()).into()),
+            (None, Phase::Closing | Phase::Ended | Phase::Detached) => Err(Error::Closed),
+            (None, _) => Ok(()),
+        }
+    }
+}
