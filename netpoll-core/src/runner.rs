@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::callbacks::{Panicked, Prepare, Service, guard, verdict};
 use crate::connection::input::{End, Received};
 use crate::connection::{Connection, Shared};
-use crate::error::{CloseReason, Error, Exceeded};
+use crate::error::{CloseReason, Error, Exceeded, Wait};
 use crate::reactor::Command;
 use crate::slab::Token;
 use crate::socket::Stream;
@@ -428,6 +428,10 @@ impl Runner {
     fn begin_close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
         if shared.task.word.events().has_any(Events::RESET) {
             // It came while a callback ran: a FIN would overtake the reset.
+            return self.end_at_once(shared, reason);
+        }
+        if matches!(reason, CloseReason::Timeout(Wait::Write)) {
+            // The peer had that time to take what is left, and did not.
             return self.end_at_once(shared, reason);
         }
         self.stage = Stage::Closing;

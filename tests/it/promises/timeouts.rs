@@ -9,7 +9,8 @@ use netpoll::{Connection, Error, EventLoop, Handle, Keepalive, ReceiveRate, Resu
 
 use super::{AT_ONCE, handing_out, next, pair, telling};
 use crate::util::{
-    Client, Gate, Journal, PATIENCE, Server, echo, echo_once, eventually, modes, noise, pool, quiet,
+    Client, Gate, Journal, PATIENCE, Server, echo, echo_once, eventually, hand_off, modes, noise,
+    pool, quiet,
 };
 
 /// Each wait is given the whole of [`PATIENCE`], so that only the deadline can end it in time.
@@ -313,5 +314,31 @@ fn the_kernels_timeouts_reach_the_socket() {
         assert_eq!(next(&reports), "true 7/3/4 Some(9s)", "{dispatch:?}");
         let after = next(&reports);
         assert!(after.starts_with("false") && after.ends_with("None"), "{dispatch:?}: {after}");
+    }
+}
+
+/// Where flushes may wait. The linger time is an hour, which the connection must not get on top.
+#[test]
+fn a_peer_that_took_nothing_for_the_write_timeout_is_reset_at_once() {
+    for dispatch in [pool(), hand_off()] {
+        let journal = Journal::default();
+        let builder = EventLoop::builder()
+            .on_request(|(): &mut (), conn: &mut Connection| {
+                conn.writer().write_bytes(noise(1, 16 << 20));
+                conn.writer().flush()
+            })
+            .on_disconnect(journal.on_disconnect())
+            .write_timeout(Duration::from_millis(100))
+            .linger(Duration::from_secs(3600))
+            .dispatch(dispatch);
+        let server = Server::start(builder);
+        let mut client = server.connect();
+        client.say(b"!");
+        let begun = Instant::now();
+        let ended = journal.wait(1);
+        assert_eq!(ended, ["Timeout"]);
+        assert!(begun.elapsed() < AT_ONCE, "{dispatch:?}: {:?}", begun.elapsed());
+        let error = client.read_to_end(&mut Vec::new()).expect_err("it is cut short");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{dispatch:?}");
     }
 }
