@@ -46,6 +46,9 @@ fn serve() -> netpoll::Result<()> {
             writer.append(reader.slice(reader.len())?);
             writer.flush()
         })
+        // Limits for clients that are silent, or too many.
+        .idle_timeout(Duration::from_secs(60))
+        .max_connections(1000)
         .build()?
         .spawn([file, name])?;
     for address in server.addresses() {
