@@ -55,7 +55,8 @@ use crate::{Extent, Frame, FrameError};
 /// ```
 pub trait Decode {
     /// Finds the next frame, at the front of [`holder`](Self::holder); `None` when not all of it
-    /// has arrived. Whoever calls this takes the frame, with [`Frame::new`]; that is what
+    /// has arrived. A frame has a byte at least, in its header, its payload or its trailer.
+    /// Whoever calls this takes the frame, with [`Frame::new`]; that is what
     /// [`decode`](Self::decode) is for.
     ///
     /// # Errors
@@ -144,8 +145,10 @@ pub trait Decode {
             let mut outcome = Ok(());
             let front = input.chunk();
             let mut rest = front;
-            while let Some(Extent { header, payload, trailer }) = self.find_in(rest) {
-                let (frame, behind) = rest.split_at(header + payload + trailer);
+            while let Some(extent) = self.find_in(rest) {
+                let (frame, behind) = rest.split_at(extent.total());
+                assert!(!frame.is_empty(), "a frame has a byte, or it is found for ever");
+                let Extent { header, payload, .. } = extent;
                 rest = behind;
                 outcome = visit(&frame[header..header + payload]);
                 if outcome.is_err() {

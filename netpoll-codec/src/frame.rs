@@ -85,7 +85,8 @@ impl<'a> Frame<'a> {
     ///
     /// # Panics
     ///
-    /// When the buffer does not hold all of it; when the payload has 4 GiB, or the trailer 64 KiB.
+    /// When the buffer does not hold all of it; when it has no byte, since it would be found again
+    /// for ever; when the payload has 4 GiB, or the trailer 64 KiB.
     ///
     /// ```
     /// use netpoll_buffer::LinkBuffer;
@@ -98,7 +99,8 @@ impl<'a> Frame<'a> {
     /// ```
     #[inline]
     pub fn new(buffer: &'a mut LinkBuffer, extent: Extent) -> Self {
-        assert!(extent.total() <= buffer.len(), "a frame of {extent:?} in {} bytes", buffer.len());
+        let fits = extent.total().wrapping_sub(1) < buffer.len(); // and it has a byte
+        assert!(fits, "a frame of {extent:?} in {} bytes", buffer.len());
         if let Some(extent) = Packed::new(extent) {
             return Self { buffer: Some(buffer), extent };
         }
@@ -217,7 +219,7 @@ impl<'a> Frame<'a> {
 
 impl Extent {
     #[inline]
-    fn total(self) -> usize {
+    pub(crate) fn total(self) -> usize {
         self.header + self.payload + self.trailer
     }
 }

@@ -434,7 +434,7 @@ fn options_that_can_not_be_used_are_named() {
     refused(builder().receive_buffer(0), &["receive_buffer"]);
     refused(builder().send_buffer(usize::MAX), &["send_buffer"]);
     let probes = Keepalive { idle: Duration::ZERO, interval: Duration::from_secs(1), count: 1 };
-    refused(builder().keepalive(probes), &["keepalive", "1 s"]);
+    refused(builder().keepalive(probes), &["keepalive", "1 to 32767 s"]);
     let (_listener, v6) = listen("[::1]:0");
     let dialer = builder().local_address("127.0.0.1:0".parse().expect("an address")).build();
     let dialled = dialer.expect("options").dial("tcp", &v6.to_string());

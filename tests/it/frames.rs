@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::thread;
 
-use netpoll::codec::{Frame, FrameError, LengthPrefix, Lines, read_frame};
+use netpoll::codec::{
+    Decode, Encode, EncodeError, Extent, Frame, FrameError, LengthPrefix, Lines, read_frame,
+};
 use netpoll::{
     Builder, CloseReason, Connection, Dispatch, Error, EventLoop, Framed, FromRead, LinkBuffer,
     Out, on_frame,
@@ -265,4 +267,43 @@ fn a_client_waits_for_frames_with_the_same_codec() {
         assert_eq!(frame.bytes(), expected);
     }
     assert!(read_frame(&mut codec, &mut source).expect("in order").is_none());
+}
+
+/// A decoder that finds a frame of no byte in front of everything.
+#[derive(Clone)]
+struct Empty;
+
+impl Decode for Empty {
+    fn find(&mut self, _: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
+        Ok(Some(Extent { header: 0, payload: 0, trailer: 0 }))
+    }
+
+    fn finish(&mut self, _: &LinkBuffer) -> Result<(), FrameError> {
+        Ok(())
+    }
+}
+
+impl Encode for Empty {
+    fn encode(&mut self, _: &[u8], _: &mut LinkBuffer) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_decoder_that_takes_nothing_ends_the_connection_and_spins_no_loop() {
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_prepare(|_: &Connection| Ok(Framed::new(())))
+                .on_request(on_frame(Empty, |(): &mut (), _: Frame<'_>, _: &mut Out<'_, _>| Ok(())))
+                .on_disconnect(journal.on_disconnect())
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        client.say(b"x");
+        assert_eq!(client.rest(), b"");
+        assert_eq!(journal.wait(1), ["Panic"]);
+        server.stop();
+    }
 }
