@@ -1,10 +1,9 @@
 //! Somebody who has come in by a listener, and is to be admitted or refused.
 
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use netpoll_core::{Address, ListenerInfo, Origin, Remote, admit, socket};
+use netpoll_core::{Address, ListenerInfo, Origin, Remote, admit, guard, socket};
 
 use crate::acceptor::Front;
 use crate::gate::{AtLimit, Limit, Refusal, Ticket};
@@ -53,7 +52,7 @@ pub(crate) fn refuse(
     let words = match front.gate.at_limit() {
         AtLimit::Tell(on_refuse) => {
             let refusal = Refusal { peer, listener, limit };
-            catch_unwind(AssertUnwindSafe(|| on_refuse(&refusal))).unwrap_or_default()
+            guard("on_refuse", || on_refuse(&refusal)).unwrap_or_default()
         }
         _ => Vec::new(),
     };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use netpoll_core::socket::{self, SocketOptions};
-use netpoll_core::{Address, Error, ListenerInfo, Result};
+use netpoll_core::{Address, Error, ListenerInfo, Result, guard};
 
 use crate::listen_options::ListenOptions;
 use crate::manifest;
@@ -335,9 +335,13 @@ impl<const N: usize> From<[Listener; N]> for Listeners {
 }
 
 impl Again {
-    /// A further socket on the same address.
+    /// A further socket on the same address. It runs the user's `before_bind`.
     pub(crate) fn open(&self) -> io::Result<Arc<OwnedFd>> {
-        Ok(Arc::new(socket::listen(&self.address, &self.options)?))
+        let opened = guard("before_bind", || socket::listen(&self.address, &self.options));
+        let socket = opened.unwrap_or_else(|_| Err(io::Error::other("before_bind panicked")));
+        let text =
+            |error: io::Error| format!("cannot listen on {} once more: {error}", self.address);
+        Ok(Arc::new(socket.map_err(|error| io::Error::new(error.kind(), text(error)))?))
     }
 }
 

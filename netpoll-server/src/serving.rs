@@ -153,15 +153,18 @@ impl Serving {
     ) -> Arc<OnLoop> {
         let (front, doors) = (self.front.clone(), self.doors.clone());
         let (info, own) = (info.clone(), door.clone());
-        let open = move || match again.open() {
-            Ok(socket) => Some(Seat::new(&front, &info, &own, socket)),
-            Err(error) => {
-                front.fail(error.into());
-                None
-            }
-        };
+        let at_fault = front.clone();
+        let open = move || Ok(Seat::new(&front, &info, &own, again.open()?));
         // All listen before the first of them accepts, so that who comes from then on is spread.
-        seats.extend((seats.len()..self.manager.loops()).map_while(|_| open()));
+        for _ in seats.len()..self.manager.loops() {
+            match open() {
+                Ok(seat) => seats.push(seat),
+                Err(error) => {
+                    at_fault.fail(Error::Io(error));
+                    break;
+                }
+            }
+        }
         lock(&doors.per_loop).seats.extend(seats.iter().cloned());
         let own = door.clone();
         let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
@@ -169,7 +172,11 @@ impl Serving {
                 return;
             }
             // Not under the lock: it runs the user's `before_bind`.
-            let Some(seat) = open() else { return };
+            let seat = match open() {
+                Ok(seat) => seat,
+                // The others go on; it serves what they accept for all, if one does.
+                Err(error) => return log::warn!("a loop accepts nothing for itself: {error}"),
+            };
             let mut per_loop = lock(&doors.per_loop);
             if per_loop.closed {
                 drop(per_loop); // before the socket

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use netpoll::{
     AtLimit, Backoff, Builder, Connection, DialConnection, Dialer, Dispatch, Error, EventLoop,
-    HandOffOptions, Keepalive, Limits, Listener, LoadBalance, LoopLoad, Mux, Pool, PoolOptions,
-    ProxyProtocol, ReceiveRate, Result, Spin,
+    HandOffOptions, Keepalive, Limits, Listener, LoadBalance, LoopLoad, Mux, PollManager, Pool,
+    PoolOptions, ProxyProtocol, ReceiveRate, Result, Spin,
 };
 
 use crate::mux::Frames;
@@ -265,6 +265,33 @@ fn user_code_that_panics_while_accepting_ends_no_server() {
                 assert!(within(PATIENCE, || is_answered(server.address, b"")), "others are served");
             }
         }
+        for fails in [false, true] {
+            let calls = Count::default();
+            let at_first = move |_: std::os::fd::BorrowedFd<'_>| match (calls.add(), fails) {
+                (0, _) => Ok(()),
+                (_, true) => Err(std::io::Error::other("on purpose")),
+                (_, false) => panic!("on purpose"),
+            };
+            let listener = Listener::options().reuse_port(true).before_bind(at_first);
+            let listener = listener.bind("tcp", "127.0.0.1:0").expect("a port");
+            let event_loop = echo().loops(2).build().expect("options");
+            let error = event_loop.spawn(listener).expect_err("a socket for each loop");
+            assert!(error.to_string().contains("once more"), "{error}");
+        }
+        // A loop that is started later ends nothing if it has no socket.
+        let manager = Arc::new(PollManager::new(1, LoadBalance::default()).expect("a loop"));
+        let calls = Count::default();
+        let hook = move |_: std::os::fd::BorrowedFd<'_>| match calls.add() {
+            0 => Ok(()),
+            _ => panic!("on purpose"),
+        };
+        let listener = Listener::options().reuse_port(true).before_bind(hook);
+        let listener = listener.bind("tcp", "127.0.0.1:0").expect("a port");
+        let at = inet(&listener);
+        let builder = echo().manager(manager.clone());
+        let _running = builder.build().expect("options").spawn(listener).expect("a server");
+        manager.set_loops(2).expect("a second loop");
+        assert!(is_answered(at, b""));
         // One that does not fit is no panic.
         let beyond = |_: Option<std::net::IpAddr>, _: &[LoopLoad]| usize::MAX;
         let balance = LoadBalance::Custom(Arc::new(beyond));
