@@ -31,7 +31,7 @@ fn decode(code: &[u8]) -> Op {
         _ => usize::from(u16::from_le_bytes([low, high])) * 2,
     };
     let (byte, other) = (low % 8, usize::from(high) * 16);
-    match kind % 39 {
+    match kind % 40 {
         0 => Op::Write(n),
         1 => Op::WriteByte,
         2 => Op::WriteString(n),
@@ -61,6 +61,7 @@ fn decode(code: &[u8]) -> Op {
         26 => Op::Chunks,
         27 => Op::Release,
         28 if high == 0 => Op::Clear,
+        29 => Op::Compact,
         30 => Op::Put(n),
         31 => Op::PutByte,
         32 => Op::ChunkMut,
@@ -70,6 +71,7 @@ fn decode(code: &[u8]) -> Op {
         36 => Op::ReadBytesCharged(n),
         37 => Op::Charge(high % 2 == 0),
         38 => Op::ChargeSlice(high % 2 == 0),
+        39 => Op::ChargeAdded(high % 2 == 0),
         _ => Op::Flush,
     }
 }

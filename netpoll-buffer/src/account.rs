@@ -186,6 +186,17 @@ pub struct Charge {
 }
 
 impl Charge {
+    /// How many bytes are charged.
+    ///
+    /// ```
+    /// # use netpoll_buffer::Account;
+    /// assert_eq!(Account::new().charge(1000).bytes(), 1000);
+    /// ```
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Changes how many bytes are charged. Costs an addition for each account, none if nothing
     /// changes.
     ///

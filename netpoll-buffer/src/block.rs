@@ -88,15 +88,34 @@ impl Segment {
     }
 
     /// Charges the whole block to `account`, unless it is charged already or stands for foreign
-    /// memory.
-    pub(crate) fn charge(&self, account: &Account) {
-        self.block.charge(account);
+    /// memory; says whether it did.
+    pub(crate) fn charge(&self, account: &Account) -> bool {
+        self.block.charge(account)
     }
 
     /// Charges the block to whom `other`'s is charged, if that is anybody: for one that bytes of
     /// `other` were copied to.
     pub(crate) fn charge_like(&self, other: &Self) {
         self.block.charge_like(&other.block);
+    }
+
+    #[inline]
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.block.header().class == Class::FOREIGN
+    }
+
+    /// Whether both are pieces of one block.
+    #[inline]
+    pub(crate) fn shares_block(&self, other: &Self) -> bool {
+        self.block.header == other.block.header
+    }
+
+    /// Whether a copy of the bytes in smaller blocks would free more than half of the memory: the
+    /// block is not half full, no other segment has a piece of it, and there are smaller ones.
+    pub(crate) fn is_loose(&self) -> bool {
+        let Header { class, references, .. } = self.block.header();
+        let may_be_freed = *class > Class::SMALLEST && references.load(Ordering::Relaxed) == 1;
+        may_be_freed && self.len() <= self.pinned() / 2
     }
 
     #[inline]
@@ -318,12 +337,12 @@ impl Block {
         Self { header: self.header }
     }
 
-    fn charge(&self, account: &Account) {
+    fn charge(&self, account: &Account) -> bool {
         let header = self.header();
         // Looked at first, as most blocks of a buffer that is charged again are charged.
         let charged = !header.account.load(Ordering::Relaxed).is_null();
         if charged || header.class == Class::FOREIGN {
-            return;
+            return false;
         }
         let own = Arc::into_raw(Arc::clone(&account.0)).cast_mut();
         // Release pairs with the Acquire in `charge_like`. Whoever takes the account back needs
@@ -340,6 +359,7 @@ impl Block {
             // SAFETY: it came from `into_raw` and was shown to nobody.
             drop(unsafe { Arc::from_raw(own) });
         }
+        first.is_ok()
     }
 
     fn charge_like(&self, other: &Self) {
@@ -488,22 +508,6 @@ fn allocate(class: Class, capacity: usize) -> (NonNull<Header>, NonNull<u8>, Hom
     // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind them.
     let data = unsafe { header.byte_add(DATA) }.cast::<u8>();
     (header, data, Home::Allocator)
-}
-
-/// Asks the allocator to give free memory back to the system.
-///
-/// glibc keeps what lies below its last block in use, however much that is: after a burst, all of
-/// it.
-pub(crate) fn return_free_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    malloc_trim(0);
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-// SAFETY: this is its declaration in <malloc.h>. It may be called at any time on any thread, and
-// takes no pointer.
-unsafe extern "C" {
-    safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
 }
 
 /// How a block lies in memory: its bytes begin with a cache line, behind the header.

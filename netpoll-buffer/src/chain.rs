@@ -72,6 +72,18 @@ impl Chain {
         self.rest.iter().flat_map(|rest| rest.iter())
     }
 
+    /// How many bytes the first segments have, up to one that is not `fit`.
+    pub(crate) fn len_while(&self, fit: fn(&Segment) -> bool) -> usize {
+        let segments = self.first.iter().chain(self.rest());
+        segments.take_while(|segment| fit(segment)).map(Segment::len).sum()
+    }
+
+    /// All segments, the last first.
+    #[inline]
+    pub(crate) fn backwards(&self) -> impl Iterator<Item = &Segment> {
+        self.rest.iter().flat_map(|rest| rest.iter().rev()).chain(&self.first)
+    }
+
     #[inline]
     pub(crate) fn segments(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())

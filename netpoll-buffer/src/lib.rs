@@ -102,7 +102,7 @@ pub use account::{Account, Charge};
 pub use chain::Chunks;
 pub use foreign::released;
 pub use link_buffer::{Filled, LinkBuffer};
-pub use pool::{rests_much, share_cache, shrink_store, trim};
+pub use pool::{bytes_stored, rests_much, share_cache, shrink_store, trim};
 pub use shortfall::Shortfall;
 pub use sink::{AsWrite, FromWrite, Sink};
 pub use source::{AsRead, FromRead, Source};

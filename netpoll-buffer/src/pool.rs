@@ -21,21 +21,20 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::block::{self, Idle};
+use crate::block::Idle;
 use crate::chain::Spill;
 use crate::stats::{self, Counters};
 
 /// Gives the memory of all resting blocks back to the system.
 ///
 /// Frees the shared store and the calling thread's cache; the caches of other threads (at most 2.5
-/// MiB each) stay. On glibc it also has the allocator return its free pages, which takes
-/// milliseconds when there are many. For use after a burst, or by a process that goes idle; what
-/// rests is bounded without it.
+/// MiB each) stay. Takes a millisecond or two when much rests. For use after a burst, or by a
+/// process that goes idle; what rests is bounded without it.
 ///
 /// ```
 /// use netpoll_buffer::{LinkBuffer, trim};
 ///
-/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// LinkBuffer::new().write_bytes(&[0; 100_000]);
 /// trim();
 /// ```
 pub fn trim() {
@@ -45,7 +44,17 @@ pub fn trim() {
         let local = LOCAL.try_with(|local| std::mem::take(&mut local.borrow_mut().blocks[class]));
         drop((shared, local));
     }
-    block::return_free_memory();
+}
+
+/// How many bytes rest in the store that all threads share: one load.
+///
+/// ```
+/// netpoll_buffer::trim();
+/// let stored = netpoll_buffer::bytes_stored(); // by other threads meanwhile
+/// # assert!(stored < 48 << 20);
+/// ```
+pub fn bytes_stored() -> usize {
+    STORED.load(Ordering::Relaxed)
 }
 
 /// Gives what rests in the calling thread's cache to the store that all threads share, but for a
@@ -57,7 +66,7 @@ pub fn trim() {
 /// ```
 /// use netpoll_buffer::{LinkBuffer, share_cache};
 ///
-/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// LinkBuffer::new().write_bytes(&[0; 100_000]);
 /// share_cache(); // another thread may use the blocks from here on
 /// ```
 pub fn share_cache() {
@@ -73,7 +82,7 @@ pub fn share_cache() {
 ///
 /// ```
 /// # use netpoll_buffer::{LinkBuffer, share_cache, shrink_store};
-/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// LinkBuffer::new().write_bytes(&[0; 100_000]);
 /// share_cache();
 /// shrink_store(); // from here on counts what is needed
 /// shrink_store(); // nothing was, unless other threads are at work
@@ -89,9 +98,9 @@ pub fn shrink_store() -> usize {
 /// cache. Costs a few loads.
 ///
 /// ```
-/// use netpoll_buffer::{LinkBuffer, rests_much, share_cache, shrink_store};
+/// use netpoll_buffer::{LinkBuffer, rests_much};
 ///
-/// drop(LinkBuffer::from(vec![0; 100_000]));
+/// LinkBuffer::new().write_bytes(&[0; 100_000]);
 /// assert!(rests_much());
 /// ```
 pub fn rests_much() -> bool {
@@ -102,7 +111,7 @@ pub fn rests_much() -> bool {
 const MUCH: usize = 1 << 20;
 
 /// A size of blocks, as an index into [`CLASSES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class(u8);
 
 /// What a class is: how large its blocks are, and how many of them may rest.
@@ -139,6 +148,7 @@ impl Class {
     pub(crate) const COUNT: usize = 7;
     /// Blocks without bytes of their own.
     pub(crate) const FOREIGN: Self = Self(0);
+    pub(crate) const SMALLEST: Self = Self(1);
     /// Blocks of any size that never rest.
     pub(crate) const LARGE: Self = Self(Self::COUNT as u8);
 
@@ -157,6 +167,14 @@ impl Class {
 
     /// The first of the classes of large blocks.
     const FIRST_LARGE: usize = 4;
+
+    /// The capacity of the largest blocks that `n` bytes fill, up to `most`; of the smallest ones
+    /// if they fill none.
+    pub(crate) fn filled_by(n: usize, most: usize) -> usize {
+        let filled = CLASSES[1..].iter().rev().map(|size| size.capacity);
+        let smallest = CLASSES[1].capacity;
+        filled.into_iter().find(|&capacity| capacity <= n.min(most)).unwrap_or(smallest)
+    }
 
     /// How many bytes the class's blocks have; `None` when each has its own size.
     pub(crate) fn capacity(self) -> Option<usize> {
@@ -420,7 +438,7 @@ mod tests {
         const HEADER: usize = 64;
         let most = |resting: fn(&Size) -> usize| {
             let blocks = CLASSES.iter().map(|size| resting(size) * (HEADER + size.capacity));
-            let spill = MAX_SPILL * size_of::<block::Segment>() + size_of::<Spill>();
+            let spill = MAX_SPILL * size_of::<crate::block::Segment>() + size_of::<Spill>();
             (blocks.sum::<usize>() + resting(&SPILLS) * spill) * 10 / (1 << 20)
         };
         let tenths_of_a_mib = (most(|size| size.local), most(|size| size.shared));

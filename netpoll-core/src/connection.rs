@@ -322,7 +322,6 @@ impl Connection {
     pub(crate) fn rest(&mut self) {
         let Some(mut desk) = self.desk.take() else { return };
         desk.input.note_partial(&self.shared);
-        desk.input.recount();
         let learnt = desk.input.buffer.take_appetite();
         self.shared.set_appetite(learnt);
         if desk.is_clear() {

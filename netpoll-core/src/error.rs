@@ -83,6 +83,9 @@ pub enum Error {
     /// The wait would stop an event loop, since the system refuses the thread that would go on with
     /// it: raise its limit of threads, or lower `max_threads`.
     NoThread,
+    /// A read waited for memory: `memory_budget` was used up, and what others hold was not given
+    /// back in time.
+    NoMemory,
     /// The system said no, or a callback returned an error of its own.
     Io(io::Error),
 }
@@ -116,6 +119,8 @@ pub enum Exceeded {
     Output,
     /// A callback had to wait, and the system refused a thread for that.
     Threads,
+    /// A callback waited for bytes, and `memory_budget` was used up.
+    Memory,
 }
 
 /// Why a connection ended, as `on_disconnect` is told.
@@ -162,7 +167,7 @@ impl Error {
             Self::TimedOut(_) => Kind::TimedOut,
             Self::WouldBlock | Self::Full => Kind::WouldBlock,
             Self::InputLimit { .. } => Kind::InvalidData,
-            Self::NoThread => Kind::QuotaExceeded,
+            Self::NoThread | Self::NoMemory => Kind::QuotaExceeded,
         }
     }
 
@@ -226,6 +231,10 @@ impl fmt::Display for Error {
             Self::InputLimit { requested, limit } => write!(
                 out,
                 "{requested} bytes were asked for, but input_limit lets a connection buffer {limit}"
+            ),
+            Self::NoMemory => out.write_str(
+                "memory_budget is used up, and what other connections hold was not given back in \
+                 time",
             ),
             Self::NoThread => out.write_str(
                 "the wait would stop the event loop, since the system refuses a thread that goes \
@@ -369,6 +378,9 @@ impl fmt::Display for CloseReason {
             }
             Self::Limit(Exceeded::Threads) => {
                 out.write_str("its callback had to wait, and the system refused a thread")
+            }
+            Self::Limit(Exceeded::Memory) => {
+                out.write_str("its callback waited for bytes, and memory_budget was used up")
             }
             Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
             Self::Panic => out.write_str("a callback panicked"),

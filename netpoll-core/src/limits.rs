@@ -35,8 +35,10 @@ pub struct Limits {
     /// callback asks for goes on all the same.
     pub held_limit: Option<usize>,
     /// Bytes that all connections of an event loop together may hold: unread input, received
-    /// blocks in live slices, unsent output. Above it those that hold more than the average are
-    /// not received from, and new connections are refused. `None`, the default: no bound.
+    /// blocks in live slices, unsent output, each block once and whole. Above it those that hold
+    /// more than their share are not received from, reads in callbacks wait, and may fail with
+    /// [`Error::NoMemory`](crate::Error::NoMemory), and new connections are refused. A reserve of
+    /// 1/16 above it serves those that hold little. `None`, the default: no bound.
     pub memory_budget: Option<usize>,
     /// The water marks of the output queue.
     pub output: OutputLimits,

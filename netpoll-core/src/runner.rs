@@ -332,6 +332,8 @@ impl Runner {
             Received::Nothing
         } else if connection.desk().input.may_receive(shared, events) {
             connection.receive()
+        } else if connection.desk().input.wait_for_memory(shared) {
+            return self.begin_close(shared, CloseReason::Limit(Exceeded::Memory));
         } else {
             drop(shared.home.post(Command::Retry(shared.token())));
             Received::Nothing
@@ -505,6 +507,7 @@ fn passed_on(error: &Error, connection: &Connection, shared: &Shared) -> Option<
         Error::InputLimit { .. } => return Some(CloseReason::Limit(Exceeded::Input)),
         Error::Full => return Some(CloseReason::Limit(Exceeded::Output)),
         Error::NoThread => return Some(CloseReason::Limit(Exceeded::Threads)),
+        Error::NoMemory => return Some(CloseReason::Limit(Exceeded::Memory)),
         _ => {}
     }
     let end = connection.end();

@@ -1,19 +1,22 @@
 //! Memory is bounded: what one connection's slices hold, and what all connections hold together.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use netpoll::{Bytes, Connection, Dispatch, EventLoop, Limits, LoadBalance, PollManager};
+use netpoll::{Builder, Bytes, Connection, Dispatch, EventLoop, Limits, LoadBalance, PollManager};
 
-use crate::util::{Client, Server, alone, echo, eventually, lock, modes};
+use crate::util::{
+    Client, Journal, Server, alone, connect, echo, eventually, hand_off, lock, modes, pool,
+};
 
 const MIB: usize = 1 << 20;
 
 /// Keeps every byte that it is sent, as slices.
-fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> netpoll::Builder {
+fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> Builder {
     let kept = hoard.clone();
     EventLoop::builder().on_request(move |(): &mut (), conn: &mut Connection| {
         let len = conn.reader().len();
@@ -40,20 +43,30 @@ fn held(hoard: &Mutex<Vec<Bytes>>) -> usize {
     lock(hoard).iter().map(Bytes::len).sum()
 }
 
-/// Peers that send and never read, one after the other until none of them can send more.
-fn crowd_that_never_reads(server: &Server, size: usize) -> Vec<TcpStream> {
+/// Peers that send and never read: until that is enough, and for a while after it.
+fn crowd_that_never_reads(
+    server: &Server,
+    size: usize,
+    is_enough: impl Fn() -> bool,
+) -> Vec<TcpStream> {
     let mut crowd: Vec<_> = (0..size).map(|_| server.connect()).collect();
     for client in &crowd {
         client.set_nonblocking(true).expect("a socket");
     }
-    let (bytes, mut last) = (vec![7; 64 << 10], Instant::now());
-    while last.elapsed() < Duration::from_millis(500) {
+    let bytes = vec![7; 64 << 10];
+    let mut send = || {
         let takes = |client: &mut TcpStream| client.write(&bytes).is_ok();
-        if crowd.iter_mut().filter_map(|it| takes(it).then_some(())).count() > 0 {
-            last = Instant::now();
-        } else {
+        if crowd.iter_mut().filter_map(|it| takes(it).then_some(())).count() == 0 {
             thread::sleep(Duration::from_millis(5)); // sleep: the server is at it
         }
+    };
+    eventually("they have sent enough", || {
+        send();
+        is_enough()
+    });
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(300) {
+        send();
     }
     crowd
 }
@@ -73,10 +86,7 @@ fn the_memory_of_peers_that_never_read_leaves_with_them() {
             server.connect().say(b"x");
             let start = resident();
             for _ in 0..2 {
-                let crowd = crowd_that_never_reads(&server, 48);
-                let peak = resident();
-                assert!(peak > start + 40 * MIB, "{dispatch:?} queues little: {}", peak - start);
-                drop(crowd);
+                drop(crowd_that_never_reads(&server, 48, || resident() > start + 40 * MIB));
                 eventually("the memory is given back", || resident() < start + 16 * MIB);
                 let resting = || netpoll_buffer::stats().bytes_resting as usize;
                 eventually("little rests", || resting() < 4 * MIB);
@@ -165,7 +175,7 @@ fn an_account_does_not_stay_on_its_thread_for_the_next_event_loop() {
     let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a loop"));
     let hoard = Arc::new(Mutex::new(Vec::new()));
     let limits = Limits { memory_budget: Some(64 * MIB), ..Limits::default() };
-    let on_one_thread = |builder: netpoll::Builder| {
+    let on_one_thread = |builder: Builder| {
         Server::start(builder.limits(limits).dispatch(Dispatch::Inline).manager(manager.clone()))
     };
     let first = on_one_thread(
@@ -235,5 +245,129 @@ fn a_budget_counts_the_slices_of_its_own_connections_alone() {
         eventually("nothing is held", || server.event_loop.memory().held == 0);
         drop(client);
         eventually("it has left", || manager.stats().iter().all(|it| it.connections == 0));
+    }
+}
+
+/// A server whose callback takes a whole MiB and answers with one byte. It waits for the bytes, or
+/// is called again for more of them.
+fn taking_a_mebibyte(waits: bool, limits: Limits, dispatch: Dispatch) -> (Server, Journal) {
+    let journal = Journal::default();
+    let builder = EventLoop::builder()
+        .on_request(move |(): &mut (), conn: &mut Connection| {
+            if waits || conn.reader().len() >= MIB {
+                conn.reader().skip(MIB)?;
+                conn.writer().write_byte(b'!');
+            }
+            Ok(())
+        })
+        .on_disconnect(journal.on_disconnect());
+    (Server::start(builder.limits(limits).dispatch(dispatch)), journal)
+}
+
+/// Sends a MiB, as far as it is taken, and says whether that was answered.
+fn asks(address: SocketAddr) -> bool {
+    let mut client = connect(address);
+    let sent = client.write_all(&vec![7; MIB]);
+    sent.and_then(|()| client.read_exact(&mut [0])).is_ok()
+}
+
+/// What rests counts, half-empty blocks count whole, and no receive takes more than is left.
+#[test]
+fn the_budget_bounds_all_memory_of_blocks() {
+    const BUDGET: usize = 32 * MIB;
+    alone("memory::the_budget_bounds_all_memory_of_blocks", || {
+        for dispatch in modes() {
+            let limits = Limits { memory_budget: Some(BUDGET), ..Limits::default() };
+            let start = |builder: Builder| Server::start(builder.limits(limits).dispatch(dispatch));
+            assert_bounded(start(echo()), BUDGET, dispatch);
+            assert_bounded(start(copying()), BUDGET, dispatch);
+            let waits = !matches!(dispatch, Dispatch::Inline);
+            let (server, _) = taking_a_mebibyte(waits, limits, dispatch);
+            assert_bounded(server, BUDGET, dispatch);
+        }
+    });
+}
+
+/// As `echo`, but by copies in small pieces, whose blocks are not those that were received.
+fn copying() -> Builder {
+    EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| {
+        let len = conn.reader().len();
+        let bytes = conn.reader().read_bytes(len)?;
+        bytes.chunks(100).for_each(|piece| conn.writer().write_bytes(piece));
+        conn.writer().flush()
+    })
+}
+
+fn assert_bounded(server: Server, budget: usize, dispatch: Dispatch) {
+    let before = resident();
+    let done = AtomicBool::new(false);
+    let (blocks, memory) = thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut most = (0, 0);
+            while !done.load(Ordering::Relaxed) {
+                most.0 = most.0.max(netpoll_buffer::bytes_existing());
+                most.1 = most.1.max(resident());
+                thread::sleep(Duration::from_millis(1)); // sleep: the next sample
+            }
+            most
+        });
+        let is_full = || server.event_loop.memory().held >= budget;
+        let crowd = crowd_that_never_reads(&server, 64, is_full);
+        done.store(true, Ordering::Relaxed);
+        drop(crowd);
+        looking.join().expect("it only looks")
+    });
+    assert!(blocks < budget + budget / 4, "{blocks} bytes are in blocks, {dispatch:?}");
+    // Beside blocks: the stacks of threads, and what the allocator has for connections.
+    assert!(memory < before + budget + budget / 2, "{} grew, {dispatch:?}", memory - before);
+    drop(server);
+    netpoll_buffer::trim(); // what its last threads have left
+    eventually("nothing is left", || netpoll_buffer::bytes_existing() < MIB);
+}
+
+/// Parts of requests that use up the budget wait for each other. Each ends, by an answer or by an
+/// error, and those that wait in a read hold a thread meanwhile.
+#[test]
+fn reads_that_wait_for_each_others_memory_end_one_after_the_other() {
+    for dispatch in [pool(), hand_off()] {
+        let limits = Limits { memory_budget: Some(4 * MIB), ..Limits::default() };
+        let (server, journal) = taking_a_mebibyte(true, limits, dispatch);
+        assert_some_are_answered(&server, &journal);
+    }
+}
+
+/// The same for parts that wait until a callback is due.
+#[test]
+fn parts_of_requests_that_wait_for_each_others_memory_end_one_after_the_other() {
+    let limits = Limits { memory_budget: Some(4 * MIB), ..Limits::default() };
+    let (server, journal) = taking_a_mebibyte(false, limits, Dispatch::Inline);
+    assert_some_are_answered(&server, &journal);
+}
+
+fn assert_some_are_answered(server: &Server, journal: &Journal) {
+    let address = server.address;
+    let asking: Vec<_> = (0..24).map(|_| thread::spawn(move || asks(address))).collect();
+    let outcomes: Vec<_> = asking.into_iter().map(|it| it.join().expect("it asks")).collect();
+    let answered = outcomes.iter().filter(|answered| **answered).count();
+    let memory = server.event_loop.memory();
+    assert!(answered > 0, "nothing is left for anybody: {memory:?}");
+    let ended = journal.entries().iter().filter(|entry| *entry == "Limit").count();
+    assert_eq!(ended as u64, memory.gave_up, "{:?}", journal.entries());
+    eventually("all is given back", || server.event_loop.memory().held == 0);
+    assert!(asks(address), "one that comes later is served");
+}
+
+/// A connection that is alone may use what its own limit is.
+#[test]
+fn a_budget_of_one_input_limit_is_enough_for_one_connection() {
+    for dispatch in modes() {
+        for waits in [false, true] {
+            if waits && matches!(dispatch, Dispatch::Inline) {
+                continue;
+            }
+            let limits = Limits { memory_budget: Some(MIB), ..Limits::default() };
+            let (server, _) = taking_a_mebibyte(waits, limits, dispatch);
+            assert!(asks(server.address), "{dispatch:?}, {waits}");
+        }
     }
 }

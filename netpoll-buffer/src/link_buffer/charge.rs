@@ -4,7 +4,12 @@ use bytes::Bytes;
 
 use super::LinkBuffer;
 use crate::block::Segment;
+use crate::chain::Chain;
+use crate::pool::{self, Class};
 use crate::{Account, Shortfall};
+
+/// The largest blocks that are copied to: as large as those that are read into.
+const LARGEST_COPY: usize = 64 << 10;
 
 impl LinkBuffer {
     /// Charges every block that this buffer holds now to `account`, until the block's last owner,
@@ -31,10 +36,110 @@ impl LinkBuffer {
     /// ```
     #[inline]
     pub fn charge(&self, account: &Account) {
-        if let Some(first) = self.chain.first() {
-            first.charge(account);
+        self.chain.backwards().for_each(|segment| _ = segment.charge(account));
+    }
+
+    /// Charges the last blocks to `account`, back to one that is charged already: for a buffer that
+    /// is charged each time after something was added. Foreign memory counts as charged.
+    ///
+    /// ```
+    /// # use netpoll_buffer::{Account, LinkBuffer};
+    /// let account = Account::new();
+    /// let mut buffer = LinkBuffer::new();
+    /// for _ in 0..100 {
+    ///     buffer.write_bytes(&[b'x'; 1000]);
+    ///     buffer.charge_added(&account); // looks at one block or two
+    /// }
+    /// assert_eq!(account.held(), buffer.held());
+    /// ```
+    #[inline]
+    pub fn charge_added(&self, account: &Account) {
+        let added = self.chain.backwards().take_while(|segment| segment.charge(account));
+        added.for_each(drop);
+    }
+
+    /// How many bytes of memory its blocks have, those that it shares with other buffers included.
+    /// Foreign memory is its owner's and not counted.
+    ///
+    /// Costs a look at each block.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::from("abc");
+    /// let slice = buffer.slice(1)?;
+    /// assert_eq!((buffer.held(), slice.held()), (4096, 4096)); // the same block
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    pub fn held(&self) -> usize {
+        let mut behind: Option<&Segment> = None;
+        let mut held = 0;
+        for segment in self.chain.backwards() {
+            if !segment.is_foreign() && !behind.is_some_and(|it| it.shares_block(segment)) {
+                held += segment.pinned();
+            }
+            behind = Some(segment);
         }
-        self.chain.rest().for_each(|segment| segment.charge(account));
+        held
+    }
+
+    /// How many bytes of foreign memory it links.
+    ///
+    /// Costs a look at each block.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let buffer = LinkBuffer::from(vec![0; 10_000]);
+    /// assert_eq!((buffer.linked(), buffer.held()), (10_000, 0));
+    /// ```
+    pub fn linked(&self) -> usize {
+        self.chain.backwards().filter(|it| it.is_foreign()).map(Segment::len).sum()
+    }
+
+    /// Copies bytes out of blocks that are not half full into smaller ones, to hold less memory.
+    ///
+    /// What another buffer shares, and foreign memory, stays as it is. Costs a look at each block,
+    /// and the copies, which are counted in [`Stats::bytes_copied`](crate::Stats::bytes_copied) and
+    /// charged as the blocks that they replace.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::new();
+    /// buffer.malloc(64 << 10)[..3].copy_from_slice(b"abc");
+    /// buffer.malloc_ack(3)?;
+    /// buffer.compact();
+    /// assert_eq!(buffer.held(), 512);
+    /// # Ok::<_, netpoll_buffer::Shortfall>(())
+    /// ```
+    pub fn compact(&mut self) {
+        self.release();
+        if !self.chain.backwards().any(Segment::is_loose) {
+            return;
+        }
+        let mut loose = std::mem::take(&mut self.chain);
+        while let Some(segment) = loose.pop_front() {
+            if segment.is_loose() {
+                self.copy_tight(&segment, &loose);
+            } else {
+                self.chain.push_back(segment);
+            }
+        }
+    }
+
+    /// Copies a segment into room behind the last one, and into blocks that it and those of `next`
+    /// which will be copied as well can fill.
+    fn copy_tight(&mut self, segment: &Segment, next: &Chain) {
+        let mut left = segment.bytes();
+        pool::count_copied(left.len());
+        if let Some(last) = self.chain.last_mut().filter(|last| last.pinned() <= LARGEST_COPY) {
+            left = &left[last.write(left)..];
+        }
+        while !left.is_empty() {
+            let copied = left.len() + next.len_while(Segment::is_loose);
+            let block = Class::filled_by(copied, LARGEST_COPY);
+            let last = self.chain.push_room(block);
+            left = &left[last.write(left)..];
+            last.charge_like(segment);
+        }
     }
 
     /// The next `n` bytes as [`Bytes`], charged to `account` for as long as they live.

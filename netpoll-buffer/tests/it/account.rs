@@ -347,3 +347,75 @@ fn a_buffer_that_outlives_the_threads_cache_is_taken_off_its_account() {
     });
     assert_eq!(account.held(), 0);
 }
+
+#[test]
+fn what_is_added_is_charged_though_the_front_was() {
+    let account = Account::new();
+    let mut buffer = LinkBuffer::new();
+    for _ in 0..20 {
+        buffer.append(blocks(2 * BLOCK));
+        buffer.charge_added(&account);
+        buffer.write_shared(foreign(BLOCK)); // ends a look, and no more than that
+        buffer.append(blocks(BLOCK));
+        buffer.charge_added(&account);
+    }
+    buffer.flush();
+    assert_eq!((account.held(), buffer.held()), (60 * BLOCK, 60 * BLOCK));
+    assert_eq!(buffer.linked(), 20 * BLOCK);
+}
+
+/// A block of `capacity` bytes of which `n` are used.
+fn loose(n: usize, capacity: usize) -> LinkBuffer {
+    let mut buffer = LinkBuffer::new();
+    buffer.malloc(capacity)[..n].fill(b'x');
+    buffer.malloc_ack(n).unwrap();
+    buffer.flush();
+    buffer
+}
+
+#[test]
+fn compaction_copies_what_fills_less_than_half_of_its_block() {
+    for (n, capacity, held) in [
+        (1, 4 << 10, 512),
+        (300, 4 << 10, 512),
+        (2048, 4 << 10, 2048),
+        (2049, 4 << 10, 4 << 10),
+        (20 << 10, 64 << 10, 20 << 10),
+        (33 << 10, 64 << 10, 64 << 10),
+        (200 << 10, 1 << 20, 256 << 10),
+    ] {
+        let account = Account::new();
+        let mut buffer = loose(n, capacity);
+        buffer.charge(&account);
+        buffer.compact();
+        assert!(buffer.held() <= held, "{n} of {capacity}: {}", buffer.held());
+        assert_eq!(account.held(), buffer.held(), "{n} of {capacity}");
+        assert_eq!((buffer.len(), buffer.chunks().flatten().count()), (n, n));
+    }
+    // Neighbours share what they are copied to.
+    let mut many = LinkBuffer::new();
+    (0..64).for_each(|_| many.append(loose(1 << 10, 64 << 10)));
+    many.compact();
+    assert_eq!((many.held(), many.malloc_len()), (64 << 10, 64 << 10));
+}
+
+/// A copy would hold memory on top of theirs.
+#[test]
+fn compaction_leaves_alone_what_others_hold() {
+    let mut buffer = loose(100, 64 << 10);
+    let slice = buffer.slice(50).unwrap();
+    let mut buffer = loose(2000, 64 << 10);
+    let shared = buffer.slice(1500).unwrap();
+    let before = stats().bytes_copied;
+    buffer.compact();
+    assert_eq!(buffer.held(), 64 << 10);
+    drop(shared);
+    buffer.compact();
+    assert_eq!(buffer.held(), 512);
+    assert!(stats().bytes_copied >= before + 500);
+    let mut memory = LinkBuffer::from(foreign(10_000));
+    memory.skip(9_999).unwrap();
+    memory.compact();
+    assert_eq!(memory.linked(), 1);
+    drop(slice);
+}

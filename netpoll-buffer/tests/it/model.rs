@@ -61,11 +61,13 @@ fn op() -> impl Strategy<Value = Op> {
         1 => size().prop_map(Op::CopyToBytes),
         1 => size().prop_map(Op::ReadBytesCharged),
         2 => any::<bool>().prop_map(Op::Charge),
+        1 => any::<bool>().prop_map(Op::ChargeAdded),
         2 => any::<bool>().prop_map(Op::ChargeSlice),
         4 => (size(), size()).prop_map(|(max, arrives)| Op::Fill(max, arrives)),
         2 => (0..6_usize).prop_map(Op::Gather),
         1 => Just(Op::Chunks),
         1 => Just(Op::Release),
+        2 => Just(Op::Compact),
         1 => Just(Op::Clear),
     ]
 }

@@ -46,12 +46,15 @@ pub(crate) enum Op {
     ReadBytesCharged(usize),
     /// The buffer, to everybody's account or to one within.
     Charge(bool),
+    /// The buffer's last blocks.
+    ChargeAdded(bool),
     /// What was cut off last.
     ChargeSlice(bool),
     Fill(usize, usize),
     Gather(usize),
     Chunks,
     Release,
+    Compact,
     Clear,
 }
 
@@ -281,6 +284,11 @@ impl Model {
                 assert!(same(self.buffer.chunks(), self.readable.make_contiguous()));
             }
             Op::Release => self.buffer.release(),
+            Op::Compact => {
+                let before = self.buffer.held();
+                self.buffer.compact();
+                assert!(self.buffer.held() <= before);
+            }
             Op::Clear => {
                 self.buffer.clear();
                 self.readable.clear();
@@ -352,6 +360,7 @@ impl Model {
                 self.bytes.extend(bytes.ok().zip(expected.ok()));
             }
             Op::Charge(one) => self.buffer.charge(self.accounts.pick(one)),
+            Op::ChargeAdded(one) => self.buffer.charge_added(self.accounts.pick(one)),
             Op::ChargeSlice(one) => {
                 if let Some((slice, _)) = self.slices.last() {
                     slice.charge(self.accounts.pick(one));

@@ -1,10 +1,11 @@
 //! What a lane holds while the socket is full, and what leaves it.
 
-use netpoll_buffer::{Charge, LinkBuffer};
+use netpoll_buffer::LinkBuffer;
 
 use super::receipt::{self, Receipts, Settled};
 use crate::callbacks::guard;
 use crate::group::Group;
+use crate::memory::{Memory, Tally};
 
 /// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
 /// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
@@ -18,16 +19,22 @@ pub(super) struct Backlog {
     /// Who wants to know what becomes of a message.
     pub(super) receipts: Receipts,
     /// Counts the bytes, where there is a budget.
-    charge: Option<Charge>,
+    tally: Option<Tally>,
 }
 
 impl Backlog {
     pub(super) fn new(group: &Group) -> Self {
         let (bytes, receipts) = (LinkBuffer::new(), Receipts::default());
-        Self { bytes, receipts, charge: group.memory.open_charge() }
+        Self { bytes, receipts, tally: group.memory.open_tally() }
     }
 
-    pub(super) fn append(&mut self, bytes: &mut LinkBuffer, spent: &mut Spent) {
+    pub(super) fn append(&mut self, bytes: &mut LinkBuffer, memory: &Memory, spent: &mut Spent) {
+        if let Some(tally) = &self.tally {
+            if memory.is_short() {
+                bytes.compact();
+            }
+            tally.add(bytes);
+        }
         if bytes.len() <= COALESCED && !self.bytes.is_empty() {
             bytes.chunks().for_each(|chunk| self.bytes.write_bytes(chunk));
             spent.take_all(bytes);
@@ -39,9 +46,14 @@ impl Backlog {
     }
 
     pub(super) fn count(&mut self) {
-        if let Some(charge) = &mut self.charge {
-            charge.resize(self.bytes.len());
+        if let Some(tally) = &mut self.tally {
+            tally.update(&self.bytes);
         }
+    }
+
+    /// Memory that it holds, as far as it is counted and not another's already.
+    pub(super) fn held(&self) -> usize {
+        self.tally.as_ref().map_or(0, Tally::held)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use netpoll_buffer::{Account, Charge, LinkBuffer};
+use netpoll_buffer::{Account, LinkBuffer};
 
 use super::shared::Shared;
 use super::socket::Owner;
 use crate::blocking;
 use crate::error::{Error, Result, Wait};
+use crate::memory::Holding;
 use crate::sys;
 use crate::task::{Events, Word};
 
@@ -18,10 +19,9 @@ use crate::task::{Events, Word};
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     pub(crate) buffer: LinkBuffer,
-    /// Counts the blocks that slices of this input keep alive; opened with the first.
+    /// Counts the blocks that slices of this input keep alive, and where there is a budget those of
+    /// the buffer, too; opened with the first.
     account: Option<Account>,
-    /// Counts the buffer, where there is a budget.
-    charge: Option<Box<Charge>>,
     /// The socket may have bytes that no edge will announce again.
     undrained: bool,
     end: Option<End>,
@@ -34,6 +34,8 @@ pub(crate) struct Input {
     unmet_at: Option<u64>,
     /// Bytes that the callback in progress has received by its reads.
     pulled: u64,
+    /// Since when a part of a request is here, and there has not been enough memory for its rest.
+    short_since: Option<Instant>,
 }
 
 /// What bounds the receives that an owner asks for.
@@ -61,6 +63,12 @@ impl Pull {
 /// would not go away.
 const AWAITED: Events = Events::READABLE.or(Events::OVER);
 
+/// How long a part of a request may wait for the memory of its rest, where others would be served.
+const PAUSED_AT_MOST: Duration = Duration::from_secs(5);
+/// The same where it holds a thread, and how often that looks whether there is memory.
+const PATIENCE: Duration = Duration::from_secs(1);
+const NEXT_LOOK: Duration = Duration::from_millis(10);
+
 /// How the stream from the peer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -86,7 +94,7 @@ impl Input {
     /// connection as well as this one. A buffer that has learnt to expect much is not new.
     pub(crate) fn is_new(&mut self) -> bool {
         self.buffer.release();
-        let is_idle = self.buffer.is_new() && !self.undrained && self.charge.is_none();
+        let is_idle = self.buffer.is_new() && !self.undrained && self.short_since.is_none();
         is_idle && self.end.is_none() && self.failure.is_none() && self.is_account_clear()
     }
 
@@ -162,9 +170,35 @@ impl Input {
         if shared.group.memory.is_ample(held) || events.has_any(Events::PEER_GONE) {
             return true;
         }
-        let all_of_it = || held + self.buffer.len() + shared.lane.pending();
         !self.is_promising(shared, events)
-            || shared.group.memory.allows(held, all_of_it, || shared.group.live())
+            || shared.group.memory.allows(self.holding(shared), || shared.group.live())
+    }
+
+    fn holding(&self, shared: &Shared) -> Holding {
+        let held = self.account.as_ref().map_or(0, Account::held);
+        if !shared.group.memory.has_budget() {
+            return Holding { slices: held, all: held };
+        }
+        let slices = held.saturating_sub(self.buffer.held());
+        // What was counted while it was written, or for another connection, is not counted here.
+        let (counted, queued) = shared.lane.holds();
+        Holding { slices, all: (held + counted).max(queued) }
+    }
+
+    /// Memory is too short for a receive: holds what is here in less of it. Says whether a part of
+    /// a request has waited here for so long that others are to have its memory.
+    pub(crate) fn wait_for_memory(&mut self, shared: &Shared) -> bool {
+        let memory = &shared.group.memory;
+        if !memory.is_short() {
+            return false;
+        }
+        self.buffer.compact();
+        shared.lane.compact();
+        if self.buffer.is_empty() {
+            return false;
+        }
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        memory.gives_up(since, PAUSED_AT_MOST)
     }
 
     /// Moves the next `n` bytes out, as a buffer whose blocks are counted.
@@ -196,29 +230,24 @@ impl Input {
         self.account.as_ref()
     }
 
-    /// Counts what is buffered now, where there is a budget. For the owner, after a receive.
+    /// Counts what has been received, where there is a budget.
     #[inline]
-    pub(crate) fn count(&mut self, shared: &Shared) {
+    fn count(&mut self, shared: &Shared, received: usize) {
         if shared.group.memory.has_budget() {
-            self.charge_buffered(shared);
+            self.charge_received(shared, received);
         }
     }
 
-    fn charge_buffered(&mut self, shared: &Shared) {
-        let buffered = self.buffer.len();
-        if self.charge.is_none() && buffered > 0 {
-            // One that came with the desk counts for no budget.
-            self.account.take_if(|account| !account.is_within());
-            self.charge = shared.group.memory.open_charge().map(Box::new);
+    fn charge_received(&mut self, shared: &Shared, received: usize) {
+        // One that came with the desk counts for no budget.
+        self.account.take_if(|account| !account.is_within());
+        self.account(shared);
+        if let Some(account) = &self.account {
+            self.buffer.charge_added(account);
         }
-        self.recount();
-    }
-
-    /// As [`count`](Self::count), where nothing has arrived since that was called.
-    #[inline]
-    pub(crate) fn recount(&mut self) {
-        if let Some(charge) = &mut self.charge {
-            charge.resize(self.buffer.len());
+        let begins = self.buffer.len() == received;
+        if begins || !shared.group.memory.is_short() {
+            self.short_since = None;
         }
     }
 
@@ -239,6 +268,7 @@ impl Input {
         if !self.undrained {
             return Received::Nothing;
         }
+        let (room, reserved) = shared.group.memory.offer(room);
         match shared.stream().receive(&mut self.buffer, room) {
             Ok(filled) if filled.read == 0 => {
                 self.ended(word, self.failure.map_or(End::Finished, End::Failed))
@@ -246,7 +276,8 @@ impl Input {
             Ok(filled) => {
                 shared.count_received(filled.read);
                 self.sent_before = shared.lane.sent();
-                self.count(shared);
+                self.count(shared, filled.read);
+                drop(reserved);
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
                 self.undrained = !shared.kind.is_drained_by(filled)
@@ -317,6 +348,9 @@ impl Input {
             if pull == Pull::OfTheTurn && !self.may_pull(shared) {
                 return Err(Error::WouldBlock);
             }
+            if wait && shared.group.memory.has_budget() && shared.group.may_wait() {
+                self.await_memory(shared, deadline)?;
+            }
             match self.pull(shared) {
                 Received::Bytes => {}
                 Received::End(End::Finished) => return Err(Error::EndOfStream),
@@ -359,18 +393,43 @@ impl Input {
             return Ok(());
         }
         let waiting = blocking::begin("read", shared.of(), Some(Arc::<Shared>::clone(shared)))?;
-        if deadline.is_none() {
-            let timeout = shared.timeouts().read;
-            *deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        }
+        let timeout = begin_timeout(shared, deadline);
         self.note_partial(shared);
-        let timeout = *deadline;
         let ends = || [timeout, shared.extras.read_deadline(), waiting.deadline()];
         let deadline = || ends().into_iter().flatten().min();
         match shared.task.word.wait(AWAITED, deadline) {
             Events::NONE => Err(Error::TimedOut(Wait::Read)),
             _ => Ok(()),
         }
+    }
+
+    /// Waits while there is no memory for more, in the time of the read and for [`PATIENCE`] at the
+    /// most: what others hold may be held for the want of memory as well. Of a peer that is gone no
+    /// more comes than the kernel has.
+    fn await_memory(&mut self, shared: &Owner, deadline: &mut Option<Instant>) -> Result<()> {
+        let (memory, word) = (&shared.group.memory, &shared.task.word);
+        if memory.allows_waiting(self.holding(shared)) {
+            return Ok(());
+        }
+        self.buffer.compact();
+        let waiting = blocking::begin("read", shared.of(), Some(Arc::<Shared>::clone(shared)))?;
+        let (timeout, begun) = (begin_timeout(shared, deadline), Instant::now());
+        while !memory.allows_waiting(self.holding(shared))
+            && !word.events().has_any(Events::PEER_GONE)
+        {
+            shared.check_over()?;
+            let ends = [timeout, shared.extras.read_deadline(), waiting.deadline()];
+            let late = ends.into_iter().flatten().min();
+            if late.is_some_and(|late| Instant::now() >= late) {
+                return Err(Error::TimedOut(Wait::Read));
+            }
+            if memory.gives_up(begun, PATIENCE) {
+                return Err(Error::NoMemory);
+            }
+            let next_look = Instant::now() + NEXT_LOOK;
+            word.wait(Events::OVER, || Some(late.map_or(next_look, |late| late.min(next_look))));
+        }
+        Ok(())
     }
 
     /// Tells the watch whether a part of a request is here. For the owner, before it waits or lets
@@ -392,6 +451,15 @@ impl Input {
         word.note(Events::PEER_CLOSED);
         Received::End(end)
     }
+}
+
+/// When a read times out that has just begun to wait, or has waited before.
+fn begin_timeout(shared: &Shared, deadline: &mut Option<Instant>) -> Option<Instant> {
+    if deadline.is_none() {
+        let timeout = shared.timeouts().read;
+        *deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    }
+    *deadline
 }
 
 /// Whether no block is charged to an account.

@@ -197,9 +197,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Much is staged: tells the reading side, and flushes if that has asked for it.
+/// Much is staged: counts it, tells the reading side, and flushes if that has asked for it.
 #[cold]
 fn keep_pace(shared: &Shared, staged: &mut LinkBuffer, pace: &Pace) {
+    shared.group.memory.count_staged(staged);
     if pace.take_asked() {
         // What makes a flush fail stands in the connection, and fails the next read or flush. A
         // peer that takes nothing in the write timeout is ended by the watch.

@@ -101,6 +101,8 @@ impl Core {
         for timers in timers {
             self.forget_timers(&timers);
         }
+        // It has no more timers that would do so, and may be the last loop.
+        netpoll_buffer::trim();
         lock(&self.remote.commands).ended = true;
         self.remote.ended.notify_all();
     }
