@@ -120,8 +120,8 @@ pub struct Remote {
     load: AtomicUsize,
 }
 
-/// What a peer can cause is bounded by the connections there are: each is registered, run, finished
-/// and watched by one command at a time. The rest is what users ask for, with jobs of their own.
+/// What a peer can cause is bounded by the connections there are: each is registered, run, watched
+/// and finished by one command at a time. What users ask for has one for each job and tick.
 #[derive(Debug, Default)]
 struct Queue {
     list: VecDeque<Command>,
@@ -504,6 +504,26 @@ impl Core {
             if events.has_any(Events::ABORT) {
                 shared.lane.interrupt();
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_commands_leaves_no_memory_behind() {
+        let mut core = Core::new(0).expect("two descriptors");
+        let remote = core.remote.clone();
+        for _ in 0..2 {
+            for _ in 0..100 * COMMANDS_KEPT {
+                remote.tell_of_room();
+            }
+            core.run_commands();
+            let queued = lock(&remote.commands).list.capacity();
+            let kept = core.commands.capacity().max(queued);
+            assert!(core.commands.is_empty() && kept <= COMMANDS_KEPT, "room for {kept}");
         }
     }
 }

@@ -32,6 +32,8 @@ struct Inner {
     write_deadline: Option<Instant>,
     timeouts: Option<Timeouts>,
     watch: Option<Watch>,
+    /// The reactor has been asked to look at the watch, and has yet to do so.
+    is_look_due: bool,
     /// What the watch found to be over.
     expired: Option<Wait>,
     jobs: VecDeque<Arc<Job>>,
@@ -79,8 +81,8 @@ impl Extras {
         self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
-    /// Sets timeouts, deadlines and the watch back to what the limits say; says whether there was
-    /// anything.
+    /// Sets timeouts, deadlines and the watch back to what the limits say; says whether the reactor
+    /// must be told.
     pub(crate) fn reset_times(&self, limits: &Limits) -> bool {
         let mut slot = lock(&self.0);
         let Some(inner) = &mut slot.inner else { return false };
@@ -91,18 +93,27 @@ impl Extras {
             Some(before) if before.watches_output() => Some(fresh().with_output_of(&before)),
             _ => Watch::is_needed(limits).then(fresh),
         };
-        true
+        !std::mem::replace(&mut inner.is_look_due, true)
     }
 
-    /// Changes the watch; false when the connection has ended.
+    /// Changes the watch; says whether the reactor must be told: not when the connection has ended,
+    /// nor when it was told and has yet to look.
     pub(crate) fn rewatch(&self, change: impl FnOnce(&mut Watch)) -> bool {
         let fresh = || Watch::new(&Limits::default(), Instant::now());
-        self.change(|inner| change(inner.watch.get_or_insert_with(fresh)))
+        let mut must_tell = false;
+        self.change(|inner| {
+            change(inner.watch.get_or_insert_with(fresh));
+            must_tell = !std::mem::replace(&mut inner.is_look_due, true);
+        });
+        must_tell
     }
 
-    /// Whether there is a watch, and when it wants to look next.
+    /// Whether there is a watch, and when it wants to look next. For the reactor.
     pub(crate) fn next_look(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
-        self.look(|inner| inner.watch.as_ref().and_then(|watch| watch.next(now())))
+        let mut slot = lock(&self.0);
+        let inner = slot.inner.as_deref_mut()?;
+        inner.is_look_due = false;
+        inner.watch.as_ref().and_then(|watch| watch.next(now()))
     }
 
     /// Has the watch look. What it finds to be over stays noted.
@@ -177,5 +188,24 @@ impl Extras {
 impl fmt::Debug for Extras {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Extras")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Or a thread that changes it again and again would fill the queue of a busy reactor.
+    #[test]
+    fn the_reactor_is_told_once_of_changes_that_it_has_not_seen() {
+        let extras = Extras::new(&Limits::default());
+        assert!(extras.rewatch(|_| ()));
+        assert!(!extras.rewatch(|_| ()) && !extras.reset_times(&Limits::default()));
+        extras.next_look(Instant::now);
+        assert!(extras.reset_times(&Limits::default()));
+        assert!(!extras.rewatch(|_| ()));
+        extras.next_look(Instant::now);
+        extras.close();
+        assert!(!extras.rewatch(|_| ()));
     }
 }
