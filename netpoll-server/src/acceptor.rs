@@ -40,6 +40,8 @@ struct State {
     failure: Option<Error>,
     /// Acceptors that a loop may still call.
     acceptors: usize,
+    /// Connections that are being admitted just now.
+    admissions: usize,
     /// `serve` is about to return: nothing more may be admitted.
     closed: bool,
 }
@@ -100,6 +102,7 @@ impl Front {
         while state.acceptors > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                drop(state);
                 return log::warn!("a loop still accepts: a callback on it doesn't return");
             }
             let woken = self.gone.wait_timeout(state, left);
@@ -107,18 +110,27 @@ impl Front {
         }
     }
 
-    /// From here on nobody is admitted.
+    /// From here on nobody is admitted. Waits for those that are being admitted just now.
     pub(crate) fn close(&self) {
-        self.state().closed = true;
+        let mut state = self.state();
+        state.closed = true;
+        while state.admissions > 0 {
+            state = self.gone.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
-    /// Runs `admit` unless nobody is admitted any more. Who is admitted is there when the shutdown
-    /// looks for connections.
+    /// Runs `admit` unless nobody is admitted any more. A connection that is admitted is there when
+    /// the shutdown looks for connections. Not under the lock, since it may write to the log.
     pub(crate) fn while_open(&self, admit: impl FnOnce()) {
-        let state = self.state();
-        if !state.closed {
-            admit();
+        {
+            let mut state = self.state();
+            if state.closed {
+                return;
+            }
+            state.admissions += 1;
         }
+        let _admission = Admission(self);
+        admit();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -270,6 +282,21 @@ impl Drop for Acceptor {
         if !self.seat.early().is_empty() {
             // Who accepts next may have looked before the last of them came.
             self.counted.0.gate.wake();
+        }
+    }
+}
+
+/// Counts one connection that is being admitted.
+struct Admission<'a>(&'a Front);
+
+impl Drop for Admission<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.admissions -= 1;
+        let is_last = state.closed && state.admissions == 0;
+        drop(state);
+        if is_last {
+            self.0.gone.notify_all();
         }
     }
 }

@@ -114,7 +114,9 @@ impl Doors {
     pub(crate) fn leave(&self) -> Leaving {
         let left_open = self.are_left_open();
         let mut all = Vec::new();
-        for Kept { mut listener, mut seats, .. } in std::mem::take(&mut *lock(&self.kept)) {
+        // Not under the lock: a listener that can't remove its path logs that as it is dropped.
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        for Kept { mut listener, mut seats, .. } in kept {
             if left_open {
                 listener.keep_path();
             }

@@ -17,9 +17,11 @@ pub(super) fn ensure(shelf: &Arc<Shelf>) {
         return;
     }
     let reaped = shelf.clone();
-    match thread::Builder::new().name("netpoll-pool".into()).spawn(move || reap(&reaped)) {
-        Ok(_) => life.is_reaped = true,
-        Err(error) => log::warn!("cannot start a thread that closes idle connections: {error}"),
+    let started = thread::Builder::new().name("netpoll-pool".into()).spawn(move || reap(&reaped));
+    life.is_reaped = started.is_ok();
+    drop(life);
+    if let Err(error) = started {
+        log::warn!("cannot start a thread that closes idle connections: {error}");
     }
 }
 
