@@ -46,6 +46,8 @@ const SOON: Duration = Duration::from_millis(1);
 const SELDOM: Duration = Duration::from_millis(16);
 /// The same where only few workers are idle: by the next look jobs may wait.
 const RELAXED: Duration = Duration::from_millis(4);
+/// After the system has refused a thread the standby asks for no other one for this long.
+const BARRED: Duration = Duration::from_millis(100);
 /// Where no job was taken for this long, workers are started whatever those that are there do.
 const STUCK: Duration = Duration::from_millis(50);
 
@@ -315,6 +317,7 @@ impl Workers {
     /// at the last looks it takes its time with the next.
     fn watch(self: &Arc<Self>, pause: &mut Duration) {
         let mut moved = (self.taken.load(Ordering::Relaxed), Instant::now());
+        let mut barred = moved.1;
         if self.is_jammed() {
             *pause = SOON;
         }
@@ -324,11 +327,18 @@ impl Workers {
             if taken != moved.0 {
                 moved = (taken, Instant::now());
             }
-            let stuck = moved.1.elapsed() >= STUCK && self.queue.ready() > 0;
-            if self.is_short_of_hands() && self.hire_more(stuck) {
+            let now = Instant::now();
+            let stuck = now.duration_since(moved.1) >= STUCK && self.queue.ready() > 0;
+            // A look at the workers is dear, and of no use where no more can be had.
+            let is_full = self.hired.load(Ordering::SeqCst) >= self.options.max_threads;
+            let may_try = now >= barred && !is_full;
+            if self.is_short_of_hands() && may_try && self.hire_more(stuck) {
                 *pause = SOON;
                 moved.1 = Instant::now();
             } else {
+                if self.starter.is_refused() {
+                    barred = now + BARRED;
+                }
                 *pause = (*pause * 2).min(if self.is_overrun() { SELDOM } else { RELAXED });
             }
             if self.is_overrun() && !self.may_hire() {
