@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use netpoll::{
     CloseReason, Connection, Dispatch, EventLoop, HandOffOptions, PoolOptions, Result,
@@ -11,8 +12,8 @@ use netpoll::{
 use socket2::{Domain, Socket, Type};
 
 use crate::util::{
-    Client, Journal, NoThreads, PATIENCE, Server, echo_once, eventually, hand_off, pool, quiet,
-    refusing_threads,
+    Client, Gate, Journal, NoThreads, PATIENCE, Server, echo_once, eventually, hand_off,
+    our_threads, pool, quiet, refusing_threads,
 };
 
 /// An echo of messages of four bytes, which waits for the rest of one.
@@ -238,4 +239,63 @@ fn half_requests_hold_up_nobody_where_threads_are_refused() {
             drop((refusal, before, after));
         }
     });
+}
+
+/// All workers are in reads that only their peers could end, the standby has left, and the system
+/// refuses another: the loops see to those that wait.
+#[test]
+fn where_the_standby_is_refused_the_longest_wait_ends_all_the_same() {
+    refusing_threads(
+        "threads::where_the_standby_is_refused_the_longest_wait_ends_all_the_same",
+        || {
+            const WORKERS: usize = 4;
+            let idle = Duration::from_millis(50);
+            let few = PoolOptions { max_threads: WORKERS, idle, ..PoolOptions::default() };
+            let (server, reasons) = server(Dispatch::Pool(few));
+            let mut known = proven(&server);
+            let halves: Vec<_> = (0..WORKERS).map(|_| half(&server)).collect();
+            eventually("each has a worker, and the standby has left", || {
+                let workers = server.event_loop.stats().workers;
+                let is_there = our_threads().contains(&"netpoll-standby".to_owned());
+                (workers.threads, workers.idle, is_there) == (WORKERS, 0, false)
+            });
+            let refusal = NoThreads::from_now_on();
+            serves_others(&server, &mut known);
+            assert!(reasons.entries().contains(&"Timeout(Read)".to_owned()));
+            drop((refusal, halves));
+        },
+    );
+}
+
+/// Callbacks that wait in code of the user's can't be ended: what is left are the threads that are
+/// kept for connections whose callbacks have shown that they return.
+#[test]
+fn some_threads_are_kept_for_those_whose_callbacks_return() {
+    for dispatch in few_threads() {
+        let gate = Gate::default();
+        let closed = gate.clone();
+        let builder = EventLoop::builder().on_request(move |(): &mut (), conn: &mut Connection| {
+            if conn.reader().peek(4)? == b"gate" {
+                closed.pass();
+            }
+            echo_once(conn)
+        });
+        let server = Server::start(builder.dispatch(dispatch).loops(1));
+        let mut known = proven(&server);
+        let mut stuck: Vec<_> = (0..40).map(|_| server.connect()).collect();
+        for client in &mut stuck {
+            client.say(b"gate");
+        }
+        eventually("no thread is left for others", || {
+            let stats = server.event_loop.stats();
+            stats.workers.queued > 0 && stats.workers.threads >= 14
+        });
+        for _ in 0..20 {
+            known.echo(b"ping");
+        }
+        gate.open();
+        for client in &mut stuck {
+            client.hear(b"gate");
+        }
+    }
 }
