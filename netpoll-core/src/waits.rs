@@ -124,10 +124,12 @@ impl Waits {
     }
 
     /// Ends those that have made no progress for longest, `most` of them, where `waiting` callbacks
-    /// wait for one of so many `threads`.
-    pub(crate) fn end_longest(&self, most: usize, waiting: usize, threads: usize) {
+    /// wait for one of so many `threads`. Returns how many it ended.
+    pub(crate) fn end_longest(&self, most: usize, waiting: usize, threads: usize) -> usize {
         let ended = lock(&self.list).end_longest(most, patience(waiting, threads), Instant::now());
+        let count = ended.len();
         self.wake(ended);
+        count
     }
 
     /// A callback has found no thread and goes on elsewhere, or has failed: sees to it that soon

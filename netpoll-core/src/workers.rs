@@ -77,7 +77,16 @@ pub(crate) struct Workers {
     crowded: AtomicBool,
     staff: Mutex<Staff>,
     starter: Starter,
+    /// The system has refused a worker, and since then none was started.
+    limited: AtomicBool,
     changed: Condvar,
+}
+
+/// How many of so many workers may be at the jobs of connections that have not shown that their
+/// callbacks return. Where there can't be more, one is kept of few as well.
+fn places(workers: usize, are_all: bool) -> usize {
+    let least = usize::from(are_all && workers > 1);
+    workers - hand_off::kept_of(workers).max(least)
 }
 
 impl Workers {
@@ -94,13 +103,12 @@ impl Workers {
     fn with(options: PoolOptions, ready: usize, threshold: Option<Duration>) -> Arc<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let at_once = (cores + ready).min(options.max_threads);
-        let open = options.max_threads - hand_off::kept_of(options.max_threads);
         Arc::new(Self {
             options,
             at_once,
             ready,
             threshold,
-            queue: Lanes::new(options.queue, open),
+            queue: Lanes::new(options.queue, places(options.max_threads, false)),
             lobby: Lobby::new(),
             waits: Waits::new(),
             hired: AtomicUsize::new(0),
@@ -111,6 +119,7 @@ impl Workers {
             crowded: AtomicBool::new(false),
             staff: Mutex::new(Staff::default()),
             starter: Starter::new("a worker, so callbacks wait for those there are"),
+            limited: AtomicBool::new(false),
             changed: Condvar::new(),
         })
     }
@@ -219,8 +228,21 @@ impl Workers {
     fn hire(self: &Arc<Self>, staff: &mut MutexGuard<'_, Staff>) {
         if staff.workers() < self.options.max_threads && !self.starter.is_refused() {
             let pool = self.clone();
+            let before = staff.workers();
             staff.hire(&self.starter, move || pool.work());
             self.hired.store(staff.workers(), Ordering::SeqCst);
+            self.open_places(staff.workers(), staff.workers() == before);
+        }
+    }
+
+    /// Some workers are kept of those that there are, where the system refuses more.
+    fn open_places(&self, workers: usize, is_refused: bool) {
+        if is_refused || self.limited.load(Ordering::SeqCst) {
+            self.limited.store(is_refused, Ordering::SeqCst);
+            let most = if is_refused { workers } else { self.options.max_threads };
+            if self.queue.open(places(most, is_refused)) {
+                self.lobby.call(|| self.queue.is_ready());
+            }
         }
     }
 
@@ -332,7 +354,8 @@ impl Workers {
             // A look at the workers is dear, and of no use where no more can be had.
             let is_full = self.hired.load(Ordering::SeqCst) >= self.options.max_threads;
             let may_try = now >= barred && !is_full;
-            if self.is_short_of_hands() && may_try && self.hire_more(stuck) {
+            let may_help = self.is_short_of_hands() || self.limited.load(Ordering::SeqCst);
+            if may_help && may_try && self.hire_more(stuck) {
                 *pause = SOON;
                 moved.1 = Instant::now();
             } else {
@@ -341,8 +364,8 @@ impl Workers {
                 }
                 *pause = (*pause * 2).min(if self.is_overrun() { SELDOM } else { RELAXED });
             }
-            if self.is_overrun() && !self.may_hire() {
-                self.end_waits();
+            if self.is_overrun() && !self.may_hire() && self.end_waits() {
+                *pause = SOON;
             }
         }
     }
@@ -362,16 +385,16 @@ impl Workers {
         after > before
     }
 
-    /// Ends as many waits as there are jobs that wait for a worker.
-    fn end_waits(&self) {
+    /// Ends as many waits as there are jobs that wait for a worker; says whether it ended any.
+    fn end_waits(&self) -> bool {
         let waiting = self.queue.len();
-        self.waits.end_longest(waiting, waiting, self.hired.load(Ordering::SeqCst));
+        self.waits.end_longest(waiting, waiting, self.hired.load(Ordering::SeqCst)) > 0
     }
 
     /// Whether more workers could help, and could be had.
     fn may_hire(&self) -> bool {
         let is_full = self.hired.load(Ordering::SeqCst) >= self.options.max_threads;
-        !is_full && self.queue.starved() == 0 && !self.starter.is_refused()
+        !is_full && self.queue.starved() == 0 && !self.limited.load(Ordering::SeqCst)
     }
 
     fn is_short_of_hands(&self) -> bool {

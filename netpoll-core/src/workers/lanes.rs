@@ -22,8 +22,6 @@ pub(super) struct Lanes<T> {
     starved: AtomicUsize,
     /// How many may wait in each lane.
     room: usize,
-    /// How many of the others' jobs may be at work.
-    open: usize,
 }
 
 struct Queue<T> {
@@ -33,6 +31,8 @@ struct Queue<T> {
     queued: u64,
     /// Others' jobs at work.
     at_work: usize,
+    /// How many of them there may be.
+    open: usize,
 }
 
 /// A lane, and a job's place in it while the job is at work.
@@ -46,11 +46,10 @@ impl<T> Lanes<T> {
     pub(super) fn new(room: usize, open: usize) -> Self {
         let (proven, others) = (VecDeque::new(), VecDeque::new());
         Self {
-            queue: Mutex::new(Queue { proven, others, queued: 0, at_work: 0 }),
+            queue: Mutex::new(Queue { proven, others, queued: 0, at_work: 0, open }),
             ready: AtomicUsize::new(0),
             starved: AtomicUsize::new(0),
             room,
-            open,
         }
     }
 
@@ -75,7 +74,7 @@ impl<T> Lanes<T> {
         }
         let mut queue = lock(&self.queue);
         let age = |jobs: &VecDeque<(u64, T)>| jobs.front().map(|(number, _)| *number);
-        let others = age(&queue.others).filter(|_| queue.at_work < self.open);
+        let others = age(&queue.others).filter(|_| queue.at_work < queue.open);
         let is_others = others.is_some_and(|other| age(&queue.proven).is_none_or(|it| other < it));
         let taken = if is_others {
             queue.at_work += 1;
@@ -85,6 +84,14 @@ impl<T> Lanes<T> {
         };
         self.count(&queue);
         taken
+    }
+
+    /// Sets how many of the others' jobs may be at work; says whether that is more than before.
+    pub(super) fn open(&self, places: usize) -> bool {
+        let mut queue = lock(&self.queue);
+        let before = std::mem::replace(&mut queue.open, places);
+        self.count(&queue);
+        before < places
     }
 
     /// A job is done: the worker takes another, or looks once more before it parks.
@@ -128,7 +135,7 @@ impl<T> Lanes<T> {
     }
 
     fn count(&self, queue: &Queue<T>) {
-        let places = self.open.saturating_sub(queue.at_work);
+        let places = queue.open.saturating_sub(queue.at_work);
         let open = queue.others.len().min(places);
         self.ready.store(queue.proven.len() + open, Ordering::SeqCst);
         self.starved.store(queue.others.len() - open, Ordering::SeqCst);

@@ -27,6 +27,20 @@ mod rules {
     }
 
     #[test]
+    fn where_fewer_places_are_open_those_at_work_go_on() {
+        let lanes = Lanes::new(9, 2);
+        for job in 0..4 {
+            lanes.push(Lane::Others, job).expect("room");
+        }
+        assert!(lanes.take().is_some() && lanes.take().is_some());
+        assert!(!lanes.open(1));
+        lanes.done(Lane::Others);
+        assert_eq!((lanes.take(), lanes.starved()), (None, 2));
+        assert!(lanes.open(2));
+        assert_eq!(lanes.take(), Some((Lane::Others, 2)));
+    }
+
+    #[test]
     fn of_those_that_may_be_taken_the_oldest_is() {
         let lanes = Lanes::new(9, 2);
         for (job, lane) in [Lane::Others, Lane::Proven, Lane::Others, Lane::Others, Lane::Proven]
