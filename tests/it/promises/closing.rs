@@ -49,7 +49,10 @@ fn a_close_beside_a_callback_returns_at_once_and_is_done_after_it() {
         assert_eq!(journal.len(), 1, "{dispatch:?}: closed under a callback");
         gate.open();
         assert_eq!(client.rest(), b"before", "{dispatch:?}");
-        assert_eq!(journal.wait(3), ["begun", "Err(Closed)", "Local"]);
+        assert_eq!(
+            journal.wait(3),
+            ["begun", "Err(the connection is closed on this side)", "Local"]
+        );
     }
 }
 
@@ -78,7 +81,7 @@ fn a_close_may_be_asked_for_again_and_in_on_disconnect() {
         let mut client = server.connect();
         client.say(b"hello");
         assert_eq!(client.rest(), b"");
-        let expected = ["closed on this side, Err(Closed)"];
+        let expected = ["closed on this side, Err(the connection is closed on this side)"];
         assert_eq!(journal.wait(1), expected, "{dispatch:?}");
         quiet(20);
         assert_eq!(journal.len(), 1);

@@ -81,7 +81,7 @@ fn an_abort_ends_a_wait_at_once() {
     quiet(20); // it waits by then; were it not, the outcome would be the same
     let begun = Instant::now();
     next(&handles).abort();
-    assert_eq!(next(&reports), "Closed");
+    assert_eq!(next(&reports), "the connection is closed on this side");
     is_reset(&mut client);
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(journal.wait(1), ["Local"]);

@@ -23,11 +23,11 @@ fn a_deadline_ends_a_wait_that_has_begun() {
         conn.writer().write_bytes(noise(1, 16 << 20));
         conn.writer().flush()
     };
-    let ends: [(Operation, End, &str); 2] = [
-        (read, |handle| handle.set_read_deadline(Some(Instant::now())), "Read"),
-        (write, |handle| handle.set_write_deadline(Some(Instant::now())), "Write"),
+    let ends: [(Operation, End, Wait); 2] = [
+        (read, |handle| handle.set_read_deadline(Some(Instant::now())), Wait::Read),
+        (write, |handle| handle.set_write_deadline(Some(Instant::now())), Wait::Write),
     ];
-    for (operation, end, name) in ends {
+    for (operation, end, wait) in ends {
         let (builder, handles) = handing_out();
         let (sender, reports) = mpsc::channel();
         let server = Server::start(
@@ -47,11 +47,11 @@ fn a_deadline_ends_a_wait_that_has_begun() {
         let handle = next(&handles);
         client.say(b"12345");
         assert_eq!(next(&reports), "begun");
-        eventually("what it writes is queued", || name == "Read" || handle.is_congested());
+        eventually("what it writes is queued", || wait == Wait::Read || handle.is_congested());
         quiet(20); // it waits by then; were it not, the outcome would be the same
         let begun = Instant::now();
         end(&handle);
-        assert_eq!(next(&reports), format!("TimedOut({name}), 5 kept, true"));
+        assert_eq!(next(&reports), format!("{}, 5 kept, true", Error::TimedOut(wait)));
         assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     }
 }
@@ -274,7 +274,7 @@ fn a_limit_of_time_ends_a_wait_and_names_itself() {
     client.say(b"12345");
     assert_eq!(next(&reports), "begun");
     next(&handles).close_at(Some(Instant::now() + Duration::from_millis(50)));
-    assert_eq!(next(&reports), "TimedOut(Deadline)");
+    assert_eq!(next(&reports), Error::TimedOut(Wait::Deadline).to_string());
     assert_eq!(journal.wait(1), ["Timeout(Deadline)"]);
 }
 
