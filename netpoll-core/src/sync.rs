@@ -18,6 +18,9 @@ pub(crate) use loom::{
     },
 };
 
+#[cfg(not(loom))]
+pub(crate) use crossbeam_channel as channel;
+
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -57,5 +60,56 @@ impl<T> UnsafeCell<T> {
 
     pub(crate) fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
         access(self.0.get())
+    }
+}
+
+/// What models have in the place of `crossbeam_channel`: as much of it as the crate uses.
+///
+/// Each call is one step that loom does not take apart, so a model stays small enough to explore.
+/// What orders the calls among other sequentially consistent accesses is a fence here; the channel
+/// does it by its own accesses, which are sequentially consistent.
+#[cfg(loom)]
+pub(crate) mod channel {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+    use loom::sync::atomic::{Ordering, fence};
+
+    type Queue<T> = Arc<Mutex<VecDeque<T>>>;
+
+    pub(crate) struct Sender<T>(Queue<T>);
+
+    pub(crate) struct Receiver<T>(Queue<T>);
+
+    /// A message that was not sent; there is none.
+    pub(crate) struct SendError<T>(pub(crate) T);
+
+    pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+        let queue = Queue::default();
+        (Sender(queue.clone()), Receiver(queue))
+    }
+
+    fn lock<T>(queue: &Mutex<VecDeque<T>>) -> MutexGuard<'_, VecDeque<T>> {
+        queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn send(&self, message: T) -> Result<(), SendError<T>> {
+            lock(&self.0).push_back(message);
+            fence(Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    impl<T> Receiver<T> {
+        pub(crate) fn try_recv(&self) -> Result<T, ()> {
+            fence(Ordering::SeqCst);
+            lock(&self.0).pop_front().ok_or(())
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            fence(Ordering::SeqCst);
+            lock(&self.0).len()
+        }
     }
 }

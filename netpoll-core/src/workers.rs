@@ -133,7 +133,7 @@ impl Workers {
         }
         let lane = if shared.is_proven() { Lane::Proven } else { Lane::Others };
         self.queue.push(lane, shared)?;
-        self.lobby.call(|| self.queue.is_ready());
+        self.lobby.call(|| self.queue.ready() > 0);
         let is_attended = self.staff_up();
         if !is_attended {
             self.waits.want_one();
@@ -241,7 +241,7 @@ impl Workers {
             self.limited.store(is_refused, Ordering::SeqCst);
             let most = if is_refused { workers } else { self.options.max_threads };
             if self.queue.open(places(most, is_refused)) {
-                self.lobby.call(|| self.queue.is_ready());
+                self.lobby.call(|| self.queue.ready() > 0);
             }
         }
     }
@@ -277,7 +277,7 @@ impl Workers {
         working: &mut Working<'_>,
         stopwatch: &mut Option<Stopwatch>,
     ) -> Option<Arc<Shared>> {
-        let is_queued = || self.queue.is_ready();
+        let is_queued = || self.queue.ready() > 0;
         working.done();
         let mut may_stay = true;
         let (lane, shared) = loop {

@@ -2,37 +2,40 @@
 //! others. Some workers are kept for the first, so that slow peers, however many, don't get all.
 //!
 //! ```text
-//!     proven ─────────────────────────────────────────► any worker
-//!     others ──► while fewer than `open` are at work ──► any worker
+//!     jobs ──► proven ─────────────────────────────────────────► any worker
+//!         └──► others ──► while fewer than `open` are at work ──► any worker
+//!                    └──► put off ──► when one of them is done ──┘
 //! ```
 //!
-//! Of the jobs that may be taken the oldest is. A worker says that it has done a job before it
-//! takes the next, so no job is left lying for want of a place that has come free.
+//! Of the jobs that may be taken the oldest is. Jobs stand in one channel of `crossbeam`; a worker
+//! that finds no place for one of the others puts it into a second, which comes first when there is
+//! a place again.
+//!
+//! No job is left lying for want of a place. A worker reserves a place before it looks whether a
+//! job was put off, and another worker may find that place taken meanwhile. The first one gives it
+//! back and then looks at the queue again, as it does after each job and before it parks.
 
-use std::collections::VecDeque;
-
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
+use crate::sync::channel::{self, Receiver, Sender};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// See the module.
 pub(super) struct Lanes<T> {
-    queue: Mutex<Queue<T>>,
-    /// Jobs that a worker could take now, to be read without the lock.
-    ready: AtomicUsize,
-    /// Jobs that wait for a place among the others.
-    starved: AtomicUsize,
-    /// How many may wait in each lane.
+    jobs: Jobs<(Lane, T)>,
+    put_off: Jobs<T>,
+    /// Jobs that wait, in each lane.
+    proven: AtomicUsize,
+    others: AtomicUsize,
+    /// Others' jobs at work, and places that a worker has reserved for one.
+    at_work: AtomicUsize,
+    /// How many of them there may be.
+    open: AtomicUsize,
+    /// How many jobs may wait in each lane.
     room: usize,
 }
 
-struct Queue<T> {
-    /// With the number of each job, which tells its age.
-    proven: VecDeque<(u64, T)>,
-    others: VecDeque<(u64, T)>,
-    queued: u64,
-    /// Others' jobs at work.
-    at_work: usize,
-    /// How many of them there may be.
-    open: usize,
+struct Jobs<T> {
+    sender: Sender<T>,
+    receiver: Receiver<T>,
 }
 
 /// A lane, and a job's place in it while the job is at work.
@@ -44,101 +47,133 @@ pub(super) enum Lane {
 
 impl<T> Lanes<T> {
     pub(super) fn new(room: usize, open: usize) -> Self {
-        let (proven, others) = (VecDeque::new(), VecDeque::new());
         Self {
-            queue: Mutex::new(Queue { proven, others, queued: 0, at_work: 0, open }),
-            ready: AtomicUsize::new(0),
-            starved: AtomicUsize::new(0),
+            jobs: Jobs::new(),
+            put_off: Jobs::new(),
+            proven: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
+            at_work: AtomicUsize::new(0),
+            open: AtomicUsize::new(open),
             room,
         }
     }
 
     /// Queues a job, unless its lane is full.
     pub(super) fn push(&self, lane: Lane, job: T) -> Result<(), T> {
-        let mut queue = lock(&self.queue);
-        let Queue { proven, others, queued, .. } = &mut *queue;
-        let jobs = if lane == Lane::Proven { proven } else { others };
-        if jobs.len() >= self.room {
+        if self.waiting(lane).fetch_add(1, Ordering::Relaxed) >= self.room {
+            self.left(lane);
             return Err(job);
         }
-        *queued += 1;
-        jobs.push_back((*queued, job));
-        self.count(&queue);
+        self.jobs.push((lane, job));
         Ok(())
     }
 
     /// The next job, for a worker.
     pub(super) fn take(&self) -> Option<(Lane, T)> {
-        if self.ready() == 0 {
+        if let Some(job) = self.take_put_off() {
+            self.left(Lane::Others);
+            return Some((Lane::Others, job));
+        }
+        while let Some((lane, job)) = self.jobs.take() {
+            if lane == Lane::Proven || self.reserve() {
+                self.left(lane);
+                return Some((lane, job));
+            }
+            self.put_off.push(job);
+        }
+        None
+    }
+
+    fn take_put_off(&self) -> Option<T> {
+        if self.put_off.len() == 0 || !self.reserve() {
             return None;
         }
-        let mut queue = lock(&self.queue);
-        let age = |jobs: &VecDeque<(u64, T)>| jobs.front().map(|(number, _)| *number);
-        let others = age(&queue.others).filter(|_| queue.at_work < queue.open);
-        let is_others = others.is_some_and(|other| age(&queue.proven).is_none_or(|it| other < it));
-        let taken = if is_others {
-            queue.at_work += 1;
-            queue.others.pop_front().map(|(_, job)| (Lane::Others, job))
-        } else {
-            queue.proven.pop_front().map(|(_, job)| (Lane::Proven, job))
-        };
-        self.count(&queue);
-        taken
+        let job = self.put_off.take();
+        if job.is_none() {
+            self.done(Lane::Others);
+        }
+        job
+    }
+
+    /// Takes a place for one of the others' jobs, if one is free.
+    fn reserve(&self) -> bool {
+        let open = self.open.load(Ordering::SeqCst);
+        let next = |at_work| (at_work < open).then_some(at_work + 1);
+        self.at_work.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
 
     /// Sets how many of the others' jobs may be at work; says whether that is more than before.
     pub(super) fn open(&self, places: usize) -> bool {
-        let mut queue = lock(&self.queue);
-        let before = std::mem::replace(&mut queue.open, places);
-        self.count(&queue);
-        before < places
+        self.open.swap(places, Ordering::SeqCst) < places
     }
 
     /// A job is done: the worker takes another, or looks once more before it parks.
     pub(super) fn done(&self, lane: Lane) {
         if lane == Lane::Others {
-            let mut queue = lock(&self.queue);
-            queue.at_work -= 1;
-            self.count(&queue);
+            self.at_work.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
-    /// A job that came late, whether or not a worker could take it: for who does without workers.
+    /// A job, whether or not a worker could take it: for a thread that does without workers.
     pub(super) fn take_back(&self) -> Option<T> {
-        let mut queue = lock(&self.queue);
-        let job = queue.others.pop_back().or_else(|| queue.proven.pop_back());
-        self.count(&queue);
-        job.map(|(_, job)| job)
+        let put_off = self.put_off.take().map(|job| (Lane::Others, job));
+        let (lane, job) = put_off.or_else(|| self.jobs.take())?;
+        self.left(lane);
+        Some(job)
     }
 
     /// How many jobs wait.
     pub(super) fn len(&self) -> usize {
-        self.ready() + self.starved()
+        self.proven.load(Ordering::Relaxed) + self.others.load(Ordering::Relaxed)
     }
 
-    /// Whether there is a job that a worker could take now. Of one who queues a job and then looks
-    /// whether a worker searches, and a worker that says that it does not and then asks this, one
-    /// sees the other: both go through the lock.
-    pub(super) fn is_ready(&self) -> bool {
-        let _queue = lock(&self.queue);
-        self.ready() > 0
-    }
-
-    /// How many jobs a worker could take now.
+    /// How many jobs a worker could take now, or put off. Of a thread that queues a job and then
+    /// looks whether a worker searches, and a worker that says that it does not and then asks this,
+    /// one sees the other: both are sequentially consistent.
     pub(super) fn ready(&self) -> usize {
-        self.ready.load(Ordering::SeqCst)
+        self.jobs.len() + self.put_off.len().min(self.places())
     }
 
     /// How many jobs wait for another of the others' to be done.
     pub(super) fn starved(&self) -> usize {
-        self.starved.load(Ordering::SeqCst)
+        self.put_off.len().saturating_sub(self.places())
     }
 
-    fn count(&self, queue: &Queue<T>) {
-        let places = queue.open.saturating_sub(queue.at_work);
-        let open = queue.others.len().min(places);
-        self.ready.store(queue.proven.len() + open, Ordering::SeqCst);
-        self.starved.store(queue.others.len() - open, Ordering::SeqCst);
+    fn places(&self) -> usize {
+        let open = self.open.load(Ordering::SeqCst);
+        open.saturating_sub(self.at_work.load(Ordering::SeqCst))
+    }
+
+    fn waiting(&self, lane: Lane) -> &AtomicUsize {
+        match lane {
+            Lane::Proven => &self.proven,
+            Lane::Others => &self.others,
+        }
+    }
+
+    /// A job waits no more.
+    fn left(&self, lane: Lane) {
+        self.waiting(lane).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<T> Jobs<T> {
+    fn new() -> Self {
+        let (sender, receiver) = channel::unbounded();
+        Self { sender, receiver }
+    }
+
+    fn push(&self, job: T) {
+        // It fails where no receiver is left, and there is one as long as there is a sender.
+        let _ = self.sender.send(job);
+    }
+
+    fn take(&self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+
+    fn len(&self) -> usize {
+        self.receiver.len()
     }
 }
 

@@ -12,10 +12,11 @@ mod rules {
         for job in 0..4 {
             lanes.push(Lane::Others, job).expect("room");
         }
-        assert_eq!((lanes.ready(), lanes.starved()), (2, 2));
+        assert_eq!(lanes.len(), 4);
         assert_eq!(lanes.take(), Some((Lane::Others, 0)));
         assert_eq!(lanes.take(), Some((Lane::Others, 1)));
         assert_eq!(lanes.take(), None);
+        assert_eq!((lanes.ready(), lanes.starved()), (0, 2));
         lanes.push(Lane::Proven, 7).expect("room");
         assert_eq!((lanes.ready(), lanes.starved()), (1, 2));
         assert_eq!(lanes.take(), Some((Lane::Proven, 7)));
@@ -75,7 +76,7 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
-    use crate::sync::Condvar;
+    use crate::sync::{Condvar, Mutex, lock};
     use crate::workers::lobby::Lobby;
 
     struct Pool {
@@ -88,7 +89,7 @@ mod loom_models {
     impl Pool {
         fn submit(&self, lane: Lane, job: u32) {
             self.lanes.push(lane, job).expect("there is room");
-            self.lobby.call(|| self.lanes.is_ready());
+            self.lobby.call(|| self.lanes.ready() > 0);
         }
 
         /// What a worker does, with a job 1 that ends only after the proven job 10.
@@ -97,14 +98,16 @@ mod loom_models {
             loop {
                 if let Some((lane, job)) = self.lanes.take() {
                     self.lobby.found(&mut seat);
-                    self.lobby.call(|| self.lanes.is_ready());
+                    if self.lanes.ready() > 0 {
+                        self.lobby.call(|| self.lanes.ready() > 0);
+                    }
                     if job == 1 {
                         self.wait_for(10);
                     }
                     *lock(&self.sum) += job;
                     self.changed.notify_all();
                     self.lanes.done(lane);
-                } else if !self.lobby.wait(&mut seat, None, || self.lanes.is_ready()) {
+                } else if !self.lobby.wait(&mut seat, None, || self.lanes.ready() > 0) {
                     return;
                 }
             }
