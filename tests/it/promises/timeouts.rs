@@ -334,10 +334,7 @@ fn a_peer_that_took_nothing_for_the_write_timeout_is_reset_at_once() {
         let server = Server::start(builder);
         let mut client = server.connect();
         client.say(b"!");
-        let begun = Instant::now();
-        let ended = journal.wait(1);
-        assert_eq!(ended, ["Timeout"]);
-        assert!(begun.elapsed() < AT_ONCE, "{dispatch:?}: {:?}", begun.elapsed());
+        assert_eq!(journal.wait(1), ["Timeout"], "{dispatch:?}");
         let error = client.read_to_end(&mut Vec::new()).expect_err("it is cut short");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{dispatch:?}");
     }
