@@ -36,7 +36,11 @@ impl LinkBuffer {
     /// ```
     #[inline]
     pub fn charge(&self, account: &Account) {
-        self.chain.backwards().for_each(|segment| _ = segment.charge(account));
+        // Not by `backwards`, which makes more of the one block that most slices have.
+        if let Some(first) = self.chain.first() {
+            first.charge(account);
+        }
+        self.chain.rest().for_each(|segment| _ = segment.charge(account));
     }
 
     /// Charges the last blocks to `account`, back to one that is charged already: for a buffer that

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use netpoll_buffer::{Account, LinkBuffer};
+use netpoll_buffer::{Account, Filled, LinkBuffer};
 
 use super::shared::Shared;
 use super::socket::Owner;
@@ -230,25 +230,32 @@ impl Input {
         self.account.as_ref()
     }
 
-    /// Counts what has been received, where there is a budget.
+    /// One system call, of at most `room` bytes.
     #[inline]
-    fn count(&mut self, shared: &Shared, received: usize) {
+    fn receive_at_most(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
         if shared.group.memory.has_budget() {
-            self.charge_received(shared, received);
+            return self.receive_within_budget(shared, room);
         }
+        shared.stream().receive(&mut self.buffer, room)
     }
 
-    fn charge_received(&mut self, shared: &Shared, received: usize) {
+    /// The same, of what is left of the budget. Charges what has come.
+    #[inline(never)]
+    fn receive_within_budget(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
+        let memory = &shared.group.memory;
+        let (room, reserved) = memory.offer(room);
+        let filled = shared.stream().receive(&mut self.buffer, room)?;
         // One that came with the desk counts for no budget.
         self.account.take_if(|account| !account.is_within());
-        self.account(shared);
-        if let Some(account) = &self.account {
-            self.buffer.charge_added(account);
+        if let Some(account) = self.account(shared).cloned() {
+            self.buffer.charge_added(&account);
         }
-        let begins = self.buffer.len() == received;
-        if begins || !shared.group.memory.is_short() {
+        drop(reserved);
+        let begins = self.buffer.len() == filled.read;
+        if begins || !memory.is_short() {
             self.short_since = None;
         }
+        Ok(filled)
     }
 
     /// One receive, if the socket may have something.
@@ -268,16 +275,13 @@ impl Input {
         if !self.undrained {
             return Received::Nothing;
         }
-        let (room, reserved) = shared.group.memory.offer(room);
-        match shared.stream().receive(&mut self.buffer, room) {
+        match self.receive_at_most(shared, room) {
             Ok(filled) if filled.read == 0 => {
                 self.ended(word, self.failure.map_or(End::Finished, End::Failed))
             }
             Ok(filled) => {
                 shared.count_received(filled.read);
                 self.sent_before = shared.lane.sent();
-                self.count(shared, filled.read);
-                drop(reserved);
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
                 self.undrained = !shared.kind.is_drained_by(filled)
