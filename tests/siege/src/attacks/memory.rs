@@ -61,7 +61,7 @@ pub(crate) fn budget(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     const BUDGET: u64 = 64;
     enough_memory()?;
     let bytes = (BUDGET << 20).to_string();
-    let mut args = mode.with(&["--echo", "--memory-budget"]);
+    let mut args = mode.with(&["--echo", "--send-buffer", "262144", "--memory-budget"]);
     args.push(&bytes);
     let mut server = Server::own(&args, &Confine::default())?;
     let before = server.process.resident();
@@ -70,12 +70,16 @@ pub(crate) fn budget(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let clients = 2_000;
     crowd.extend(non_readers(server.address, clients)?);
     let time = Duration::from_secs(if siege.long { 20 } else { 4 });
-    flood(&mut crowd, BYTES_EACH, time);
+    let sent = flood(&mut crowd, BYTES_EACH, time);
     pause(Duration::from_millis(500));
     server.is_alive()?;
     row.note("clients", clients);
+    row.note("MiB sent", sent >> 20);
     row.note("before", format_args!("{before} MiB"));
     let more = server.process.peak().saturating_sub(before);
     row.below("memory for a budget of 64 MiB", more, BUDGET * 5 / 4, "MiB");
+    if more < BUDGET / 2 {
+        return Err(Problem::broken("the attack did not reach the budget"));
+    }
     Ok(())
 }
