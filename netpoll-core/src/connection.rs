@@ -228,8 +228,8 @@ impl Connection {
         self.shared.set_timeouts(|timeouts| timeouts.read = timeout);
     }
 
-    /// How long one flush above the high-water mark waits; `None` is for ever. It takes effect with
-    /// the next call.
+    /// How long a flush waits, and how long the peer may take nothing of an output above its
+    /// high-water mark; `None` is for ever. It takes effect with the next call.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.shared.set_timeouts(|timeouts| timeouts.write = timeout);
     }

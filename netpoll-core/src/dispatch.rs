@@ -21,8 +21,8 @@ pub enum Dispatch {
     /// On a pool of worker threads: callbacks may block.
     Pool(PoolOptions),
     /// On the reactor's thread, without a change of threads: the fastest, for callbacks that never
-    /// block. Under it a read that lacks bytes returns `WouldBlock`, and a flush above the
-    /// high-water mark returns at once.
+    /// block. Under it a read that lacks bytes returns `WouldBlock`, and so does a flush where a
+    /// callback has queued several times the high-water mark.
     Inline,
     /// On the reactor's thread, and they may block: when one does, another thread goes on with the
     /// reactor. Callbacks that are expected to block, from what the last ones of their connection

@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 pub struct Limits {
     /// How long one read waits for all the bytes that it asked for. `None`, the default: for ever.
     pub read_timeout: Option<Duration>,
-    /// How long one flush above the high-water mark waits for the peer to take bytes. Default
-    /// 60 s; `None` is for ever. Under `Dispatch::Inline` no flush waits.
+    /// How long a flush that has to wait does so; and how long the peer of a served connection may
+    /// take nothing while the output stands above its high-water mark: then the connection ends.
+    /// Default 60 s; `None` is for ever.
     pub write_timeout: Option<Duration>,
     /// How long no byte may pass either way while no callback runs. Looked at four times in that
     /// span, so it ends a connection after up to a quarter more. `None`, the default: for ever.
@@ -31,8 +32,8 @@ pub struct Limits {
     /// peer waits. It also bounds what one read may ask for. Default 1 MiB.
     pub input_limit: usize,
     /// Bytes of received blocks that slices and `Bytes` of the input may keep alive before no more
-    /// is received; at least `input_limit`. Default 16 MiB; `None` is no bound. A read that a
-    /// callback asks for goes on all the same.
+    /// is received; at least `input_limit`. Default 16 MiB; `None` is no bound. A read that waits
+    /// goes on all the same; one that does not is `WouldBlock`.
     pub held_limit: Option<usize>,
     /// Bytes that all connections of an event loop together may hold: unread input, received
     /// blocks in live slices, unsent output, each block once and whole. Above it those that hold
@@ -56,8 +57,9 @@ pub struct Limits {
 pub struct OutputLimits {
     /// Below this, those who wait above `high` go on. Default 256 KiB.
     pub low: usize,
-    /// Above this, a flush waits, `Handle::send` refuses, and no more is read from the peer.
-    /// Default 1 MiB.
+    /// Above this, `Handle::send` refuses, no callback reads or is called for more, and a flush of
+    /// a dialled connection waits; a callback's flush waits above four times as much. Default
+    /// 1 MiB.
     pub high: usize,
 }
 
@@ -66,7 +68,8 @@ pub struct OutputLimits {
 pub struct TurnLimits {
     /// Rounds of one receive and one callback. Default 16.
     pub rounds: usize,
-    /// Bytes received; the round that crosses it is its last one. Default 256 KiB.
+    /// Bytes received, also by reads of the callback that do not wait; the round that crosses it is
+    /// its last one. Default 256 KiB.
     pub bytes: usize,
 }
 

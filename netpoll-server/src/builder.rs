@@ -167,7 +167,8 @@ impl<S> Builder<S> {
         self
     }
 
-    /// How long one flush above the high-water mark waits. Default 60 s; `None` is for ever.
+    /// How long a flush waits, and how long a peer may take nothing of an output above its
+    /// high-water mark. Default 60 s; `None` is for ever.
     #[must_use]
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.write_timeout = timeout.into();
