@@ -11,7 +11,9 @@ use netpoll::{
     Bytes, Connection, Dispatch, EventLoop, Handle, Limits, OutputLimits, Result, TurnLimits,
 };
 
-use crate::util::{Client, Gate, Journal, PATIENCE, Server, eventually, lock, modes, within};
+use crate::util::{
+    Client, Gate, Journal, PATIENCE, Server, eventually, hand_off, lock, modes, pool, within,
+};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -367,5 +369,36 @@ fn what_is_copied_to_a_peer_that_reads_nothing_does_not_pile_up() {
         let expected = if inline { ErrorKind::WouldBlock } else { ErrorKind::TimedOut };
         assert_eq!(kind, expected, "{dispatch:?}");
         assert!(held < 8 * MIB, "{dispatch:?}: {held} bytes are held");
+    }
+}
+
+/// A loop of reads that wait is not called again, so the write timeout ends it where it is.
+#[test]
+fn a_loop_of_reads_that_wait_ends_when_its_peer_takes_nothing() {
+    for dispatch in [pool(), hand_off()] {
+        let (sender, outcomes) = mpsc::channel();
+        let (journal, limits) = (Journal::default(), small());
+        let write_timeout = Some(Duration::from_millis(100));
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    let (mut reader, mut writer) = conn.split();
+                    loop {
+                        let byte = reader.read_byte().inspect_err(|error| {
+                            let _ = sender.send(error.kind());
+                        })?;
+                        writer.write_bytes(b"an answer: ");
+                        writer.write_byte(byte);
+                    }
+                })
+                .on_disconnect(journal.on_disconnect())
+                .limits(Limits { write_timeout, ..limits })
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        flood(&mut client, b'\n');
+        let kind = outcomes.recv_timeout(PATIENCE).expect("an end");
+        assert_eq!(kind, ErrorKind::TimedOut, "{dispatch:?}");
+        assert_eq!(journal.wait(1), ["Timeout"], "{dispatch:?}");
     }
 }

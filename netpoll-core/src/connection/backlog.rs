@@ -10,7 +10,7 @@ use crate::memory::{Memory, Tally};
 /// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
 /// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
 /// hold thousands of times what the water marks count.
-const COALESCED: usize = 1 << 10;
+pub(super) const COALESCED: usize = 1 << 10;
 
 /// What a lane has accepted and the socket has not taken. It is there while there are bytes in it.
 #[derive(Debug)]

@@ -202,6 +202,10 @@ fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<
         return Ok(());
     }
     if Pull::of(shared, wait) == Pull::MayWait {
+        if shared.lane.must_wait(group) {
+            // The flush that was asked for could not wait, and nobody was told.
+            return shared.wait_for_peer();
+        }
         pace.ask_for_flush();
         return Ok(());
     }

@@ -285,6 +285,12 @@ impl Shared {
         events.without(Events::UNSENT)
     }
 
+    /// Waits until the peer has taken what stands above the low-water mark, in the write timeout.
+    pub(crate) fn wait_for_peer(&self) -> Result<()> {
+        let timeout = self.timeouts().write;
+        self.wait_below(timeout.and_then(|time| Instant::now().checked_add(time)))
+    }
+
     /// Waits until the output is below its low-water mark.
     pub(crate) fn wait_below(&self, until: Option<Instant>) -> Result<()> {
         let interrupted = || self.check_over();

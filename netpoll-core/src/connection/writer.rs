@@ -1,11 +1,11 @@
 //! Writing: into blocks of the owner's own, until a flush sends them on in one piece.
 
 use std::io::{self, Write};
-use std::time::Instant;
 
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
+use super::backlog::COALESCED;
 use super::pace::{Ahead, Pace};
 use super::shared::Shared;
 use crate::error::{Error, Result};
@@ -92,12 +92,24 @@ impl<'a> Writer<'a> {
         self.open().write_shared(bytes);
     }
 
-    /// Writes a whole buffer by moving its blocks.
+    /// Writes a whole buffer by moving its blocks; a small one behind others is copied, so that it
+    /// does not hold a block by itself.
     #[inline]
     pub fn append(&mut self, buffer: LinkBuffer) {
+        if self.staged.malloc_len() > 0 {
+            return self.append_more(buffer);
+        }
         self.staged.append(buffer);
-        if Pace::must_hear_of(self.staged.malloc_len()) {
-            keep_pace(self.shared, self.staged, self.pace);
+    }
+
+    #[inline(never)]
+    fn append_more(&mut self, mut buffer: LinkBuffer) {
+        let staged = self.open();
+        buffer.flush();
+        if buffer.len() <= COALESCED {
+            buffer.chunks().for_each(|chunk| staged.write_bytes(chunk));
+        } else {
+            staged.append(buffer);
         }
     }
 
@@ -158,9 +170,7 @@ impl<'a> Writer<'a> {
         if !group.may_wait() || !lane.must_wait(group) {
             return Ok(());
         }
-        let timeout = self.shared.timeouts().write;
-        let until = timeout.and_then(|time| Instant::now().checked_add(time));
-        self.shared.wait_below(until).inspect_err(|_| self.falter())
+        self.shared.wait_for_peer().inspect_err(|_| self.falter())
     }
 
     #[cold]
@@ -202,8 +212,8 @@ impl<'a> Writer<'a> {
 fn keep_pace(shared: &Shared, staged: &mut LinkBuffer, pace: &Pace) {
     shared.group.memory.count_staged(staged);
     if pace.take_asked() {
-        // What makes a flush fail stands in the connection, and fails the next read or flush. A
-        // peer that takes nothing in the write timeout is ended by the watch.
+        // What makes a flush fail stands in the connection, and fails the next read or flush: also
+        // that the peer takes too little.
         let _ = Writer::new(shared, staged, pace).flush();
     } else {
         pace.tell_staged(staged.malloc_len());
@@ -234,5 +244,40 @@ impl Write for Writer<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(Writer::flush(self)?)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::address::Address;
+    use crate::connection::output::Lane;
+    use crate::group::Group;
+    use crate::limits::Limits;
+    use crate::reactor::Reactor;
+    use crate::socket::Stream;
+
+    #[test]
+    fn small_buffers_that_are_written_hold_little_more_than_their_bytes() {
+        let (ours, _peer) = UnixStream::pair().unwrap();
+        let lane = Lane::open(Stream::new(ours.into()));
+        let group = Group::dialled(Limits::default()).unwrap();
+        let home = Reactor::new().unwrap().remote();
+        let shared = Arc::new(Shared::dialled(lane, group, home, Address::Unnamed));
+        let (mut staged, pace) = (LinkBuffer::new(), Pace::default());
+        let mut writer = Writer::new(&shared, &mut staged, &pace);
+        let mut input = LinkBuffer::from(vec![b'a'; 8000]);
+        let before = netpoll_buffer::stats().bytes_held;
+        for _ in 0..1000 {
+            writer.append(input.slice(8).unwrap());
+        }
+        let held = netpoll_buffer::stats().bytes_held.saturating_sub(before);
+        assert_eq!(writer.malloc_len(), 8000);
+        assert!(held < 256 << 10, "8 000 bytes are held in {held}");
+        staged.flush();
+        assert!(staged.chunks().all(|chunk| chunk.iter().all(|byte| *byte == b'a')));
     }
 }
