@@ -394,12 +394,19 @@ pub struct Panicked;
 ///
 /// # Errors
 /// [`Panicked`], where it has; `name` says in the log what did.
+#[inline]
 pub fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
-    catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
-        log::error!("{name} panicked: {}", describe(&*payload));
-        discard(payload);
-        Panicked
-    })
+    match catch_unwind(AssertUnwindSafe(callback)) {
+        Ok(returned) => Ok(returned),
+        Err(payload) => Err(panicked(name, payload)),
+    }
+}
+
+#[cold]
+fn panicked(name: &str, payload: Box<dyn Any + Send>) -> Panicked {
+    log::error!("{name} panicked: {}", describe(&*payload));
+    discard(payload);
+    Panicked
 }
 
 /// Drops what a panic carried. That is user code: a panic in it ends here, and what that one
@@ -423,6 +430,7 @@ fn describe(payload: &(dyn Any + Send)) -> &str {
 }
 
 /// What the outcome of a callback means for its connection.
+#[inline]
 pub(crate) fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {
     match outcome {
         Ok(Ok(()) | Err(Error::WouldBlock)) => Ok(()),
