@@ -286,6 +286,10 @@ impl Workers {
                 None if !may_stay || self.is_stopping() => return None,
                 None => {}
             }
+            if self.queue.starved() > 0 {
+                // It has put a job off, which its submit could not know: the standby sees to that.
+                self.staff_up();
+            }
             may_stay = self.lobby.wait(&mut working.seat, Some(self.options.idle), is_queued);
             stopwatch.iter_mut().for_each(Stopwatch::slept);
         };

@@ -110,10 +110,11 @@ fn few_threads() -> [Dispatch; 2] {
     [Dispatch::Pool(workers), Dispatch::HandOff(hand_off)]
 }
 
-/// A client whose callbacks have shown that they return.
+/// A client whose callbacks have shown that they return. One run may serve several messages, and
+/// what two threads note at once may count once, hence so many.
 fn proven(server: &Server) -> TcpStream {
     let mut client = server.connect();
-    for _ in 0..20 {
+    for _ in 0..200 {
         client.echo(b"ping");
     }
     client
@@ -130,6 +131,31 @@ fn serves_others(server: &Server, known: &mut TcpStream) {
         known.echo(b"ping");
     }
     for _ in 0..3 {
+        server.connect().echo(b"pong");
+    }
+}
+
+/// As many as may be at work, and threads are left for others: nothing has had to end yet, and the
+/// job of the newcomer is what must have it looked after.
+#[test]
+fn a_newcomer_behind_as_many_slow_peers_as_may_be_is_served() {
+    const OPEN: usize = 14;
+    let forever = Duration::from_secs(3600);
+    let server = server(Dispatch::Pool(PoolOptions {
+        max_threads: 16,
+        idle: forever,
+        ..PoolOptions::default()
+    }))
+    .0;
+    let mut known = proven(&server);
+    for _ in 0..3 {
+        let _halves: Vec<_> = (0..OPEN).map(|_| half(&server)).collect();
+        eventually("each has a thread", || {
+            let workers = server.event_loop.stats().workers;
+            workers.threads - workers.idle >= OPEN && workers.queued == 0
+        });
+        known.echo(b"ping");
+        quiet(50); // nobody looks after the pool by then; did anybody, the outcome would be the same
         server.connect().echo(b"pong");
     }
 }
