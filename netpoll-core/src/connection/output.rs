@@ -61,6 +61,9 @@ pub(crate) struct Lane {
     blocked: AtomicBool,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
+    /// A send failed, so bytes that were accepted are lost: the stream ends by a reset, or its peer
+    /// takes what it has for the whole. Used under the lock, in whose room it would not fit.
+    is_cut: AtomicBool,
     /// How many bytes the socket has taken in all. Written under the lock, read without it.
     sent: AtomicU64,
 }
@@ -86,13 +89,13 @@ impl Lane {
                 hold: Some(hold),
                 phase,
                 failure: None,
-                is_cut: false,
                 bell,
                 waiting: 0,
             }),
             below: Condvar::new(),
             blocked: AtomicBool::new(phase == Phase::Connecting),
             congested: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
             sent: AtomicU64::new(0),
         }
     }
@@ -342,7 +345,8 @@ impl Lane {
         spent.take_all(&mut unsent);
         self.wake(&queue);
         // What was detached is another's: an option that is set here would be set there.
-        let meant = (meant || queue.is_cut) && queue.phase != Phase::Detached;
+        let meant =
+            (meant || self.is_cut.load(Ordering::Relaxed)) && queue.phase != Phase::Detached;
         let must_reset = lost > 0 || meant;
         let hold = queue.hold.take();
         drop(queue);
@@ -401,7 +405,7 @@ impl Lane {
             return false;
         }
         queue.phase = Phase::Ended;
-        if let (Some(hold), false) = (&queue.hold, queue.is_cut)
+        if let (Some(hold), false) = (&queue.hold, self.is_cut.load(Ordering::Relaxed))
             && let Err(error) = self.socket.stream(hold).shutdown_write()
         {
             // The peer waits for an end that does not come, so the connection must not stay. It is
@@ -482,7 +486,7 @@ impl Lane {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     queue.failure = Some(errno_of(&error));
-                    queue.is_cut = true;
+                    self.is_cut.store(true, Ordering::Relaxed);
                     spent.take_all(bytes);
                     self.congested.store(false, Ordering::Release);
                     self.wake(queue);

@@ -21,9 +21,6 @@ pub(super) struct Queue {
     pub(super) phase: Phase,
     /// The errno that ended sending.
     pub(super) failure: Option<NonZeroI32>,
-    /// Whether a send failed, so that bytes which were accepted are lost. The stream then ends by a
-    /// reset: its peer must not take what it has for the whole.
-    pub(super) is_cut: bool,
     /// Rung when a dialled stream is not on its way any more.
     pub(super) bell: Option<Arc<Doorbell>>,
     /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
