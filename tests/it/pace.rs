@@ -12,7 +12,7 @@ use netpoll::{
 };
 
 use crate::util::{
-    Client, Gate, Journal, PATIENCE, Server, eventually, hand_off, lock, modes, pool, within,
+    Client, Gate, Journal, PATIENCE, Server, eventually, hand_off, lock, modes, pool, quiet, within,
 };
 
 const KIB: usize = 1 << 10;
@@ -215,42 +215,72 @@ fn requests_that_are_buffered_are_answered_as_their_peer_reads() {
     }
 }
 
+/// How much each callback took by its own reads, of a flood that stood in the kernel before the
+/// first of them. It keeps what it takes until the next one, if it is told to.
+fn takings(limits: Limits, dispatch: Dispatch, keeps: bool) -> Vec<usize> {
+    let (gate, takings) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let (closed, taken) = (gate.clone(), takings.clone());
+    let hoard: Mutex<Vec<Bytes>> = Mutex::default();
+    let server = Server::start(
+        EventLoop::builder()
+            .on_request(move |(): &mut (), conn: &mut Connection| {
+                closed.pass();
+                let (mut reader, mut all) = (conn.reader(), 0);
+                let ended = loop {
+                    match reader.try_read_bytes(1024) {
+                        Ok(bytes) => {
+                            all += bytes.len();
+                            if keeps {
+                                lock(&hoard).push(bytes);
+                            }
+                        }
+                        Err(error) => break error,
+                    }
+                };
+                lock(&taken).push(all);
+                Err(ended)
+            })
+            .limits(limits)
+            .dispatch(dispatch),
+    );
+    let mut client = server.connect();
+    let sent = flood(&mut client, 0);
+    assert!(sent > 2 * MIB, "the kernel holds {sent} bytes");
+    gate.open();
+    let all = || lock(&takings).iter().sum::<usize>();
+    if keeps {
+        eventually("it takes something", || all() > 0);
+        quiet(100); // it takes no more
+    } else {
+        eventually("all is taken", || all() > sent - KIB);
+    }
+    lock(&takings).clone()
+}
+
 /// What a callback receives by its own reads counts like what it was called with.
 #[test]
+fn a_loop_of_reads_has_its_turn_and_others_theirs() {
+    for dispatch in modes() {
+        let takings = takings(small(), dispatch, false);
+        let most = takings.iter().max().expect("a callback");
+        // The turn, and the receive that crosses it; and what was there before.
+        assert!(*most <= (32 + 64 + 64) * KIB, "{dispatch:?}: {most} bytes in one callback");
+    }
+}
+
+#[test]
 fn a_loop_that_keeps_slices_stops_at_the_limits_on_memory() {
-    let kept = |limits: Limits, dispatch| {
-        let hoard: Arc<Mutex<Vec<Bytes>>> = Arc::default();
-        let keeps = hoard.clone();
-        let server = Server::start(
-            EventLoop::builder()
-                .on_request(move |(): &mut (), conn: &mut Connection| {
-                    let mut reader = conn.reader();
-                    loop {
-                        let bytes = reader.try_read_bytes(4096)?;
-                        lock(&keeps).push(bytes);
-                    }
-                })
-                .limits(limits)
-                .dispatch(dispatch),
-        );
-        let mut client = server.connect();
-        let held = || lock(&hoard).len() * 4096;
-        let mut sent = 0;
-        eventually("the limit is reached", || {
-            sent += flood(&mut client, 0);
-            held() >= MIB
-        });
-        assert!(sent < KERNEL + 4 * MIB, "{dispatch:?}: {sent} bytes were taken");
-        held()
-    };
     // The turn's bytes are no limit here.
     let turn = TurnLimits { rounds: 16, bytes: 1 << 30 };
     let free = Limits { turn, input_limit: 64 * KIB, held_limit: None, ..Limits::default() };
     for dispatch in modes() {
-        let held = kept(Limits { held_limit: Some(2 * MIB), ..free }, dispatch);
-        assert!(held < 4 * MIB, "{dispatch:?}: {held} bytes are held");
-        let held = kept(Limits { memory_budget: Some(2 * MIB), ..free }, dispatch);
-        assert!(held < 4 * MIB, "{dispatch:?}: {held} bytes are held of a budget");
+        for (name, limits) in [
+            ("held_limit", Limits { held_limit: Some(256 * KIB), ..free }),
+            ("memory_budget", Limits { memory_budget: Some(256 * KIB), ..free }),
+        ] {
+            let kept: usize = takings(limits, dispatch, true).iter().sum();
+            assert!(kept < MIB, "{dispatch:?}, {name}: {kept} bytes are kept");
+        }
     }
 }
 
