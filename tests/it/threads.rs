@@ -155,7 +155,7 @@ fn a_newcomer_behind_as_many_slow_peers_as_may_be_is_served() {
             workers.threads - workers.idle >= OPEN && workers.queued == 0
         });
         known.echo(b"ping");
-        quiet(50); // nobody looks after the pool by then; did anybody, the outcome would be the same
+        quiet(50); // the standby sleeps by then; were it awake, the outcome would be the same
         server.connect().echo(b"pong");
     }
 }
