@@ -406,8 +406,10 @@ fn release(foreign: Bytes) {
     if !thread::panicking() {
         drop(foreign);
     } else if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(foreign))) {
-        // Its own drop may panic as well.
-        mem::forget(payload);
+        // Its own drop may panic as well; what that panic carries is leaked.
+        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            mem::forget(second);
+        }
     }
 }
 
