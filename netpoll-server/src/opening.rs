@@ -48,11 +48,13 @@ impl Opening {
         Self::go_on(state);
     }
 
-    /// Has `then` run once when all are, on whatever thread sees it.
+    /// Has `then` run once when all are, on whatever thread sees it, unless it has ended by then.
     pub(crate) fn when_watched(&self, then: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
-        state.then = Some(Box::new(then));
-        Self::go_on(state);
+        if state.phase != Phase::Ended {
+            state.then = Some(Box::new(then));
+            Self::go_on(state);
+        }
     }
 
     fn go_on(mut state: MutexGuard<'_, State>) {
@@ -71,8 +73,11 @@ impl Opening {
         Arc::new(Hold(self.clone()))
     }
 
+    /// What was to be done when all are watched is dropped: it holds the server, which holds this.
     pub(crate) fn end(&self) {
         self.enter(Phase::Ended);
+        let then = self.state().then.take();
+        drop(then); // without the lock
     }
 
     /// Ends it when the answer is dropped.
@@ -156,5 +161,18 @@ mod tests {
         assert!(!opening.is_serving());
         drop(opening.hold());
         assert_eq!(opening.wait(Instant::now()), Phase::Ended, "an end is for good");
+    }
+
+    /// A server whose start had failed stayed for ever.
+    #[test]
+    fn what_was_to_be_done_goes_with_an_opening_that_ends() {
+        let (opening, held) = (Opening::default(), Arc::new(()));
+        for _ in 0..2 {
+            let captured = held.clone();
+            opening.expect_one();
+            opening.when_watched(move || drop(captured));
+            drop(opening.ending());
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
     }
 }
