@@ -40,7 +40,7 @@ const HTTP: Duration = Duration::from_secs(10);
 /// How long bytes are taken behind our last word. A socket that is closed with unread bytes resets,
 /// and its guest may lose that word.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Who vanished without a word is found after a minute and a half.
+/// A peer that vanished without a word is found after a minute and a half.
 const PROBES: Keepalive =
     Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
 

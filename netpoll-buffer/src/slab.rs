@@ -78,7 +78,7 @@ pub(crate) unsafe fn give(class: Class, capacity: usize, header: NonNull<u8>, nu
         return drop(Slab { start, capacity, free: 0 });
     };
     let slab = std::mem::ManuallyDrop::new(Slab { start, capacity, free: 0 });
-    // SAFETY: the block is still the caller's, who has no reference into it any more.
+    // SAFETY: the block is still the caller's, which has no reference into it any more.
     unsafe { slab.discard(number) };
     let empty = lock(slabs).give(start, number);
     drop(empty); // unmapped without the lock

@@ -230,7 +230,7 @@ impl Inner {
         }
     }
 
-    /// Answers all who have asked for it.
+    /// Answers all threads that have asked for it.
     fn tell(&self, key: &Key, answer: io::Result<Vec<SocketAddr>>) {
         let mut state = lock(&self.state);
         state.busy -= 1;
