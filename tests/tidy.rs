@@ -3,7 +3,7 @@
 //!
 //! The limits and the exceptions stand here, each exception with its reason; the rules themselves
 //! are in `tidy/rules.rs`, and what they know of Rust is in `tidy/source.rs`. `tidy/promises.rs`
-//! holds the list of promises to the tests.
+//! holds the list of promises to the tests, `tidy/words.rs` the prose to plain words.
 
 use std::fs;
 use std::path::Path;
@@ -17,6 +17,8 @@ mod promises;
 mod rules;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/words.rs"]
+mod words;
 
 /// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well;
 /// ARCHITECTURE.md names the same files.

@@ -138,7 +138,7 @@ fn character(rest: &str) -> Option<usize> {
     quote.map(|(at, _)| at + 2)
 }
 
-fn is_identifier(c: char) -> bool {
+pub(crate) fn is_identifier(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
