@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll::{Codec, Connection, Dialer, Error, LinkBuffer, Mux, Pool, Pooled, Result};
+use netpoll::{Connection, Dialer, Error, LinkBuffer, Mux, MuxProtocol, Pool, Pooled, Result};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const USAGE: &str = "usage: rpc_client [pool|idle|mux] [ADDRESS] [THREADS] [SECONDS] [BYTES]";
@@ -64,7 +64,7 @@ fn exchange(conn: &mut Connection, body: &[u8]) -> Result<()> {
 /// The id of a request is the first 4 bytes of its payload.
 struct Frames;
 
-impl Codec for Frames {
+impl MuxProtocol for Frames {
     type Request = Vec<u8>;
     type Response = LinkBuffer;
 

@@ -9,8 +9,8 @@ pub use bytes::Bytes;
 pub use frames::{Framed, Out, on_frame};
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
-    Backoff, Cancel, Client, ClientBuilder, Codec, DialConnection, Dialer, DialerBuilder,
-    Keepalive, Mux, MuxBuilder, MuxStats, Pool, PoolBuilder, PoolStats, Pooled, Resolve,
+    Backoff, Cancel, Client, ClientBuilder, DialConnection, Dialer, DialerBuilder, Keepalive, Mux,
+    MuxBuilder, MuxProtocol, MuxStats, Pool, PoolBuilder, PoolStats, Pooled, Resolve,
     dial_connection,
 };
 pub use netpoll_codec as codec;

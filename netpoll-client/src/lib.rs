@@ -19,7 +19,7 @@ pub use builder::DialerBuilder;
 pub use cancel::Cancel;
 pub use client::{Client, ClientBuilder};
 pub use dialer::{DialConnection, Dialer, dial_connection};
-pub use mux::{Backoff, Codec, Mux, MuxBuilder, MuxStats};
+pub use mux::{Backoff, Mux, MuxBuilder, MuxProtocol, MuxStats};
 pub use netpoll_core::socket::Keepalive;
 pub use pool::{Pool, PoolBuilder, PoolStats, Pooled};
 pub use resolver::Resolve;

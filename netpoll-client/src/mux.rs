@@ -35,13 +35,13 @@ use wire::Wire;
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
-/// use netpoll_client::Codec;
+/// use netpoll_client::MuxProtocol;
 /// use netpoll_core::Result;
 ///
 /// /// Four bytes of length, four of id, and the rest.
 /// struct Frames;
 ///
-/// impl Codec for Frames {
+/// impl MuxProtocol for Frames {
 ///     type Request = Vec<u8>;
 ///     type Response = Vec<u8>;
 ///
@@ -68,7 +68,7 @@ use wire::Wire;
 ///     }
 /// }
 /// ```
-pub trait Codec: Send + Sync + 'static {
+pub trait MuxProtocol: Send + Sync + 'static {
     /// What is sent.
     type Request;
     /// What comes back.
@@ -99,18 +99,18 @@ pub trait Codec: Send + Sync + 'static {
 /// which nothing comes any more is [given up](MuxBuilder::give_up_after).
 ///
 /// Dropping the last clone closes the connections.
-pub struct Mux<C: Codec> {
-    inner: Arc<Inner<C>>,
+pub struct Mux<P: MuxProtocol> {
+    inner: Arc<Inner<P>>,
 }
 
-struct Inner<C: Codec> {
-    shared: Arc<Shared<C>>,
-    links: Vec<Arc<Link<C>>>,
+struct Inner<P: MuxProtocol> {
+    shared: Arc<Shared<P>>,
+    links: Vec<Arc<Link<P>>>,
 }
 
 /// What all connections of a multiplexer have in common.
-struct Shared<C: Codec> {
-    codec: Arc<C>,
+struct Shared<P: MuxProtocol> {
+    protocol: Arc<P>,
     counters: Arc<Counters>,
     dialer: Dialer,
     group: Arc<Group>,
@@ -163,7 +163,7 @@ struct Counters {
     given_up: Counter,
 }
 
-impl<C: Codec> Mux<C> {
+impl<P: MuxProtocol> Mux<P> {
     /// Sets where to and how.
     pub fn builder() -> MuxBuilder {
         MuxBuilder::default()
@@ -191,9 +191,9 @@ impl<C: Codec> Mux<C> {
     /// `TimedOut` at the timeout: a response that comes later is dropped, and counted. The
     /// connection's end, by its kind: `UnexpectedEof`, `ConnectionReset`, … That of the last dial,
     /// while the next one is not due. [`Error::Full`](netpoll_core::Error::Full) while as many
-    /// calls wait on the connection as may. The codec's. `NotConnected` once this is closed.
+    /// calls wait on the connection as may. That of `encode`. `NotConnected` once this is closed.
     /// [`Error::Config`](netpoll_core::Error::Config) in a callback that must not wait.
-    pub fn call(&self, request: C::Request, timeout: Duration) -> Result<C::Response> {
+    pub fn call(&self, request: P::Request, timeout: Duration) -> Result<P::Response> {
         let Inner { shared, .. } = &*self.inner;
         blocking::enter(&format!("call {} {}", shared.network, shared.address))?;
         let deadline = Instant::now().checked_add(timeout);
@@ -233,7 +233,7 @@ impl<C: Codec> Mux<C> {
     }
 
     /// This thread's connection, or while that one is not up another, or the first to come up.
-    fn wire(&self, deadline: Option<Instant>) -> Result<Arc<Wire<C>>> {
+    fn wire(&self, deadline: Option<Instant>) -> Result<Arc<Wire<P>>> {
         let Inner { shared, links } = &*self.inner;
         let ours = queue::thread_number() % links.len();
         if let Some(wire) = links[ours].ensure(shared) {
@@ -247,13 +247,13 @@ impl<C: Codec> Mux<C> {
     }
 }
 
-impl<C: Codec> Shared<C> {
-    fn wire(&self) -> Arc<Wire<C>> {
+impl<P: MuxProtocol> Shared<P> {
+    fn wire(&self) -> Arc<Wire<P>> {
         Wire::new(self)
     }
 }
 
-impl<C: Codec> Inner<C> {
+impl<P: MuxProtocol> Inner<P> {
     fn close(&self) {
         self.shared.cancel.cancel();
         for link in &self.links {
@@ -262,7 +262,7 @@ impl<C: Codec> Inner<C> {
     }
 }
 
-impl<C: Codec> Drop for Inner<C> {
+impl<P: MuxProtocol> Drop for Inner<P> {
     fn drop(&mut self) {
         self.close();
     }
@@ -284,13 +284,13 @@ impl Counters {
     }
 }
 
-impl<C: Codec> Clone for Mux<C> {
+impl<P: MuxProtocol> Clone for Mux<P> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone() }
     }
 }
 
-impl<C: Codec> fmt::Debug for Mux<C> {
+impl<P: MuxProtocol> fmt::Debug for Mux<P> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Mux")
             .field("address", &self.inner.shared.address)

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Backoff, Codec, Connection, Dialer, Dispatch, Error, EventLoop, Limits, LinkBuffer,
-    LoadBalance, Mux, MuxBuilder, PollManager, Result,
+    Backoff, Connection, Dialer, Dispatch, Error, EventLoop, Limits, LinkBuffer, LoadBalance, Mux,
+    MuxBuilder, MuxProtocol, PollManager, Result,
 };
 
 use crate::dial::full_listener;
@@ -22,7 +22,7 @@ use crate::util::{
 /// Four bytes of length, four of id, and the rest.
 pub(crate) struct Frames;
 
-impl Codec for Frames {
+impl MuxProtocol for Frames {
     type Request = Vec<u8>;
     type Response = Vec<u8>;
 
@@ -231,7 +231,7 @@ fn when_a_connection_ends_all_its_calls_are_told_at_once_and_why() {
         both(&mut stream);
         stream.say(&[0x0b, 0xad, 0x0b, 0xad, 0, 0, 0, 0]);
     });
-    is_a_sentence(&error, &["codec panicked"]);
+    is_a_sentence(&error, &["`decode` panicked"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll::{Backoff, Codec, Dialer, Error, LinkBuffer, Mux, MuxBuilder, Result};
+use netpoll::{Backoff, Dialer, Error, LinkBuffer, Mux, MuxBuilder, MuxProtocol, Result};
 use socket2::SockRef;
 
 use crate::errors::is_a_sentence;
@@ -226,7 +226,7 @@ struct Failing {
     decoded: Count,
 }
 
-impl Codec for Failing {
+impl MuxProtocol for Failing {
     type Request = Vec<u8>;
     type Response = Vec<u8>;
 
@@ -251,9 +251,9 @@ impl Codec for Failing {
 #[test]
 fn ids_of_requests_that_are_not_encoded_are_given_back() {
     let server = Server::start(echo());
-    let codec = Failing { decoded: Count::default() };
+    let protocol = Failing { decoded: Count::default() };
     let builder = Mux::<Failing>::builder().max_waiting(1);
-    let mux = builder.build("tcp", &server.address.to_string(), codec).expect("options");
+    let mux = builder.build("tcp", &server.address.to_string(), protocol).expect("options");
     for body in ["panic", "fail", "panic"] {
         let call = || mux.call(body.into(), PATIENCE);
         let called = catch_unwind(AssertUnwindSafe(call));
@@ -268,9 +268,9 @@ fn ids_of_requests_that_are_not_encoded_are_given_back() {
 fn a_decode_that_takes_nothing_ends_the_connection_and_spins_no_loop() {
     let server = Server::start(echo());
     let decoded = Count::default();
-    let codec = Failing { decoded: decoded.clone() };
+    let protocol = Failing { decoded: decoded.clone() };
     let builder = Mux::<Failing>::builder();
-    let mux = builder.build("tcp", &server.address.to_string(), codec).expect("options");
+    let mux = builder.build("tcp", &server.address.to_string(), protocol).expect("options");
     let error = mux.call(b"take nothing".to_vec(), PATIENCE).expect_err("it makes no sense");
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     is_a_sentence(&error, &["decode", "taken no byte"]);

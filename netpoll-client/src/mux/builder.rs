@@ -8,7 +8,7 @@ use netpoll_core::{Dispatch, Dispatcher, Error, Group, Limits, Result};
 use super::backoff::Backoff;
 use super::link::Link;
 use super::pending::SLOTS_AT_MOST;
-use super::{Codec, Inner, Mux, Shared};
+use super::{Inner, Mux, MuxProtocol, Shared};
 use crate::dialer::Dialer;
 
 /// Builds a [`Mux`].
@@ -119,7 +119,12 @@ impl MuxBuilder {
     ///
     /// # Errors
     /// [`Error::Config`], one sentence that names the option.
-    pub fn build<C: Codec>(self, network: &str, address: &str, codec: C) -> Result<Mux<C>> {
+    pub fn build<P: MuxProtocol>(
+        self,
+        network: &str,
+        address: &str,
+        protocol: P,
+    ) -> Result<Mux<P>> {
         if !(1..=1024).contains(&self.connections) {
             return Err(Error::config(format!(
                 "connections is {}, but must be 1 to 1024",
@@ -145,7 +150,7 @@ impl MuxBuilder {
         let group = Group::asking(self.limits, Dispatcher::new(Dispatch::Inline)?)?;
         let dialer = self.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
         let shared = Shared {
-            codec: Arc::new(codec),
+            protocol: Arc::new(protocol),
             counters: Arc::default(),
             dialer: self.user_timeout.of(dialer)?,
             group,

@@ -18,16 +18,16 @@ use netpoll_core::{Error, Result, guard};
 
 use super::backoff::random;
 use super::wire::{Failure, Wire};
-use super::{Codec, Shared};
+use super::{MuxProtocol, Shared};
 use crate::dialer::Dial;
 
 /// See the module.
-pub(super) struct Link<C: Codec> {
-    state: Mutex<State<C>>,
+pub(super) struct Link<P: MuxProtocol> {
+    state: Mutex<State<P>>,
     changed: Condvar,
 }
 
-enum State<C: Codec> {
+enum State<P: MuxProtocol> {
     Down {
         /// In a row.
         failures: u32,
@@ -40,21 +40,21 @@ enum State<C: Codec> {
         failures: u32,
     },
     Up {
-        wire: Arc<Wire<C>>,
+        wire: Arc<Wire<P>>,
         /// Those before this one; only its first response makes them none.
         failures: u32,
     },
     Closed,
 }
 
-impl<C: Codec> Link<C> {
+impl<P: MuxProtocol> Link<P> {
     pub(super) fn new() -> Self {
         let state = State::Down { failures: 0, retry: Instant::now(), failure: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The connection, if it is up.
-    pub(super) fn up(&self) -> Option<Arc<Wire<C>>> {
+    pub(super) fn up(&self) -> Option<Arc<Wire<P>>> {
         match &*self.state() {
             State::Up { wire, .. } if wire.failure().is_none() => Some(wire.clone()),
             _ => None,
@@ -62,7 +62,7 @@ impl<C: Codec> Link<C> {
     }
 
     /// Sees to it that it is dialled where that is due. Returns the connection if it is up.
-    pub(super) fn ensure(self: &Arc<Self>, shared: &Arc<Shared<C>>) -> Option<Arc<Wire<C>>> {
+    pub(super) fn ensure(self: &Arc<Self>, shared: &Arc<Shared<P>>) -> Option<Arc<Wire<P>>> {
         self.advance(shared, &mut self.state(), Instant::now())
     }
 
@@ -73,9 +73,9 @@ impl<C: Codec> Link<C> {
     /// `TimedOut` then.
     pub(super) fn wait(
         self: &Arc<Self>,
-        shared: &Arc<Shared<C>>,
+        shared: &Arc<Shared<P>>,
         deadline: Option<Instant>,
-    ) -> Result<Arc<Wire<C>>> {
+    ) -> Result<Arc<Wire<P>>> {
         let mut state = self.state();
         loop {
             let now = Instant::now();
@@ -119,10 +119,10 @@ impl<C: Codec> Link<C> {
     /// Notes that a connection has ended, and begins to dial where that is due.
     fn advance(
         self: &Arc<Self>,
-        shared: &Arc<Shared<C>>,
-        state: &mut State<C>,
+        shared: &Arc<Shared<P>>,
+        state: &mut State<P>,
         now: Instant,
-    ) -> Option<Arc<Wire<C>>> {
+    ) -> Option<Arc<Wire<P>>> {
         if let State::Up { wire, failures } = state {
             let Some(failure) = wire.failure() else { return Some(wire.clone()) };
             // A server that accepts and closes has not come back.
@@ -147,7 +147,7 @@ impl<C: Codec> Link<C> {
     }
 
     /// Dials, on a thread of its own: whoever asks may have less time than that takes.
-    fn dial(&self, shared: &Shared<C>) {
+    fn dial(&self, shared: &Shared<P>) {
         let wire = shared.wire();
         let timeout = shared.dial_timeout;
         let dial = Dial::new(&shared.dialer, &shared.group, timeout, Some(&shared.cancel));
@@ -171,17 +171,17 @@ impl<C: Codec> Link<C> {
         self.changed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State<C>> {
+    fn state(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn panicked<C: Codec>(shared: &Shared<C>) -> Error {
+fn panicked<P: MuxProtocol>(shared: &Shared<P>) -> Error {
     let panic = io::Error::other("a hook of the dialer panicked");
     Error::address("dial", &shared.network, &shared.address, panic)
 }
 
-fn down<C: Codec>(shared: &Shared<C>, failures: u32, failure: Failure) -> State<C> {
+fn down<P: MuxProtocol>(shared: &Shared<P>, failures: u32, failure: Failure) -> State<P> {
     let retry = Instant::now() + shared.backoff.pause(failures, random());
     State::Down { failures, retry, failure: Some(failure) }
 }

@@ -12,7 +12,7 @@ use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, R
 use super::pending::{Match, Pending};
 use super::queue::{Drain, Queue, thread_number};
 use super::silence::Silence;
-use super::{Codec, Counters, Shared};
+use super::{Counters, MuxProtocol, Shared};
 
 /// While so many calls wait, others are likely about to be made: the thread that would send lets
 /// those go first, which may leave with the same system call. On 2 cores that gave 64 threads on 4
@@ -20,13 +20,13 @@ use super::{Codec, Counters, Shared};
 const CROWD: usize = 5;
 
 /// See the module.
-pub(super) struct Wire<C: Codec> {
-    codec: Arc<C>,
+pub(super) struct Wire<P: MuxProtocol> {
+    protocol: Arc<P>,
     counters: Arc<Counters>,
     input_limit: usize,
     /// Set before anybody but callbacks knows of this.
     handle: OnceLock<Handle>,
-    state: Mutex<State<C::Response>>,
+    state: Mutex<State<P::Response>>,
     queue: Queue,
     /// Somebody must drain who is not a caller: the reactor.
     passed_on: AtomicBool,
@@ -64,11 +64,11 @@ pub(super) struct Failure {
     text: Arc<str>,
 }
 
-impl<C: Codec> Wire<C> {
-    pub(super) fn new(shared: &Shared<C>) -> Arc<Self> {
+impl<P: MuxProtocol> Wire<P> {
+    pub(super) fn new(shared: &Shared<P>) -> Arc<Self> {
         let pending = Pending::new(shared.most_waiting);
         Arc::new(Self {
-            codec: shared.codec.clone(),
+            protocol: shared.protocol.clone(),
             counters: shared.counters.clone(),
             input_limit: shared.group.limits().input_limit,
             handle: OnceLock::new(),
@@ -129,9 +129,9 @@ impl<C: Codec> Wire<C> {
     /// Sends a request, and waits for its response.
     pub(super) fn call(
         &self,
-        request: C::Request,
+        request: P::Request,
         deadline: Option<Instant>,
-    ) -> Result<C::Response> {
+    ) -> Result<P::Response> {
         let (began, heard) = (Instant::now(), self.heard.load(Ordering::Relaxed));
         let called = self.exchange(request, deadline);
         if let Err(Error::TimedOut(_)) = called {
@@ -140,14 +140,14 @@ impl<C: Codec> Wire<C> {
         called
     }
 
-    fn exchange(&self, request: C::Request, deadline: Option<Instant>) -> Result<C::Response> {
+    fn exchange(&self, request: P::Request, deadline: Option<Instant>) -> Result<P::Response> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
         handle.wait_for_room(deadline)?;
         let waiter = Arc::new(Waiter { outcome: Mutex::new(None), there: Condvar::new() });
         let (id, waiting) = self.register(&waiter)?;
         let mut message = LinkBuffer::new();
         let unsent = Unsent { state: &self.state, id: Some(id) };
-        self.codec.encode(id, request, &mut message)?;
+        self.protocol.encode(id, request, &mut message)?;
         unsent.sent();
         message.flush();
         if self.queue.push(message, thread_number()) {
@@ -197,7 +197,7 @@ impl<C: Codec> Wire<C> {
     }
 
     /// Returns an id, and how many wait, this one with them.
-    fn register(&self, waiter: &Arc<Waiter<C::Response>>) -> Result<(u32, usize)> {
+    fn register(&self, waiter: &Arc<Waiter<P::Response>>) -> Result<(u32, usize)> {
         let mut state = lock(&self.state);
         if let Some(failure) = &state.failure {
             return Err(failure.error());
@@ -234,7 +234,7 @@ impl<C: Codec> Wire<C> {
         let input = reader.buffered();
         while !input.is_empty() {
             let before = input.len();
-            match self.codec.decode(input) {
+            match self.protocol.decode(input) {
                 Ok(Some(_)) if input.len() >= before => return Err(took_nothing()),
                 Ok(Some((id, response))) => self.deliver(id, response),
                 Ok(None) => break,
@@ -249,7 +249,7 @@ impl<C: Codec> Wire<C> {
         Ok(())
     }
 
-    fn deliver(&self, id: u32, response: C::Response) {
+    fn deliver(&self, id: u32, response: P::Response) {
         let mut state = lock(&self.state);
         state.has_answered = true;
         let matched = state.pending.answer(id);
@@ -353,7 +353,7 @@ impl Failure {
         };
         let text = match reason {
             CloseReason::Callback(error) => format!("the response can't be decoded: {error}"),
-            CloseReason::Panic => "the response can't be decoded: the codec panicked".into(),
+            CloseReason::Panic => "the response can't be decoded: `decode` panicked".into(),
             other => format!("the connection ended before the response had come: {other}"),
         };
         Self::new(kind, &text)
