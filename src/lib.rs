@@ -15,12 +15,12 @@ pub use netpoll_client::{
 };
 pub use netpoll_codec as codec;
 pub use netpoll_core::{
-    Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exceeded,
-    Exchange, HandOffOptions, HandOffStats, Handle, LimitRow, Limits, ListenerInfo, LoadBalance,
-    LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare,
-    OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate,
-    Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer,
-    block_in_place, default_loops,
+    Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
+    HandOffOptions, HandOffStats, Handle, LimitReached, LimitRow, Limits, ListenerInfo,
+    LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater,
+    OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader,
+    ReceiveRate, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf,
+    Writer, block_in_place, default_loops,
 };
 pub use netpoll_server::{
     AtLimit, Builder, Credentials, EventLoop, HandOverOptions, Handler, Limit, ListenOptions,

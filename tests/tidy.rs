@@ -28,9 +28,9 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/src/slab.rs", "maps the memory of blocks, and unmaps it"),
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
-    ("netpoll-core/src/baton.rs", "the baton's word proves that one thread holds it"),
+    ("netpoll-core/src/pure/baton.rs", "the baton's word proves that one thread holds it"),
     ("netpoll-core/src/connection/socket.rs", "who holds a descriptor last closes it"),
-    ("netpoll-core/src/task.rs", "the task's word proves that a connection has one owner"),
+    ("netpoll-core/src/pure/task.rs", "the task's word proves that a connection has one owner"),
     ("netpoll-core/src/sys/raw.rs", "system calls that nix and socket2 do not offer"),
 ];
 
@@ -39,7 +39,6 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
 const SYSTEM_CALL_FILES: &[(&str, &[&str], &str)] = &[
     ("netpoll-core/src/sys.rs", &["nix", "libc", "socket2"], "every system call"),
     ("netpoll-core/src/sys/", &["nix", "libc", "socket2"], "every system call"),
-    ("netpoll-core/src/socket.rs", &["socket2"], "the options of a socket"),
     ("netpoll-buffer/src/slab.rs", &["nix"], "the mapping of blocks, which have no descriptor"),
     ("examples/", &["nix", "libc", "socket2"], "signals, which the library leaves to its user"),
     ("benches/load/src/", &["nix"], "the load generator, which shares nothing with what it loads"),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use netpoll_core::Doorbell;
+use netpoll_core::Notify;
 
 /// Ends the dials that were given it, from any thread. Clones are one and the same.
 ///
@@ -25,7 +25,7 @@ pub struct Cancel {
 struct State {
     cancelled: bool,
     /// Of the dials under way.
-    bells: Vec<Weak<Doorbell>>,
+    bells: Vec<Weak<Notify>>,
 }
 
 impl Cancel {
@@ -39,7 +39,7 @@ impl Cancel {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.cancelled = true;
         for bell in state.bells.drain(..).filter_map(|bell| bell.upgrade()) {
-            bell.ring();
+            bell.notify();
         }
     }
 
@@ -49,7 +49,7 @@ impl Cancel {
     }
 
     /// Rings `bell` when it is cancelled.
-    pub(crate) fn watch(&self, bell: &Arc<Doorbell>) {
+    pub(crate) fn watch(&self, bell: &Arc<Notify>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.bells.retain(|bell| bell.strong_count() > 0);
         state.bells.push(Arc::downgrade(bell));

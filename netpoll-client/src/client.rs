@@ -101,7 +101,7 @@ impl<S: Send + 'static> Client<S> {
     /// Closes its connections: in order as each comes to have nothing left to serve, and by force
     /// what is left after `patience`. Waits for them, and returns how many were forced.
     pub fn shutdown(self, patience: Duration) -> usize {
-        self.tell(|manager| manager.remotes().iter().for_each(|each| each.drain(&self.group)));
+        self.tell(|manager| manager.remotes().iter().for_each(|each| each.shut_down(&self.group)));
         let forced = self.group.wait_empty(deadline(patience));
         if forced > 0 {
             self.tell(|manager| manager.remotes().iter().for_each(|each| each.abort(&self.group)));
@@ -124,7 +124,9 @@ impl<S> Client<S> {
 impl<S> Drop for Client<S> {
     fn drop(&mut self) {
         if self.group.live() > 0 {
-            self.tell(|manager| manager.remotes().iter().for_each(|each| each.drain(&self.group)));
+            self.tell(|manager| {
+                manager.remotes().iter().for_each(|each| each.shut_down(&self.group));
+            });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Address, Attempt, Connection, Doorbell, Group, Limits, Outcome, PollManager, Result, blocking,
+    Address, Attempt, Connection, Group, Limits, Notify, Outcome, PollManager, Result, blocking,
     socket::ConnectOptions,
 };
 
@@ -179,7 +179,7 @@ pub(crate) struct Dial<'a> {
     timeout: Duration,
     deadline: Option<Instant>,
     cancel: Option<&'a Cancel>,
-    bell: Arc<Doorbell>,
+    bell: Arc<Notify>,
 }
 
 impl<'a> Dial<'a> {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Doorbell, guard};
+use netpoll_core::{Notify, guard};
 
 use crate::hosts;
 
@@ -90,7 +90,7 @@ struct Lookup {
 pub(crate) struct Question {
     port: u16,
     answer: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
-    bell: Arc<Doorbell>,
+    bell: Arc<Notify>,
     /// What it waits for, unless it was answered at once.
     lookup: Option<(Arc<Inner>, Key)>,
 }
@@ -119,7 +119,7 @@ impl Resolver {
         &self,
         host: &str,
         port: u16,
-        bell: &Arc<Doorbell>,
+        bell: &Arc<Notify>,
     ) -> io::Result<Arc<Question>> {
         let inner = &self.inner;
         let known = if inner.is_system { hosts::look_up(host) } else { Vec::new() };
@@ -155,7 +155,7 @@ impl Question {
             }
         }
         *lock(&self.answer) = Some(answer);
-        self.bell.ring();
+        self.bell.notify();
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::task::{Events, Task};
-use crate::timer::{self, TimerKey};
+use crate::pure::task::{Events, Task};
+use crate::pure::timer::{self, TimerKey};
 
 /// The timing wheel of a reactor.
 #[derive(Debug)]

@@ -4,30 +4,38 @@
 //!   Connection, for the owner alone           Shared, for all (Arc)
 //!   ┌───────────────────────────────┐         ┌─────────────────────────────────────────┐
 //!   │ shared, its socket held ──────┼────────►│ task    the word ─► owner; the cell:     │
-//!   │ desk    input: what arrived;  │         │         Connection, session              │
-//!   │         staged: written, not  │         │ lane    socket; lock ─► queue            │
+//!   │ scratch    input: what arrived;  │         │         Connection, session              │
+//!   │         staged: written, not  │         │ output    socket; lock ─► queue            │
 //!   │         flushed; none if both │         │ group   options, dispatch, head count    │
-//!   │         are empty             │         │ home    the reactor's command queue      │
+//!   │         are empty             │         │ reactor    the reactor's command queue      │
 //!   └───────────────────────────────┘         └─────────────────────────────────────────┘
 //! ```
 //! A served connection lives in the cell of its own task; a dialled one is out with the caller, and
 //! its task stays running until the caller drops it.
 
+pub(crate) mod accepted;
 mod backlog;
-mod desk;
+pub(crate) mod callbacks;
+pub(crate) mod dialled;
 mod exchange;
 mod extras;
+pub(crate) mod group;
 mod halves;
 pub(crate) mod handle;
+pub(crate) mod incoming;
 pub(crate) mod input;
 pub(crate) mod job;
+pub(crate) mod mailbox;
 pub(crate) mod output;
 mod pace;
 mod reader;
 mod receipt;
+pub(crate) mod run;
+pub(crate) mod schedule;
+mod scratch;
 mod shared;
 mod socket;
-mod watch;
+mod watchdog;
 mod writer;
 
 use std::fmt;
@@ -47,16 +55,17 @@ pub use reader::Reader;
 pub use receipt::{Delivery, Undelivered};
 pub use writer::Writer;
 
-pub(crate) use shared::{Shared, schedule};
+pub(crate) use schedule::schedule;
+pub(crate) use shared::Shared;
 
-use crate::address::Address;
-use crate::error::{Error, Result};
-use crate::origin::ListenerInfo;
-use crate::socket::{Credentials, Keepalive, Stream};
+use crate::base::address::Address;
+use crate::base::error::{Error, Result};
+use crate::base::origin::ListenerInfo;
+use crate::io::socket::{Credentials, Keepalive, Stream};
+use crate::pure::task::Events;
 use crate::sys;
-use crate::task::Events;
-use desk::Desk;
 use input::{End, Received};
+use scratch::Scratch;
 pub(crate) use socket::Owner;
 
 /// A connection in the hands of its owner: a callback, or the caller that dialled it.
@@ -72,32 +81,32 @@ pub(crate) use socket::Owner;
 /// flushed alone: what was cut short must not look whole.
 pub struct Connection {
     pub(crate) shared: Owner,
-    desk: Option<Box<Desk>>,
+    scratch: Option<Box<Scratch>>,
 }
 
 impl Connection {
     pub(crate) fn new(owner: Owner) -> Self {
-        Self { shared: owner, desk: None }
+        Self { shared: owner, scratch: None }
     }
 
     /// The reading side.
     #[inline]
     pub fn reader(&mut self) -> Reader<'_> {
-        let Desk { input, pace, .. } = desk_of(&mut self.desk, &self.shared);
+        let Scratch { input, pace, .. } = scratch_of(&mut self.scratch, &self.shared);
         Reader::new(&self.shared, input, pace)
     }
 
     /// The writing side.
     #[inline]
     pub fn writer(&mut self) -> Writer<'_> {
-        let Desk { staged, pace, .. } = desk_of(&mut self.desk, &self.shared);
+        let Scratch { staged, pace, .. } = scratch_of(&mut self.scratch, &self.shared);
         Writer::new(&self.shared, staged, pace)
     }
 
     /// Both sides at once, to write what is borrowed from the input.
     #[inline]
     pub fn split(&mut self) -> (Reader<'_>, Writer<'_>) {
-        let Desk { input, staged, pace } = desk_of(&mut self.desk, &self.shared);
+        let Scratch { input, staged, pace } = scratch_of(&mut self.scratch, &self.shared);
         (Reader::new(&self.shared, input, pace), Writer::new(&self.shared, staged, pace))
     }
 
@@ -118,7 +127,7 @@ impl Connection {
     /// Closes by a reset, at once, dropping what was written and accepted and is not sent. See
     /// [`Handle::abort`].
     pub fn abort(&mut self) {
-        self.desk().staged.clear();
+        self.scratch().staged.clear();
         self.shared.request_reset();
     }
 
@@ -141,8 +150,8 @@ impl Connection {
     /// connection is unchanged then.
     pub fn detach(&mut self) -> Result<Detached> {
         self.shared.check_over()?;
-        let (socket, mut output) = self.shared.lane.detach()?;
-        let Desk { input, staged, .. } = self.desk();
+        let (socket, mut output) = self.shared.output.detach()?;
+        let Scratch { input, staged, .. } = self.scratch();
         staged.flush();
         output.append(std::mem::take(staged));
         output.flush();
@@ -169,7 +178,7 @@ impl Connection {
     }
 
     fn send_staged(&mut self) {
-        let Some(Desk { staged, .. }) = self.desk.as_deref_mut() else { return };
+        let Some(Scratch { staged, .. }) = self.scratch.as_deref_mut() else { return };
         staged.flush();
         if !staged.is_empty() {
             // What can't be sent any more is lost with the connection that is being closed.
@@ -195,13 +204,13 @@ impl Connection {
     }
 
     /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.
-    pub fn is_draining(&self) -> bool {
-        self.shared.group.is_draining()
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared.group.is_shutting_down()
     }
 
     /// The listener that it came by; `None` for one that was dialled.
     pub fn listener(&self) -> Option<&ListenerInfo> {
-        self.shared.entrance.as_ref().map(|entrance| entrance.listener())
+        self.shared.listener.as_ref().map(|listener| listener.info())
     }
 
     /// Who is at the other end of a unix socket, as the kernel noted it when they connected. One
@@ -210,7 +219,8 @@ impl Connection {
     /// # Errors
     /// [`Error::Closed`]; [`Error::Io`] of kind `Unsupported` where it is no unix socket.
     pub fn peer_credentials(&self) -> Result<Credentials> {
-        let asked = self.shared.lane.with_stream(Stream::peer_credentials).ok_or(Error::Closed)?;
+        let asked =
+            self.shared.output.with_stream(Stream::peer_credentials).ok_or(Error::Closed)?;
         Ok(asked?)
     }
 
@@ -292,7 +302,7 @@ impl Connection {
     /// How many bytes the socket has taken in all: after an error, how much of what was written is
     /// on its way.
     pub fn bytes_sent(&self) -> u64 {
-        self.shared.lane.sent()
+        self.shared.output.sent()
     }
 
     /// How many bytes were received in all.
@@ -302,41 +312,41 @@ impl Connection {
 
     /// What it works with, for as long as there is something in it.
     #[inline]
-    pub(crate) fn desk(&mut self) -> &mut Desk {
-        desk_of(&mut self.desk, &self.shared)
+    pub(crate) fn scratch(&mut self) -> &mut Scratch {
+        scratch_of(&mut self.scratch, &self.shared)
     }
 
     /// One receive, if the socket may have something.
     #[inline]
     pub(crate) fn receive(&mut self) -> Received {
-        desk_of(&mut self.desk, &self.shared).input.receive(&self.shared)
+        scratch_of(&mut self.scratch, &self.shared).input.receive(&self.shared)
     }
 
     /// How the stream from the peer has ended, if it has.
     pub(crate) fn end(&self) -> Option<End> {
-        self.desk.as_ref().and_then(|desk| desk.input.end())
+        self.scratch.as_ref().and_then(|scratch| scratch.input.end())
     }
 
     /// For the owner, before it lets go.
     #[inline]
     pub(crate) fn rest(&mut self) {
-        let Some(mut desk) = self.desk.take() else { return };
-        desk.input.note_partial(&self.shared);
-        let learnt = desk.input.buffer.take_appetite();
-        self.shared.set_appetite(learnt);
-        if desk.is_clear() {
-            desk.leave();
+        let Some(mut scratch) = self.scratch.take() else { return };
+        scratch.input.note_partial(&self.shared);
+        let learnt = scratch.input.buffer.take_read_hint();
+        self.shared.set_read_hint(learnt);
+        if scratch.is_clear() {
+            scratch.leave();
         } else {
-            desk.input.buffer.set_appetite(learnt);
-            self.desk = Some(desk);
+            scratch.input.buffer.set_read_hint(learnt);
+            self.scratch = Some(scratch);
         }
     }
 
     /// Drops what it holds, and ends.
     pub(crate) fn leave(mut self) {
-        if let Some(mut desk) = self.desk.take() {
-            desk.clear();
-            desk.leave();
+        if let Some(mut scratch) = self.scratch.take() {
+            scratch.clear();
+            scratch.leave();
         }
     }
 
@@ -348,20 +358,20 @@ impl Connection {
 }
 
 #[inline]
-fn desk_of<'a>(desk: &'a mut Option<Box<Desk>>, shared: &Shared) -> &'a mut Desk {
-    match desk {
-        Some(desk) => desk,
+fn scratch_of<'a>(scratch: &'a mut Option<Box<Scratch>>, shared: &Shared) -> &'a mut Scratch {
+    match scratch {
+        Some(scratch) => scratch,
         none => {
-            let desk = none.insert(Desk::take());
-            desk.input.buffer.set_appetite(shared.appetite());
-            desk
+            let scratch = none.insert(Scratch::take());
+            scratch.input.buffer.set_read_hint(shared.read_hint());
+            scratch
         }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.desk.is_some() && self.is_dropped_in_order() {
+        if self.scratch.is_some() && self.is_dropped_in_order() {
             self.send_staged();
         }
     }
@@ -410,7 +420,10 @@ impl fmt::Debug for Connection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Connection")
             .field("peer", self.shared.peer())
-            .field("buffered", &self.desk.as_ref().map_or(0, |desk| desk.input.buffer.len()))
+            .field(
+                "buffered",
+                &self.scratch.as_ref().map_or(0, |scratch| scratch.input.buffer.len()),
+            )
             .field("task", &self.shared.task)
             .finish_non_exhaustive()
     }

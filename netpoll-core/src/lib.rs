@@ -4,74 +4,48 @@
 //! Start at [`PollManager`] for the threads, at [`Connection`] for what a callback holds, and at
 //! [`OnRequest`] for what users implement. `ARCHITECTURE.md` draws how they hang together.
 
-mod address;
-mod admit;
-mod balance;
-mod baton;
+mod base;
 #[doc(hidden)]
 pub mod bench;
-mod berths;
-pub mod blocking;
-mod callbacks;
-#[cfg(all(test, not(loom)))]
-mod chance;
 mod connection;
-mod dial;
-mod dispatch;
-mod error;
-mod forecast;
-mod group;
-mod hand_off;
-mod limits;
-mod manager;
-mod memory;
-mod monitor;
-mod operator;
-mod origin;
-mod poll;
+mod io;
+mod pure;
 mod reactor;
-mod runner;
-mod slab;
-pub mod socket;
-mod spares;
-mod spin;
-mod starter;
-mod stats;
-mod sync;
 mod sys;
-mod task;
-mod ticks;
-mod timer;
-mod waits;
-mod waker;
-mod watchdog;
-mod workers;
+mod threads;
 
-pub use address::{Address, parse_port};
-pub use admit::admit;
-pub use balance::{Balance, LoadBalance, LoopLoad};
-pub use callbacks::{
+pub use base::address::{Address, parse_port};
+pub use base::blocking;
+pub use base::clock::{self, later};
+pub use base::error::{CloseReason, Error, LimitReached, Result, Wait};
+pub use base::limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
+pub use base::memory::MemoryStats;
+pub use base::notify::Notify;
+pub use base::origin::{ListenerInfo, Origin, Release};
+pub use base::panic::{Panicked, guard};
+pub use base::stats::{HandOffStats, LoopStats, WorkerStats};
+pub use connection::accepted::admit;
+pub use connection::callbacks::{
     Callbacks, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown,
-    Panicked, Prepare, guard,
+    Prepare,
 };
+pub use connection::dialled::{Attempt, Outcome};
+pub use connection::group::Group;
+pub use connection::incoming::{Accept, Preamble, Room};
+pub use connection::mailbox::Remote;
+pub use connection::schedule::Dispatcher;
 pub use connection::{
     Connection, Delivery, Detached, Exchange, Handle, ReadHalf, Reader, Timer, Undelivered,
     WriteHalf, Writer,
 };
-pub use dial::{Attempt, Doorbell, Outcome};
-pub use dispatch::{Dispatch, Dispatcher, HandOffOptions, PoolOptions};
-pub use error::{CloseReason, Error, Exceeded, Result, Wait};
-pub use group::Group;
-pub use hand_off::block_in_place;
-pub use limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
-pub use manager::{OnLoop, PollManager, default_loops};
-pub use memory::MemoryStats;
-pub use operator::{Accept, Preamble, Room};
-pub use origin::{Entrance, ListenerInfo, Origin};
-pub use reactor::{Reactor, Remote, later};
-pub use spin::Spin;
-pub use stats::{HandOffStats, LoopStats, WorkerStats};
-pub use ticks::Ticks;
+pub use io::socket;
+pub use pure::balance::{Balance, LoadBalance, LoopLoad};
+pub use pure::spin::Spin;
+pub use threads::dispatch::{Dispatch, HandOffOptions, PoolOptions};
+pub use threads::hand_off::block_in_place;
+pub use threads::manager::{OnLoop, PollManager, default_loops};
+pub use threads::ticks::Ticks;
+pub use threads::turn::Reactor;
 
 #[cfg(test)]
 mod tests {

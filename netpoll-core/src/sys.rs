@@ -18,7 +18,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::ClockId;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::address::Address;
+use crate::base::address::Address;
 use connect::Keepalive;
 
 pub(crate) mod connect;
@@ -93,7 +93,7 @@ pub(crate) struct Bell {
     event: EventFd,
     /// So many writes fail from now on.
     #[cfg(all(test, not(loom)))]
-    pub(crate) failures: crate::sync::AtomicUsize,
+    pub(crate) failures: crate::base::sync::AtomicUsize,
 }
 
 impl Bell {
@@ -101,7 +101,7 @@ impl Bell {
         Ok(Self {
             event: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             #[cfg(all(test, not(loom)))]
-            failures: crate::sync::AtomicUsize::new(0),
+            failures: crate::base::sync::AtomicUsize::new(0),
         })
     }
 
@@ -123,7 +123,7 @@ impl Bell {
 
     #[cfg(all(test, not(loom)))]
     fn fails(&self) -> bool {
-        use crate::sync::Ordering::Relaxed;
+        use crate::base::sync::Ordering::Relaxed;
         self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }

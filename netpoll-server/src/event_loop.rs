@@ -155,7 +155,7 @@ impl EventLoop {
             state.manager = serving.manager();
             state.doors = Some((serving.doors(), opening.clone()));
             if state.deadline.is_some() {
-                serving.group().begin_draining();
+                serving.group().begin_shutdown();
             }
             if state.deadline.is_none() {
                 state.main = Some(serving.main());
@@ -186,7 +186,7 @@ impl EventLoop {
         let year = Duration::from_secs(365 * 24 * 3600);
         state.deadline = Some(Instant::now() + deadline.min(year));
         if let Some(group) = &state.group {
-            group.begin_draining();
+            group.begin_shutdown();
         }
         if let Some(main) = &state.main {
             main.stop(Duration::ZERO);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Address, Entrance, Error, ListenerInfo, Remote, Result, Room};
+use netpoll_core::{Address, Error, ListenerInfo, Release, Remote, Result, Room};
 
 use crate::proxy::ProxyProtocol;
 
@@ -211,12 +211,12 @@ impl Door {
     }
 }
 
-impl Entrance for Door {
-    fn listener(&self) -> &ListenerInfo {
+impl Release for Door {
+    fn info(&self) -> &ListenerInfo {
         &self.listener
     }
 
-    fn left(&self, peer: &Address) {
+    fn release(&self, peer: &Address) {
         self.leave(self.gate.options.source(peer.ip()));
     }
 }
@@ -354,8 +354,8 @@ impl Ticket {
         Ok(())
     }
 
-    /// Gives the place that it is for to a connection, which leaves it by [`Entrance::left`].
-    pub(crate) fn redeem(mut self) -> Arc<dyn Entrance> {
+    /// Gives the place that it is for to a connection, which leaves it by [`Release::release`].
+    pub(crate) fn redeem(mut self) -> Arc<dyn Release> {
         self.redeemed = true;
         self.door.clone()
     }
@@ -492,7 +492,7 @@ mod tests {
         let enter = || gate.enter(&door, peer.ip(), Instant::now);
         let entrance = enter().unwrap().redeem();
         assert_eq!((enter().unwrap_err(), gate.returned()), (Limit::Source, 1));
-        entrance.left(&peer);
+        entrance.release(&peer);
         assert_eq!(gate.inside.load(Ordering::SeqCst), 0);
         drop(enter().unwrap());
         assert!(lock(&gate.sources).is_empty());

@@ -29,7 +29,7 @@ impl Guest {
         };
         front.while_open(|| {
             // From here on the connection has the place that the ticket was for.
-            let origin = Origin { entrance: ticket.redeem(), peer, local };
+            let origin = Origin { listener: ticket.redeem(), peer, local };
             admit(stream, origin, &front.group, &front.callbacks, &home);
         });
     }

@@ -202,7 +202,7 @@ impl Serving {
         let open = group.live();
         let remotes = manager.remotes();
         for remote in &remotes {
-            remote.drain(&group);
+            remote.shut_down(&group);
         }
         let aborted = group.wait_empty(deadline);
         if aborted > 0 {

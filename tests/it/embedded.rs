@@ -56,7 +56,7 @@ fn a_handler_is_all_the_callbacks() {
         }
         fn on_shutdown(&self, session: &mut u32, conn: &mut Connection) -> Result<()> {
             *session += 1;
-            assert!(conn.is_draining());
+            assert!(conn.is_shutting_down());
             conn.writer().write_bytes(b"bye");
             Ok(())
         }
@@ -99,9 +99,9 @@ fn a_busy_connection_learns_of_the_shutdown_once_and_finishes() {
         let mut client = connect(address(&running));
         client.say(b"hello");
         let handle = handles.recv_timeout(PATIENCE).expect("a callback");
-        assert!(!handle.is_draining());
+        assert!(!handle.is_shutting_down());
         running.shutdown(PATIENCE);
-        assert!(handle.is_draining(), "{dispatch:?}");
+        assert!(handle.is_shutting_down(), "{dispatch:?}");
         gate.open();
         assert_eq!(client.rest(), b"hello and bye", "{dispatch:?}");
         assert_eq!((running.wait().expect("a report").drained, told.get()), (1, 1));

@@ -96,28 +96,28 @@ impl LinkBuffer {
 
     /// Forgets what it has learnt to expect of the next [`fill`](Self::fill), and returns it: 0 for
     /// nothing. Another buffer that goes on with the same source may be [given
-    /// it](Self::set_appetite), so that none has to be kept for that.
+    /// it](Self::set_read_hint), so that none has to be kept for that.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
     /// let mut buffer = LinkBuffer::new();
     /// buffer.fill(1 << 20, |space| Ok(space.iter().map(|it| it.len()).sum()))?; // it was all full
-    /// let learnt = buffer.take_appetite();
-    /// assert_eq!(buffer.take_appetite(), 0);
+    /// let learnt = buffer.take_read_hint();
+    /// assert_eq!(buffer.take_read_hint(), 0);
     ///
     /// let mut next = LinkBuffer::new();
-    /// next.set_appetite(learnt);
+    /// next.set_read_hint(learnt);
     /// assert!(next.fill(1 << 20, |_| Ok(0))?.reserved > 4096);
     /// # std::io::Result::Ok(())
     /// ```
     #[inline]
-    pub fn take_appetite(&mut self) -> u16 {
+    pub fn take_read_hint(&mut self) -> u16 {
         std::mem::take(&mut self.appetite).to_bits()
     }
 
     /// Goes on with what another has learnt.
     #[inline]
-    pub fn set_appetite(&mut self, learnt: u16) {
+    pub fn set_read_hint(&mut self, learnt: u16) {
         self.appetite = Appetite::from_bits(learnt);
     }
 

@@ -1,18 +1,19 @@
-//! What a lane holds while the socket is full, and what leaves it.
+//! What a output holds while the socket is full, and what leaves it.
 
 use netpoll_buffer::LinkBuffer;
 
 use super::receipt::{self, Receipts, Settled};
-use crate::callbacks::guard;
-use crate::group::Group;
-use crate::memory::{Memory, Tally};
+use crate::base::memory::{Memory, Tally};
+use crate::base::panic::guard;
+use crate::connection::group::Group;
 
 /// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
 /// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
 /// hold thousands of times what the water marks count.
 pub(super) const COALESCED: usize = 1 << 10;
 
-/// What a lane has accepted and the socket has not taken. It is there while there are bytes in it.
+/// What a output has accepted and the socket has not taken. It is there while there are bytes in
+/// it.
 #[derive(Debug)]
 pub(super) struct Backlog {
     pub(super) bytes: LinkBuffer,

@@ -1,8 +1,8 @@
 //! Whether an exchange on a dialled connection is over, so that the next may begin: for pools.
 
 use super::input::Received;
-use super::{Connection, desk_of};
-use crate::task::Events;
+use super::{Connection, scratch_of};
+use crate::pure::task::Events;
 
 /// What [`Connection::exchange`] finds: whether an answer may still come.
 ///
@@ -46,8 +46,8 @@ impl Connection {
             return Exchange::Unread;
         }
         // Edges say what the reactor has seen; the socket knows.
-        let Self { shared, desk } = self;
-        let input = &mut desk_of(desk, shared).input;
+        let Self { shared, scratch } = self;
+        let input = &mut scratch_of(scratch, shared).input;
         input.announced();
         match input.receive(shared) {
             Received::Nothing => {}
@@ -60,14 +60,14 @@ impl Connection {
     /// Says that no answer is outstanding, whatever was sent and whatever has failed until now: for
     /// a caller that knows the protocol. [`exchange`](Self::exchange) takes it from here.
     pub fn settle(&mut self) {
-        let Self { shared, desk } = self;
+        let Self { shared, scratch } = self;
         shared.task.word.clear(Events::FALTERED);
-        desk_of(desk, shared).input.settle(shared);
+        scratch_of(scratch, shared).input.settle(shared);
     }
 
     fn has_failed(&mut self) -> bool {
-        let Self { shared, desk } = self;
+        let Self { shared, scratch } = self;
         let faltered = shared.task.word.events().has_any(Events::FALTERED);
-        faltered || desk_of(desk, shared).input.is_unmet(shared)
+        faltered || scratch_of(scratch, shared).input.is_unmet(shared)
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::Job;
-use super::watch::{Progress, Watch};
-use crate::callbacks::guard;
-use crate::error::Wait;
-use crate::limits::Limits;
-use crate::sync::{Mutex, lock};
+use crate::base::clock;
+use crate::base::error::Wait;
+use crate::base::limits::Limits;
+use crate::base::panic::guard;
+use crate::base::sync::{Mutex, lock};
+use crate::pure::deadlines::{Progress, Watch};
 
 /// What runs when a connection has ended.
 pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
@@ -50,7 +51,7 @@ pub(crate) struct Timeouts {
 impl Extras {
     pub(crate) fn new(limits: &Limits) -> Self {
         let inner = Watch::is_needed(limits).then(|| {
-            let watch = Some(Watch::new(limits, Instant::now()));
+            let watch = Some(Watch::new(limits, clock::now()));
             Box::new(Inner { watch, ..Inner::default() })
         });
         Self(Mutex::new(Slot { inner, closed: false }))
@@ -87,7 +88,7 @@ impl Extras {
         let mut slot = lock(&self.0);
         let Some(inner) = &mut slot.inner else { return false };
         (inner.read_deadline, inner.write_deadline, inner.timeouts) = (None, None, None);
-        let fresh = || Watch::new(limits, Instant::now());
+        let fresh = || Watch::new(limits, clock::now());
         inner.watch = match inner.watch.take() {
             // What its peer has not taken does not depend on who drives it.
             Some(before) if before.watches_output() => Some(fresh().with_output_of(&before)),
@@ -99,7 +100,7 @@ impl Extras {
     /// Changes the watch; says whether the reactor must be told: not when the connection has ended,
     /// nor when it was told and has yet to look.
     pub(crate) fn rewatch(&self, change: impl FnOnce(&mut Watch)) -> bool {
-        let fresh = || Watch::new(&Limits::default(), Instant::now());
+        let fresh = || Watch::new(&Limits::default(), clock::now());
         let mut must_tell = false;
         self.change(|inner| {
             change(inner.watch.get_or_insert_with(fresh));

@@ -9,10 +9,11 @@ use std::time::Duration;
 use netpoll_buffer::LinkBuffer;
 
 use super::pace::Pace;
-use super::shared::{Shared, schedule};
+use super::schedule::schedule;
+use super::shared::Shared;
 use super::{Connection, Handle, Reader, Writer};
-use crate::error::Result;
-use crate::task::Events;
+use crate::base::error::Result;
+use crate::pure::task::Events;
 
 /// The reading side of a connection that was split for good; see [`Connection::into_split`].
 pub struct ReadHalf {
@@ -60,7 +61,7 @@ impl Connection {
         let owned = self.shared.disown();
         let shared = self.shared.clone();
         let owner = Arc::new(Owner { shared: shared.clone(), owned });
-        let staged = std::mem::take(&mut self.desk().staged);
+        let staged = std::mem::take(&mut self.scratch().staged);
         let pace = Pace::default();
         let write = WriteHalf { shared, staged, pace, _owner: owner.clone() };
         (ReadHalf { connection: self, _owner: owner }, write)

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
-use crate::address::Address;
-use crate::blocking;
-use crate::error::{Error, Result};
-use crate::limits::ReceiveRate;
-use crate::origin::ListenerInfo;
-use crate::reactor::{Command, later};
-use crate::task::Events;
+use super::mailbox::Command;
+use crate::base::address::Address;
+use crate::base::blocking;
+use crate::base::clock::{self, later};
+use crate::base::error::{Error, Result};
+use crate::base::limits::ReceiveRate;
+use crate::base::origin::ListenerInfo;
+use crate::pure::task::Events;
 
 use super::Connection;
 use super::job::{Call, Job, Timer};
 use super::receipt::{Delivery, Receipt};
-use super::shared::{Shared, schedule};
+use super::schedule::schedule;
+use super::shared::Shared;
 
 /// A connection as other threads see it: `Clone + Send + Sync`, and harmless when it outlives the
 /// connection, since every operation then fails with [`Error::Closed`](crate::Error::Closed) and
@@ -85,7 +87,7 @@ impl Handle {
     pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
         self.shared.check_over()?;
-        self.tell(self.shared.lane.send(&mut buffer, &self.shared.group))
+        self.tell(self.shared.output.send(&mut buffer, &self.shared.group))
     }
 
     /// Waits until `send` is not refused: at once below the high-water mark, and above it until the
@@ -96,7 +98,7 @@ impl Handle {
     /// [`Error::Closed`](crate::Error::Closed) and the socket's error as `send`;
     /// [`Error::Config`](crate::Error::Config) in a callback or a receipt that must not wait.
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
-        if !self.shared.lane.is_congested() {
+        if !self.shared.output.is_congested() {
             return Ok(());
         }
         blocking::check("wait for room in the output queue")?;
@@ -119,7 +121,7 @@ impl Handle {
 
     fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
         self.shared.check_over()?;
-        self.tell(self.shared.lane.offer(message, receipt, &self.shared.group))
+        self.tell(self.shared.output.offer(message, receipt, &self.shared.group))
     }
 
     /// Tells the connection's owner what a send came to.
@@ -206,9 +208,9 @@ impl Handle {
         if self.shared.task.word.is_closed() {
             return Err(Error::Closed);
         }
-        let at = later(Instant::now(), delay);
+        let at = later(clock::now(), delay);
         let command = Command::Later(self.shared.clone(), at, job.clone());
-        self.shared.home.post(command).map_err(|_| Error::Closed)?;
+        self.shared.reactor.post(command).map_err(|_| Error::Closed)?;
         Ok(Timer { shared: self.shared.clone(), job })
     }
 
@@ -230,7 +232,7 @@ impl Handle {
     /// Until when flushes may wait; as [`set_read_deadline`](Self::set_read_deadline).
     pub fn set_write_deadline(&self, at: Option<Instant>) {
         self.shared.extras.set_write_deadline(at);
-        self.shared.lane.interrupt();
+        self.shared.output.interrupt();
     }
 
     /// Closes the connection at that time, with
@@ -243,7 +245,7 @@ impl Handle {
     /// The idle timeout of this connection from now on; see [`Limits`](crate::Limits).
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
-        self.shared.rewatch(|watch| watch.set_idle(timeout, Instant::now()));
+        self.shared.rewatch(|watch| watch.set_idle(timeout, clock::now()));
     }
 
     /// The minimum receive rate of this connection from now on; see [`Limits`](crate::Limits).
@@ -274,7 +276,7 @@ impl Handle {
     pub fn shutdown_write(&self) {
         // Noted first: a callback that returns meanwhile must not take it for a close.
         let mut must_run = self.shared.task.word.notify(Events::WRITE_ENDED);
-        let failed = self.shared.lane.close();
+        let failed = self.shared.output.close();
         if failed != Events::NONE {
             must_run |= self.shared.task.word.notify(failed);
         }
@@ -303,18 +305,18 @@ impl Handle {
 
     /// Bytes accepted that the socket has not taken yet.
     pub fn pending(&self) -> usize {
-        self.shared.lane.pending()
+        self.shared.output.pending()
     }
 
     /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
     pub fn is_congested(&self) -> bool {
-        self.shared.lane.is_congested()
+        self.shared.output.is_congested()
     }
 
     /// How many bytes the socket has taken in all: after an error, how much of what was sent is on
     /// its way.
     pub fn bytes_sent(&self) -> u64 {
-        self.shared.lane.sent()
+        self.shared.output.sent()
     }
 
     /// How many bytes were received in all.
@@ -328,13 +330,13 @@ impl Handle {
     }
 
     /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.
-    pub fn is_draining(&self) -> bool {
-        self.shared.group.is_draining()
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared.group.is_shutting_down()
     }
 
     /// The listener that it came by; `None` for one that was dialled.
     pub fn listener(&self) -> Option<&ListenerInfo> {
-        self.shared.entrance.as_ref().map(|entrance| entrance.listener())
+        self.shared.listener.as_ref().map(|listener| listener.info())
     }
 
     /// The address of this end. One system call.

@@ -9,11 +9,12 @@ use netpoll_buffer::{Account, Filled, LinkBuffer};
 
 use super::shared::Shared;
 use super::socket::Owner;
-use crate::blocking;
-use crate::error::{Error, Result, Wait};
-use crate::memory::Holding;
+use crate::base::blocking;
+use crate::base::clock;
+use crate::base::error::{Error, Result, Wait};
+use crate::base::memory::Holding;
+use crate::pure::task::{Events, Word};
 use crate::sys;
-use crate::task::{Events, Word};
 
 /// What only the owner of a connection touches of its reading side.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ pub(crate) struct Input {
     /// An errno that was taken out of the socket while it still had bytes: how the stream ends.
     failure: Option<i32>,
     /// How much had been sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
-    /// from the last [`settle`](Self::settle), since a desk comes from another connection.
+    /// from the last [`settle`](Self::settle), since a scratch comes from another connection.
     sent_before: u64,
     /// How much had been received when a read last wanted more than there was; valid as above.
     unmet_at: Option<u64>,
@@ -123,7 +124,7 @@ impl Input {
 
     /// Whether nothing was sent since bytes last arrived.
     pub(crate) fn is_answered(&self, shared: &Shared) -> bool {
-        self.sent_before == shared.lane.sent()
+        self.sent_before == shared.output.sent()
     }
 
     /// Whether a read wanted more than there was, and nothing has arrived since.
@@ -133,7 +134,7 @@ impl Input {
 
     /// Takes it as said that no answer is outstanding.
     pub(crate) fn settle(&mut self, shared: &Shared) {
-        (self.sent_before, self.unmet_at) = (shared.lane.sent(), None);
+        (self.sent_before, self.unmet_at) = (shared.output.sent(), None);
     }
 
     /// An edge has said that the socket may have bytes.
@@ -181,7 +182,7 @@ impl Input {
         }
         let slices = held.saturating_sub(self.buffer.held());
         // What was counted while it was written, or for another connection, is not counted here.
-        let (counted, queued) = shared.lane.holds();
+        let (counted, queued) = shared.output.holds();
         Holding { slices, all: (held + counted).max(queued) }
     }
 
@@ -193,11 +194,11 @@ impl Input {
             return false;
         }
         self.buffer.compact();
-        shared.lane.compact();
+        shared.output.compact();
         if self.buffer.is_empty() {
             return false;
         }
-        let since = *self.short_since.get_or_insert_with(Instant::now);
+        let since = *self.short_since.get_or_insert_with(clock::now);
         memory.gives_up(since, PAUSED_AT_MOST)
     }
 
@@ -245,7 +246,7 @@ impl Input {
         let memory = &shared.group.memory;
         let (room, reserved) = memory.offer(room);
         let filled = shared.stream().receive(&mut self.buffer, room)?;
-        // One that came with the desk counts for no budget.
+        // One that came with the scratch counts for no budget.
         self.account.take_if(|account| !account.is_within());
         if let Some(account) = self.account(shared).cloned() {
             self.buffer.charge_added(&account);
@@ -281,7 +282,7 @@ impl Input {
             }
             Ok(filled) => {
                 shared.count_received(filled.read);
-                self.sent_before = shared.lane.sent();
+                self.sent_before = shared.output.sent();
                 // A short read has emptied the socket, but behind it may stand the end, whose edge
                 // came together with the bytes, or more behind the mark of urgent data.
                 self.undrained = !shared.kind.is_drained_by(filled)
@@ -417,20 +418,20 @@ impl Input {
         }
         self.buffer.compact();
         let waiting = blocking::begin("read", shared.of(), Some(Arc::<Shared>::clone(shared)))?;
-        let (timeout, begun) = (begin_timeout(shared, deadline), Instant::now());
+        let (timeout, begun) = (begin_timeout(shared, deadline), clock::now());
         while !memory.allows_waiting(self.holding(shared))
             && !word.events().has_any(Events::PEER_GONE)
         {
             shared.check_over()?;
             let ends = [timeout, shared.extras.read_deadline(), waiting.deadline()];
             let late = ends.into_iter().flatten().min();
-            if late.is_some_and(|late| Instant::now() >= late) {
+            if late.is_some_and(|late| clock::now() >= late) {
                 return Err(Error::TimedOut(Wait::Read));
             }
             if memory.gives_up(begun, PATIENCE) {
                 return Err(Error::NoMemory);
             }
-            let next_look = Instant::now() + NEXT_LOOK;
+            let next_look = clock::now() + NEXT_LOOK;
             word.wait(Events::OVER, || Some(late.map_or(next_look, |late| late.min(next_look))));
         }
         Ok(())
@@ -461,7 +462,7 @@ impl Input {
 fn begin_timeout(shared: &Shared, deadline: &mut Option<Instant>) -> Option<Instant> {
     if deadline.is_none() {
         let timeout = shared.timeouts().read;
-        *deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        *deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
     }
     *deadline
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Connection;
+use super::mailbox::Command;
 use super::shared::Shared;
-use crate::callbacks::guard;
-use crate::error::Result;
-use crate::reactor::Command;
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::base::error::Result;
+use crate::base::panic::guard;
+use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// A callback of a connection.
 pub(crate) type Call = Box<dyn FnMut(&mut Connection) -> Result<()> + Send>;
@@ -100,7 +100,7 @@ impl Timer {
     /// it captured is dropped, here or by the run that goes on. Never blocks.
     pub fn cancel(&self) {
         self.job.forget();
-        drop(self.shared.home.post(Command::Cancel(self.shared.clone(), self.job.id())));
+        drop(self.shared.reactor.post(Command::Cancel(self.shared.clone(), self.job.id())));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The output lane of a connection: a queue of blocks behind a small lock.
+//! The output output of a connection: a queue of blocks behind a small lock.
 //!
 //! ```text
 //!   a callback's Writer ──flush──┐          ┌── backlog empty: sent at once, from the sender's
@@ -8,7 +8,7 @@
 //!                                               at each writable edge
 //! ```
 //!
-//! It is a lane of its own, so other threads send and the reactor drains while a callback of the
+//! It is a output of its own, so other threads send and the reactor drains while a callback of the
 //! same connection is busy or blocked. What enters it enters in one piece and leaves in that order.
 //!
 //! There is no backlog unless `blocked` is set: then the socket took less than it was offered, and
@@ -29,14 +29,15 @@ use netpoll_buffer::LinkBuffer;
 use super::backlog::{Backlog, Spent};
 use super::receipt::{Receipt, Settled};
 use super::socket::Socket;
-use crate::dial::Doorbell;
-use crate::error::{Error, Result, Wait};
-use crate::group::Group;
-use crate::limits::OutputLimits;
-use crate::socket::{Kind, Stream};
-use crate::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::base::clock;
+use crate::base::error::{Error, Result, Wait};
+use crate::base::limits::OutputLimits;
+use crate::base::notify::Notify;
+use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::connection::group::Group;
+use crate::io::socket::{Kind, Stream};
+use crate::pure::task::Events;
 use crate::sys;
-use crate::task::Events;
 use queue::{Phase, Queue};
 
 /// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
@@ -52,7 +53,7 @@ pub(crate) const BURST: usize = 1 << 20;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Output {
     socket: Socket,
     queue: Mutex<Queue>,
     /// Whoever waits for the queue to fall below the low-water mark, or for the end.
@@ -68,19 +69,19 @@ pub(crate) struct Lane {
     sent: AtomicU64,
 }
 
-impl Lane {
-    /// The lane of a connected stream.
+impl Output {
+    /// The output of a connected stream.
     pub(crate) fn open(stream: Stream) -> Self {
         Self::new(stream, Phase::Open, None)
     }
 
-    /// The lane of a stream that is being connected: its first writable edge rings `bell`, and so
-    /// does whatever ends the connection before that.
-    pub(crate) fn connecting(stream: Stream, bell: Arc<Doorbell>) -> Self {
-        Self::new(stream, Phase::Connecting, Some(bell))
+    /// The output of a stream that is being connected: its first writable edge rings `notify`, and
+    /// so does whatever ends the connection before that.
+    pub(crate) fn connecting(stream: Stream, notify: Arc<Notify>) -> Self {
+        Self::new(stream, Phase::Connecting, Some(notify))
     }
 
-    fn new(stream: Stream, phase: Phase, bell: Option<Arc<Doorbell>>) -> Self {
+    fn new(stream: Stream, phase: Phase, notify: Option<Arc<Notify>>) -> Self {
         let (socket, hold) = Socket::new(stream);
         Self {
             socket,
@@ -89,7 +90,7 @@ impl Lane {
                 hold: Some(hold),
                 phase,
                 failure: None,
-                bell,
+                notify,
                 waiting: 0,
             }),
             below: Condvar::new(),
@@ -144,8 +145,8 @@ impl Lane {
         let connected = queue.phase == Phase::Connecting;
         if connected {
             queue.phase = Phase::Open;
-            if let Some(bell) = queue.bell.take() {
-                bell.ring();
+            if let Some(notify) = queue.notify.take() {
+                notify.notify();
             }
         }
         let Ok(unfinished) = self.drain(&mut queue, &mut spent) else {
@@ -180,7 +181,7 @@ impl Lane {
             queue.check_open()?;
             interrupted()?;
             let deadline = deadline();
-            if deadline.is_some_and(|at| at <= Instant::now()) {
+            if deadline.is_some_and(|at| at <= clock::now()) {
                 return Err(Error::TimedOut(Wait::Write));
             }
             queue.waiting += 1;
@@ -194,10 +195,10 @@ impl Lane {
     pub(crate) fn interrupt(&self) {
         let queue = lock(&self.queue);
         self.wake(&queue);
-        let bell = queue.bell.clone();
+        let notify = queue.notify.clone();
         drop(queue);
-        if let Some(bell) = bell {
-            bell.ring();
+        if let Some(notify) = notify {
+            notify.notify();
         }
     }
 
@@ -409,7 +410,7 @@ impl Lane {
             && let Err(error) = self.socket.stream(hold).shutdown_write()
         {
             // The peer waits for an end that does not come, so the connection must not stay. It is
-            // not logged, since the lock is held, and a logger may send through this lane.
+            // not logged, since the lock is held, and a logger may send through this output.
             queue.failure.get_or_insert(errno_of(&error));
         }
         true

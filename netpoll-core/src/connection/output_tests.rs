@@ -1,10 +1,10 @@
-//! What a lane holds, and what it waits for.
+//! What a output holds, and what it waits for.
 
 use std::os::unix::net::UnixStream;
 use std::thread;
 
 use super::*;
-use crate::limits::Limits;
+use crate::base::limits::Limits;
 
 /// A send that waits for an edge which came before would wait for ever.
 #[test]
@@ -12,23 +12,23 @@ fn a_lane_that_has_sent_everything_waits_for_no_edge() {
     const MUCH: usize = 128 << 20;
     let (ours, mut peer) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let lane = Lane::open(Stream::new(ours.into()));
+    let output = Output::open(Stream::new(ours.into()));
     let limits = Limits::default();
     let group = Group::dialled(limits).unwrap();
     let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
     let message = Bytes::from(vec![0; 256 << 10]);
     let mut accepted = 0;
     while accepted < MUCH {
-        lane.offer(message.clone(), &mut None, &group).unwrap();
+        output.offer(message.clone(), &mut None, &group).unwrap();
         accepted += message.len();
-        while lane.pending() > 0 {
+        while output.pending() > 0 {
             // In place of the reactor, an edge a round.
-            lane.go_on(limits.output);
+            output.go_on(limits.output);
         }
-        let waits = lane.blocked.load(Ordering::SeqCst);
+        let waits = output.blocked.load(Ordering::SeqCst);
         assert!(!waits, "it waits for an edge after {accepted} bytes, with none queued");
     }
-    drop(lane);
+    drop(output);
     assert_eq!(reading.join().unwrap().unwrap(), accepted as u64);
 }
 
@@ -37,7 +37,7 @@ fn one_go_sends_no_more_than_a_burst() {
     const MUCH: usize = 64 << 20;
     let (ours, mut peer) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let lane = Lane::open(Stream::new(ours.into()));
+    let output = Output::open(Stream::new(ours.into()));
     let limits = Limits::default();
     let group = Group::dialled(limits).unwrap();
     let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
@@ -46,19 +46,19 @@ fn one_go_sends_no_more_than_a_burst() {
         bytes.write_shared(Bytes::from(vec![0; MUCH / 64]));
     }
     bytes.flush();
-    let mut sending = lane.send(&mut bytes, &group).unwrap();
+    let mut sending = output.send(&mut bytes, &group).unwrap();
     let mut before = 0;
-    while lane.pending() > 0 {
-        let went = lane.sent() as usize - before;
+    while output.pending() > 0 {
+        let went = output.sent() as usize - before;
         assert!(went <= BURST, "{went} bytes in one go");
         let goes_on = sending.has_any(Events::UNSENT);
         assert!(!goes_on || went == BURST, "it goes on only after a burst");
-        assert!(lane.is_blocked(), "nothing would go on with it");
-        before = lane.sent() as usize;
-        sending = lane.go_on(limits.output);
+        assert!(output.is_blocked(), "nothing would go on with it");
+        before = output.sent() as usize;
+        sending = output.go_on(limits.output);
     }
-    assert_eq!(lane.sent() as usize, MUCH);
-    drop(lane);
+    assert_eq!(output.sent() as usize, MUCH);
+    drop(output);
     assert_eq!(reading.join().unwrap().unwrap(), MUCH as u64);
 }
 
@@ -66,15 +66,15 @@ fn one_go_sends_no_more_than_a_burst() {
 fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
     let (ours, _peer_that_never_reads) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let lane = Lane::open(Stream::new(ours.into()));
-    let output = OutputLimits { low: 1 << 20, high: 2 << 20 };
-    let group = Group::dialled(Limits { output, ..Limits::default() }).unwrap();
-    while !lane.blocked.load(Ordering::SeqCst) {
-        lane.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &group).unwrap();
+    let output = Output::open(Stream::new(ours.into()));
+    let marks = OutputLimits { low: 1 << 20, high: 2 << 20 };
+    let group = Group::dialled(Limits { output: marks, ..Limits::default() }).unwrap();
+    while !output.blocked.load(Ordering::SeqCst) {
+        output.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &group).unwrap();
     }
     let before = netpoll_buffer::stats().bytes_held;
     for _ in 0..10_000 {
-        lane.offer(Bytes::from_static(b"tiny"), &mut None, &group).unwrap();
+        output.offer(Bytes::from_static(b"tiny"), &mut None, &group).unwrap();
     }
     let held = netpoll_buffer::stats().bytes_held - before;
     assert!(held < 1 << 20, "40 000 bytes are held in {held}");
@@ -84,9 +84,9 @@ fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
 fn a_stream_that_cannot_be_ended_has_failed() {
     // A pipe is no socket, so a shutdown of it fails.
     let (_reading, writing) = io::pipe().unwrap();
-    let lane = Lane::open(Stream::new(writing.into()));
-    assert_eq!(lane.close(), FAILURE);
-    assert!(lane.failure().is_some());
+    let output = Output::open(Stream::new(writing.into()));
+    assert_eq!(output.close(), FAILURE);
+    assert!(output.failure().is_some());
 }
 
 /// A peer that reads the end of the stream has all of it.
@@ -94,9 +94,9 @@ fn a_stream_that_cannot_be_ended_has_failed() {
 fn a_stream_of_which_bytes_are_lost_ends_by_a_reset() {
     // A pipe is no socket, so the send fails, and the system refuses the reset as well.
     let (_reading, writing) = io::pipe().unwrap();
-    let lane = Lane::open(Stream::new(writing.into()));
+    let output = Output::open(Stream::new(writing.into()));
     let group = Group::dialled(Limits::default()).unwrap();
-    assert!(lane.offer(Bytes::from_static(b"lost"), &mut None, &group).is_err());
-    let (_, reset) = lane.close_stream(false);
+    assert!(output.offer(Bytes::from_static(b"lost"), &mut None, &group).is_err());
+    let (_, reset) = output.close_stream(false);
     assert!(reset.is_err(), "it ended in order");
 }

@@ -8,7 +8,7 @@
 //! than the loop answers would keep it there for ever, and nothing would be flushed. So the reading
 //! side looks at what is written and not flushed, which the borrow of the writing side hides.
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::base::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// In the place of the number of staged bytes: a flush has left the queue above its high-water
 /// mark.

@@ -11,8 +11,8 @@ use super::input::{Input, Pull};
 use super::pace::{Ahead, Pace};
 use super::shared::Shared;
 use super::socket::Owner;
-use crate::error::{Error, Result};
-use crate::task::Events;
+use crate::base::error::{Error, Result};
+use crate::pure::task::Events;
 
 /// The reading side of a connection.
 ///
@@ -195,14 +195,14 @@ fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<
     let group = &shared.group;
     let too_much = match pace.ahead() {
         Ahead::Staged(staged) => staged >= group.limits().output.high,
-        Ahead::Congested => shared.lane.is_congested() && !group.reads_when_congested(),
+        Ahead::Congested => shared.output.is_congested() && !group.reads_when_congested(),
     };
     // The caller of a dialled connection is not called again.
     if !too_much || group.is_dialled() {
         return Ok(());
     }
     if Pull::of(shared, wait) == Pull::MayWait {
-        if shared.lane.must_wait(group) {
+        if shared.output.must_wait(group) {
             // The flush that was asked for could not wait, and nobody was told.
             return shared.wait_for_peer();
         }

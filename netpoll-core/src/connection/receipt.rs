@@ -7,15 +7,15 @@
 //!   receipts                          [start, end) [start, end) …   in order of the queue
 //! ```
 //! One is due when `sent` reaches its end, or when nothing more will be sent. It leaves the queue
-//! at that moment, under the lane's lock, which is why it is told exactly once.
+//! at that moment, under the output's lock, which is why it is told exactly once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::{fmt, io};
 
-use crate::blocking::Forbidden;
-use crate::callbacks::guard;
-use crate::error::Error;
+use crate::base::blocking::Forbidden;
+use crate::base::error::Error;
+use crate::base::panic::guard;
 
 /// What became of a message: [`Handle::send_with`](crate::Handle::send_with) tells it once.
 pub type Delivery = Result<(), Undelivered>;

@@ -1,4 +1,4 @@
-//! What everybody shares of a connection: its task, its lane, and where it belongs.
+//! What everybody shares of a connection: its task, its output, and where it belongs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,27 +6,28 @@ use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
-use crate::address::Address;
-use crate::blocking;
-use crate::callbacks::Service;
-use crate::dispatch;
-use crate::error::{Error, Result};
-use crate::forecast::{Conduct, Forecast, Place};
-use crate::group::Group;
-use crate::origin::{Entrance, Origin};
-use crate::reactor::{Command, Remote};
-use crate::runner::{self, Runner};
-use crate::slab::Token;
-use crate::socket::{Kind, Stream};
-use crate::stats::Work;
-use crate::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use crate::task::{Events, Task};
-use crate::waits::{Of, Wake};
+use super::mailbox::{Command, Remote};
+use super::run::Runner;
+use super::schedule::schedule;
+use crate::base::address::Address;
+use crate::base::blocking;
+use crate::base::clock;
+use crate::base::error::{Error, Result};
+use crate::base::origin::{Origin, Release};
+use crate::base::stats::Work;
+use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use crate::base::waits::{Of, Wake};
+use crate::connection::callbacks::Service;
+use crate::connection::group::Group;
+use crate::io::socket::{Kind, Stream};
+use crate::pure::placement::{Behaviour, History, Placement};
+use crate::pure::slab::Token;
+use crate::pure::task::{Events, Task};
 
 use super::extras::{Extras, Timeouts};
 use super::job::Job;
-use super::output::Lane;
-use super::watch::Progress;
+use super::output::Output;
+use crate::pure::deadlines::Progress;
 
 /// The addresses of both ends.
 enum Ends {
@@ -43,20 +44,20 @@ const LOOK: Duration = Duration::from_millis(50);
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) task: Task<Runner>,
-    pub(crate) lane: Lane,
+    pub(crate) output: Output,
     pub(crate) group: Arc<Group>,
-    pub(crate) home: Arc<Remote>,
+    pub(crate) reactor: Arc<Remote>,
     ends: Ends,
     /// What it came by, which counts it until the socket has closed; a dialled one has none.
-    pub(crate) entrance: Option<Arc<dyn Entrance>>,
+    pub(crate) listener: Option<Arc<dyn Release>>,
     /// How many of the bytes sent stand in the statistics.
     reported: AtomicU64,
     /// Under what name the reactor knows it; [`Token::NONE`] before that.
     token: AtomicU64,
-    forecast: Forecast,
-    /// What its reads have taught, for the next desk; see
-    /// [`take_appetite`](netpoll_buffer::LinkBuffer::take_appetite). For its owner alone.
-    appetite: AtomicU16,
+    history: History,
+    /// What its reads have taught, for the next scratch; see
+    /// [`take_read_hint`](netpoll_buffer::LinkBuffer::take_read_hint). For its owner alone.
+    read_hint: AtomicU16,
     /// What its socket is.
     pub(crate) kind: Kind,
     /// Its owner is the caller that dialled it. For that owner alone.
@@ -69,48 +70,53 @@ pub(crate) struct Shared {
 impl Shared {
     /// A connection that came in; it counts among those of its loop until its socket closes.
     pub(crate) fn accepted(
-        lane: Lane,
+        output: Output,
         group: Arc<Group>,
-        home: Arc<Remote>,
+        reactor: Arc<Remote>,
         origin: Origin,
     ) -> Self {
-        let Origin { entrance, peer, local } = origin;
+        let Origin { listener, peer, local } = origin;
         let ends = match local {
             Some(local) => Ends::Told(Box::new((peer, local))),
             None => Ends::Peer(peer),
         };
-        let kind = Kind::of(&entrance.listener().address);
-        Self::new(lane, group, home, ends, kind, Some(entrance))
+        let kind = Kind::of(&listener.info().address);
+        Self::new(output, group, reactor, ends, kind, Some(listener))
     }
 
     /// A connection that we opened.
-    pub(crate) fn dialled(lane: Lane, group: Arc<Group>, home: Arc<Remote>, peer: Address) -> Self {
+    pub(crate) fn dialled(
+        output: Output,
+        group: Arc<Group>,
+        reactor: Arc<Remote>,
+        peer: Address,
+    ) -> Self {
         let kind = Kind::of(&peer);
-        Self::new(lane, group, home, Ends::Peer(peer), kind, None)
+        Self::new(output, group, reactor, Ends::Peer(peer), kind, None)
     }
 
     fn new(
-        lane: Lane,
+        output: Output,
         group: Arc<Group>,
-        home: Arc<Remote>,
+        reactor: Arc<Remote>,
         ends: Ends,
         kind: Kind,
-        entrance: Option<Arc<dyn Entrance>>,
+        listener: Option<Arc<dyn Release>>,
     ) -> Self {
-        home.enter();
+        reactor.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
         let task = Task::new(Runner::default());
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
         Self {
             task,
-            lane,
+            output,
             group,
-            home,
+            reactor,
             ends,
-            entrance,
+            listener,
             token,
-            forecast: Forecast::default(),
-            appetite: AtomicU16::new(0),
+            history: History::default(),
+            read_hint: AtomicU16::new(0),
             kind,
             is_callers: AtomicBool::new(false),
             received,
@@ -120,33 +126,33 @@ impl Shared {
     }
 
     #[inline]
-    pub(crate) fn appetite(&self) -> u16 {
-        self.appetite.load(Ordering::Relaxed)
+    pub(crate) fn read_hint(&self) -> u16 {
+        self.read_hint.load(Ordering::Relaxed)
     }
 
     #[inline]
-    pub(crate) fn set_appetite(&self, learnt: u16) {
-        self.appetite.store(learnt, Ordering::Relaxed);
+    pub(crate) fn set_read_hint(&self, learnt: u16) {
+        self.read_hint.store(learnt, Ordering::Relaxed);
     }
 
     /// Where its next callback should run, by what the last ones did.
-    pub(crate) fn place(&self) -> Place {
-        self.forecast.place(&self.home.prior)
+    pub(crate) fn place(&self) -> Placement {
+        self.history.place(&self.reactor.loop_history)
     }
 
     /// Notes what a callback of it did.
-    pub(crate) fn note(&self, conduct: Conduct) {
-        self.forecast.note(conduct, &self.home.prior);
+    pub(crate) fn note(&self, behaviour: Behaviour) {
+        self.history.note(behaviour, &self.reactor.loop_history);
     }
 
     /// Notes what a callback of it did on a pool, which is no news for those that run elsewhere.
-    pub(crate) fn note_alone(&self, conduct: Conduct) {
-        self.forecast.note_alone(conduct);
+    pub(crate) fn note_alone(&self, behaviour: Behaviour) {
+        self.history.note_alone(behaviour);
     }
 
     /// Whether its callbacks have shown that they return.
     pub(crate) fn is_proven(&self) -> bool {
-        self.forecast.is_proven()
+        self.history.is_proven()
     }
 
     pub(crate) fn token(&self) -> Token {
@@ -161,21 +167,21 @@ impl Shared {
     pub(crate) fn request_close(self: &Arc<Self>) {
         if self.group.is_dialled() {
             // Its caller may hold it for long; the peer is told now.
-            self.lane.close();
+            self.output.close();
         }
         if self.task.word.notify(Events::CLOSE) {
             schedule(self);
         }
-        self.lane.interrupt();
+        self.output.interrupt();
     }
 
     /// What the reactor's watch found is over: ends waits, and has the owner close.
     pub(crate) fn expire(&self) -> bool {
         if self.group.is_dialled() {
-            self.lane.close();
+            self.output.close();
         }
         let must_run = self.task.word.notify(Events::EXPIRED);
-        self.lane.interrupt();
+        self.output.interrupt();
         must_run
     }
 
@@ -184,13 +190,13 @@ impl Shared {
         if self.task.word.notify(Events::ABORT | Events::RESET) {
             schedule(self);
         }
-        self.lane.interrupt();
+        self.output.interrupt();
     }
 
     /// Closes now, from any thread, whatever is left to send.
     pub(crate) fn abort(self: &Arc<Self>) -> bool {
         let must_run = self.task.word.notify(Events::ABORT);
-        self.lane.interrupt();
+        self.output.interrupt();
         must_run
     }
 
@@ -210,7 +216,7 @@ impl Shared {
         if let Ends::Told(told) = &self.ends {
             return Ok(told.1.clone());
         }
-        let asked = self.lane.with_stream(Stream::local_address).ok_or(Error::Closed)?;
+        let asked = self.output.with_stream(Stream::local_address).ok_or(Error::Closed)?;
         Ok(asked?)
     }
 
@@ -245,7 +251,7 @@ impl Shared {
 
     pub(crate) fn reset_times(self: &Arc<Self>) {
         if self.extras.reset_times(self.group.limits()) {
-            drop(self.home.post(Command::Watch(self.clone())));
+            drop(self.reactor.post(Command::Watch(self.clone())));
         }
     }
 
@@ -254,10 +260,10 @@ impl Shared {
         Timeouts { read: limits.read_timeout, write: limits.write_timeout }
     }
 
-    /// Sends what is written, for the owner, and notes what it should know; see [`Lane::send`].
+    /// Sends what is written, for the owner, and notes what it should know; see [`Output::send`].
     #[inline]
     pub(crate) fn send(&self, bytes: &mut LinkBuffer) -> Result<()> {
-        let events = self.lane.send(bytes, &self.group)?;
+        let events = self.output.send(bytes, &self.group)?;
         if events != Events::NONE {
             self.task.word.note(self.go_on_later(events));
         }
@@ -268,10 +274,10 @@ impl Shared {
     /// owner should know.
     #[inline]
     pub(crate) fn writable(&self) -> Events {
-        if !self.lane.is_blocked() {
+        if !self.output.is_blocked() {
             return Events::NONE;
         }
-        self.go_on_later(self.lane.go_on(self.group.limits().output))
+        self.go_on_later(self.output.go_on(self.group.limits().output))
     }
 
     /// What a send returned, but for another go that is due, which is left to the reactor.
@@ -280,7 +286,7 @@ impl Shared {
         if events.has_any(Events::UNSENT) {
             // Without a reactor nothing is sent any more. Before it knows the connection there is
             // no token, and the first edge is still to come.
-            drop(self.home.post(Command::Transmit(self.token())));
+            drop(self.reactor.post(Command::Transmit(self.token())));
         }
         events.without(Events::UNSENT)
     }
@@ -288,27 +294,27 @@ impl Shared {
     /// Waits until the peer has taken what stands above the low-water mark, in the write timeout.
     pub(crate) fn wait_for_peer(&self) -> Result<()> {
         let timeout = self.timeouts().write;
-        self.wait_below(timeout.and_then(|time| Instant::now().checked_add(time)))
+        self.wait_below(timeout.and_then(|time| clock::now().checked_add(time)))
     }
 
     /// Waits until the output is below its low-water mark.
     pub(crate) fn wait_below(&self, until: Option<Instant>) -> Result<()> {
         let interrupted = || self.check_over();
-        if !self.lane.is_congested() {
-            return self.lane.wait_below(|| until, interrupted);
+        if !self.output.is_congested() {
+            return self.output.wait_below(|| until, interrupted);
         }
         let waiting = blocking::begin("wait for the peer to take bytes", self.of(), None)?;
         loop {
-            let sent = self.lane.sent();
-            let look = waiting.is_listed().then(|| Instant::now() + LOOK);
+            let sent = self.output.sent();
+            let look = waiting.is_listed().then(|| clock::now() + LOOK);
             let end = || [until, self.extras.write_deadline()].into_iter().flatten().min();
             let deadline = || end().into_iter().chain(look).min();
-            let outcome = self.lane.wait_below(deadline, interrupted);
-            let is_late = end().is_some_and(|end| end <= Instant::now());
+            let outcome = self.output.wait_below(deadline, interrupted);
+            let is_late = end().is_some_and(|end| end <= clock::now());
             if is_late || waiting.is_over() || !matches!(outcome, Err(Error::TimedOut(_))) {
                 return outcome;
             }
-            if self.lane.sent() != sent {
+            if self.output.sent() != sent {
                 waiting.progressed();
             }
         }
@@ -327,7 +333,7 @@ impl Shared {
     /// How many bytes were sent since the last call. For the owner, and for who closes the socket
     /// when there is none any more: of two writers one would lose its addition.
     pub(crate) fn sent_since(&self) -> u64 {
-        let sent = self.lane.sent();
+        let sent = self.output.sent();
         let before = self.reported.load(Ordering::Relaxed);
         self.reported.store(sent, Ordering::Relaxed);
         sent - before
@@ -348,30 +354,33 @@ impl Shared {
     pub(crate) fn progress(&self) -> Progress {
         let (events, busy) = (self.task.word.events(), self.task.word.is_busy());
         let receives = !events.has_any(Events::PAUSED)
-            && (self.group.reads_when_congested() || !self.lane.is_congested());
+            && (self.group.reads_when_congested() || !self.output.is_congested());
         Progress {
             received: self.received(),
-            sent: self.lane.sent(),
+            sent: self.output.sent(),
             busy: busy && !self.group.is_dialled(),
             partial: events.has_any(Events::PARTIAL) && !busy && receives,
-            congested: self.lane.is_congested(),
+            congested: self.output.is_congested(),
         }
     }
 
     /// Changes what is watched, and has the reactor look anew. Its errors are a closed
     /// connection's.
-    pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut super::watch::Watch)) {
+    pub(crate) fn rewatch(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut crate::pure::deadlines::Watch),
+    ) {
         if self.extras.rewatch(change) {
-            drop(self.home.post(Command::Watch(self.clone())));
+            drop(self.reactor.post(Command::Watch(self.clone())));
         }
     }
 
     /// The output has gone above its high-water mark: watches whether the peer takes any of it.
     pub(crate) fn watch_output(self: &Arc<Self>) {
         let Some(timeout) = self.timeouts().write else { return };
-        if self.lane.is_congested() {
-            let sent = self.lane.sent();
-            self.rewatch(|watch| watch.set_output(timeout, sent, Instant::now()));
+        if self.output.is_congested() {
+            let sent = self.output.sent();
+            self.rewatch(|watch| watch.set_output(timeout, sent, clock::now()));
         }
     }
 
@@ -385,29 +394,30 @@ impl Shared {
 
     /// Whether somebody else may have a descriptor of the socket.
     pub(crate) fn may_outlive_close(&self) -> bool {
-        self.task.word.events().has_any(Events::SHOWN) || self.lane.is_detached()
+        self.task.word.events().has_any(Events::SHOWN) || self.output.is_detached()
     }
 
     /// Hands the closed connection back to its reactor, which closes the socket.
     pub(crate) fn finish(self: &Arc<Self>) {
-        if self.home.post(Command::Finish(self.clone())).is_err() {
+        if self.reactor.post(Command::Finish(self.clone())).is_err() {
             self.close_stream();
         }
     }
 
     /// Closes the socket and leaves the group: the last act.
     pub(crate) fn close_stream(&self) {
-        let (lost, reset) = self.lane.close_stream(self.task.word.events().has_any(Events::RESET));
+        let (lost, reset) =
+            self.output.close_stream(self.task.word.events().has_any(Events::RESET));
         if lost > 0 {
             log::debug!("{lost} accepted bytes to {} were not sent", self.peer());
         }
         if let Err(error) = reset {
             log::debug!("cannot reset the connection to {}: {error}", self.peer());
         }
-        self.home.traffic.add(Work { sent: self.sent_since(), ..Work::default() });
-        self.home.leave();
-        if let Some(entrance) = &self.entrance {
-            entrance.left(self.peer());
+        self.reactor.traffic.add(Work { sent: self.sent_since(), ..Work::default() });
+        self.reactor.leave();
+        if let Some(listener) = &self.listener {
+            listener.release(self.peer());
         }
         self.group.leave();
     }
@@ -425,20 +435,8 @@ impl fmt::Debug for Shared {
         out.debug_struct("Connection")
             .field("peer", self.peer())
             .field("task", &self.task)
-            .field("pending", &self.lane.pending())
+            .field("pending", &self.output.pending())
             .finish_non_exhaustive()
-    }
-}
-
-/// Sees to it that a scheduled connection is begun, from a thread that is not its reactor's.
-pub(crate) fn schedule(shared: &Arc<Shared>) {
-    let Err(shared) = dispatch::submit(shared.clone()) else {
-        return;
-    };
-    if let Err(Command::Run(shared)) = shared.home.clone().post(Command::Run(shared)) {
-        // The reactor is gone: what is left to do, ending the connection, is done here.
-        shared.abort();
-        runner::run_to_end(&shared);
     }
 }
 

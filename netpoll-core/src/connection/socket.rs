@@ -3,7 +3,7 @@
 //! ```text
 //!   Owner      receives, without a lock ──┐
 //!                                         ├──► Socket  stream, holds ──► closed by the last
-//!   LaneHold   sends, under the lane's ───┘
+//!   OutputHold   sends, under the output's ───┘
 //! ```
 //! That is an `Arc` of the stream, but for its place: it stands in the connection, so that there is
 //! no block beside each connection, and no pointer to one in either of the two.
@@ -16,10 +16,11 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use super::shared::{Shared, schedule};
-use crate::socket::Stream;
-use crate::sync::{AtomicU32, Ordering};
-use crate::task::Events;
+use super::schedule::schedule;
+use super::shared::Shared;
+use crate::base::sync::{AtomicU32, Ordering};
+use crate::io::socket::Stream;
+use crate::pure::task::Events;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,24 +30,24 @@ pub(crate) struct Socket {
     holds: AtomicU32,
 }
 
-/// The lane's hold. It never leaves the lane whose socket it came with.
+/// The output's hold. It never leaves the output whose socket it came with.
 #[derive(Debug)]
-pub(crate) struct LaneHold(());
+pub(crate) struct OutputHold(());
 
 impl Socket {
-    /// A socket that its lane holds.
-    pub(crate) fn new(stream: Stream) -> (Self, LaneHold) {
-        (Self { stream: ManuallyDrop::new(stream), holds: AtomicU32::new(1) }, LaneHold(()))
+    /// A socket that its output holds.
+    pub(crate) fn new(stream: Stream) -> (Self, OutputHold) {
+        (Self { stream: ManuallyDrop::new(stream), holds: AtomicU32::new(1) }, OutputHold(()))
     }
 
-    /// For the lane.
+    /// For the output.
     #[inline]
-    pub(crate) fn stream<'a>(&'a self, _: &'a LaneHold) -> &'a Stream {
+    pub(crate) fn stream<'a>(&'a self, _: &'a OutputHold) -> &'a Stream {
         &self.stream
     }
 
-    /// The lane holds it no more.
-    pub(crate) fn release(&self, _: LaneHold) {
+    /// The output holds it no more.
+    pub(crate) fn release(&self, _: OutputHold) {
         self.let_go();
     }
 
@@ -67,7 +68,7 @@ impl Socket {
 }
 
 /// A connection that is dropped without its close: its reactor has ended before it. Its owner would
-/// keep it, and the lane goes with it.
+/// keep it, and the output goes with it.
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.holds.load(Ordering::Acquire) > 0 {
@@ -83,10 +84,10 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// The runners of its task. For who has made the connection and is the first to know it: so its
-    /// lane holds the socket.
+    /// output holds the socket.
     pub(crate) fn runner(shared: Arc<Shared>) -> Self {
         let one_more = |holds: u32| (holds > 0).then_some(holds + 1);
-        let holds = &shared.lane.socket().holds;
+        let holds = &shared.output.socket().holds;
         let held = holds.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
         assert!(held, "a connection that has closed gets no owner");
         Self { shared }
@@ -110,13 +111,13 @@ impl Owner {
 
     #[inline]
     pub(crate) fn stream(&self) -> &Stream {
-        &self.shared.lane.socket().stream
+        &self.shared.output.socket().stream
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.shared.lane.socket().let_go();
+        self.shared.output.socket().let_go();
         if self.shared.is_callers.load(Ordering::Relaxed) {
             self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
             schedule(&self.shared);
@@ -151,19 +152,19 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::address::Address;
-    use crate::connection::output::Lane;
-    use crate::group::Group;
-    use crate::limits::Limits;
-    use crate::reactor::Reactor;
+    use crate::base::address::Address;
+    use crate::base::limits::Limits;
+    use crate::connection::group::Group;
+    use crate::connection::mailbox::Remote;
+    use crate::connection::output::Output;
 
     fn connection() -> (Arc<Shared>, Owner, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("two descriptors");
         peer.set_nonblocking(true).expect("an open socket");
-        let lane = Lane::open(Stream::new(ours.into()));
+        let output = Output::open(Stream::new(ours.into()));
         let group = Group::dialled(Limits::default()).expect("good limits");
-        let home = Reactor::new().expect("three descriptors").remote();
-        let shared = Arc::new(Shared::dialled(lane, group, home, Address::Unnamed));
+        let reactor = Remote::alone();
+        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
         let owner = Owner::runner(shared.clone());
         (shared, owner, peer)
     }
@@ -178,12 +179,12 @@ mod tests {
         assert!(matches!(read, Ok(0)), "{read:?}");
     }
 
-    /// An owner may be inside a receive when the lane gives its socket up.
+    /// An owner may be inside a receive when the output gives its socket up.
     #[test]
     fn the_lane_closes_no_socket_that_has_an_owner() {
         let (shared, owner, mut peer) = connection();
-        assert_eq!(shared.lane.close_stream(false).0, 0);
-        assert!(shared.lane.is_closed());
+        assert_eq!(shared.output.close_stream(false).0, 0);
+        assert!(shared.output.is_closed());
         assert_open(&mut peer);
         drop(owner);
         assert_closed(&mut peer);
@@ -195,9 +196,9 @@ mod tests {
         let (shared, owner, mut peer) = connection();
         drop(owner);
         assert_open(&mut peer);
-        assert_eq!(shared.lane.close_stream(false).0, 0);
+        assert_eq!(shared.output.close_stream(false).0, 0);
         assert_closed(&mut peer);
-        assert_eq!(shared.lane.close_stream(false).0, 0, "a second close has nothing to close");
+        assert_eq!(shared.output.close_stream(false).0, 0, "a second close has nothing to close");
         drop(shared);
     }
 
@@ -214,7 +215,7 @@ mod tests {
     fn a_closed_connection_gets_no_owner() {
         let (shared, owner, _peer) = connection();
         drop(owner);
-        assert_eq!(shared.lane.close_stream(false).0, 0);
+        assert_eq!(shared.output.close_stream(false).0, 0);
         let _never = Owner::runner(shared);
     }
 }

@@ -8,8 +8,8 @@ use netpoll_buffer::LinkBuffer;
 use super::backlog::COALESCED;
 use super::pace::{Ahead, Pace};
 use super::shared::Shared;
-use crate::error::{Error, Result};
-use crate::task::Events;
+use crate::base::error::{Error, Result};
+use crate::pure::task::Events;
 
 /// The writing side of a connection.
 ///
@@ -143,7 +143,7 @@ impl<'a> Writer<'a> {
             return Err(over);
         }
         self.shared.send(self.staged).inspect_err(|_| self.falter())?;
-        if self.shared.lane.is_congested() { self.settle() } else { Ok(()) }
+        if self.shared.output.is_congested() { self.settle() } else { Ok(()) }
     }
 
     /// Refuses to queue without an end where nothing may wait.
@@ -158,16 +158,16 @@ impl<'a> Writer<'a> {
 
     /// Whether something is written that would have to wait, and must not.
     fn is_out_of_room(&self) -> bool {
-        let Shared { lane, group, .. } = self.shared;
-        self.staged.malloc_len() > 0 && !group.may_wait() && lane.must_wait(group)
+        let Shared { output, group, .. } = self.shared;
+        self.staged.malloc_len() > 0 && !group.may_wait() && output.must_wait(group)
     }
 
     /// The queue stands above its high-water mark: waits, if this flush has to.
     #[cold]
     fn settle(&self) -> Result<()> {
-        let Shared { lane, group, .. } = self.shared;
+        let Shared { output, group, .. } = self.shared;
         self.pace.tell_congested();
-        if !group.may_wait() || !lane.must_wait(group) {
+        if !group.may_wait() || !output.must_wait(group) {
             return Ok(());
         }
         self.shared.wait_for_peer().inspect_err(|_| self.falter())
@@ -180,12 +180,12 @@ impl<'a> Writer<'a> {
 
     /// Bytes flushed that the socket has not taken yet.
     pub fn pending(&self) -> usize {
-        self.shared.lane.pending()
+        self.shared.output.pending()
     }
 
     /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
     pub fn is_congested(&self) -> bool {
-        self.shared.lane.is_congested()
+        self.shared.output.is_congested()
     }
 
     /// What is written to, for a write that begins.
@@ -253,20 +253,20 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::address::Address;
-    use crate::connection::output::Lane;
-    use crate::group::Group;
-    use crate::limits::Limits;
-    use crate::reactor::Reactor;
-    use crate::socket::Stream;
+    use crate::base::address::Address;
+    use crate::base::limits::Limits;
+    use crate::connection::group::Group;
+    use crate::connection::mailbox::Remote;
+    use crate::connection::output::Output;
+    use crate::io::socket::Stream;
 
     #[test]
     fn small_buffers_that_are_written_hold_little_more_than_their_bytes() {
         let (ours, _peer) = UnixStream::pair().unwrap();
-        let lane = Lane::open(Stream::new(ours.into()));
+        let output = Output::open(Stream::new(ours.into()));
         let group = Group::dialled(Limits::default()).unwrap();
-        let home = Reactor::new().unwrap().remote();
-        let shared = Arc::new(Shared::dialled(lane, group, home, Address::Unnamed));
+        let reactor = Remote::alone();
+        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
         let (mut staged, pace) = (LinkBuffer::new(), Pace::default());
         let mut writer = Writer::new(&shared, &mut staged, &pace);
         let mut input = LinkBuffer::from(vec![b'a'; 8000]);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::Core;
+use super::registry::{FdOperator, StreamOperator};
 use crate::connection::Shared;
-use crate::operator::{FdOperator, StreamOperator};
-use crate::poll::{AcceptEvent, PollEvent, Readiness};
-use crate::slab::Token;
-use crate::task::Events;
+use crate::io::driver::{AcceptEvent, PollEvent, Readiness};
+use crate::pure::slab::Token;
+use crate::pure::task::Events;
 
 impl Core {
     /// Tells the connection what happened. Returns it if it is to be run.
@@ -67,7 +67,7 @@ impl Core {
     }
 }
 
-/// What the connection should know of a readiness. What is writable first goes to its lane, which
+/// What the connection should know of a readiness. What is writable first goes to its output, which
 /// tells more only if somebody waits for it.
 #[inline]
 fn events_of(readiness: Readiness, shared: &Shared) -> Events {

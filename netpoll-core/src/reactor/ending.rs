@@ -2,12 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Command, Core, End, later};
-use crate::operator::{FdOperator, StreamOperator};
-use crate::runner;
-use crate::sync::lock;
+use super::registry::{FdOperator, StreamOperator};
+use super::{Command, Core, End};
+use crate::base::clock::{self, later};
+use crate::connection::run;
 
 impl Core {
     pub(super) fn retire(&mut self) {
@@ -19,7 +19,7 @@ impl Core {
         if matches!(self.end, End::Stopping { .. }) {
             return;
         }
-        self.end = End::Stopping { deadline: later(Instant::now(), patience) };
+        self.end = End::Stopping { deadline: later(clock::now(), patience) };
         self.abort_all();
     }
 
@@ -41,7 +41,7 @@ impl Core {
             End::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
             End::Stopping { deadline } => {
                 let parted = self.ready.is_empty() && !self.has_served_streams();
-                parted || Instant::now() >= deadline
+                parted || clock::now() >= deadline
             }
             End::Failed => true,
         }
@@ -71,18 +71,14 @@ impl Core {
             self.retire_listeners();
             self.abort_all();
         }
-        let left = {
-            let mut queue = lock(&self.remote.commands);
-            queue.dead = true;
-            std::mem::take(&mut queue.list)
-        };
+        let left = self.remote.close();
         let before = std::mem::take(&mut self.commands);
         for command in before.into_iter().chain(left) {
             match command {
                 Command::Finish(shared) => self.finish(&shared),
                 Command::Register(shared) | Command::Run(shared) => {
                     shared.abort();
-                    runner::run_to_end(&shared);
+                    run::run_to_end(&shared);
                 }
                 Command::Await(preamble, _) => preamble.end(),
                 // Nobody has stopped it: the listener is somebody else's now.
@@ -94,7 +90,7 @@ impl Core {
         }
         for shared in self.ready.drain(..).chain(self.crowded.drain(..)) {
             shared.abort();
-            runner::run_to_end(&shared);
+            run::run_to_end(&shared);
         }
         let streams = self.operators.iter_mut();
         let timers: Vec<_> = streams.filter_map(FdOperator::take_timers).collect();
@@ -103,7 +99,6 @@ impl Core {
         }
         // It has no more timers that would do so, and may be the last loop.
         netpoll_buffer::trim();
-        lock(&self.remote.commands).ended = true;
-        self.remote.ended.notify_all();
+        self.remote.end();
     }
 }

@@ -5,55 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::registry::{FdOperator, ListenerOperator};
 use super::timers::Timer;
-use super::{Command, Core, End, Remote};
-use crate::group::Group;
-use crate::operator::{Accept, FdOperator, ListenerOperator, Preamble, Room};
-use crate::slab::Token;
-use crate::sync::Ordering;
-
-impl Remote {
-    /// Accepts on `listener` until it is given up or the reactor ends. False: it has ended before,
-    /// and the acceptor is dropped.
-    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) -> bool {
-        self.post(Command::Listen(listener, accept)).is_ok()
-    }
-
-    /// Stops accepting on `listener`; its acceptor is dropped.
-    pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
-        drop(self.post(Command::Unlisten(listener.clone())));
-    }
-
-    /// Has `preamble` look at its stream until it is complete, or the time is `late`. An ended
-    /// reactor drops it.
-    pub fn await_preamble(&self, preamble: Box<dyn Preamble>, late: Instant) {
-        drop(self.post(Command::Await(preamble, late)));
-    }
-
-    /// Ends the preambles of a group that is about to take no more connections; those that have
-    /// arrived are complete.
-    pub fn end_preambles(&self, group: &Arc<Group>) {
-        drop(self.post(Command::EndPreambles(group.clone())));
-    }
-
-    /// Has acceptors asked again how much room they have.
-    pub fn tell_of_accept_room(&self) {
-        self.wake();
-    }
-
-    /// How many connections are its own, those on their way to it among them.
-    pub(crate) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn enter(&self) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn leave(&self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+use super::{Core, End};
+use crate::connection::incoming::{Accept, Preamble, Room};
+use crate::pure::slab::Token;
 
 impl Core {
     pub(super) fn not_accepted(&mut self, listener: Token, error: io::Error, skipped: bool) {
@@ -65,7 +21,7 @@ impl Core {
             return log::debug!("a connection was gone before it was accepted: {error}");
         }
         self.remote.counters.accept_failures.add(1);
-        self.doors_open = false;
+        self.all_unlimited = false;
         if !it.accept.failed(&error) {
             self.give_up_listener(listener, error);
         }
@@ -101,7 +57,7 @@ impl Core {
     /// Asks the acceptors how much they have room for, unless all have had room for any number;
     /// returns when to ask again.
     pub(super) fn ask_for_room(&mut self) -> Option<Instant> {
-        if std::mem::replace(&mut self.doors_open, true) {
+        if std::mem::replace(&mut self.all_unlimited, true) {
             return None;
         }
         let mut next: Option<Instant> = None;
@@ -112,7 +68,7 @@ impl Core {
                 continue;
             };
             let room = it.accept.room();
-            self.doors_open &= room == Room::ANY;
+            self.all_unlimited &= room == Room::ANY;
             if let (0, Some(again)) = (room.count, room.again) {
                 next = Some(next.map_or(again, |next| next.min(again)));
             }
@@ -135,7 +91,7 @@ impl Core {
         let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
         self.poll.add_listener(listener, token);
         self.listeners.push(token);
-        self.doors_open = false;
+        self.all_unlimited = false;
     }
 
     pub(super) fn await_preamble(&mut self, preamble: Box<dyn Preamble>, late: Instant) {
@@ -190,8 +146,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::limits::Limits;
-    use crate::reactor::Reactor;
+    use crate::base::limits::Limits;
+    use crate::connection::group::Group;
+    use crate::pure::spin::Spin;
 
     /// One whose last byte nobody has looked at.
     struct Unseen(UnixStream, mpsc::Sender<&'static str>);
@@ -218,8 +175,8 @@ mod tests {
     fn preambles_have_a_last_look_before_accepting_ends() {
         let group = Group::dialled(Limits::default()).expect("good limits");
         for asked in [true, false] {
-            let reactor = Reactor::new().expect("three descriptors");
-            let (remote, (sender, told)) = (reactor.remote(), mpsc::channel());
+            let mut core = Core::new(0, Spin::Never).expect("two descriptors");
+            let (remote, (sender, told)) = (core.remote().clone(), mpsc::channel());
             let (ours, _peer) = UnixStream::pair().expect("two descriptors");
             let late = Instant::now() + Duration::from_secs(3600);
             remote.await_preamble(Box::new(Unseen(ours, sender)), late);
@@ -227,7 +184,8 @@ mod tests {
                 remote.end_preambles(&group);
             }
             remote.stop(Duration::ZERO);
-            reactor.run().expect("it was stopped");
+            assert!(core.next(|| ()).is_none(), "it was stopped");
+            core.end();
             assert_eq!(told.try_recv(), Ok("a last look"));
         }
     }

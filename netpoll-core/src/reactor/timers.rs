@@ -4,12 +4,13 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::registry::{FdOperator, StreamTimers, TimerId};
+use crate::base::clock::{self, later};
 use crate::connection::Shared;
 use crate::connection::job::Job;
-use crate::operator::{FdOperator, StreamTimers, TimerId};
-use crate::slab::Token;
-use crate::task::Events;
-use crate::ticks::Tick;
+use crate::pure::slab::Token;
+use crate::pure::task::Events;
+use crate::pure::tick::Tick;
 
 /// How soon a connection that memory was too short for is tried again.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
@@ -21,7 +22,8 @@ const RESTS: u8 = 3;
 
 #[derive(Debug)]
 pub(super) enum Timer {
-    Crowded,
+    /// Connections wait for the capacity of a pool.
+    Capacity,
     /// Memory has rested for a while.
     Rest {
         looks: u8,
@@ -34,22 +36,17 @@ pub(super) enum Timer {
     Tick(Weak<Tick>),
 }
 
-/// That time after `now`, of any length: a century is for ever.
-pub fn later(now: Instant, delay: Duration) -> Instant {
-    now + delay.min(Duration::from_secs(100 * 365 * 86_400))
-}
-
 impl Core {
     pub(super) fn fire_timers(&mut self) {
         if self.timers.is_empty() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         while let Some(timer) = self.timers.fire(now) {
             match timer {
                 Timer::Late(token) => self.end_preamble(token),
                 Timer::Rest { looks } => self.shrink(looks, now),
-                Timer::Crowded => self.ready.extend(self.crowded.drain(..)),
+                Timer::Capacity => self.ready.extend(self.crowded.drain(..)),
                 Timer::Stream(token, id) => self.stream_timer(token, id, now),
                 Timer::Job(token, job) => self.job_timer(token, job, now),
                 Timer::Tick(tick) => {
@@ -66,7 +63,7 @@ impl Core {
     pub(super) fn shrink_soon(&mut self) {
         if !self.shrinks && netpoll_buffer::rests_much() {
             self.shrinks = true;
-            self.timers.arm(Instant::now() + REST, Timer::Rest { looks: RESTS });
+            self.timers.arm(clock::now() + REST, Timer::Rest { looks: RESTS });
         }
     }
 
@@ -158,7 +155,7 @@ impl Core {
 
     /// Has a connection that memory was too short for try again, in a while.
     pub(super) fn arm_retry(&mut self, token: Token) {
-        let at = Instant::now() + SHORT_OF_MEMORY;
+        let at = clock::now() + SHORT_OF_MEMORY;
         self.arm_for(token, at, TimerId::Retry, Timer::Stream(token, TimerId::Retry));
     }
 

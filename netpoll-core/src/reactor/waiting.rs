@@ -4,9 +4,12 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Core, End, Remote};
-use crate::spin::{self, Plan, Reading};
-use crate::stats::Work;
+use super::spinning::spin;
+use super::{Core, End};
+use crate::base::clock;
+use crate::base::stats::Work;
+use crate::connection::mailbox::Remote;
+use crate::pure::spin::{Plan, Reading};
 use crate::sys;
 
 /// How often a retired reactor without connections looks whether it may end.
@@ -35,14 +38,14 @@ impl Waits {
 
 impl Core {
     /// Waits for events, unless there is something to do already.
-    pub(super) fn wait(&mut self) {
+    pub(super) fn wait(&mut self, mut before_wait: impl FnMut()) {
         // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
         self.remote.counters.connections.set(self.streams);
         self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
         let ask_again = self.ask_for_room();
-        let idle = self.ready.is_empty() && !self.remote.waker.is_called();
+        let idle = self.ready.is_empty() && !self.remote.waker().is_called();
         let timeout = if idle { self.next_deadline(ask_again) } else { Some(Duration::ZERO) };
-        self.backing.begin_wait();
+        before_wait();
         if let Err(error) = self.wait_for_events(timeout) {
             self.wait_failed(error);
         }
@@ -75,27 +78,30 @@ impl Core {
             return self.poll.wait(timeout, &mut self.events);
         }
         let remote = &self.remote;
-        match self.spinner.plan(|| remote.reading()) {
+        match self.spinner.plan(|| reading(remote)) {
             Plan::Sleep { timed: false } => self.sleep(timeout),
             Plan::Sleep { timed: true } => {
-                let since = Instant::now();
+                let since = clock::now();
                 let outcome = self.sleep(timeout);
-                self.spinner.slept(since.elapsed());
+                self.spinner.slept(clock::now().duration_since(since));
                 outcome
             }
             Plan::Spin(limit) => {
                 let Self { poll, events, .. } = self;
-                let begun = Instant::now();
-                let spun = spin::spin(timeout.map_or(limit, |timeout| timeout.min(limit)), || {
+                let begun = clock::now();
+                let spun = spin(timeout.map_or(limit, |timeout| timeout.min(limit)), || {
                     poll.wait(Some(Duration::ZERO), events)?;
-                    Ok::<_, io::Error>(!events.is_empty() || remote.waker.is_called())
+                    Ok::<_, io::Error>(!events.is_empty() || remote.waker().is_called())
                 })?;
                 self.spinner.spun(spun);
                 if spun.found {
                     remote.counters.spun.add(1);
                     return Ok(());
                 }
-                self.sleep(timeout.map(|timeout| timeout.saturating_sub(begun.elapsed())))
+                self.sleep(
+                    timeout
+                        .map(|timeout| timeout.saturating_sub(clock::now().duration_since(begun))),
+                )
             }
         }
     }
@@ -104,10 +110,10 @@ impl Core {
     fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         // A wake before this must not be lost, whatever it is for: it may be for the room that has
         // just been asked for in vain.
-        let called = !self.remote.waker.going_to_sleep();
+        let called = !self.remote.waker().going_to_sleep();
         let timeout = if called { Some(Duration::ZERO) } else { timeout };
         let outcome = self.poll.wait(timeout, &mut self.events);
-        self.remote.waker.awake();
+        self.remote.waker().awake();
         outcome
     }
 
@@ -117,14 +123,14 @@ impl Core {
     }
 
     fn next_deadline(&self, ask_again: Option<Instant>) -> Option<Duration> {
-        let mut next = self.timers.wait(Instant::now);
+        let mut next = self.timers.wait(clock::now);
         if let Some(at) = ask_again {
-            let pause = at.saturating_duration_since(Instant::now());
+            let pause = at.saturating_duration_since(clock::now());
             next = Some(next.map_or(pause, |next| next.min(pause)));
         }
         match self.end {
             End::Stopping { deadline } => {
-                let parting = deadline.saturating_duration_since(Instant::now());
+                let parting = deadline.saturating_duration_since(clock::now());
                 Some(next.map_or(parting, |next| next.min(parting)))
             }
             End::WhenEmpty if self.streams == 0 => {
@@ -135,12 +141,10 @@ impl Core {
     }
 }
 
-impl Remote {
-    /// What the calling thread, which holds the core, has computed, and what its connections did.
-    fn reading(&self) -> Reading {
-        let Work { received, sent, callbacks } = self.counters.work() + self.traffic.work();
-        Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), callbacks }
-    }
+/// What the calling thread, which holds the core, has computed, and what its connections did.
+fn reading(remote: &Remote) -> Reading {
+    let Work { received, sent, callbacks } = remote.counters.work() + remote.traffic.work();
+    Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), callbacks }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -13,8 +13,8 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::address::Address;
-use crate::error::{Error, Result};
+use crate::base::address::Address;
+use crate::base::error::{Error, Result};
 
 /// What is asked of a socket before it is connected: data. The dialler's builder documents each.
 #[derive(Clone)]

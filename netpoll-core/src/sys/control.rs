@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::{raw, repeat};
+use crate::base::clock;
 
 /// How many descriptors one message may carry: the kernel's `SCM_MAX_FD`.
 const MAX_DESCRIPTORS: usize = 253;
@@ -111,7 +112,7 @@ fn once_ready<T>(
     mut call: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(clock::now());
         match repeat(&mut call) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             other => return other,

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 
 use super::connect::Keepalive;
 use super::raw;
-use crate::address::Address;
+use crate::base::address::Address;
 
 /// What is asked of a listening socket before it listens: data. The face's builder documents each.
 #[derive(Clone)]

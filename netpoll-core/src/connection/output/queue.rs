@@ -1,4 +1,5 @@
-//! What stands behind the lane's lock: the backlog, who sends it, and in which phase the stream is.
+//! What stands behind the output's lock: the backlog, who sends it, and in which phase the stream
+//! is.
 
 use std::io;
 use std::num::NonZeroI32;
@@ -6,23 +7,23 @@ use std::sync::Arc;
 
 use netpoll_buffer::LinkBuffer;
 
+use crate::base::error::{Error, Result};
+use crate::base::notify::Notify;
 use crate::connection::backlog::{Backlog, Spent};
-use crate::connection::socket::LaneHold;
-use crate::dial::Doorbell;
-use crate::error::{Error, Result};
+use crate::connection::socket::OutputHold;
 
-/// What the lane's lock guards.
+/// What the output's lock guards.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// What the socket has not taken; allocated when it doesn't take all, for it mostly does.
     pub(super) backlog: Option<Box<Backlog>>,
     /// Gone when the socket is to be closed.
-    pub(super) hold: Option<LaneHold>,
+    pub(super) hold: Option<OutputHold>,
     pub(super) phase: Phase,
     /// The errno that ended sending.
     pub(super) failure: Option<NonZeroI32>,
     /// Rung when a dialled stream is not on its way any more.
-    pub(super) bell: Option<Arc<Doorbell>>,
+    pub(super) notify: Option<Arc<Notify>>,
     /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
     /// the same.
     pub(super) waiting: u16,

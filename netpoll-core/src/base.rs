@@ -1,0 +1,17 @@
+//! The ground floor: what every other floor stands on. It has no descriptor and starts no thread,
+//! and imports nothing but itself.
+
+pub(crate) mod address;
+pub mod blocking;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod chance;
+pub mod clock;
+pub(crate) mod error;
+pub(crate) mod limits;
+pub(crate) mod memory;
+pub(crate) mod notify;
+pub(crate) mod origin;
+pub(crate) mod panic;
+pub(crate) mod stats;
+pub(crate) mod sync;
+pub(crate) mod waits;

@@ -1,0 +1,253 @@
+//! The limits of a connection: data, each with a name, a unit and a default, checked once.
+
+use std::time::Duration;
+
+use crate::base::error::{Error, Result};
+
+/// The limits of a connection. `docs/limits.md` has them all in one table, with the reason of each
+/// default.
+///
+/// ```
+/// use netpoll_core::Limits;
+/// let limits = Limits { input_limit: 64 << 10, ..Limits::default() };
+/// assert!(limits.validate().is_ok());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long one read waits for all the bytes that it asked for. `None`, the default: for ever.
+    pub read_timeout: Option<Duration>,
+    /// How long a flush that has to wait does so; and how long the peer of a served connection may
+    /// take nothing while the output stands above its high-water mark: then the connection ends.
+    /// Default 60 s; `None` is for ever.
+    pub write_timeout: Option<Duration>,
+    /// How long no byte may pass either way while no callback runs. Looked at four times in that
+    /// span, so it ends a connection after up to a quarter more. `None`, the default: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a new connection may take to send its first byte. `None`, the default: for ever.
+    pub first_byte_timeout: Option<Duration>,
+    /// How slowly the rest of a request may come, once a part of it is there. `None`, the default:
+    /// as slowly as it likes.
+    pub min_receive_rate: Option<ReceiveRate>,
+    /// Bytes that may be buffered unread; beyond them the kernel's receive window fills and the
+    /// peer waits. It also bounds what one read may ask for. Default 1 MiB.
+    pub input_limit: usize,
+    /// Bytes of received blocks that slices and `Bytes` of the input may keep alive before no more
+    /// is received; at least `input_limit`. Default 16 MiB; `None` is no bound. A read that waits
+    /// goes on all the same; one that does not is `WouldBlock`.
+    pub held_limit: Option<usize>,
+    /// Bytes that all connections of an event loop together may hold: unread input, received
+    /// blocks in live slices, unsent output, each block once and whole. Above it those that hold
+    /// more than their share are not received from, reads in callbacks wait, and may fail with
+    /// [`Error::NoMemory`](crate::Error::NoMemory), and new connections are refused. A reserve of
+    /// 1/16 above it serves those that hold little. `None`, the default: no bound.
+    pub memory_budget: Option<usize>,
+    /// The water marks of the output queue.
+    pub output: OutputLimits,
+    /// How long an orderly close may take to send what was accepted. Default 10 s.
+    pub linger: Duration,
+    /// What one connection may use before others have their turn.
+    pub turn: TurnLimits,
+    /// Whether a connection stays when its peer has ended its stream, until we close it or end
+    /// ours. `false`, the default: it closes after the last callback, when its output is sent.
+    pub half_open: bool,
+}
+
+/// The water marks of a connection's output queue, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// Below this, those who wait above `high` go on. Default 256 KiB.
+    pub low: usize,
+    /// Above this, `Handle::send` refuses, no callback reads or is called for more, and a flush of
+    /// a dialled connection waits; a callback's flush waits above four times as much. Default
+    /// 1 MiB.
+    pub high: usize,
+}
+
+/// What one connection may use of its loop, or of its worker, before others have their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TurnLimits {
+    /// Rounds of one receive and one callback. Default 16.
+    pub rounds: usize,
+    /// Bytes received, also by reads of the callback that do not wait; the round that crosses it is
+    /// its last one. Default 256 KiB.
+    pub bytes: usize,
+}
+
+/// At least so many bytes in each such span, while a request is incomplete: unread bytes are left
+/// in the buffer, and no callback is busy with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReceiveRate {
+    /// Bytes.
+    pub bytes: u32,
+    /// In how long. It is also the shortest time that a request has to come.
+    pub per: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            read_timeout: None,
+            write_timeout: Some(Duration::from_secs(60)),
+            idle_timeout: None,
+            first_byte_timeout: None,
+            min_receive_rate: None,
+            input_limit: 1 << 20,
+            held_limit: Some(16 << 20),
+            memory_budget: None,
+            output: OutputLimits { low: 256 << 10, high: 1 << 20 },
+            linger: Duration::from_secs(10),
+            turn: TurnLimits { rounds: 16, bytes: 256 << 10 },
+            half_open: false,
+        }
+    }
+}
+
+/// One row of [`Limits::rows`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitRow {
+    /// The field's name.
+    pub name: &'static str,
+    /// In what it is counted.
+    pub unit: &'static str,
+    /// Its value, in that unit; `none` for no limit.
+    pub value: String,
+}
+
+impl Limits {
+    /// Every limit with its unit and value, for a log line or a page of settings.
+    ///
+    /// ```
+    /// use netpoll_core::Limits;
+    /// let rows = Limits::default().rows();
+    /// let linger = rows.iter().find(|row| row.name == "linger").unwrap();
+    /// assert_eq!((linger.unit, &*linger.value), ("s", "10"));
+    /// ```
+    pub fn rows(&self) -> Vec<LimitRow> {
+        let row = |name, unit, value| LimitRow { name, unit, value };
+        let time = |name, time: Option<Duration>| row(name, "s", or_none(time.map(seconds)));
+        let rate =
+            self.min_receive_rate.map(|rate| format!("{} in {}", rate.bytes, seconds(rate.per)));
+        vec![
+            time("read_timeout", self.read_timeout),
+            time("write_timeout", self.write_timeout),
+            time("idle_timeout", self.idle_timeout),
+            time("first_byte_timeout", self.first_byte_timeout),
+            row("min_receive_rate", "bytes in s", or_none(rate)),
+            row("input_limit", "bytes", self.input_limit.to_string()),
+            row("held_limit", "bytes", or_none(self.held_limit)),
+            row("memory_budget", "bytes", or_none(self.memory_budget)),
+            row("output.low", "bytes", self.output.low.to_string()),
+            row("output.high", "bytes", self.output.high.to_string()),
+            time("linger", Some(self.linger)),
+            row("turn.rounds", "callbacks", self.turn.rounds.to_string()),
+            row("turn.bytes", "bytes", self.turn.bytes.to_string()),
+            row("half_open", "yes or no", if self.half_open { "yes" } else { "no" }.to_owned()),
+        ]
+    }
+
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// [`Error::Config`], one sentence that names the first option that can't be used.
+    pub fn validate(&self) -> Result<()> {
+        not_zero("read_timeout", self.read_timeout)?;
+        not_zero("write_timeout", self.write_timeout)?;
+        not_zero("idle_timeout", self.idle_timeout)?;
+        not_zero("first_byte_timeout", self.first_byte_timeout)?;
+        if let Some(ReceiveRate { bytes, per }) = self.min_receive_rate
+            && (bytes == 0 || per < Duration::from_millis(1))
+        {
+            return Err(Error::config(format!(
+                "min_receive_rate is {bytes} bytes in {per:?}, but less than 1 byte or 1 ms \
+                 measures nothing; None is no such limit"
+            )));
+        }
+        if self.input_limit == 0 {
+            return Err(Error::config("input_limit is 0 bytes, so nothing could ever be read"));
+        }
+        if self.held_limit == Some(0) {
+            return Err(Error::config(
+                "held_limit is 0 bytes, so no slice could outlive its callback; None is no bound",
+            ));
+        }
+        if let Some(budget) = self.memory_budget
+            && budget < self.input_limit
+        {
+            return Err(Error::config(format!(
+                "memory_budget is {budget} bytes, less than the input_limit of {} that one \
+                 connection may use; None is no bound",
+                self.input_limit
+            )));
+        }
+        let OutputLimits { low, high } = self.output;
+        if high == 0 || low >= high {
+            return Err(Error::config(format!(
+                "output_limits are low {low} and high {high} bytes, but low must be less than high"
+            )));
+        }
+        if self.turn.rounds == 0 || self.turn.bytes == 0 {
+            return Err(Error::config("turn_limits has a 0, so no connection would have a turn"));
+        }
+        Ok(())
+    }
+}
+
+fn not_zero(name: &str, timeout: Option<Duration>) -> Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(Error::config(format!(
+            "{name} is 0, so every wait would fail; None is for ever"
+        )));
+    }
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    time.as_secs_f64().to_string()
+}
+
+fn or_none(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(limits: Limits) -> String {
+        limits.validate().expect_err("limits that can't be used").to_string()
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let good = Limits::default();
+        assert!(good.validate().is_ok());
+        let zero = Some(Duration::ZERO);
+        let rate = Some(ReceiveRate { bytes: 0, per: Duration::from_secs(1) });
+        for (name, bad) in [
+            ("read_timeout", Limits { read_timeout: zero, ..good }),
+            ("write_timeout", Limits { write_timeout: zero, ..good }),
+            ("idle_timeout", Limits { idle_timeout: zero, ..good }),
+            ("first_byte_timeout", Limits { first_byte_timeout: zero, ..good }),
+            ("min_receive_rate", Limits { min_receive_rate: rate, ..good }),
+            ("input_limit", Limits { input_limit: 0, ..good }),
+            ("held_limit", Limits { held_limit: Some(0), ..good }),
+            ("memory_budget", Limits { memory_budget: Some(0), ..good }),
+            ("output_limits", Limits { output: OutputLimits { low: 2, high: 2 }, ..good }),
+            ("turn_limits", Limits { turn: TurnLimits { rounds: 0, bytes: 1 }, ..good }),
+        ] {
+            let text = complaint(bad);
+            assert!(text.starts_with(name), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn the_table_in_the_documents_has_every_limit_with_its_default() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/limits.md");
+        let page = std::fs::read_to_string(path).expect("docs/limits.md");
+        for LimitRow { name, unit, value } in Limits::default().rows() {
+            let row = format!("| `{name}` | {unit} | {value} |");
+            assert!(page.contains(&row), "docs/limits.md has no row that begins {row}");
+        }
+    }
+}

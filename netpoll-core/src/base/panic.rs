@@ -1,0 +1,70 @@
+//! Where a panic of user code ends: callbacks, receipts, ticks, drops of what users captured.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+
+/// A callback panicked; it has been logged.
+#[derive(Debug)]
+pub struct Panicked;
+
+/// Runs a callback so that a panic in it ends no more than its connection. The session may be torn
+/// by the panic; after it only `on_disconnect` sees it.
+///
+/// # Errors
+/// [`Panicked`], where it has; `name` says in the log what did.
+#[inline]
+pub fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
+    match catch_unwind(AssertUnwindSafe(callback)) {
+        Ok(returned) => Ok(returned),
+        Err(payload) => Err(panicked(name, payload)),
+    }
+}
+
+#[cold]
+fn panicked(name: &str, payload: Box<dyn Any + Send>) -> Panicked {
+    log::error!("{name} panicked: {}", describe(&*payload));
+    discard(payload);
+    Panicked
+}
+
+/// Drops what a panic carried. That is user code: a panic in it ends here, and what that one
+/// carries is leaked, since its drop may panic again.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+}
+
+/// Waits for a thread that is about to end. A panic has ended it before, and was logged then.
+pub(crate) fn join<T>(thread: JoinHandle<T>) {
+    if let Err(payload) = thread.join() {
+        discard(payload);
+    }
+}
+
+fn describe(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Panics when it is dropped, with another of its kind.
+    struct Malicious;
+
+    impl Drop for Malicious {
+        fn drop(&mut self) {
+            std::panic::panic_any(Self);
+        }
+    }
+
+    #[test]
+    fn a_payload_whose_drop_panics_does_not_escape_the_guard() {
+        let outcome = guard("a test", || std::panic::panic_any(Malicious));
+        assert!(outcome.is_err());
+        join(std::thread::spawn(|| std::panic::panic_any(Malicious)));
+    }
+}

@@ -1,0 +1,54 @@
+//! How an accepted socket becomes a connection with a session.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::mailbox::{Command, Remote};
+use crate::base::origin::Origin;
+use crate::connection::callbacks::Prepare;
+use crate::connection::group::Group;
+use crate::connection::output::Output;
+use crate::connection::run::{self, Runner};
+use crate::connection::{Connection, Owner, Shared};
+use crate::io::socket::Stream;
+
+/// Makes a connection of an accepted stream and hands it to the reactor `reactor`, on which, or on
+/// whose workers, its callbacks run, `on_prepare` first.
+pub fn admit(
+    stream: OwnedFd,
+    origin: Origin,
+    group: &Arc<Group>,
+    callbacks: &Arc<dyn Prepare>,
+    reactor: &Arc<Remote>,
+) {
+    let stream = Stream::new(stream);
+    if !group.memory.admits() {
+        return refuse(stream, group, &origin);
+    }
+    let output = Output::open(stream);
+    let shared = Arc::new(Shared::accepted(output, group.clone(), reactor.clone(), origin));
+    group.enter();
+    let connection = Connection::new(Owner::runner(shared.clone()));
+    // A new task is scheduled, and nobody but us knows it.
+    if let Some(mut run) = shared.task.begin() {
+        *run = Runner::serving(connection, callbacks.clone());
+        let _ = run.look();
+        // Nothing can have been noted for it yet.
+        let _ = run.release();
+    }
+    if reactor.post(Command::Register(shared.clone())).is_err() {
+        shared.abort();
+        run::run_to_end(&shared);
+    }
+}
+
+/// Closes a connection that there is no memory for, by a reset: its client should try elsewhere.
+fn refuse(stream: Stream, group: &Group, origin: &Origin) {
+    group.count_refusal();
+    log::debug!("{} is refused: memory_budget is used up", origin.peer);
+    if let Err(error) = stream.reset_on_close() {
+        log::debug!("cannot reset the connection to {}: {error}", origin.peer);
+    }
+    drop(stream);
+    origin.listener.release(&origin.peer);
+}

@@ -1,0 +1,78 @@
+//! What comes before a connection: acceptors, and preambles that await the first bytes of a stream.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::group::Group;
+use crate::base::address::Address;
+
+/// Takes what a listener accepts. It runs on the thread of the listener's reactor, and everything
+/// on that reactor waits while it runs.
+pub trait Accept: Send {
+    /// How many connections may be taken out of the queue now. Asked before each wait, until each
+    /// acceptor of the loop has said [`Room::ANY`], and again from the next failure on; where it is
+    /// none, the others of the loop go on, and those who wish to connect wait in the kernel.
+    fn room(&mut self) -> Room;
+
+    /// Called once: the loop watches the listener from now on, as long as there is room.
+    fn watched(&mut self) {}
+
+    /// A connection: non-blocking, closed on exec, not registered anywhere.
+    fn accepted(&mut self, stream: OwnedFd, peer: Address);
+
+    /// Accepting failed, and not because of the one connection: descriptors or memory have run out,
+    /// or the listener is dead. Returns whether to go on with it; `room` says when.
+    fn failed(&mut self, error: &io::Error) -> bool;
+
+    /// The listener can't be watched, or was given up: nothing more will be accepted.
+    fn given_up(self: Box<Self>, error: io::Error);
+
+    /// The loop takes no more connections: who waits in the queue is to be served elsewhere.
+    fn retired(self: Box<Self>);
+}
+
+/// What an acceptor has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// So many connections.
+    pub count: usize,
+    /// Where that is none: when to ask again, unless a wake comes first. `None`: at a wake.
+    pub again: Option<Instant>,
+}
+
+impl Room {
+    /// Room for any number, for good unless accepting fails.
+    pub const ANY: Self = Self { count: usize::MAX, again: None };
+}
+
+/// Awaits what a stream must say before it becomes a connection. It runs on the thread of its
+/// reactor, and everything on that reactor waits while it runs.
+pub trait Preamble: Send {
+    /// The stream.
+    fn stream(&self) -> BorrowedFd<'_>;
+
+    /// Whether it would be a connection of this group.
+    fn is_of(&self, group: &Arc<Group>) -> bool;
+
+    /// Something may have arrived: looks at it, and says whether that was all.
+    fn is_complete(&mut self) -> bool;
+
+    /// It is complete or late, or its peer is gone: the reactor has let go of the stream. What has
+    /// arrived by now may complete it yet.
+    fn end(self: Box<Self>);
+}
+
+impl fmt::Debug for dyn Preamble {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Preamble")
+    }
+}
+
+impl fmt::Debug for dyn Accept {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Accept")
+    }
+}

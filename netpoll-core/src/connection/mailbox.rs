@@ -1,0 +1,283 @@
+//! A reactor as everything else sees it: the queue of its commands, its waker, its counters.
+//!
+//! ```text
+//!   other threads                      the thread that holds the core
+//!   Remote::post ──► queue ──────────► takes all commands, once a turn
+//!                └─► waker: ends the wait that the reactor is in
+//! ```
+//! It stands below the reactor, so a connection posts commands without knowing what runs them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::group::Group;
+use super::incoming::{Accept, Preamble};
+use super::job::Job;
+use super::shared::Shared;
+use crate::base::clock;
+use crate::base::stats::{Counters, LoopStats, Traffic};
+use crate::base::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::io::waker::Waker;
+use crate::pure::placement::LoopHistory;
+use crate::pure::slab::Token;
+use crate::pure::tick::Tick;
+
+/// What other threads may ask of a reactor.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Watch this connection and start its callbacks.
+    Register(Arc<Shared>),
+    /// This connection is scheduled: see that it is run.
+    Run(Arc<Shared>),
+    /// Send more of what this connection has queued.
+    Transmit(Token),
+    /// A pool that had no room for a connection of this reactor has room again.
+    Capacity,
+    /// This connection has ended: close its socket. Behind its registration, if that is on its way.
+    Finish(Arc<Shared>),
+    /// End this connection's orderly close at that time.
+    Linger(Token, Instant),
+    /// Have this connection do that, at that time.
+    Later(Arc<Shared>, Instant, Arc<Job>),
+    /// Forget this job of that connection.
+    Cancel(Arc<Shared>, usize),
+    /// What is watched of this connection has changed.
+    Watch(Arc<Shared>),
+    /// Memory has run short for this connection: have it try to receive again, in a while.
+    Retry(Token),
+    /// Tick, at that time for the first time.
+    Tick(Instant, Weak<Tick>),
+    /// Close this group's connections when each has nothing left to serve.
+    ShutDown(Arc<Group>),
+    /// Close this group's connections now.
+    Abort(Arc<Group>),
+    /// Whoever is to be of this group must have said by now what comes before a connection.
+    EndPreambles(Arc<Group>),
+    /// Accept on this listener.
+    Listen(Arc<OwnedFd>, Box<dyn Accept>),
+    /// Watch a stream until it has said what must come first, or that time.
+    Await(Box<dyn Preamble>, Instant),
+    /// Stop accepting on this listener.
+    Unlisten(Arc<OwnedFd>),
+    /// Go on until the last connection has closed, then end.
+    Retire,
+    /// Close everything and end.
+    Stop(Duration),
+}
+
+/// A reactor as other threads see it.
+#[derive(Debug)]
+pub struct Remote {
+    /// Which loop of its manager it is.
+    number: usize,
+    commands: Mutex<Queue>,
+    ended: Condvar,
+    waker: Waker,
+    /// It has ended though nobody asked it to.
+    failed: AtomicBool,
+    /// Written by whoever holds the core.
+    pub(crate) counters: Counters,
+    pub(crate) traffic: Traffic,
+    /// What its connections' callbacks have done lately.
+    pub(crate) loop_history: LoopHistory,
+    /// Connections that were given to it and whose sockets are not closed. It counts them from the
+    /// moment of the choice, before the reactor has heard of them: so a burst spreads evenly.
+    load: AtomicUsize,
+}
+
+/// What a peer can cause is bounded by the connections there are: each is registered, run, watched
+/// and finished by one command at a time. What users ask for has one for each job and tick.
+#[derive(Debug, Default)]
+struct Queue {
+    list: VecDeque<Command>,
+    /// The reactor has ended: nobody would run them.
+    dead: bool,
+    /// What it had left to do is done as well: its thread only returns any more.
+    ended: bool,
+    /// Why it ended, if nobody asked it to.
+    failure: Option<io::Error>,
+}
+
+impl Remote {
+    /// That of loop `number`, whose reactor waits where `waker` wakes it.
+    pub(crate) fn new(number: usize, waker: Waker) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            failed: AtomicBool::new(false),
+            commands: Mutex::new(Queue::default()),
+            ended: Condvar::new(),
+            waker,
+            counters: Counters::default(),
+            loop_history: LoopHistory::default(),
+            load: AtomicUsize::new(0),
+            traffic: Traffic::default(),
+        })
+    }
+
+    /// One whose reactor takes nothing, for tests.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn alone() -> Arc<Self> {
+        Self::new(0, Waker::new().expect("a descriptor"))
+    }
+
+    /// Queues a command and wakes the reactor, or gives it back when the reactor has ended.
+    pub(crate) fn post(&self, command: Command) -> Result<(), Command> {
+        let mut queue = lock(&self.commands);
+        if queue.dead {
+            return Err(command);
+        }
+        queue.list.push_back(command);
+        drop(queue);
+        self.wake();
+        Ok(())
+    }
+
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Closes the connections of `group` as each comes to have nothing left to serve.
+    pub fn shut_down(&self, group: &Arc<Group>) {
+        drop(self.post(Command::ShutDown(group.clone())));
+    }
+
+    /// Closes the connections of `group` now; those inside a callback close when it returns.
+    pub fn abort(&self, group: &Arc<Group>) {
+        drop(self.post(Command::Abort(group.clone())));
+    }
+
+    /// Calls `tick` on the loop's thread, the first time after one period.
+    pub(crate) fn tick(&self, tick: &Arc<Tick>) {
+        drop(self.post(Command::Tick(tick.first(clock::now()), Arc::downgrade(tick))));
+    }
+
+    /// Says that there may be room again for those that were to be run elsewhere.
+    pub(crate) fn tell_of_capacity(&self) {
+        drop(self.post(Command::Capacity));
+    }
+
+    /// Ends the reactor when its last connection has closed.
+    pub(crate) fn retire(&self) {
+        drop(self.post(Command::Retire));
+    }
+
+    /// Closes everything and ends the reactor, which waits `patience` for connections whose
+    /// callbacks are still running elsewhere. Returns at once.
+    pub fn stop(&self, patience: Duration) {
+        drop(self.post(Command::Stop(patience)));
+    }
+
+    /// Which loop of its manager it is; 0 for one without.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whether the reactor has ended though nobody asked it to: it must not be picked.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// What ends the reactor's waits.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// For the reactor: takes all commands in exchange for an empty list.
+    pub(crate) fn swap_commands(&self, empty: &mut VecDeque<Command>) {
+        std::mem::swap(empty, &mut lock(&self.commands).list);
+    }
+
+    /// For the reactor: it takes no command from here on. Returns those that are left.
+    pub(crate) fn close(&self) -> VecDeque<Command> {
+        let mut queue = lock(&self.commands);
+        queue.dead = true;
+        std::mem::take(&mut queue.list)
+    }
+
+    /// For the reactor: all that it had to do is done.
+    pub(crate) fn end(&self) {
+        lock(&self.commands).ended = true;
+        self.ended.notify_all();
+    }
+
+    /// Why the reactor ended, if nothing asked it to.
+    pub(crate) fn take_failure(&self) -> Option<io::Error> {
+        lock(&self.commands).failure.take()
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn queue_capacity(&self) -> usize {
+        lock(&self.commands).list.capacity()
+    }
+
+    pub(crate) fn fail(&self, error: io::Error) {
+        lock(&self.commands).failure.get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether the reactor has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        lock(&self.commands).ended
+    }
+
+    /// Waits until the reactor has ended, or `deadline`; says whether it has.
+    pub(crate) fn wait_ended(&self, deadline: Option<Instant>) -> bool {
+        let mut queue = lock(&self.commands);
+        let mut late = false;
+        while !queue.ended && !late {
+            (queue, late) = wait_until(&self.ended, queue, deadline);
+        }
+        queue.ended
+    }
+
+    /// What the reactor has done so far.
+    pub fn stats(&self) -> LoopStats {
+        self.counters.snapshot(&self.traffic)
+    }
+}
+
+impl Remote {
+    /// Accepts on `listener` until it is given up or the reactor ends. False: it has ended before,
+    /// and the acceptor is dropped.
+    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) -> bool {
+        self.post(Command::Listen(listener, accept)).is_ok()
+    }
+
+    /// Stops accepting on `listener`; its acceptor is dropped.
+    pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
+        drop(self.post(Command::Unlisten(listener.clone())));
+    }
+
+    /// Has `preamble` look at its stream until it is complete, or the time is `late`. An ended
+    /// reactor drops it.
+    pub fn await_preamble(&self, preamble: Box<dyn Preamble>, late: Instant) {
+        drop(self.post(Command::Await(preamble, late)));
+    }
+
+    /// Ends the preambles of a group that is about to take no more connections; those that have
+    /// arrived are complete.
+    pub fn end_preambles(&self, group: &Arc<Group>) {
+        drop(self.post(Command::EndPreambles(group.clone())));
+    }
+
+    /// Has acceptors asked again how much room they have.
+    pub fn tell_of_accept_room(&self) {
+        self.wake();
+    }
+
+    /// How many connections are its own, those on their way to it among them.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn enter(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}

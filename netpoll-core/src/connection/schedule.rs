@@ -1,0 +1,136 @@
+//! Where the callbacks of a group run, as far as its connections know it.
+//!
+//! ```text
+//!     threads/    dispatch: runs what a reactor scheduled      workers: implement `Schedule`
+//!                     │ reads the mode                              ▲
+//!     connection/ Dispatcher { mode } ◄── Group ◄── Shared ──► schedule()
+//! ```
+//! A connection names no reactor, no dispatcher of threads and no pool: its group holds this. (The
+//! tasks of tokio are held apart from its schedulers in the same way, by a trait `Schedule`.)
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::mailbox::{Command, Remote};
+use super::run::run_to_end;
+use super::shared::Shared;
+use crate::base::stats::WorkerStats;
+use crate::pure::placement::Placement;
+
+/// A pool of threads that run connections which are scheduled.
+pub(crate) trait Schedule: Send + Sync + fmt::Debug {
+    /// Passes a connection to a thread of the pool. What comes back, that connection or another, is
+    /// the caller's to run or to keep: the queue is full, no thread can be started, or the pool has
+    /// stopped.
+    fn submit(self: Arc<Self>, shared: Arc<Shared>) -> Result<(), Arc<Shared>>;
+
+    /// As [`submit`](Self::submit); after an `Err` the pool tells `remote` when it has capacity.
+    fn submit_or_wait(
+        self: Arc<Self>,
+        shared: Arc<Shared>,
+        remote: &Arc<Remote>,
+    ) -> Result<(), Arc<Shared>>;
+
+    /// Whether it has no thread, not even after a submit.
+    fn is_deserted(&self) -> bool;
+
+    /// Whether it runs no more callbacks.
+    fn is_stopping(&self) -> bool;
+
+    /// Ends the threads; see [`Dispatcher::stop`].
+    fn stop(&self, patience: Duration) -> usize;
+
+    /// What the threads do.
+    fn stats(&self) -> WorkerStats;
+}
+
+/// A dispatch mode at work.
+#[derive(Debug, Clone)]
+pub struct Dispatcher {
+    pub(crate) mode: Mode,
+}
+
+/// See [`Dispatcher`].
+#[derive(Debug, Clone)]
+pub(crate) enum Mode {
+    Inline,
+    Pool(Arc<dyn Schedule>),
+    HandOff(Arc<dyn Schedule>, Terms),
+}
+
+/// What an event loop asks of the threads that hand its reactors over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// How long a callback may block before its core is taken away.
+    pub(crate) threshold: Duration,
+    /// How many callbacks may be away at once; beyond it the next go to the workers.
+    pub(crate) away_at_most: usize,
+    /// How many of them while the next is of a connection that has not shown that it returns.
+    pub(crate) away_unproven: usize,
+}
+
+impl Terms {
+    pub(crate) fn new(threshold: Duration, max_threads: usize) -> Self {
+        let away_unproven = max_threads - kept_of(max_threads);
+        Self { threshold, away_at_most: max_threads, away_unproven }
+    }
+}
+
+/// How many of so many threads are kept for callbacks of connections that have shown that they
+/// return: slow peers don't get them, however many there are.
+pub(crate) const fn kept_of(max_threads: usize) -> usize {
+    max_threads / 8
+}
+
+impl Dispatcher {
+    pub(crate) fn inline() -> Self {
+        Self { mode: Mode::Inline }
+    }
+
+    /// Whether a callback may wait for the network on its thread.
+    pub(crate) fn may_wait(&self) -> bool {
+        matches!(self.mode, Mode::Pool(_) | Mode::HandOff(..))
+    }
+
+    /// What its workers do; all zero where it has none.
+    pub fn stats(&self) -> WorkerStats {
+        match &self.mode {
+            Mode::Inline => WorkerStats::default(),
+            Mode::Pool(workers) | Mode::HandOff(workers, _) => workers.stats(),
+        }
+    }
+
+    /// Ends the mode's threads, and waits `patience` for those that are inside a callback. Returns
+    /// how many are left there; they end with their callback.
+    pub fn stop(&self, patience: Duration) -> usize {
+        match &self.mode {
+            Mode::Inline => 0,
+            Mode::Pool(workers) | Mode::HandOff(workers, _) => workers.stop(patience),
+        }
+    }
+
+    /// Passes a scheduled connection on from a thread that is not its reactor's. What comes back is
+    /// the reactor's to run.
+    fn submit(&self, shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
+        match &self.mode {
+            Mode::Pool(workers) => workers.clone().submit(shared),
+            Mode::HandOff(workers, _) if shared.place() == Placement::Worker => {
+                workers.clone().submit(shared)
+            }
+            Mode::Inline | Mode::HandOff(..) => Err(shared),
+        }
+    }
+}
+
+/// Makes sure that a scheduled connection is begun, from a thread that is not its reactor's.
+pub(crate) fn schedule(shared: &Arc<Shared>) {
+    let Err(shared) = shared.group.dispatcher().submit(shared.clone()) else {
+        return;
+    };
+    if let Err(Command::Run(shared)) = shared.reactor.clone().post(Command::Run(shared)) {
+        // The reactor is gone: what is left to do, ending the connection, is done here.
+        shared.abort();
+        run_to_end(&shared);
+    }
+}

@@ -1,0 +1,261 @@
+//! Waking a reactor from other threads: a word that coalesces, and an eventfd behind it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::base::sync::{AtomicU32, Ordering};
+use crate::sys::Bell;
+
+/// Wakes one reactor. A wake costs a system call only when the reactor is asleep and nobody has
+/// woken it yet; all others cost one swap.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    call: Call,
+    bell: Bell,
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { call: Call::new(), bell: Bell::new()? })
+    }
+
+    /// Makes the reactor's next wait, or the one it is in, return. To be called *after* the work it
+    /// should find has been queued.
+    pub(crate) fn wake(&self) {
+        if self.call.call() && (0..TRIES).all(|_| self.bell.ring().is_err()) {
+            // Not logged, since the caller may hold locks: the reactor does it when it answers.
+            self.call.not_heard();
+        }
+    }
+
+    /// For the reactor: from now on a wake must ring. Says whether it may sleep: it may not when
+    /// there was a wake that it has not answered.
+    pub(crate) fn going_to_sleep(&self) -> bool {
+        self.call.going_to_sleep()
+    }
+
+    /// For the reactor: it is awake, and will ask whether it is called before it sleeps again.
+    pub(crate) fn awake(&self) {
+        self.call.awake();
+    }
+
+    /// For the reactor: whether it will have to answer.
+    pub(crate) fn is_called(&self) -> bool {
+        self.call.is_called()
+    }
+
+    /// For the reactor: whether there was a wake since the last answer. It must look at its queue
+    /// after that.
+    #[inline]
+    pub(crate) fn answer(&self) -> bool {
+        self.call.is_called() && self.answer_call()
+    }
+
+    fn answer_call(&self) -> bool {
+        if self.call.answer() == UNHEARD {
+            log::error!("a loop was not woken, as its eventfd takes no write; it goes on late");
+        }
+        true
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// Whether a reactor sleeps, and whether it is called.
+///
+/// ```text
+///             going_to_sleep                call: rings
+///      awake ────────────────► asleep ───────────────────► called ──┐
+///       ▲ ▲         awake         │                         ▲ ▲     │ call: nothing
+///       │ └───────────────────────┘                         │ └─────┘
+///       │ └────────────────────────── call ─────────────────┘
+///       └──────────────────────────── answer ───────────────┘
+///
+///      called ──── not_heard: the ring failed ────► unheard ──── call: rings again ────► called
+///                                                      └─────── answer ───────► awake
+/// ```
+/// No call is lost: it stays until the answer, who answers looks at its queue after that, and who
+/// calls has queued before. So a reactor that is not called need not look at its queue at all.
+#[derive(Debug)]
+pub(crate) struct Call(AtomicU32);
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+const CALLED: u32 = 2;
+/// Called, but the bell did not ring: the next call must, or the reactor would sleep through it.
+const UNHEARD: u32 = 3;
+
+/// How often a wake rings a bell that fails.
+const TRIES: usize = 3;
+
+impl Call {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU32::new(AWAKE))
+    }
+
+    /// Calls; says whether a bell must ring.
+    pub(crate) fn call(&self) -> bool {
+        matches!(self.0.swap(CALLED, Ordering::AcqRel), ASLEEP | UNHEARD)
+    }
+
+    /// The bell did not ring for the call that asked for it.
+    pub(crate) fn not_heard(&self) {
+        self.change(CALLED, UNHEARD);
+    }
+
+    pub(crate) fn going_to_sleep(&self) -> bool {
+        self.change(AWAKE, ASLEEP)
+    }
+
+    pub(crate) fn awake(&self) {
+        self.change(ASLEEP, AWAKE);
+    }
+
+    pub(crate) fn is_called(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= CALLED
+    }
+
+    /// Answers, for a reactor that is called; returns how it was.
+    pub(crate) fn answer(&self) -> u32 {
+        self.0.swap(AWAKE, Ordering::AcqRel)
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sys::{EpollFd, RawEvent, RawFlags};
+
+    #[test]
+    fn a_wake_up_whose_write_fails_is_rung_for_again() {
+        let waker = Waker::new().unwrap();
+        let epoll = EpollFd::new().unwrap();
+        epoll.add(waker.as_fd(), RawFlags::EPOLLIN, 0).unwrap();
+        let rang = || epoll.wait(&mut [RawEvent::empty()], Some(Duration::ZERO)).unwrap() == 1;
+        let fail = |times| waker.bell.failures.store(times, Ordering::Relaxed);
+
+        assert!(waker.going_to_sleep());
+        fail(1);
+        waker.wake();
+        assert!(rang(), "one failure loses nothing");
+        waker.wake();
+        assert!(!rang() && waker.answer(), "it rang already");
+
+        assert!(waker.going_to_sleep());
+        fail(TRIES);
+        waker.wake();
+        assert!(!rang());
+        waker.wake();
+        assert!(rang(), "the next wake is not lost");
+        assert!(waker.answer() && !waker.answer());
+
+        // It wakes by itself.
+        assert!(waker.going_to_sleep());
+        fail(TRIES);
+        waker.wake();
+        waker.awake();
+        assert!(waker.is_called() && !waker.going_to_sleep());
+        assert!(waker.answer() && waker.going_to_sleep());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::{AWAKE, Call};
+    use crate::base::sync::{AtomicUsize, Mutex, Ordering, lock};
+
+    fn answers(call: &Call) -> bool {
+        call.is_called() && call.answer() != AWAKE
+    }
+
+    /// The first ring fails, while another thread calls as well. Either its ring is heard, or the
+    /// next call rings: the reactor does not sleep through all that come.
+    #[test]
+    fn loom_a_ring_that_fails_leaves_the_next_call_to_ring() {
+        loom::model(|| {
+            let shared = Arc::new((Call::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
+            let (call, rings, heard) = &*shared;
+            let asleep = call.going_to_sleep();
+            assert!(asleep);
+            let ring = |call: &Call, rings: &AtomicUsize, heard: &AtomicUsize| {
+                if call.call() {
+                    match rings.fetch_add(1, Ordering::SeqCst) {
+                        0 => call.not_heard(),
+                        _ => drop(heard.fetch_add(1, Ordering::SeqCst)),
+                    }
+                }
+            };
+            let other = shared.clone();
+            let caller = thread::spawn(move || ring(&other.0, &other.1, &other.2));
+            ring(call, rings, heard);
+            caller.join().expect("the model's thread");
+            let is_heard = heard.load(Ordering::SeqCst) > 0;
+            assert!(call.is_called() && (is_heard || call.call()), "nobody would ring any more");
+            assert!(answers(call));
+        });
+    }
+
+    /// Two threads queue work and call, while the reactor goes to sleep, and wakes for a reason of
+    /// its own. In every interleaving it finds both pieces of work, or is still called; it does not
+    /// sleep with a call unanswered; and the bell rings at most once per sleep.
+    #[test]
+    fn loom_no_wake_is_lost_and_rings_coalesce() {
+        loom::model(|| {
+            let shared = Arc::new((Call::new(), Mutex::new(0), AtomicUsize::new(0)));
+            let callers: Vec<_> = (0..2)
+                .map(|_| {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        *lock(&shared.1) += 1;
+                        if shared.0.call() {
+                            shared.2.fetch_add(1, Ordering::SeqCst);
+                        }
+                    })
+                })
+                .collect();
+            let (call, queue, rings) = &*shared;
+            let asleep = call.going_to_sleep();
+            call.awake();
+            let answered = answers(call);
+            let found = if answered { *lock(queue) } else { 0 };
+            assert!(asleep || found > 0, "neither asleep nor called");
+            for caller in callers {
+                caller.join().expect("the model's thread");
+            }
+            let rang = rings.load(Ordering::SeqCst);
+            assert!(rang <= usize::from(asleep), "{rang} rings");
+            assert!(found == 2 || answers(call), "{found} of 2 found, and not called");
+        });
+    }
+
+    /// A reactor that sleeps until it is rung for: who calls rings.
+    #[test]
+    fn loom_a_sleeper_is_rung_for() {
+        loom::model(|| {
+            let shared = Arc::new((Call::new(), AtomicUsize::new(0)));
+            let caller = shared.clone();
+            let caller = thread::spawn(move || {
+                if caller.0.call() {
+                    caller.1.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            let asleep = shared.0.going_to_sleep();
+            caller.join().expect("the model's thread");
+            let rang = shared.1.load(Ordering::SeqCst);
+            assert_eq!(rang, usize::from(asleep), "asleep: {asleep}");
+        });
+    }
+}

@@ -1,0 +1,12 @@
+//! State machines without a descriptor and without a clock: each is given the time, and tested
+//! alone.
+
+pub(crate) mod balance;
+pub(crate) mod baton;
+pub(crate) mod deadlines;
+pub(crate) mod placement;
+pub(crate) mod slab;
+pub(crate) mod spin;
+pub(crate) mod task;
+pub(crate) mod tick;
+pub(crate) mod timer;

@@ -1,0 +1,313 @@
+//! When a connection's time is over: idle, silent from the start, slow, or past its deadline.
+//!
+//! Nothing is measured where bytes pass. The reactor looks now and then at how many have passed,
+//! and a [`Watch`] decides, from one look to the next; it is given the time.
+
+use std::time::{Duration, Instant};
+
+use crate::base::error::Wait;
+use crate::base::limits::{Limits, ReceiveRate};
+
+/// In how many parts an idle timeout is divided: it ends at most one of them late.
+const LOOKS: u32 = 4;
+
+/// The least time from one look to the next.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// What passed until a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Progress {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    /// We are at work for it: whatever it waits for is not the peer.
+    pub(crate) busy: bool,
+    /// A part of a request is there, and the rest is waited for.
+    pub(crate) partial: bool,
+    /// The output stands above its high-water mark.
+    pub(crate) congested: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    idle: Option<Duration>,
+    first_byte: Option<Instant>,
+    rate: Option<ReceiveRate>,
+    deadline: Option<Instant>,
+    /// What the last look saw, and since when nothing has passed.
+    seen: Progress,
+    quiet_since: Instant,
+    /// Where the span began over which the rate is taken, and what had been received by then;
+    /// `None` unless a part of a request was there.
+    span: Option<(Instant, u64)>,
+    /// Set while the output stands above its high-water mark.
+    output: Option<Output>,
+}
+
+/// Whether the peer takes any of an output that stands above its high-water mark.
+#[derive(Debug, Clone, Copy)]
+struct Output {
+    timeout: Duration,
+    /// How much it had taken, and since when that has not changed.
+    sent: u64,
+    since: Instant,
+}
+
+impl Watch {
+    /// The watch of a connection that has these limits and begins now.
+    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
+        Self {
+            idle: limits.idle_timeout,
+            first_byte: limits.first_byte_timeout.and_then(|time| now.checked_add(time)),
+            rate: limits.min_receive_rate,
+            deadline: None,
+            seen: Progress::default(),
+            quiet_since: now,
+            span: None,
+            output: None,
+        }
+    }
+
+    /// Whether connections with these limits are watched from their start.
+    pub(crate) fn is_needed(limits: &Limits) -> bool {
+        limits.idle_timeout.is_some()
+            || limits.first_byte_timeout.is_some()
+            || limits.min_receive_rate.is_some()
+    }
+
+    pub(crate) fn set_idle(&mut self, idle: Option<Duration>, now: Instant) {
+        self.idle = idle;
+        self.quiet_since = now;
+    }
+
+    pub(crate) fn set_rate(&mut self, rate: Option<ReceiveRate>) {
+        self.rate = rate;
+        self.span = None;
+    }
+
+    /// The output went above its high-water mark, with so much `sent`.
+    pub(crate) fn set_output(&mut self, timeout: Duration, sent: u64, now: Instant) {
+        self.output = Some(Output { timeout, sent, since: now });
+    }
+
+    pub(crate) fn watches_output(&self) -> bool {
+        self.output.is_some()
+    }
+
+    /// The same, but that it watches the output as `before` does.
+    pub(crate) fn with_output_of(self, before: &Self) -> Self {
+        Self { output: before.output, ..self }
+    }
+
+    pub(crate) fn set_deadline(&mut self, at: Option<Instant>) {
+        self.deadline = at;
+    }
+
+    /// What is over, if something is.
+    pub(crate) fn look(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
+        if self.deadline.is_some_and(|at| at <= now) {
+            return Err(Wait::Deadline);
+        }
+        if progress.received > 0 {
+            self.first_byte = None;
+        }
+        if self.first_byte.is_some_and(|at| at <= now) {
+            return Err(Wait::FirstByte);
+        }
+        self.look_at_rate(progress, now)?;
+        self.look_at_output(progress, now)?;
+        let passed = (progress.received, progress.sent) != (self.seen.received, self.seen.sent);
+        if passed || progress.busy {
+            self.quiet_since = now;
+        }
+        self.seen = progress;
+        if self.idle.is_some_and(|idle| now.saturating_duration_since(self.quiet_since) >= idle) {
+            return Err(Wait::Idle);
+        }
+        Ok(())
+    }
+
+    /// When to look next; `None` for never.
+    pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
+        let idle = self.idle.and_then(|idle| {
+            let over = self.quiet_since.checked_add(idle)?;
+            Some(over.min(now.checked_add(idle / LOOKS)?))
+        });
+        let rate = self.rate.and_then(|rate| {
+            let begun = self.span.map_or(now, |(begun, _)| begun);
+            begun.checked_add(rate.per)
+        });
+        let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
+        let all = [idle, rate, output, self.first_byte, self.deadline];
+        let next = all.into_iter().flatten().min();
+        // A look that asked for itself at once would be the last thing that its reactor does.
+        next.map(|at| at.max(now + LEAST))
+    }
+
+    fn look_at_output(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        if !progress.congested {
+            self.output = None;
+        } else if progress.sent != output.sent {
+            (output.sent, output.since) = (progress.sent, now);
+        } else if now.saturating_duration_since(output.since) >= output.timeout {
+            return Err(Wait::Write);
+        }
+        Ok(())
+    }
+
+    fn look_at_rate(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
+        let Some(rate) = self.rate else { return Ok(()) };
+        if !progress.partial || progress.busy {
+            self.span = None;
+            return Ok(());
+        }
+        let (begun, before) = *self.span.get_or_insert((now, progress.received));
+        if now.saturating_duration_since(begun) < rate.per {
+            return Ok(());
+        }
+        if progress.received - before < u64::from(rate.bytes) {
+            return Err(Wait::Rate);
+        }
+        self.span = Some((now, progress.received));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[expect(clippy::cast_sign_loss, reason = "seconds since the start")]
+    fn whole(seconds: f64) -> u64 {
+        seconds as u64
+    }
+
+    fn quiet(received: u64) -> Progress {
+        Progress { received, ..Progress::default() }
+    }
+
+    /// Looks whenever the watch asks for it, for `seconds`; what is over, and after how long.
+    fn follow(
+        watch: &mut Watch,
+        start: Instant,
+        seconds: u64,
+        progress: impl Fn(f64) -> Progress,
+    ) -> Option<(Wait, f64)> {
+        let mut now = start;
+        while now <= start + SECOND * seconds as u32 {
+            let after = now.duration_since(start).as_secs_f64();
+            if let Err(wait) = watch.look(progress(after), now) {
+                return Some((wait, after));
+            }
+            let next = watch.next(now)?;
+            assert!(next > now, "a look that asks for itself again");
+            now = next;
+        }
+        None
+    }
+
+    #[test]
+    fn idle_means_no_byte_either_way_and_ends_at_most_a_quarter_late() {
+        let start = Instant::now();
+        let limits = Limits { idle_timeout: Some(4 * SECOND), ..Limits::default() };
+        let mut watch = Watch::new(&limits, start);
+        assert_eq!(follow(&mut watch, start, 60, |_| quiet(0)), Some((Wait::Idle, 4.0)));
+
+        // A byte received after 2.5 s, one sent after 5.5 s, nothing after that.
+        let mut watch = Watch::new(&limits, start);
+        let passing = |after: f64| Progress {
+            received: u64::from(after > 2.5),
+            sent: u64::from(after > 5.5),
+            ..Progress::default()
+        };
+        let (wait, after) = follow(&mut watch, start, 60, passing).expect("it ends");
+        assert_eq!(wait, Wait::Idle);
+        assert!((9.5..=10.5).contains(&after), "ended after {after} s");
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_of_much_output_is_given_up_and_a_slow_one_is_not() {
+        let start = Instant::now();
+        let stuck = |_| Progress { congested: true, busy: true, ..Progress::default() };
+        let slow =
+            |after: f64| Progress { congested: true, sent: whole(after), ..Progress::default() };
+        let drained = |after: f64| Progress { congested: after < 1.0, ..Progress::default() };
+        for (progress, expected) in [
+            (&stuck as &dyn Fn(f64) -> Progress, Some((Wait::Write, 3.0))),
+            (&slow, None),
+            (&drained, None),
+        ] {
+            let mut watch = Watch::new(&Limits::default(), start);
+            watch.set_output(3 * SECOND, 0, start);
+            assert_eq!(follow(&mut watch, start, 60, progress), expected);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_we_work_for_is_not_idle() {
+        let start = Instant::now();
+        let limits = Limits { idle_timeout: Some(SECOND), ..Limits::default() };
+        let mut watch = Watch::new(&limits, start);
+        let busy = Progress { busy: true, ..Progress::default() };
+        assert_eq!(follow(&mut watch, start, 60, |_| busy), None);
+    }
+
+    #[test]
+    fn a_first_byte_ends_the_wait_for_it() {
+        let start = Instant::now();
+        let limits = Limits { first_byte_timeout: Some(3 * SECOND), ..Limits::default() };
+        let mut watch = Watch::new(&limits, start);
+        assert_eq!(follow(&mut watch, start, 60, |_| quiet(0)), Some((Wait::FirstByte, 3.0)));
+        let mut watch = Watch::new(&limits, start);
+        assert_eq!(follow(&mut watch, start, 60, |after| quiet(u64::from(after > 2.0))), None);
+    }
+
+    #[test]
+    fn a_trickle_is_cut_and_silence_between_requests_is_not() {
+        let start = Instant::now();
+        let rate = ReceiveRate { bytes: 100, per: 5 * SECOND };
+        let limits = Limits { min_receive_rate: Some(rate), ..Limits::default() };
+        let trickle =
+            |after: f64| Progress { received: whole(after), partial: true, ..Default::default() };
+        let mut watch = Watch::new(&limits, start);
+        let (wait, after) = follow(&mut watch, start, 60, trickle).expect("it is cut");
+        assert_eq!((wait, after), (Wait::Rate, 5.0));
+
+        let fast = |after: f64| Progress {
+            received: whole(after * 21.0),
+            partial: true,
+            ..Default::default()
+        };
+        assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, fast), None);
+        assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, |_| quiet(7)), None);
+        let served = |_| Progress { busy: true, partial: true, ..Default::default() };
+        assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, served), None);
+    }
+
+    #[test]
+    fn nonsense_does_not_make_a_watch_look_without_end() {
+        let start = Instant::now();
+        let rate = ReceiveRate { bytes: 0, per: Duration::ZERO };
+        let busy = Progress { busy: true, ..Progress::default() };
+        let mut watch = Watch::new(&Limits::default(), start);
+        watch.set_rate(Some(rate));
+        watch.set_idle(Some(Duration::from_nanos(1)), start);
+        assert_eq!(follow(&mut watch, start, 1, |_| busy), None);
+        watch.set_deadline(Some(start));
+        assert!(watch.next(start) > Some(start));
+    }
+
+    #[test]
+    fn a_deadline_comes_whatever_passes_and_can_be_taken_back() {
+        let start = Instant::now();
+        let mut watch = Watch::new(&Limits::default(), start);
+        watch.set_deadline(Some(start + SECOND));
+        let lively = |after: f64| quiet(whole(after * 1000.0));
+        assert_eq!(follow(&mut watch, start, 9, lively), Some((Wait::Deadline, 1.0)));
+        watch.set_deadline(None);
+        assert_eq!(watch.next(start), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! What the spinner decides, by the processor time that it is charged for a load on a machine.
+
+use super::*;
+use crate::base::chance::Random;
+
+/// A load: how long after each wait the next event comes, and what it brings. Times are in
+/// microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// What a sleep and its end take of processor time.
+    sleep: u64,
+    /// Until the next event, awake and asleep.
+    gap: u64,
+    gap_asleep: u64,
+    /// What a callback takes, and moves.
+    work: u64,
+    bytes: u64,
+}
+
+/// A client that waits for each answer, on a virtual machine: what `docs/benchmarks.md` measures.
+const PING_PONG: Load = Load { sleep: 20, gap: 12, gap_asleep: 60, work: 5, bytes: 128 };
+/// The same rate where sleeping is cheap.
+const METAL: Load = Load { sleep: 3, gap: 40, gap_asleep: 40, ..PING_PONG };
+const SPARSE: Load = Load { gap: 5_000, gap_asleep: 5_000, ..PING_PONG };
+
+/// A reactor's thread.
+struct Machine {
+    spinner: Spinner,
+    now: Reading,
+    computed: Duration,
+    /// What it would have computed had it slept each time.
+    asleep: Duration,
+    spins: u32,
+}
+
+impl Machine {
+    fn new(spin: Spin) -> Self {
+        let (now, none) = (Reading::default(), Duration::ZERO);
+        Self { spinner: Spinner::new(spin), now, computed: none, asleep: none, spins: 0 }
+    }
+
+    fn wait(&mut self, load: Load) {
+        let now = self.now;
+        let cost = match self.spinner.plan(|| now) {
+            Plan::Sleep { timed } => {
+                if timed {
+                    self.spinner.slept(Duration::from_micros(load.gap_asleep));
+                }
+                load.sleep
+            }
+            Plan::Spin(limit) => {
+                self.spins += 1;
+                let limit = limit.as_micros() as u64;
+                let found = load.gap <= limit;
+                self.spinner.spun(Spun { found, robbed: false });
+                if found { load.gap } else { limit + load.sleep }
+            }
+        };
+        self.now.computed += Duration::from_micros(cost + load.work);
+        self.computed += Duration::from_micros(cost + load.work);
+        self.now.moved += load.bytes;
+        self.now.callbacks += 1;
+        self.asleep += Duration::from_micros(load.sleep + load.work);
+    }
+
+    fn windows(&mut self, load: Load, count: u32) -> u32 {
+        let before = self.spins;
+        (0..count * WAITS).for_each(|_| self.wait(load));
+        self.spins - before
+    }
+
+    /// What it has computed, by what it would have, had it slept.
+    fn ratio(&self) -> f64 {
+        self.computed.as_secs_f64() / self.asleep.as_secs_f64()
+    }
+}
+
+#[test]
+fn it_spins_where_that_is_cheaper() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    let spins = machine.windows(PING_PONG, 1_000);
+    assert!(spins > 985 * WAITS, "{spins} of {}", 1_000 * WAITS);
+    assert!(machine.ratio() < 0.7, "{}", machine.ratio());
+}
+
+#[test]
+fn it_sleeps_where_that_is_cheaper() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    machine.windows(METAL, 10_000);
+    assert!(machine.spins > 0, "it never tried");
+    assert!(machine.ratio() < 1.05, "{}", machine.ratio());
+    // The longer it goes on the less it tries.
+    let spins = machine.windows(METAL, 10_000);
+    assert!(spins <= 10_000 / PAUSE_AT_MOST * WAITS, "{spins}");
+}
+
+#[test]
+fn long_sleeps_are_not_tried_to_be_saved() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    assert_eq!(machine.windows(SPARSE, 1_000), 0);
+}
+
+#[test]
+fn a_load_that_has_gone_costs_a_few_spins() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    machine.windows(PING_PONG, 50);
+    assert_eq!(machine.windows(SPARSE, 1_000), IN_VAIN);
+}
+
+#[test]
+fn what_has_become_dearer_is_measured_again() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    machine.windows(PING_PONG, 50);
+    let spins = machine.windows(METAL, 1_000);
+    assert!(spins <= 12 * WAITS, "{spins}");
+    let spins = machine.windows(PING_PONG, 1_000);
+    assert!(spins > 600 * WAITS, "{spins}");
+}
+
+#[test]
+fn who_is_robbed_sleeps_and_tries_less_and_less() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    let mut robberies = Vec::new();
+    for wait in 0..2_000 * WAITS {
+        let now = machine.now;
+        if let Plan::Spin(_) = machine.spinner.plan(|| now) {
+            machine.spinner.spun(Spun { found: true, robbed: true });
+            robberies.push(wait);
+        } else {
+            machine.spinner.slept(Duration::from_micros(60));
+        }
+        machine.now.computed += Duration::from_micros(1);
+        machine.now.moved += 1;
+        machine.now.callbacks += 1;
+    }
+    let ends = robberies.iter().skip(ROBBERIES as usize - 1).step_by(ROBBERIES as usize);
+    let pauses: Vec<u32> = ends.clone().zip(ends.skip(1)).map(|(a, b)| b - a).collect();
+    assert!((6..20).contains(&pauses.len()), "{pauses:?}");
+    assert!(pauses.is_sorted(), "{pauses:?}");
+}
+
+/// Loads that change at random, on machines of all kinds, cost little more than to sleep each time.
+#[test]
+fn no_load_makes_it_dear() {
+    for seed in 1..=20 {
+        let mut random = Random(seed);
+        let mut machine = Machine::new(Spin::WhenCheaper);
+        for _ in 0..400 {
+            let load = random.load();
+            machine.windows(load, 1 + random.below(100) as u32);
+        }
+        assert!(machine.ratio() < 1.05, "seed {seed}: {}", machine.ratio());
+    }
+}
+
+/// A few answers are large, so that windows differ in what they move and compute: luck is no proof.
+#[test]
+fn large_answers_now_and_then_do_not_make_it_dear() {
+    for seed in 1..=20 {
+        let mut random = Random(seed);
+        let mut machine = Machine::new(Spin::WhenCheaper);
+        for _ in 0..1_000 * WAITS {
+            let large = random.below(200) == 0;
+            let (work, bytes) = if large { (250, 1 << 20) } else { (5, 128) };
+            machine.wait(Load { gap: 10, work, bytes, ..METAL });
+        }
+        assert!(machine.ratio() < 1.05, "seed {seed}: {}", machine.ratio());
+    }
+}
+
+/// Larger messages cost less for each byte, and shorter callbacks less for each of them: neither
+/// keeps a loop spinning.
+#[test]
+fn another_load_is_no_success() {
+    let large = Load { work: 60, bytes: 16 << 10, ..PING_PONG };
+    for (before, after) in [(PING_PONG, Load { bytes: 16 << 10, ..METAL }), (large, METAL)] {
+        let mut machine = Machine::new(Spin::WhenCheaper);
+        assert!(machine.windows(before, 50) > 0);
+        let spins = machine.windows(after, 1_000);
+        assert!(spins <= 16 * WAITS, "{before:?}, then {after:?}: {spins} spins");
+    }
+}
+
+/// Who spins does not see by it that to sleep has become cheap.
+#[test]
+fn what_a_sleep_costs_is_measured_again() {
+    let mut machine = Machine::new(Spin::WhenCheaper);
+    machine.windows(PING_PONG, 50);
+    let spins = machine.windows(Load { sleep: 1, ..PING_PONG }, 1_000);
+    assert!(spins <= (AGREED + 16) * WAITS, "{spins}");
+}
+
+/// The second thread has had less time: its readings must not look like a cheap window. And who
+/// can't be measured does not go on to spin.
+#[test]
+fn times_of_two_threads_are_not_compared() {
+    for (before, after) in [(PING_PONG, PING_PONG), (PING_PONG, METAL), (PING_PONG, SPARSE)] {
+        for waits in [15, 100, WAITS - 1] {
+            let mut machine = Machine::new(Spin::WhenCheaper);
+            machine.windows(before, 50);
+            let spins = machine.spins;
+            assert!(spins > 0);
+            for _ in 0..1_000 {
+                (0..waits).for_each(|_| machine.wait(after));
+                machine.spinner.change_threads();
+                machine.now.computed = Duration::ZERO;
+            }
+            let more = machine.spins - spins;
+            assert!(more <= 2 * WAITS, "{after:?}, {waits} waits each: {more} spins");
+        }
+    }
+}
+
+#[test]
+fn who_knows_better_is_obeyed() {
+    assert_eq!(Machine::new(Spin::Never).windows(PING_PONG, 100), 0);
+    let always = Spin::For(Duration::from_micros(20));
+    assert_eq!(Machine::new(always).windows(SPARSE, 100), 100 * WAITS);
+    assert_eq!(Machine::new(Spin::For(Duration::ZERO)).windows(SPARSE, 100), 0);
+}
+
+impl Random {
+    fn load(&mut self) -> Load {
+        let gap = 1 << self.below(10);
+        let (sleep, work, bytes) = (1 + self.below(30), 1 + self.below(30), 1 << self.below(15));
+        Load { sleep, gap, gap_asleep: gap, work, bytes }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a reactor knows of one descriptor.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::connection::Shared;
+use crate::connection::incoming::{Accept, Preamble};
+use crate::pure::timer::TimerKey;
+
+/// What stands behind a token (netpoll's name for it).
+pub(crate) enum FdOperator {
+    /// A connected stream, or one on its way.
+    Stream(StreamOperator),
+    /// A listener, and what to do with what it accepts.
+    Listener(Box<ListenerOperator>),
+    /// A stream that is not a connection yet: what is to come before it is awaited.
+    Preamble(Box<dyn Preamble>),
+}
+
+/// See [`FdOperator`]. There are few of them, so it is boxed, and an entry no larger for it.
+pub(crate) struct ListenerOperator {
+    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) accept: Box<dyn Accept>,
+    /// The acceptor has been told that the listener is watched.
+    pub(crate) told: bool,
+}
+
+/// A stream as its reactor knows it.
+pub(crate) struct StreamOperator {
+    pub(crate) shared: Arc<Shared>,
+    /// Its timers in the reactor's wheel, by what they are for; allocated with the first.
+    pub(crate) timers: Option<Box<StreamTimers>>,
+}
+
+/// See [`StreamOperator`].
+pub(crate) type StreamTimers = HashMap<TimerId, TimerKey>;
+
+/// What a connection's timer is for. There is one of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum TimerId {
+    /// The end of an orderly close's time.
+    Linger,
+    /// The next look of the watch.
+    Look,
+    /// The next try to receive, where memory had run short.
+    Retry,
+    /// A job of the user's.
+    Job(usize),
+}
+
+impl FdOperator {
+    /// Takes the timers out, if it is a stream and has any.
+    pub(crate) fn take_timers(&mut self) -> Option<Box<StreamTimers>> {
+        match self {
+            Self::Stream(stream) => stream.timers.take(),
+            Self::Listener(..) | Self::Preamble(_) => None,
+        }
+    }
+}
+
+impl StreamOperator {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, timers: None }
+    }
+}
+
+impl fmt::Debug for FdOperator {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stream(stream) => out.debug_tuple("Stream").field(&stream.shared).finish(),
+            Self::Preamble(_) => out.write_str("Preamble"),
+            Self::Listener(..) => out.write_str("Listener"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pure::slab::Slot;
+
+    /// There is one for each connection, most of them idle.
+    #[test]
+    fn an_entry_of_a_reactor_is_small() {
+        let size = size_of::<Slot<FdOperator>>();
+        assert!(size <= 32, "{size} bytes");
+    }
+}

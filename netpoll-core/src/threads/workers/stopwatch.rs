@@ -1,0 +1,77 @@
+//! Whether a callback that a worker ran has blocked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{blocking, clock};
+use crate::connection::Shared;
+use crate::connection::run::{self, Outcome};
+use crate::pure::placement::Behaviour;
+use crate::sys::{self, Usage};
+use crate::threads::monitor::COMPUTING;
+
+/// Runs a connection on a worker of a pool, and notes whether it waited in one of our calls: so is
+/// known which connections wait for slow peers.
+pub(crate) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
+    let outcome = run::run(shared);
+    let behaviour = if blocking::take_waited() { Behaviour::Waited } else { Behaviour::Returned };
+    shared.note_alone(behaviour);
+    outcome
+}
+
+/// Times the callbacks of a worker, and tells those that blocked from those that the system kept
+/// from a core.
+#[derive(Debug)]
+pub(crate) struct Stopwatch {
+    threshold: Duration,
+    mark: Usage,
+    runs: u32,
+}
+
+impl Stopwatch {
+    pub(crate) fn new(threshold: Duration) -> Self {
+        Self { threshold, mark: sys::usage(), runs: 0 }
+    }
+
+    /// The worker has slept until there was something to do.
+    pub(crate) fn slept(&mut self) {
+        self.mark = sys::usage();
+        self.runs = 0;
+    }
+
+    /// Runs a connection, and notes what its callback did.
+    pub(crate) fn run(&mut self, shared: &Arc<Shared>) -> Outcome {
+        self.runs += 1;
+        if self.runs >= RUNS_PER_MARK {
+            self.slept();
+        }
+        let begun = clock::now();
+        let outcome = run::run(shared);
+        let behaviour = if blocking::take_waited() {
+            Behaviour::Waited
+        } else {
+            self.judge(clock::now().duration_since(begun))
+        };
+        shared.note(behaviour);
+        outcome
+    }
+
+    fn judge(&mut self, took: Duration) -> Behaviour {
+        if took < self.threshold {
+            return Behaviour::Returned;
+        }
+        let before = self.mark;
+        self.slept();
+        let computed = self.mark.computed.saturating_sub(before.computed);
+        let computes = computed >= self.threshold.saturating_mul(COMPUTING);
+        if computes || self.mark.waits > before.waits {
+            Behaviour::Blocked
+        } else {
+            Behaviour::Returned
+        }
+    }
+}
+
+/// After so many callbacks in a row the mark is renewed: together they must not look like one that
+/// computes for long, and each of them takes less than a threshold.
+const RUNS_PER_MARK: u32 = COMPUTING;
