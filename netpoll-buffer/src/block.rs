@@ -31,7 +31,8 @@ use std::{fmt, slice, thread};
 use bytes::Bytes;
 
 use crate::account::{Account, Ledger};
-use crate::pool::{self, Class};
+use crate::class::Class;
+use crate::pool;
 use crate::slab::{self, Place};
 use crate::stats;
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, Witness, fence};

@@ -88,6 +88,7 @@
 mod account;
 mod block;
 mod chain;
+mod class;
 mod foreign;
 mod link_buffer;
 mod pool;

@@ -19,11 +19,13 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::block::Idle;
 use crate::chain::Spill;
+use crate::class::{CLASSES, Class, Size, size};
 use crate::stats::{self, Counters};
+use crate::sync::lock;
 
 /// Gives the memory of all resting blocks back to the system.
 ///
@@ -109,87 +111,6 @@ pub fn rests_much() -> bool {
 }
 
 const MUCH: usize = 1 << 20;
-
-/// A size of blocks, as an index into [`CLASSES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Class(u8);
-
-/// What a class is: how large its blocks are, and how many of them may rest.
-#[derive(Clone, Copy)]
-struct Size {
-    capacity: usize,
-    /// In the cache of each thread.
-    local: usize,
-    /// In the cache of a thread that waits for long.
-    parked: usize,
-    /// In the store that all threads share.
-    shared: usize,
-}
-
-/// Less than 2.5 MiB rest in the cache of a thread, and 47 MiB in the store: see the test.
-const CLASSES: [Size; Class::COUNT] = [
-    size(0, 64, 8, 1024), // headers of foreign memory
-    size(512, 64, 8, 1024),
-    size(4 * KIB, 64, 4, 2048),
-    size(16 * KIB, 16, 0, 512),
-    size(64 * KIB, 8, 0, 256),
-    size(256 * KIB, 1, 0, 16),
-    size(1024 * KIB, 1, 0, 8),
-];
-
-const KIB: usize = 1 << 10;
-
-const fn size(capacity: usize, local: usize, parked: usize, shared: usize) -> Size {
-    Size { capacity, local, parked, shared }
-}
-
-impl Class {
-    /// How many classes have blocks that rest.
-    pub(crate) const COUNT: usize = 7;
-    /// Blocks without bytes of their own.
-    pub(crate) const FOREIGN: Self = Self(0);
-    pub(crate) const SMALLEST: Self = Self(1);
-    /// Blocks of any size that never rest.
-    pub(crate) const LARGE: Self = Self(Self::COUNT as u8);
-
-    /// The smallest class with room for `room` bytes.
-    pub(crate) fn of(room: usize) -> Self {
-        match room {
-            0..=512 => Self(1),
-            513..=0x1000 => Self(2),
-            0x1001..=0x4000 => Self(3),
-            0x4001..=0x1_0000 => Self(4),
-            0x1_0001..=0x4_0000 => Self(5),
-            0x4_0001..=0x10_0000 => Self(6),
-            _ => Self::LARGE,
-        }
-    }
-
-    /// The first of the classes of large blocks.
-    const FIRST_LARGE: usize = 4;
-
-    /// The capacity of the largest blocks that `n` bytes fill, up to `most`; of the smallest ones
-    /// if they fill none.
-    pub(crate) fn filled_by(n: usize, most: usize) -> usize {
-        let filled = CLASSES[1..].iter().rev().map(|size| size.capacity);
-        let smallest = CLASSES[1].capacity;
-        filled.into_iter().find(|&capacity| capacity <= n.min(most)).unwrap_or(smallest)
-    }
-
-    /// How many bytes the class's blocks have; `None` when each has its own size.
-    pub(crate) fn capacity(self) -> Option<usize> {
-        CLASSES.get(self.index()).map(|size| size.capacity)
-    }
-
-    /// Bytes of a block of the class with this index.
-    pub(crate) fn capacity_of(index: usize) -> u64 {
-        CLASSES[index].capacity as u64
-    }
-
-    pub(crate) fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
 
 /// A resting block of this class, if there is one; counts a block as taken either way.
 #[inline]
@@ -355,20 +276,15 @@ impl<T> Shelf<T> {
         Self(Mutex::new(Resting { items: Vec::new(), least: 0 }))
     }
 
-    /// The lists stay whole whatever a thread does, so a poisoned lock means nothing here.
-    fn lock(&self) -> MutexGuard<'_, Resting<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_all(&self, size: Size) -> Vec<T> {
-        let mut resting = self.lock();
+        let mut resting = lock(&self.0);
         let all = resting.items.len();
         resting.take_last(all, size).collect()
     }
 
     /// Those that nobody has needed since the last time.
     fn take_unneeded(&self, size: Size) -> Vec<T> {
-        let mut resting = self.lock();
+        let mut resting = lock(&self.0);
         let unneeded = resting.least;
         resting.least = resting.items.len() - unneeded;
         STORED.fetch_sub(unneeded * size.capacity, Ordering::Relaxed);
@@ -390,7 +306,7 @@ impl<T> Resting<T> {
 /// Takes up to half a cache out of the store.
 #[cold]
 fn refill<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
-    let mut resting = store.lock();
+    let mut resting = lock(&store.0);
     let n = resting.items.len().min((size.local / 2).max(1));
     local.extend(resting.take_last(n, size));
 }
@@ -409,7 +325,7 @@ fn share<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
 }
 
 fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Shelf<T>, size: Size) {
-    let mut resting = store.lock();
+    let mut resting = lock(&store.0);
     let room = size.shared.saturating_sub(resting.items.len()).min(items.len());
     STORED.fetch_add(room * size.capacity, Ordering::Relaxed);
     resting.items.extend(items.by_ref().take(room));
@@ -421,17 +337,6 @@ fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Shelf<T>, size: 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_room_gets_the_smallest_class_that_has_it() {
-        for (class, size) in (0..).zip(CLASSES).skip(1) {
-            assert_eq!(Class::of(size.capacity), Class(class));
-            assert_eq!(Class::of(size.capacity + 1), Class(class + 1));
-        }
-        assert_eq!(Class::of(0), Class(1));
-        assert_eq!(Class::of(usize::MAX), Class::LARGE);
-        assert_eq!(Class::LARGE.capacity(), None);
-    }
 
     #[test]
     fn as_much_rests_as_is_documented() {

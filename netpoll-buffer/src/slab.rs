@@ -22,11 +22,12 @@
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use crate::pool::Class;
+use crate::class::Class;
+use crate::sync::lock;
 
 /// The least capacity of blocks that are mapped: smaller ones would share their pages.
 const SMALLEST: usize = 4 << 10;
@@ -85,11 +86,6 @@ pub(crate) unsafe fn give(class: Class, capacity: usize, header: NonNull<u8>, nu
 }
 
 static SLABS: [Mutex<Slabs>; Class::COUNT] = [const { Mutex::new(Slabs::new()) }; Class::COUNT];
-
-fn lock(slabs: &Mutex<Slabs>) -> MutexGuard<'_, Slabs> {
-    // Whole at any point where a thread may panic.
-    slabs.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// One mapping; gone, it is unmapped.
 struct Slab {

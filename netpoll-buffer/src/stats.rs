@@ -1,9 +1,10 @@
 //! What the blocks of this process are doing, counted without contention.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use crate::pool::Class;
+use crate::class::Class;
+use crate::sync::lock;
 
 /// What [`stats`] counts, over all threads since the process began.
 ///
@@ -50,7 +51,7 @@ pub struct Stats {
 /// # drop(buffer);
 /// ```
 pub fn stats() -> Stats {
-    let threads = lock();
+    let threads = lock(&THREADS);
     let total = Counters::new();
     total.absorb(&threads.retired);
     for counters in &threads.live {
@@ -159,20 +160,20 @@ impl Counters {
 /// Counters for the calling thread.
 pub(crate) fn register() -> Arc<Counters> {
     let counters = Arc::new(Counters::new());
-    lock().live.push(Arc::clone(&counters));
+    lock(&THREADS).live.push(Arc::clone(&counters));
     counters
 }
 
 /// Keeps the figures of a thread that ends.
 pub(crate) fn retire(counters: &Arc<Counters>) {
-    let mut threads = lock();
+    let mut threads = lock(&THREADS);
     threads.live.retain(|other| !Arc::ptr_eq(other, counters));
     threads.retired.absorb(counters);
 }
 
 /// Counts for a thread whose counters are already gone.
 pub(crate) fn count_late(count: impl FnOnce(&Counters)) {
-    count(&lock().retired);
+    count(&lock(&THREADS).retired);
 }
 
 struct Threads {
@@ -182,10 +183,6 @@ struct Threads {
 }
 
 static THREADS: Mutex<Threads> = Mutex::new(Threads { live: Vec::new(), retired: Counters::new() });
-
-fn lock() -> MutexGuard<'static, Threads> {
-    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// For counters with one writer.
 #[inline]

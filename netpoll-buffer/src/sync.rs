@@ -1,10 +1,18 @@
 //! The atomics that blocks and accounts are counted with: std's, or loom's in a model.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+
+/// Locks, whether or not a thread panicked while it held the lock: what the locks of this crate
+/// guard is whole at every step, and no user code runs under one.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Stands for a block's bytes, so that loom sees who reads and who reuses them: raw pointers are
 /// invisible to it. Outside a model this is nothing.

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::LinkBuffer;
 use crate::block::Segment;
 use crate::chain::Chain;
-use crate::pool::{self, Class};
+use crate::class::Class;
+use crate::pool;
 use crate::{Account, Shortfall};
 
 /// The largest blocks that are copied to: as large as those that are read into.
