@@ -9,7 +9,8 @@ use std::time::Duration;
 use netpoll_core::socket::{ConnectOptions, Keepalive};
 use netpoll_core::{Error, Group, Limits, PollManager, Result};
 
-use crate::dialer::{Dialer, Settings};
+use crate::dial::DialOptions;
+use crate::dialer::Dialer;
 use crate::eyeballs::STAGGER;
 use crate::resolver::{Resolve, Resolver};
 
@@ -46,8 +47,32 @@ pub struct DialerBuilder {
     resolver: Option<Resolver>,
 }
 
+impl Dialer {
+    /// A dialer on the shared manager, with these limits for its connections.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a limit can't be used.
+    pub fn new(limits: Limits) -> Result<Self> {
+        Self::builder().limits(limits).build()
+    }
+
+    /// Sets more than limits.
+    pub fn builder() -> DialerBuilder {
+        DialerBuilder::new()
+    }
+
+    /// This one with another user timeout.
+    pub(crate) fn with_user_timeout(mut self, time: Option<Duration>) -> Result<Self> {
+        check_user_timeout(time)?;
+        let mut options = (*self.options).clone();
+        options.connect.user_timeout = time;
+        self.options = Arc::new(options);
+        Ok(self)
+    }
+}
+
 impl DialerBuilder {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             connect: ConnectOptions::default(),
             limits: Limits::default(),
@@ -172,8 +197,8 @@ impl DialerBuilder {
         self.validate()?;
         let Self { connect, limits, manager, timeout, stagger, resolver } = self;
         let resolver = resolver.unwrap_or_else(Resolver::system);
-        let settings = Arc::new(Settings { connect, timeout, stagger, resolver });
-        Ok(Dialer { group: Group::dialled(limits)?, manager, settings })
+        let options = Arc::new(DialOptions { connect, timeout, stagger, resolver });
+        Ok(Dialer { group: Group::dialled(limits)?, manager, options })
     }
 
     fn validate(&self) -> Result<()> {
@@ -208,7 +233,7 @@ impl DialerBuilder {
 
 /// # Errors
 /// [`Error::Config`] for 0, which the kernel would take for "none".
-pub(crate) fn check_user_timeout(time: Option<Duration>) -> Result<()> {
+fn check_user_timeout(time: Option<Duration>) -> Result<()> {
     if time == Some(Duration::ZERO) {
         return Err(Error::config(
             "user_timeout is 0, so no byte could be sent; None is as long as the system says",

@@ -1,8 +1,10 @@
 //! Ending dials from another thread.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use netpoll_core::Notify;
+
+use crate::sync::lock;
 
 /// Ends the dials that were given it, from any thread. Clones are one and the same.
 ///
@@ -18,14 +20,14 @@ use netpoll_core::Notify;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Cancel {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<CancelState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CancelState {
     cancelled: bool,
-    /// Of the dials under way.
-    bells: Vec<Weak<Notify>>,
+    /// The dials under way.
+    dials: Vec<Weak<Notify>>,
 }
 
 impl Cancel {
@@ -36,22 +38,22 @@ impl Cancel {
 
     /// Ends every dial that was given this, now and later. Their sockets are closed.
     pub fn cancel(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.cancelled = true;
-        for bell in state.bells.drain(..).filter_map(|bell| bell.upgrade()) {
-            bell.notify();
+        for notify in state.dials.drain(..).filter_map(|notify| notify.upgrade()) {
+            notify.notify();
         }
     }
 
     /// Whether it was.
     pub fn is_cancelled(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).cancelled
+        lock(&self.state).cancelled
     }
 
-    /// Rings `bell` when it is cancelled.
-    pub(crate) fn watch(&self, bell: &Arc<Notify>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.bells.retain(|bell| bell.strong_count() > 0);
-        state.bells.push(Arc::downgrade(bell));
+    /// Rings `notify` when it is cancelled.
+    pub(crate) fn watch(&self, notify: &Arc<Notify>) {
+        let mut state = lock(&self.state);
+        state.dials.retain(|notify| notify.strong_count() > 0);
+        state.dials.push(Arc::downgrade(notify));
     }
 }

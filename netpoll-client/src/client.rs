@@ -9,7 +9,7 @@ use netpoll_core::{
     OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Result,
 };
 
-use crate::dialer::{Dial, Dialer};
+use crate::dialer::Dialer;
 
 /// How long connections that were closed by force, and workers, are waited for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub struct Client<S = ()> {
 impl Client {
     /// Sets callbacks and options.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder { callbacks: Callbacks::new(), settings: Settings::default() }
+        ClientBuilder { callbacks: Callbacks::new(), options: ClientOptions::default() }
     }
 }
 
@@ -72,9 +72,9 @@ impl<S: Send + 'static> Client<S> {
     /// # Errors
     /// As [`DialConnection::dial_connection`](crate::DialConnection::dial_connection).
     pub fn dial(&self, network: &str, address: &str, timeout: Duration) -> Result<Handle> {
-        let dial = Dial::new(&self.dialer, &self.group, timeout, None);
         let callbacks: Arc<dyn Prepare> = self.callbacks.clone();
-        Ok(dial.run(network, address)?.serve(&callbacks))
+        let attempt = self.dialer.attempt(network, address, timeout, &self.group, None)?;
+        Ok(attempt.serve(&callbacks))
     }
 
     /// [`dial`](Self::dial) for a connection whose session is known already, as a proxy's, which
@@ -89,8 +89,8 @@ impl<S: Send + 'static> Client<S> {
         timeout: Duration,
         session: S,
     ) -> Result<Handle> {
-        let dial = Dial::new(&self.dialer, &self.group, timeout, None);
-        Ok(dial.run(network, address)?.serve(&self.callbacks.with_session(session)))
+        let attempt = self.dialer.attempt(network, address, timeout, &self.group, None)?;
+        Ok(attempt.serve(&self.callbacks.with_session(session)))
     }
 
     /// How many of its connections are not closed yet.
@@ -143,11 +143,11 @@ impl<S> fmt::Debug for Client<S> {
 /// without it the session is `()`.
 pub struct ClientBuilder<S = ()> {
     callbacks: Callbacks<S>,
-    settings: Settings,
+    options: ClientOptions,
 }
 
 #[derive(Debug, Default)]
-struct Settings {
+struct ClientOptions {
     dialer: Option<Dialer>,
     dispatch: Dispatch,
     limits: Limits,
@@ -157,7 +157,7 @@ impl ClientBuilder<()> {
     /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
     /// that are given the session.
     pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> ClientBuilder<S> {
-        ClientBuilder { callbacks: self.callbacks.prepared_by(callback), settings: self.settings }
+        ClientBuilder { callbacks: self.callbacks.prepared_by(callback), options: self.options }
     }
 
     /// Each connection has a session that its dial brings, see [`Client::dial_with`]; one that is
@@ -209,21 +209,21 @@ impl<S> ClientBuilder<S> {
     /// [`limits`](Self::limits) have. Default: a dialer with default options.
     #[must_use]
     pub fn dialer(mut self, dialer: Dialer) -> Self {
-        self.settings.dialer = Some(dialer);
+        self.options.dialer = Some(dialer);
         self
     }
 
     /// Where callbacks run. Default: as a server's.
     #[must_use]
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.settings.dispatch = dispatch;
+        self.options.dispatch = dispatch;
         self
     }
 
     /// The limits of the connections.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.settings.limits = limits;
+        self.options.limits = limits;
         self
     }
 
@@ -235,17 +235,17 @@ impl<S> ClientBuilder<S> {
     where
         S: Send + 'static,
     {
-        let Self { callbacks, settings } = self;
+        let Self { callbacks, options } = self;
         callbacks.validate()?;
-        let dialer = settings.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
-        let group = Group::served(settings.limits, Dispatcher::new(settings.dispatch)?)?;
+        let dialer = options.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
+        let group = Group::served(options.limits, Dispatcher::new(options.dispatch)?)?;
         Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })
     }
 }
 
 impl<S> fmt::Debug for ClientBuilder<S> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("ClientBuilder").field("settings", &self.settings).finish_non_exhaustive()
+        out.debug_struct("ClientBuilder").field("options", &self.options).finish_non_exhaustive()
     }
 }
 

@@ -1,23 +1,12 @@
 //! Dialling: from a network and an address to a connection, within one deadline.
 
-use std::io::{self, ErrorKind};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use netpoll_core::{
-    Address, Attempt, Connection, Group, Limits, Notify, Outcome, PollManager, Result, blocking,
-    socket::ConnectOptions,
-};
+use netpoll_core::{Attempt, Connection, Group, Limits, PollManager, Result};
 
-use crate::builder::{DialerBuilder, check_user_timeout};
 use crate::cancel::Cancel;
-use crate::eyeballs::{Candidate, Move, Race};
-use crate::resolver::{Question, Resolver};
-use crate::target::{Kind, Target};
-
-/// Between two looks at a Unix socket whose listener's queue is full. Each look doubles it.
-const PAUSE_AT_FIRST: Duration = Duration::from_millis(1);
-const PAUSE_AT_MOST: Duration = Duration::from_millis(50);
+use crate::dial::{Dial, DialOptions};
 
 /// Everything that dials: a [`Dialer`], a [`Pool`](crate::Pool), a test's double.
 pub trait DialConnection {
@@ -93,32 +82,10 @@ pub struct Dialer {
     pub(crate) group: Arc<Group>,
     /// `None`: the shared one, started by the first dial.
     pub(crate) manager: Option<Arc<PollManager>>,
-    pub(crate) settings: Arc<Settings>,
-}
-
-/// What a builder sets.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) connect: ConnectOptions,
-    pub(crate) timeout: Duration,
-    pub(crate) stagger: Duration,
-    pub(crate) resolver: Resolver,
+    pub(crate) options: Arc<DialOptions>,
 }
 
 impl Dialer {
-    /// A dialer on the shared manager, with these limits for its connections.
-    ///
-    /// # Errors
-    /// [`Error::Config`](netpoll_core::Error::Config) where a limit can't be used.
-    pub fn new(limits: Limits) -> Result<Self> {
-        Self::builder().limits(limits).build()
-    }
-
-    /// Sets more than limits.
-    pub fn builder() -> DialerBuilder {
-        DialerBuilder::new()
-    }
-
     /// Lets `manager`'s loops watch the connections. Dropping the manager closes them.
     #[must_use]
     pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
@@ -126,21 +93,12 @@ impl Dialer {
         self
     }
 
-    /// This one with another user timeout.
-    pub(crate) fn with_user_timeout(mut self, time: Option<Duration>) -> Result<Self> {
-        check_user_timeout(time)?;
-        let mut settings = (*self.settings).clone();
-        settings.connect.user_timeout = time;
-        self.settings = Arc::new(settings);
-        Ok(self)
-    }
-
     /// As [`DialConnection::dial_connection`], with the timeout that was set for this dialer.
     ///
     /// # Errors
     /// As there.
     pub fn dial(&self, network: &str, address: &str) -> Result<Connection> {
-        self.dial_connection(network, address, self.settings.timeout)
+        self.dial_connection(network, address, self.options.timeout)
     }
 
     /// As [`DialConnection::dial_connection`], until it is cancelled.
@@ -154,8 +112,21 @@ impl Dialer {
         timeout: Duration,
         cancel: &Cancel,
     ) -> Result<Connection> {
-        let attempt = Dial::new(self, &self.group, timeout, Some(cancel)).run(network, address)?;
+        let attempt = self.attempt(network, address, timeout, &self.group, Some(cancel))?;
         Ok(attempt.into_connection())
+    }
+
+    /// Dials a connection that is to belong to `group`.
+    pub(crate) fn attempt(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        group: &Arc<Group>,
+        cancel: Option<&Cancel>,
+    ) -> Result<Attempt> {
+        let manager = self.manager.as_ref();
+        Dial::new(&self.options, manager, group, timeout, cancel).run(network, address)
     }
 }
 
@@ -166,141 +137,7 @@ impl DialConnection for Dialer {
         address: &str,
         timeout: Duration,
     ) -> Result<Connection> {
-        let attempt = Dial::new(self, &self.group, timeout, None).run(network, address)?;
+        let attempt = self.attempt(network, address, timeout, &self.group, None)?;
         Ok(attempt.into_connection())
-    }
-}
-
-/// One dial under way.
-pub(crate) struct Dial<'a> {
-    dialer: &'a Dialer,
-    /// What the connection will belong to.
-    group: &'a Arc<Group>,
-    timeout: Duration,
-    deadline: Option<Instant>,
-    cancel: Option<&'a Cancel>,
-    bell: Arc<Notify>,
-}
-
-impl<'a> Dial<'a> {
-    pub(crate) fn new(
-        dialer: &'a Dialer,
-        group: &'a Arc<Group>,
-        timeout: Duration,
-        cancel: Option<&'a Cancel>,
-    ) -> Self {
-        let (deadline, bell) = (Instant::now().checked_add(timeout), Arc::default());
-        Self { dialer, group, timeout, deadline, cancel, bell }
-    }
-
-    /// Resolves and connects.
-    pub(crate) fn run(&self, network: &str, address: &str) -> Result<Attempt> {
-        let target = Target::parse(network, address)?;
-        if self.timeout.is_zero() {
-            return Err(target.wrong("the timeout is 0, so no connection could be made"));
-        }
-        blocking::check(&format!("dial {network} {address}"))?;
-        let manager = match &self.dialer.manager {
-            Some(manager) => manager.check_process().map(|()| manager.clone())?,
-            None => PollManager::shared()?,
-        };
-        if let Some(cancel) = self.cancel {
-            cancel.watch(&self.bell);
-        }
-        let addresses = self.local_fits(&target, self.resolve(&target)?)?;
-        self.connect(addresses, &manager).map_err(|error| target.failed(error))
-    }
-
-    fn resolve(&self, target: &Target<'_>) -> Result<Vec<Address>> {
-        let (host, port) = match &target.kind {
-            Kind::Literal(address) => return Ok(vec![address.clone()]),
-            Kind::Name(host, port) => (*host, *port),
-        };
-        let asked = self.dialer.settings.resolver.ask(host, port, &self.bell);
-        let answer = asked.and_then(|question| self.wait_for(&question));
-        target.fitting(answer.map_err(|error| target.failed(error))?)
-    }
-
-    fn wait_for(&self, question: &Question) -> io::Result<Vec<std::net::SocketAddr>> {
-        loop {
-            if let Some(answer) = question.answer() {
-                return answer;
-            }
-            self.check_time(Instant::now())?;
-            self.bell.wait(self.deadline)?;
-        }
-    }
-
-    /// Only addresses of its own family can be reached from a local address.
-    fn local_fits(&self, target: &Target<'_>, mut addresses: Vec<Address>) -> Result<Vec<Address>> {
-        if let Some(local) = self.dialer.settings.connect.local {
-            let fits = |to: &Address| to.inet().is_none_or(|to| to.is_ipv4() == local.is_ipv4());
-            addresses.retain(fits);
-        }
-        if addresses.is_empty() {
-            return Err(target.wrong("it has no address of the local address's family"));
-        }
-        Ok(addresses)
-    }
-
-    /// Runs the race. Attempts that have not won are dropped, and so closed, when this returns.
-    fn connect(&self, addresses: Vec<Address>, manager: &PollManager) -> io::Result<Attempt> {
-        let Settings { connect, stagger, .. } = &*self.dialer.settings;
-        let mut race = Race::new(addresses, *stagger, Instant::now());
-        let mut running: Vec<(Candidate, Attempt)> = Vec::new();
-        let mut pause = PAUSE_AT_FIRST;
-        loop {
-            let now = Instant::now();
-            let mut index = 0;
-            while index < running.len() {
-                match running[index].1.outcome() {
-                    None => index += 1,
-                    Some(Outcome::Connected) => return Ok(running.swap_remove(index).1),
-                    Some(outcome) => {
-                        let (candidate, _) = running.swap_remove(index);
-                        lose(&mut race, candidate, outcome, now);
-                    }
-                }
-            }
-            self.check_time(now)?;
-            match race.next(now) {
-                Move::Start(candidate) => {
-                    let (to, home) = (&candidate.address, manager.pick(candidate.address.ip()));
-                    match Attempt::start(to, connect, self.group, &home, &self.bell) {
-                        Ok(attempt) => running.push((candidate, attempt)),
-                        Err(Outcome::Failed(error)) if error.kind() == ErrorKind::WouldBlock => {
-                            race.postpone(candidate, now + pause);
-                            pause = (pause * 2).min(PAUSE_AT_MOST);
-                        }
-                        Err(outcome) => lose(&mut race, candidate, outcome, now),
-                    }
-                }
-                Move::Wait(next) => {
-                    let until = [next, self.deadline].into_iter().flatten().min();
-                    self.bell.wait(until)?;
-                }
-                Move::Lost => return Err(race.into_failure()),
-            }
-        }
-    }
-
-    fn check_time(&self, now: Instant) -> io::Result<()> {
-        if self.cancel.is_some_and(Cancel::is_cancelled) {
-            return Err(io::Error::new(ErrorKind::Interrupted, "cancelled"));
-        }
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            let text = format!("timed out after {:?}", self.timeout);
-            return Err(io::Error::new(ErrorKind::TimedOut, text));
-        }
-        Ok(())
-    }
-}
-
-fn lose(race: &mut Race, candidate: Candidate, outcome: Outcome, now: Instant) {
-    match outcome {
-        Outcome::Again(error) => race.again(candidate, error, now),
-        Outcome::Failed(error) => race.failed(error, now),
-        // Not lost; its caller has looked.
-        Outcome::Connected => {}
     }
 }

@@ -4,22 +4,26 @@
 
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod builder;
 mod cancel;
 mod client;
+mod dial;
 mod dialer;
 mod eyeballs;
 mod hosts;
 mod mux;
 mod pool;
 mod resolver;
+mod sync;
 mod target;
 
+pub use backoff::Backoff;
 pub use builder::DialerBuilder;
 pub use cancel::Cancel;
 pub use client::{Client, ClientBuilder};
 pub use dialer::{DialConnection, Dialer, dial_connection};
-pub use mux::{Backoff, Mux, MuxBuilder, MuxProtocol, MuxStats};
+pub use mux::{Mux, MuxBuilder, MuxProtocol, MuxStats};
 pub use netpoll_core::socket::Keepalive;
 pub use pool::{Pool, PoolBuilder, PoolStats, Pooled};
 pub use resolver::Resolve;

@@ -1,16 +1,18 @@
-//! Connections that are kept for the next one who needs them.
+//! Connections that are kept for the next caller.
 //!
 //! ```text
 //!   checkout ─┬─► an idle one that is fit ──────────────► Pooled ──drop──► fit? ─► first waiter
 //!             ├─► fewer than max_open: dial ────────────►    ▲                 ├─► idle
-//!             └─► wait, in order ─► a connection, or leave to dial             └─► closed
+//!             └─► wait, in order ─► a connection, or: dial now                 └─► closed
 //! ```
-//! All of it stands per address. The pool's lock is never held while something is dialled, waited
-//! for or closed.
+//! Each address has its own idle connections, limits and waiters ([`AddressPool`]). No lock is held
+//! while a connection is dialled, waited for or closed.
 
+mod address;
+mod addresses;
 mod builder;
 mod reaper;
-mod shelf;
+mod stats;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -22,26 +24,29 @@ use std::time::{Duration, Instant};
 use netpoll_core::{Connection, Error, Result, blocking};
 
 use crate::dialer::DialConnection;
+use address::{AddressPool, Grant, PoolConnection, Return, Taken};
+use addresses::Addresses;
 pub use builder::PoolBuilder;
-pub use shelf::PoolStats;
-use shelf::{Grant, Kept, Parting, Shelf, Slot, Taken};
+pub use stats::PoolStats;
 
 /// Keeps connections and hands them out again. Clones are one and the same pool.
 ///
-/// What is handed out is fit: open on both sides, without a byte that nobody has asked for, and
-/// without an answer that may still come; to look costs a receive. A peer that closes at the very
-/// moment can't be seen; so a request that fails before it was answered may be worth one more try.
+/// A connection that is handed out is fit: open on both sides, without a byte that answers no
+/// request, and without an answer that may still come. To check that costs a receive. The check
+/// can't see a peer that closes at that very moment, so a request that fails before any answer may
+/// be worth one more try.
 ///
-/// An answer that comes late is read by the next caller, as the answer to another question. So a
+/// The next caller would read an answer that comes late as the answer to its own question. So a
 /// connection comes back only where its exchange is [`Complete`](netpoll_core::Exchange): nothing
 /// has failed on it, a read timeout for instance; nothing is unread or unsent; bytes have arrived
 /// since the last were sent; and the thread does not panic. That is right for one request and its
 /// response at a time. [`keep`](Pooled::keep) is for protocols in which the last message has no
-/// answer. [`discard`](Pooled::discard) is for what can't be seen here: that a response made no
-/// sense, that a part of it has not arrived yet, or that of several requests which were sent
-/// together not all are answered. [`PoolStats`] counts what was closed, by cause.
+/// answer. [`discard`](Pooled::discard) is for what the pool can't see: a response that made no
+/// sense, a part of one that has not arrived yet, or requests sent together of which not all are
+/// answered. [`PoolStats`] counts what was closed, by cause.
 ///
-/// Dropping the last clone closes what is idle; what is out closes when it comes back.
+/// Dropping the last clone closes the idle connections; one that is handed out closes when it comes
+/// back.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,23 +65,23 @@ use shelf::{Grant, Kept, Parting, Shelf, Slot, Taken};
 /// ```
 #[derive(Clone)]
 pub struct Pool {
-    inner: Arc<Inner>,
+    inner: Arc<PoolInner>,
 }
 
-struct Inner {
+struct PoolInner {
     dialer: Box<dyn DialConnection + Send + Sync>,
-    shelf: Arc<Shelf>,
+    addresses: Arc<Addresses>,
 }
 
 /// A connection of a pool. Dropping it gives it back if its exchange is complete, and closes it
 /// otherwise; [`Pool`] says what that means, [`keep`](Self::keep) and [`discard`](Self::discard)
 /// say which.
 pub struct Pooled {
-    /// `None` until it is dialled, and when it has left for good.
-    kept: Option<Kept>,
-    parting: Parting,
-    slot: Arc<Slot>,
-    shelf: Arc<Shelf>,
+    /// `None` until it is dialled, and once it is detached.
+    pooled: Option<PoolConnection>,
+    how: Return,
+    address: Arc<AddressPool>,
+    addresses: Arc<Addresses>,
 }
 
 impl Pool {
@@ -86,39 +91,39 @@ impl Pool {
     }
 
     /// A connection to `address`: an idle one, or a new one, or, while as many are open as may be,
-    /// the first that comes back; those who wait are served in order. All of it within `timeout`,
-    /// on this thread. See [`DialConnection::dial_connection`] for networks and addresses.
+    /// the first that comes back; threads that wait are served in order. This thread waits, for
+    /// `timeout` at most. See [`DialConnection::dial_connection`] for networks and addresses.
     ///
     /// # Errors
-    /// As [`DialConnection::dial_connection`]; of kind `TimedOut` as well when none came back.
+    /// As [`DialConnection::dial_connection`]; of kind `TimedOut` also when none came back in time.
     pub fn checkout(&self, network: &str, address: &str, timeout: Duration) -> Result<Pooled> {
         let deadline = Instant::now().checked_add(timeout);
-        let shelf = self.inner.shelf.clone();
-        let slot = shelf.slot(network, address);
-        let grant = match slot.take() {
+        let addresses = self.inner.addresses.clone();
+        let pool = addresses.of(network, address);
+        let grant = match pool.take() {
             Taken::Granted(grant) => grant,
             Taken::Wait(waiter) => {
                 if let Err(error) = blocking::enter(&format!("wait for {network} {address}")) {
-                    drop(Pooled::granted(slot.leave(&waiter), &slot, &shelf));
+                    drop(Pooled::granted(pool.leave(&waiter), &pool, &addresses));
                     return Err(error);
                 }
-                let granted = slot.wait(&waiter, deadline);
+                let granted = pool.wait(&waiter, deadline);
                 granted.ok_or_else(|| self.none_came(network, address, timeout))?
             }
         };
-        let mut pooled = Pooled::granted(Some(grant), &slot, &shelf);
-        if let Some(pooled) = pooled.as_mut().filter(|pooled| pooled.kept.is_none()) {
-            // If it fails, or panics, the drop of `pooled` gives the place back.
+        let mut pooled = Pooled::granted(Some(grant), &pool, &addresses);
+        if let Some(pooled) = pooled.as_mut().filter(|pooled| pooled.pooled.is_none()) {
+            // If the dial fails or panics, the drop of `pooled` counts one open connection less.
             let dialled = self.dial(network, address, timeout, deadline);
-            slot.count(dialled.is_ok());
-            pooled.kept = Some(Kept::new(dialled?));
+            pool.count(dialled.is_ok());
+            pooled.pooled = Some(PoolConnection::new(dialled?));
         }
         pooled.ok_or(Error::Closed)
     }
 
-    /// What the pool has, and what it has done.
+    /// What the pool has, and what it has done. Locks every address once.
     pub fn stats(&self) -> PoolStats {
-        self.inner.shelf.stats()
+        self.inner.addresses.stats()
     }
 
     /// Dials with what is left of the time.
@@ -130,19 +135,21 @@ impl Pool {
         deadline: Option<Instant>,
     ) -> Result<Connection> {
         let left = deadline.map_or(timeout, |it| it.saturating_duration_since(Instant::now()));
-        // None is left to who was granted in the last moment; but who gave none is told so.
+        // A grant at the last moment leaves no time, and the dialer would refuse a timeout of 0. It
+        // must do so only where the caller gave 0.
         let left = if timeout.is_zero() { left } else { left.max(Duration::from_nanos(1)) };
         self.inner.dialer.dial_connection(network, address, left)
     }
 
     fn none_came(&self, network: &str, address: &str, timeout: Duration) -> Error {
-        let most = self.inner.shelf.limits.max_open.unwrap_or_default();
+        let most = self.inner.addresses.limits.max_open.unwrap_or_default();
         let text = format!("all {most} connections are in use, none came back in {timeout:?}");
         Error::address("dial", network, address, io::Error::new(ErrorKind::TimedOut, text))
     }
 }
 
-/// An idle connection, or a new one, for good: it doesn't come back, and counts no more.
+/// An idle connection, or a new one, for good: it doesn't come back, and the pool counts it no
+/// more.
 impl DialConnection for Pool {
     fn dial_connection(
         &self,
@@ -155,9 +162,9 @@ impl DialConnection for Pool {
 }
 
 impl Pooled {
-    /// Gives it back though something failed on it, or nothing has arrived since the last bytes
-    /// were sent: no answer is outstanding. It is still closed where bytes are unread or unsent, or
-    /// an end was seen.
+    /// Gives it back although something failed on it or nothing has arrived since the last bytes
+    /// were sent: the caller knows that no answer is outstanding. The pool still closes it where
+    /// bytes are unread or unsent, or either side has closed.
     ///
     /// ```
     /// # use netpoll_client::Pool;
@@ -172,61 +179,66 @@ impl Pooled {
     /// }
     /// ```
     pub fn keep(mut self) {
-        self.parting = Parting::Keep;
+        self.how = Return::Keep;
     }
 
     /// Closes it: the caller knows that an answer, or a part of one, may still come.
     pub fn discard(mut self) {
-        self.parting = Parting::Discard;
+        self.how = Return::Discard;
     }
 
-    /// Takes the connection out of the pool for good: it doesn't come back, and counts no more.
+    /// Takes the connection out of the pool for good: it doesn't come back, and the pool counts it
+    /// no more.
     pub fn detach(mut self) -> Connection {
-        self.kept.take().expect(PRESENT).connection
+        self.pooled.take().expect(PRESENT).connection
     }
 
-    fn granted(grant: Option<Grant>, slot: &Arc<Slot>, shelf: &Arc<Shelf>) -> Option<Self> {
-        let kept = match grant? {
-            Grant::Connection(kept) => Some(*kept),
+    fn granted(
+        grant: Option<Grant>,
+        address: &Arc<AddressPool>,
+        addresses: &Arc<Addresses>,
+    ) -> Option<Self> {
+        let pooled = match grant? {
+            Grant::Connection(pooled) => Some(*pooled),
             Grant::Dial => None,
         };
-        let (slot, shelf) = (slot.clone(), shelf.clone());
-        Some(Self { kept, parting: Parting::Judge, slot, shelf })
+        let (address, addresses) = (address.clone(), addresses.clone());
+        Some(Self { pooled, how: Return::Inspect, address, addresses })
     }
 }
 
-/// A `Pooled` that somebody holds has a connection until it is dropped or detached.
+/// A `Pooled` outside of this file has a connection until it is dropped or detached.
 const PRESENT: &str = "a pooled connection is there until it is dropped";
 
 impl Deref for Pooled {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.kept.as_ref().expect(PRESENT).connection
+        &self.pooled.as_ref().expect(PRESENT).connection
     }
 }
 
 impl DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.kept.as_mut().expect(PRESENT).connection
+        &mut self.pooled.as_mut().expect(PRESENT).connection
     }
 }
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        let parting = match self.parting {
-            Parting::Judge if thread::panicking() => Parting::Panic,
+        let how = match self.how {
+            Return::Inspect if thread::panicking() => Return::Panicked,
             said => said,
         };
-        if self.slot.give_back(self.kept.take(), parting) {
-            reaper::ensure(&self.shelf);
+        if self.address.give_back(self.pooled.take(), how) {
+            reaper::ensure(&self.addresses);
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for PoolInner {
     fn drop(&mut self) {
-        self.shelf.close();
+        self.addresses.close();
     }
 }
 
@@ -238,6 +250,6 @@ impl fmt::Debug for Pool {
 
 impl fmt::Debug for Pooled {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_tuple("Pooled").field(&self.kept).finish()
+        out.debug_tuple("Pooled").field(&self.pooled).finish()
     }
 }

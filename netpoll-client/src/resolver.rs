@@ -14,13 +14,14 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{Notify, guard};
 
 use crate::hosts;
+use crate::sync::lock;
 
 /// How many names are asked for at once that have askers. Others wait their turn, within their
 /// deadlines.
@@ -55,19 +56,19 @@ where
 /// A resolver and the threads that ask it.
 #[derive(Clone)]
 pub(crate) struct Resolver {
-    inner: Arc<Inner>,
+    inner: Arc<ResolverInner>,
 }
 
-struct Inner {
+struct ResolverInner {
     resolve: Box<dyn Resolve>,
     /// Its answers are the same for every port, and `/etc/hosts` goes before it.
     is_system: bool,
-    state: Mutex<State>,
+    state: Mutex<ResolverState>,
     work: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct ResolverState {
     lookups: HashMap<Key, Lookup>,
     /// Those that are not asked yet.
     queue: VecDeque<Key>,
@@ -90,9 +91,9 @@ struct Lookup {
 pub(crate) struct Question {
     port: u16,
     answer: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
     /// What it waits for, unless it was answered at once.
-    lookup: Option<(Arc<Inner>, Key)>,
+    lookup: Option<(Arc<ResolverInner>, Key)>,
 }
 
 impl Resolver {
@@ -107,11 +108,11 @@ impl Resolver {
     }
 
     fn over(resolve: impl Resolve, is_system: bool) -> Self {
-        let (resolve, state) = (Box::new(resolve), Mutex::new(State::default()));
-        Self { inner: Arc::new(Inner { resolve, is_system, state, work: Condvar::new() }) }
+        let (resolve, state) = (Box::new(resolve), Mutex::new(ResolverState::default()));
+        Self { inner: Arc::new(ResolverInner { resolve, is_system, state, work: Condvar::new() }) }
     }
 
-    /// Puts a question; `bell` rings when it is answered, which it may be already.
+    /// Puts a question; `notify` rings when it is answered, which it may be already.
     ///
     /// # Errors
     /// The system's, where a first thread can't be started.
@@ -119,12 +120,12 @@ impl Resolver {
         &self,
         host: &str,
         port: u16,
-        bell: &Arc<Notify>,
+        notify: &Arc<Notify>,
     ) -> io::Result<Arc<Question>> {
         let inner = &self.inner;
         let known = if inner.is_system { hosts::look_up(host) } else { Vec::new() };
         let question =
-            |lookup| Question { port, answer: Mutex::default(), bell: bell.clone(), lookup };
+            |lookup| Question { port, answer: Mutex::default(), notify: notify.clone(), lookup };
         if !known.is_empty() {
             let question = question(None);
             question.tell(Ok(known), true);
@@ -155,7 +156,7 @@ impl Question {
             }
         }
         *lock(&self.answer) = Some(answer);
-        self.bell.notify();
+        self.notify.notify();
     }
 }
 
@@ -171,7 +172,7 @@ impl Drop for Question {
     }
 }
 
-impl State {
+impl ResolverState {
     /// Adds an asker to the lookup of its name, which is queued if it is new.
     fn add(&mut self, key: Key, question: &Arc<Question>) {
         let lookup = self.lookups.entry(key.clone()).or_insert_with(|| {
@@ -197,12 +198,12 @@ impl Lookup {
     }
 }
 
-impl Inner {
+impl ResolverInner {
     /// Starts a thread, if a name is queued that no free one will take, and there may be one more.
     ///
     /// # Errors
     /// The system's, where there is none that would come to it.
-    fn staff(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+    fn staff(self: &Arc<Self>, state: &mut ResolverState) -> io::Result<()> {
         let free = state.threads - state.busy;
         if state.queue.len() <= free || state.threads >= THREADS_AT_MOST {
             return Ok(());
@@ -302,10 +303,6 @@ fn is_unknown(error: &io::Error) -> bool {
     TEXTS.iter().any(|known| text.contains(known))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -323,7 +320,7 @@ mod tests {
                 return answer;
             }
             assert!(Instant::now() < deadline, "no answer");
-            question.bell.wait(Some(deadline)).expect("it may wait");
+            question.notify.wait(Some(deadline)).expect("it may wait");
         }
     }
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use netpoll_core::{Dispatch, Dispatcher, Error, Group, Limits, Result};
 
-use super::backoff::Backoff;
+use super::context::MuxContext;
 use super::link::Link;
 use super::pending::SLOTS_AT_MOST;
-use super::{Inner, Mux, MuxProtocol, Shared};
+use super::protocol::MuxProtocol;
+use super::{Mux, MuxInner};
+use crate::backoff::Backoff;
 use crate::dialer::Dialer;
 
 /// Builds a [`Mux`].
@@ -149,7 +151,7 @@ impl MuxBuilder {
         // Decoding never waits, so it may run on the reactor.
         let group = Group::asking(self.limits, Dispatcher::new(Dispatch::Inline)?)?;
         let dialer = self.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
-        let shared = Shared {
+        let context = MuxContext {
             protocol: Arc::new(protocol),
             counters: Arc::default(),
             dialer: self.user_timeout.of(dialer)?,
@@ -164,14 +166,14 @@ impl MuxBuilder {
             cancel: crate::Cancel::new(),
         };
         let links = (0..self.connections).map(|_| Arc::new(Link::new())).collect();
-        Ok(Mux { inner: Arc::new(Inner { shared: Arc::new(shared), links }) })
+        Ok(Mux { inner: Arc::new(MuxInner { context: Arc::new(context), links }) })
     }
 }
 
 impl UserTimeout {
     fn of(self, dialer: Dialer) -> Result<Dialer> {
         match self {
-            Self::Usual(time) => match dialer.settings.connect.user_timeout {
+            Self::Usual(time) => match dialer.options.connect.user_timeout {
                 Some(_) => Ok(dialer),
                 None => dialer.with_user_timeout(Some(time)),
             },

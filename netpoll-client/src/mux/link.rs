@@ -10,24 +10,25 @@
 //! Only a response ends the row of failures.
 
 use std::io::{self, ErrorKind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
 use netpoll_core::{Error, Result, guard};
 
-use super::backoff::random;
+use super::context::MuxContext;
+use super::protocol::MuxProtocol;
 use super::wire::{Failure, Wire};
-use super::{MuxProtocol, Shared};
-use crate::dialer::Dial;
+use crate::backoff::random;
+use crate::sync::{lock, wait_until};
 
 /// See the module.
 pub(super) struct Link<P: MuxProtocol> {
-    state: Mutex<State<P>>,
+    state: Mutex<LinkState<P>>,
     changed: Condvar,
 }
 
-enum State<P: MuxProtocol> {
+enum LinkState<P: MuxProtocol> {
     Down {
         /// In a row.
         failures: u32,
@@ -49,21 +50,21 @@ enum State<P: MuxProtocol> {
 
 impl<P: MuxProtocol> Link<P> {
     pub(super) fn new() -> Self {
-        let state = State::Down { failures: 0, retry: Instant::now(), failure: None };
+        let state = LinkState::Down { failures: 0, retry: Instant::now(), failure: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The connection, if it is up.
     pub(super) fn up(&self) -> Option<Arc<Wire<P>>> {
         match &*self.state() {
-            State::Up { wire, .. } if wire.failure().is_none() => Some(wire.clone()),
+            LinkState::Up { wire, .. } if wire.failure().is_none() => Some(wire.clone()),
             _ => None,
         }
     }
 
     /// Sees to it that it is dialled where that is due. Returns the connection if it is up.
-    pub(super) fn ensure(self: &Arc<Self>, shared: &Arc<Shared<P>>) -> Option<Arc<Wire<P>>> {
-        self.advance(shared, &mut self.state(), Instant::now())
+    pub(super) fn ensure(self: &Arc<Self>, context: &Arc<MuxContext<P>>) -> Option<Arc<Wire<P>>> {
+        self.advance(context, &mut self.state(), Instant::now())
     }
 
     /// The connection, waiting for it until `deadline`.
@@ -73,45 +74,39 @@ impl<P: MuxProtocol> Link<P> {
     /// `TimedOut` then.
     pub(super) fn wait(
         self: &Arc<Self>,
-        shared: &Arc<Shared<P>>,
+        context: &Arc<MuxContext<P>>,
         deadline: Option<Instant>,
     ) -> Result<Arc<Wire<P>>> {
         let mut state = self.state();
         loop {
             let now = Instant::now();
-            if let Some(wire) = self.advance(shared, &mut state, now) {
+            if let Some(wire) = self.advance(context, &mut state, now) {
                 return Ok(wire);
             }
             let until = match &*state {
-                State::Closed => return Err(Failure::closed().error()),
-                State::Down { retry, failure, .. } => {
-                    let hopeless = !shared.reconnects || deadline.is_some_and(|it| *retry > it);
+                LinkState::Closed => return Err(Failure::closed().error()),
+                LinkState::Down { retry, failure, .. } => {
+                    let hopeless = !context.reconnects || deadline.is_some_and(|it| *retry > it);
                     if let (Some(failure), true) = (failure, hopeless) {
                         return Err(failure.error());
                     }
                     Some(*retry)
                 }
-                State::Dialling { .. } | State::Up { .. } => None,
+                LinkState::Dialling { .. } | LinkState::Up { .. } => None,
             };
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(Failure::new(ErrorKind::TimedOut, "timed out dialling").error());
             }
             let until = [until, deadline].into_iter().flatten().min();
-            state = match until.map(|until| until.saturating_duration_since(now)) {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            state = wait_until(&self.changed, state, until);
         }
     }
 
     /// Closes for good: all who wait are told.
     pub(super) fn close(&self) {
-        let before = std::mem::replace(&mut *self.state(), State::Closed);
+        let before = std::mem::replace(&mut *self.state(), LinkState::Closed);
         self.changed.notify_all();
-        if let State::Up { wire, .. } = before {
+        if let LinkState::Up { wire, .. } = before {
             wire.close(Failure::closed());
         }
     }
@@ -119,69 +114,69 @@ impl<P: MuxProtocol> Link<P> {
     /// Notes that a connection has ended, and begins to dial where that is due.
     fn advance(
         self: &Arc<Self>,
-        shared: &Arc<Shared<P>>,
-        state: &mut State<P>,
+        context: &Arc<MuxContext<P>>,
+        state: &mut LinkState<P>,
         now: Instant,
     ) -> Option<Arc<Wire<P>>> {
-        if let State::Up { wire, failures } = state {
+        if let LinkState::Up { wire, failures } = state {
             let Some(failure) = wire.failure() else { return Some(wire.clone()) };
             // A server that accepts and closes has not come back.
             let failures = if wire.has_answered() { 0 } else { failures.saturating_add(1) };
-            *state = down(shared, failures, failure);
+            *state = down(context, failures, failure);
         }
-        if let State::Down { failures, retry, failure } = state
+        if let LinkState::Down { failures, retry, failure } = state
             && now >= *retry
-            && (shared.reconnects || failure.is_none())
+            && (context.reconnects || failure.is_none())
         {
             let failures = *failures;
-            *state = State::Dialling { failures };
-            let (link, context) = (self.clone(), shared.clone());
+            *state = LinkState::Dialling { failures };
+            let (link, shared) = (self.clone(), context.clone());
             let dialling = thread::Builder::new().name("netpoll-mux-dial".into());
-            if let Err(error) = dialling.spawn(move || link.dial(&context)) {
+            if let Err(error) = dialling.spawn(move || link.dial(&shared)) {
                 let failure =
                     Failure::new(error.kind(), &format!("cannot start a thread: {error}"));
-                *state = down(shared, failures.saturating_add(1), failure);
+                *state = down(context, failures.saturating_add(1), failure);
             }
         }
         None
     }
 
     /// Dials, on a thread of its own: whoever asks may have less time than that takes.
-    fn dial(&self, shared: &Shared<P>) {
-        let wire = shared.wire();
-        let timeout = shared.dial_timeout;
-        let dial = Dial::new(&shared.dialer, &shared.group, timeout, Some(&shared.cancel));
-        let run = || dial.run(&shared.network, &shared.address);
+    fn dial(&self, context: &MuxContext<P>) {
+        let wire = Wire::new(context);
+        let timeout = context.dial_timeout;
+        let MuxContext { dialer, network, address, group, cancel, .. } = context;
+        let run = || dialer.attempt(network, address, timeout, group, Some(cancel));
         // The user's hooks run in it, and this thread has no caller that would see a panic.
-        let attempt = guard("a hook of a dialer", run).unwrap_or_else(|_| Err(panicked(shared)));
-        shared.counters.count_dial(attempt.is_ok());
+        let attempt = guard("a hook of a dialer", run).unwrap_or_else(|_| Err(panicked(context)));
+        context.counters.count_dial(attempt.is_ok());
         let mut state = self.state();
-        let State::Dialling { failures } = *state else { return };
+        let LinkState::Dialling { failures } = *state else { return };
         *state = match attempt {
             Ok(attempt) => {
                 wire.connected(attempt.serve(&wire.callbacks()));
-                State::Up { wire, failures }
+                LinkState::Up { wire, failures }
             }
             Err(error) => {
                 let failure = Failure::new(error.kind(), &error.to_string());
-                down(shared, failures.saturating_add(1), failure)
+                down(context, failures.saturating_add(1), failure)
             }
         };
         drop(state);
         self.changed.notify_all();
     }
 
-    fn state(&self) -> MutexGuard<'_, State<P>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LinkState<P>> {
+        lock(&self.state)
     }
 }
 
-fn panicked<P: MuxProtocol>(shared: &Shared<P>) -> Error {
+fn panicked<P: MuxProtocol>(context: &MuxContext<P>) -> Error {
     let panic = io::Error::other("a hook of the dialer panicked");
-    Error::address("dial", &shared.network, &shared.address, panic)
+    Error::address("dial", &context.network, &context.address, panic)
 }
 
-fn down<P: MuxProtocol>(shared: &Shared<P>, failures: u32, failure: Failure) -> State<P> {
-    let retry = Instant::now() + shared.backoff.pause(failures, random());
-    State::Down { failures, retry, failure: Some(failure) }
+fn down<P: MuxProtocol>(context: &MuxContext<P>, failures: u32, failure: Failure) -> LinkState<P> {
+    let retry = Instant::now() + context.backoff.pause(failures, random());
+    LinkState::Down { failures, retry, failure: Some(failure) }
 }

@@ -10,10 +10,12 @@
 //! `mux.ShardQueue` is the model; this one doesn't start a task to drain, has no index that wraps,
 //! and doesn't keep its drainer for ever.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netpoll_buffer::LinkBuffer;
+
+use crate::sync::lock;
 
 /// Enough that few threads meet at one.
 const SHARDS: usize = 8;
@@ -94,10 +96,6 @@ pub(super) fn thread_number() -> usize {
         static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
     }
     NUMBER.with(|number| *number)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

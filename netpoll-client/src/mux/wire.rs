@@ -2,17 +2,20 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::Instant;
 
 use netpoll_buffer::{LinkBuffer, Source};
 use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, Result, Wait};
 
+use super::context::MuxContext;
 use super::pending::{Match, Pending};
+use super::protocol::MuxProtocol;
 use super::queue::{Drain, Queue, thread_number};
 use super::silence::Silence;
-use super::{Counters, MuxProtocol, Shared};
+use super::stats::Counters;
+use crate::sync::{lock, wait_until};
 
 /// While so many calls wait, others are likely about to be made: the thread that would send lets
 /// those go first, which may leave with the same system call. On 2 cores that gave 64 threads on 4
@@ -26,7 +29,7 @@ pub(super) struct Wire<P: MuxProtocol> {
     input_limit: usize,
     /// Set before anybody but callbacks knows of this.
     handle: OnceLock<Handle>,
-    state: Mutex<State<P::Response>>,
+    state: Mutex<WireState<P::Response>>,
     queue: Queue,
     /// Somebody must drain who is not a caller: the reactor.
     passed_on: AtomicBool,
@@ -36,8 +39,8 @@ pub(super) struct Wire<P: MuxProtocol> {
     most_timeouts: Option<u32>,
 }
 
-struct State<R> {
-    pending: Pending<Arc<Waiter<R>>>,
+struct WireState<R> {
+    pending: Pending<Arc<PendingCall<R>>>,
     /// Why it is over. From here on nobody waits.
     failure: Option<Failure>,
     silence: Silence,
@@ -47,12 +50,12 @@ struct State<R> {
 
 /// A request whose id is given back unless it is sent, also where its encoding panics.
 struct Unsent<'a, R> {
-    state: &'a Mutex<State<R>>,
+    state: &'a Mutex<WireState<R>>,
     id: Option<u32>,
 }
 
 /// One who waits for a response.
-struct Waiter<R> {
+struct PendingCall<R> {
     outcome: Mutex<Option<Result<R, Failure>>>,
     there: Condvar,
 }
@@ -65,14 +68,14 @@ pub(super) struct Failure {
 }
 
 impl<P: MuxProtocol> Wire<P> {
-    pub(super) fn new(shared: &Shared<P>) -> Arc<Self> {
-        let pending = Pending::new(shared.most_waiting);
+    pub(super) fn new(context: &MuxContext<P>) -> Arc<Self> {
+        let pending = Pending::new(context.most_waiting);
         Arc::new(Self {
-            protocol: shared.protocol.clone(),
-            counters: shared.counters.clone(),
-            input_limit: shared.group.limits().input_limit,
+            protocol: context.protocol.clone(),
+            counters: context.counters.clone(),
+            input_limit: context.group.limits().input_limit,
             handle: OnceLock::new(),
-            state: Mutex::new(State {
+            state: Mutex::new(WireState {
                 pending,
                 failure: None,
                 silence: Silence::default(),
@@ -81,7 +84,7 @@ impl<P: MuxProtocol> Wire<P> {
             queue: Queue::new(),
             passed_on: AtomicBool::new(false),
             heard: AtomicU64::new(0),
-            most_timeouts: shared.most_timeouts,
+            most_timeouts: context.most_timeouts,
         })
     }
 
@@ -143,7 +146,7 @@ impl<P: MuxProtocol> Wire<P> {
     fn exchange(&self, request: P::Request, deadline: Option<Instant>) -> Result<P::Response> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
         handle.wait_for_room(deadline)?;
-        let waiter = Arc::new(Waiter { outcome: Mutex::new(None), there: Condvar::new() });
+        let waiter = Arc::new(PendingCall { outcome: Mutex::new(None), there: Condvar::new() });
         let (id, waiting) = self.register(&waiter)?;
         let mut message = LinkBuffer::new();
         let unsent = Unsent { state: &self.state, id: Some(id) };
@@ -197,7 +200,7 @@ impl<P: MuxProtocol> Wire<P> {
     }
 
     /// Returns an id, and how many wait, this one with them.
-    fn register(&self, waiter: &Arc<Waiter<P::Response>>) -> Result<(u32, usize)> {
+    fn register(&self, waiter: &Arc<PendingCall<P::Response>>) -> Result<(u32, usize)> {
         let mut state = lock(&self.state);
         if let Some(failure) = &state.failure {
             return Err(failure.error());
@@ -299,7 +302,7 @@ fn took_nothing() -> Error {
     io::Error::new(ErrorKind::InvalidData, text).into()
 }
 
-impl<R> Waiter<R> {
+impl<R> PendingCall<R> {
     fn tell(&self, outcome: Result<R, Failure>) {
         *lock(&self.outcome) = Some(outcome);
         self.there.notify_one();
@@ -308,15 +311,10 @@ impl<R> Waiter<R> {
     fn wait(&self, deadline: Option<Instant>) -> Option<Result<R, Failure>> {
         let mut outcome = lock(&self.outcome);
         while outcome.is_none() {
-            let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
-            outcome = match left {
-                None => self.there.wait(outcome).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => break,
-                Some(left) => {
-                    let waited = self.there.wait_timeout(outcome, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break;
+            }
+            outcome = wait_until(&self.there, outcome, deadline);
         }
         outcome.take()
     }
@@ -358,8 +356,4 @@ impl Failure {
         };
         Self::new(kind, &text)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,22 +1,24 @@
-//! A thread that closes what has been idle for too long. It runs while something is idle.
+//! A thread that closes connections which were idle for too long. It runs while one is idle.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::shelf::{Shelf, lock};
+use super::addresses::Addresses;
+use crate::sync::{lock, wait_until};
 
-/// How long a connection that its peer has closed may stay: its socket is held meanwhile, here and
-/// there.
+/// How long a connection that its peer has closed may stay: its socket is held meanwhile, on both
+/// sides.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Starts it, unless it runs. Without it idle connections are still not handed out too late.
-pub(super) fn ensure(shelf: &Arc<Shelf>) {
-    let mut life = lock(&shelf.life);
+/// Starts the thread, unless it runs. Without it a checkout still refuses a connection that is too
+/// old.
+pub(super) fn ensure(addresses: &Arc<Addresses>) {
+    let mut life = lock(&addresses.life);
     if life.is_reaped || life.is_closed {
         return;
     }
-    let reaped = shelf.clone();
+    let reaped = addresses.clone();
     let started = thread::Builder::new().name("netpoll-pool".into()).spawn(move || reap(&reaped));
     life.is_reaped = started.is_ok();
     drop(life);
@@ -25,19 +27,20 @@ pub(super) fn ensure(shelf: &Arc<Shelf>) {
     }
 }
 
-fn reap(shelf: &Shelf) {
+fn reap(addresses: &Addresses) {
     loop {
-        // Before the look: what becomes idle after it is in its own hands.
-        let mut life = lock(&shelf.life);
+        // Locked before the look: a thread whose connection becomes idle after it starts the reaper
+        // anew in `ensure`.
+        let mut life = lock(&addresses.life);
         let now = Instant::now();
-        let left: Vec<_> = shelf.sweep().iter().map(|slot| slot.reap(now)).collect();
+        let left: Vec<_> = addresses.sweep().iter().map(|pool| pool.reap(now)).collect();
         if life.is_closed || !left.iter().any(|(idle, _)| *idle) {
             life.is_reaped = false;
             return;
         }
         let next = left.into_iter().filter_map(|(_, end)| end).min();
         let left = next.map_or(LOOK, |next| next.saturating_duration_since(now).min(LOOK));
-        let waited = shelf.closing.wait_timeout(life, left.max(Duration::from_millis(1)));
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let until = now + left.max(Duration::from_millis(1));
+        drop(wait_until(&addresses.closing, life, Some(until)));
     }
 }

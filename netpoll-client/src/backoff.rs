@@ -23,7 +23,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         if self.first.is_zero() || self.most < self.first {
             return Err(Error::config(format!(
                 "reconnect pauses {:?} to {:?}, but must begin above 0 and not shrink",
@@ -34,16 +34,20 @@ impl Backoff {
     }
 
     /// The pause after so many failures in a row, with `random` out of 0 to `u32::MAX`.
-    pub(super) fn pause(&self, failures: u32, random: u32) -> Duration {
+    pub(crate) fn pause(&self, failures: u32, random: u32) -> Duration {
+        self.longest(failures).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+
+    /// The longest pause after so many failures in a row.
+    pub(crate) fn longest(&self, failures: u32) -> Duration {
         // A century is for ever, and can be added to any time.
         let most = self.most.min(Duration::from_secs(100 * 365 * 86_400));
-        let longest = self.first.saturating_mul(1 << failures.min(20)).min(most);
-        longest.mul_f64(f64::from(random) / f64::from(u32::MAX))
+        self.first.saturating_mul(1 << failures.min(20)).min(most)
     }
 }
 
 /// A random number: the keys of std's hash maps are, and that is enough to part clients.
-pub(super) fn random() -> u32 {
+pub(crate) fn random() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
 
