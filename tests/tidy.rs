@@ -20,8 +20,8 @@ mod source;
 #[path = "tidy/words.rs"]
 mod words;
 
-/// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well;
-/// ARCHITECTURE.md names the same files.
+/// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well.
+/// ARCHITECTURE.md names those of the library; the others are tests and benches.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("benches/peers/src/bin/raw_uring.rs", "what we are compared with hands buffers to the kernel"),
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
