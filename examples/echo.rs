@@ -56,7 +56,10 @@ fn serve(options: &Options) -> netpoll::Result<()> {
     let stopping = event_loop.clone();
     std::thread::spawn(move || stop.wait().map(|_| stopping.shutdown(Duration::from_secs(5))));
     let report = event_loop.serve(listener)?;
-    println!("stopped: {} connections drained, {} aborted", report.drained, report.aborted);
+    println!(
+        "stopped: {} connections closed in order, {} aborted",
+        report.closed_in_order, report.aborted
+    );
     Ok(())
 }
 

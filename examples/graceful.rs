@@ -65,6 +65,9 @@ fn serve() -> netpoll::Result<()> {
     println!("{signal}: {} connections are open", server.stats().connections);
     server.shutdown(Duration::from_secs(10));
     let report = server.wait()?;
-    println!("stopped: {} connections drained, {} aborted", report.drained, report.aborted);
+    println!(
+        "stopped: {} connections closed in order, {} aborted",
+        report.closed_in_order, report.aborted
+    );
     Ok(())
 }

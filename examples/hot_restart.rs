@@ -44,7 +44,10 @@ fn main() -> Result<()> {
     wait_for_a_successor(&server, &successors);
     server.shutdown(Duration::from_secs(30));
     let report = server.wait()?;
-    say(&format!("replaced: {} connections drained, {} aborted", report.drained, report.aborted));
+    say(&format!(
+        "replaced: {} connections closed in order, {} aborted",
+        report.closed_in_order, report.aborted
+    ));
     Ok(())
 }
 

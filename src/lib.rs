@@ -23,6 +23,7 @@ pub use netpoll_core::{
     Writer, block_in_place, default_loops,
 };
 pub use netpoll_server::{
-    AtLimit, Builder, Credentials, EventLoop, HandOverOptions, Handler, Limit, ListenOptions,
-    Listener, Listeners, OnRefuse, ProxyProtocol, Refusal, Report, Running, Stats,
+    AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,
+    HandOverOptions, Handler, ListenOptions, Listener, Listeners, OnRefuse, ProxyProtocol, Refusal,
+    Report, Running,
 };

@@ -10,9 +10,10 @@ use netpoll_core::{
     TurnLimits,
 };
 
-use crate::event_loop::{EventLoop, Settings};
-use crate::gate::AtLimit;
+use crate::admission::AtLimit;
+use crate::event_loop::EventLoop;
 use crate::handler::{Callback, Handler};
+use crate::settings::Settings;
 
 /// Builds an [`EventLoop`]; `S` is the session that each connection has.
 ///
@@ -41,25 +42,31 @@ use crate::handler::{Callback, Handler};
 ///     .build()?;
 /// # Ok::<(), netpoll_core::Error>(())
 /// ```
-pub struct Builder<S = ()> {
+pub struct EventLoopBuilder<S = ()> {
     callbacks: Callbacks<S>,
     settings: Settings,
 }
 
-impl Builder<()> {
-    pub(crate) fn new() -> Self {
-        Self { callbacks: Callbacks::new(), settings: Settings::default() }
-    }
-
-    /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
-    /// that are given the session.
-    pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> Builder<S> {
-        Builder { callbacks: self.callbacks.prepared_by(callback), settings: self.settings }
+impl EventLoop {
+    /// All options, sessions, and the other callbacks.
+    pub fn builder() -> EventLoopBuilder {
+        EventLoopBuilder { callbacks: Callbacks::new(), settings: Settings::default() }
     }
 }
 
-impl<S> Builder<S> {
-    /// Runs once when the connection is there; see [`OnConnect`].
+impl EventLoopBuilder<()> {
+    /// Makes the session of each connection; see [`OnPrepare`]. Set it before the callbacks that
+    /// are given the session.
+    pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> EventLoopBuilder<S> {
+        EventLoopBuilder {
+            callbacks: self.callbacks.prepared_by(callback),
+            settings: self.settings,
+        }
+    }
+}
+
+impl<S> EventLoopBuilder<S> {
+    /// Runs once when the connection is established; see [`OnConnect`].
     #[must_use]
     pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
         self.callbacks.on_connect = Some(Box::new(callback));
@@ -73,14 +80,14 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Runs when the peer takes less than it is sent; see [`OnHighWater`].
+    /// Runs when the output rises above its high-water mark; see [`OnHighWater`].
     #[must_use]
     pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
         self.callbacks.on_high_water = Some(Box::new(callback));
         self
     }
 
-    /// Runs when it has caught up; see [`OnDrain`].
+    /// Runs when the output has fallen to its low-water mark again; see [`OnDrain`].
     #[must_use]
     pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
         self.callbacks.on_drain = Some(Box::new(callback));
@@ -94,8 +101,15 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Has one value be all the callbacks; see [`Handler`]. It replaces those set before.
-    pub fn handler<H: Handler>(self, handler: H) -> Builder<H::Session> {
+    /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
+    #[must_use]
+    pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
+        self.callbacks.on_disconnect = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets one value as all the callbacks; see [`Handler`]. It replaces callbacks set before.
+    pub fn handler<H: Handler>(self, handler: H) -> EventLoopBuilder<H::Session> {
         let handler = Arc::new(handler);
         let mut callbacks = Callbacks::with(Box::new(Callback(handler.clone())));
         callbacks.on_connect = Some(Box::new(Callback(handler.clone())));
@@ -104,14 +118,7 @@ impl<S> Builder<S> {
         callbacks.on_drain = Some(Box::new(Callback(handler.clone())));
         callbacks.on_shutdown = Some(Box::new(Callback(handler.clone())));
         callbacks.on_disconnect = Some(Box::new(Callback(handler)));
-        Builder { callbacks, settings: self.settings }
-    }
-
-    /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
-    #[must_use]
-    pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
-        self.callbacks.on_disconnect = Some(Box::new(callback));
-        self
+        EventLoopBuilder { callbacks, settings: self.settings }
     }
 
     /// How many loops serve the connections: 1 to 1 024. Default: one for each core that the
@@ -130,8 +137,8 @@ impl<S> Builder<S> {
         self
     }
 
-    /// What a loop does that has nothing to do: sleep at once, or look again for some microseconds
-    /// before. Default: [`Spin::WhenCheaper`].
+    /// Whether a loop that has nothing to do sleeps at once, or first polls for some microseconds.
+    /// Default: [`Spin::WhenCheaper`].
     #[must_use]
     pub fn spin(mut self, spin: Spin) -> Self {
         self.settings.spin = spin;
@@ -235,8 +242,8 @@ impl<S> Builder<S> {
 
     /// Callbacks that take longer are counted in [`EventLoop::stats`] and, once a second at most,
     /// logged with their connection when they return. Default `None`: off, since it reads the clock
-    /// twice per callback. For callbacks that must not block, a few milliseconds; what a callback
-    /// may take on a worker is the application's to say.
+    /// twice per callback. A few milliseconds suit callbacks that must not block; how long a
+    /// callback may take on a worker depends on the application.
     #[must_use]
     pub fn slow_callback(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.slow_callback = limit.into();
@@ -244,27 +251,28 @@ impl<S> Builder<S> {
     }
 
     /// Connections that may be open at a time. Default `None`: as many as descriptors allow; when
-    /// those run out, who comes waits, and one client is closed each time, so that somebody knows.
+    /// descriptors run out, new connections wait, and one of them is closed each time, so that its
+    /// client learns of it.
     #[must_use]
     pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
-        self.settings.gate.connections = connections.into();
+        self.settings.admission.connections = connections.into();
         self
     }
 
-    /// Connections from one source that may be open at a time; the others are closed at once. A
+    /// Connections from one source that may be open at a time; further ones are closed at once. A
     /// source is an IPv4 address or a /64 of IPv6, see [`source_prefixes`](Self::source_prefixes).
-    /// Default `None`: clients behind one translator of addresses are many with one address.
+    /// Default `None`: many clients may share one address behind a NAT.
     #[must_use]
     pub fn max_connections_per_source(mut self, connections: impl Into<Option<usize>>) -> Self {
-        self.settings.gate.per_source = connections.into();
+        self.settings.admission.per_source = connections.into();
         self
     }
 
-    /// How many bits of an address say from which source it is: 1 to 32 of IPv4, 1 to 128 of IPv6.
-    /// Default 32 and 64, since one subscriber of IPv6 has at least a /64, and each address in it.
+    /// How many leading bits of an address make its source: 1 to 32 of IPv4, 1 to 128 of IPv6.
+    /// Default 32 and 64, since one subscriber of IPv6 has at least a /64, with all its addresses.
     #[must_use]
     pub fn source_prefixes(mut self, v4: u8, v6: u8) -> Self {
-        self.settings.gate.prefixes = (v4, v6);
+        self.settings.admission.prefixes = (v4, v6);
         self
     }
 
@@ -272,19 +280,19 @@ impl<S> Builder<S> {
     /// no limit.
     #[must_use]
     pub fn accept_rate(mut self, per_second: u32, burst: u32) -> Self {
-        self.settings.gate.rate = Some((per_second, burst));
+        self.settings.admission.rate = Some((per_second, burst));
         self
     }
 
-    /// What happens to those who come when one of these limits is met. Default
+    /// What happens to new connections when one of these limits is met. Default
     /// [`AtLimit::Queue`].
     #[must_use]
     pub fn at_limit(mut self, at_limit: AtLimit) -> Self {
-        self.settings.gate.at_limit = at_limit;
+        self.settings.admission.at_limit = at_limit;
         self
     }
 
-    /// What one connection may use before others have their turn: rounds of one receive and one
+    /// How much one connection may use before the next one runs: rounds of one receive and one
     /// callback, and bytes received. Default 16 and 256 KiB.
     #[must_use]
     pub fn turn_limits(mut self, rounds: usize, bytes: usize) -> Self {
@@ -292,8 +300,8 @@ impl<S> Builder<S> {
         self
     }
 
-    /// Whether a connection stays when its peer has ended its stream, until we close it or end
-    /// ours. Default: no.
+    /// Whether a connection stays open after its peer has ended its stream, until it is closed or
+    /// its own stream is ended. Default: no.
     #[must_use]
     pub fn half_open(mut self, stays: bool) -> Self {
         self.settings.limits.half_open = stays;
@@ -314,8 +322,10 @@ impl<S> Builder<S> {
     }
 }
 
-impl<S> fmt::Debug for Builder<S> {
+impl<S> fmt::Debug for EventLoopBuilder<S> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Builder").field("settings", &self.settings).finish_non_exhaustive()
+        out.debug_struct("EventLoopBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

@@ -1,20 +1,20 @@
 //! The event loop: serves a listener until it is shut down.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Error, Group, Limits, LoadBalance, MemoryStats, PollManager,
-    Prepare, Remote, Result, Spin, default_loops,
+    Callbacks, Connection, Error, Group, MemoryStats, PollManager, Prepare, Remote, Result,
 };
 
-use crate::builder::Builder;
-use crate::doors::Doors;
-use crate::gate::GateOptions;
+use crate::accept::open_listeners::OpenListeners;
 use crate::listener::Listeners;
 use crate::opening::Opening;
 use crate::serving::Serving;
+use crate::settings::Settings;
+use crate::shutdown::{Report, drain_and_close};
+use crate::sync::lock;
 
 /// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
 /// hands them to the loops of a manager, which run the callbacks as the dispatch mode says. A
@@ -45,35 +45,10 @@ pub struct EventLoop {
     inner: Arc<Inner>,
 }
 
-/// What a shutdown did with the connections that were open when it began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Report {
-    /// Had nothing left to serve, or came to that before the deadline.
-    pub drained: usize,
-    /// Were closed by force at the deadline, or are still inside a callback and close with it.
-    pub aborted: usize,
-    /// Were turned away in all the time that it served: at a limit, by `on_prepare`, or because
-    /// descriptors had run out.
-    pub refused: usize,
-}
-
 struct Inner {
     callbacks: Arc<dyn Prepare>,
     settings: Settings,
     state: Mutex<State>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) gate: GateOptions,
-    pub(crate) slow_callback: Option<Duration>,
-    pub(crate) loops: usize,
-    pub(crate) balance: LoadBalance,
-    pub(crate) spin: Spin,
-    pub(crate) manager: Option<Arc<PollManager>>,
-    pub(crate) dispatch: Dispatch,
-    pub(crate) limits: Limits,
 }
 
 #[derive(Default)]
@@ -81,11 +56,11 @@ struct State {
     served: bool,
     /// The main reactor, while it runs.
     main: Option<Arc<Remote>>,
-    /// What it accepts on, while it does.
-    doors: Option<(Arc<Doors>, Arc<Opening>)>,
-    /// The loops' manager; who serves holds it, so that its end is there.
+    /// The listeners, while it accepts.
+    listeners: Option<(Arc<OpenListeners>, Arc<Opening>)>,
+    /// The loops' manager. The thread in `serve` holds it, and so ends it.
     manager: Weak<PollManager>,
-    /// When the shutdown that was asked for becomes forceful.
+    /// When the shutdown, if one was requested, closes connections by force.
     deadline: Option<Instant>,
     /// The connections, from `serve` on.
     group: Option<Arc<Group>>,
@@ -105,36 +80,31 @@ impl EventLoop {
         Self::with(Arc::new(callbacks), Settings::default())
     }
 
-    /// All options, sessions, and the other callbacks.
-    pub fn builder() -> Builder {
-        Builder::new()
-    }
-
     pub(crate) fn with(callbacks: Arc<dyn Prepare>, settings: Settings) -> Self {
         let state = Mutex::new(State::default());
         Self { inner: Arc::new(Inner { callbacks, settings, state }) }
     }
 
-    /// What the connections hold of memory, and what its limits have put off or refused. All zero
-    /// before `serve`. Costs a lock and three loads.
+    /// How much memory the connections hold, and what the memory limits have put off or refused.
+    /// All zero before `serve`. Costs a lock and three loads.
     pub fn memory(&self) -> MemoryStats {
         self.state().group.as_ref().map(|group| group.memory()).unwrap_or_default()
     }
 
     /// Serves one listener, or several, on this thread until [`shutdown`](Self::shutdown), then
-    /// returns what became of the connections. All threads that it started have ended by then, but
-    /// for those inside a callback that outlasts the deadline. An event loop serves once.
+    /// returns what became of the connections. All threads that it started have ended by then,
+    /// except threads inside a callback that outlasts the deadline. An event loop serves once.
     ///
     /// # Errors
     /// [`Error::Config`] when it is called a second time, without a listener, or with a socket that
-    /// doesn't listen; the system's, when descriptors, memory or
-    /// threads run out at the start; the listener's, when it was closed or broke under us, in which
-    /// case the connections are aborted.
+    /// doesn't listen; the system's, when descriptors, memory or threads run out at the start; the
+    /// listener's, when it was closed or broke while it was served, in which case the connections
+    /// are aborted.
     pub fn serve(&self, listeners: impl Into<Listeners>) -> Result<Report> {
         self.serve_and_tell(listeners.into(), &Arc::default())
     }
 
-    /// Serves, and tells `opening` when it does.
+    /// Serves; `opening` learns when it serves, and when it has ended.
     pub(crate) fn serve_and_tell(
         &self,
         Listeners(listeners): Listeners,
@@ -142,7 +112,7 @@ impl EventLoop {
     ) -> Result<Report> {
         let _ending = opening.ending();
         if listeners.is_empty() {
-            return Err(Error::config("serve was given no listener, so nobody could connect"));
+            return Err(Error::config("serve was given no listener, so no client could connect"));
         }
         if std::mem::replace(&mut self.state().served, true) {
             return Err(Error::config("serve was called again, but an event loop serves once"));
@@ -153,7 +123,7 @@ impl EventLoop {
             let mut state = self.state();
             state.group = Some(serving.group());
             state.manager = serving.manager();
-            state.doors = Some((serving.doors(), opening.clone()));
+            state.listeners = Some((serving.listeners(), opening.clone()));
             if state.deadline.is_some() {
                 serving.group().begin_shutdown();
             }
@@ -164,25 +134,26 @@ impl EventLoop {
         let (outcome, deadline) = if self.state().main.is_some() {
             let outcome = serving.accept(listeners);
             let mut state = self.state();
-            (state.main, state.doors) = (None, None);
+            (state.main, state.listeners) = (None, None);
             (outcome, state.deadline)
         } else {
             (Ok(()), None)
         };
-        let report = serving.part(deadline.unwrap_or_else(Instant::now));
+        let report = drain_and_close(serving, deadline.unwrap_or_else(Instant::now));
         outcome.map(|()| report)
     }
 
     /// Begins a shutdown and returns at once; `serve` does the rest, and returns when it is done.
     /// It stops accepting, closes connections that have nothing left to serve, waits for the
-    /// others, and at the deadline closes those by force. To be called from any thread, a
-    /// callback's among them; before `serve`, that returns at once; again, it does nothing.
+    /// others, and closes by force what is left at the deadline. It may be called from any thread,
+    /// also in a callback. After a call before `serve`, `serve` returns at once; a second call does
+    /// nothing.
     pub fn shutdown(&self, deadline: Duration) {
         let mut state = self.state();
         if state.deadline.is_some() {
             return;
         }
-        // A deadline beyond the end of time is a year away.
+        // A longer deadline could overflow an instant.
         let year = Duration::from_secs(365 * 24 * 3600);
         state.deadline = Some(Instant::now() + deadline.min(year));
         if let Some(group) = &state.group {
@@ -193,54 +164,21 @@ impl EventLoop {
         }
     }
 
-    /// What it accepts on, while it serves.
-    pub(crate) fn doors(&self) -> Option<Arc<Doors>> {
+    /// The listeners, while it serves.
+    pub(crate) fn open_listeners(&self) -> Option<Arc<OpenListeners>> {
         let state = self.state();
-        let (doors, opening) = state.doors.as_ref()?;
-        opening.is_serving().then(|| doors.clone())
+        let (listeners, opening) = state.listeners.as_ref()?;
+        opening.is_serving().then(|| listeners.clone())
     }
 
-    /// What serves, while it does.
+    /// The group, the main reactor and the manager, while it serves.
     pub(crate) fn parts(&self) -> Option<(Arc<Group>, Arc<Remote>, Weak<PollManager>)> {
         let state = self.state();
         Some((state.group.clone()?, state.main.clone()?, state.manager.clone()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Settings {
-    /// Checks what can be checked before anything is started.
-    pub(crate) fn validate(&self) -> Result<()> {
-        self.limits.validate()?;
-        self.gate.validate()?;
-        if self.slow_callback == Some(Duration::ZERO) {
-            return Err(Error::config(
-                "slow_callback is 0, so every callback would be; None is off",
-            ));
-        }
-        self.dispatch.validate()?;
-        if self.manager.is_none() {
-            PollManager::validate(self.loops)?;
-        }
-        Ok(())
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            gate: GateOptions::default(),
-            slow_callback: None,
-            loops: default_loops(),
-            balance: LoadBalance::default(),
-            spin: Spin::default(),
-            manager: None,
-            dispatch: Dispatch::default(),
-            limits: Limits::default(),
-        }
+        lock(&self.inner.state)
     }
 }
 

@@ -8,10 +8,10 @@ use netpoll_core::{
 };
 
 /// All the callbacks of an event loop, on one value. It is shared by all connections; what belongs
-/// to one of them is its `Session`.
+/// to one connection is its `Session`.
 ///
-/// Each method is the callback of its name: where it runs, whether it may block, and what its
-/// errors mean is said there ([`OnRequest`] and its siblings). All but two have a default.
+/// Each method is the callback of its name: [`OnRequest`] and the other traits say where it runs,
+/// whether it may block, and what its errors mean. All but two have a default.
 ///
 /// ```
 /// use netpoll_core::{Connection, Result};

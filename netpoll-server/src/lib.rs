@@ -1,37 +1,51 @@
 //! The server side of netpoll: [`Listener`], and [`EventLoop`], which serves it.
 //!
 //! Users depend on the crate `netpoll`, which re-exports this one.
+//!
+//! Imports point down:
+//!
+//! ```text
+//!   builder, running, stats, restart       what users call beside `serve` and `shutdown`
+//!   event_loop
+//!   shutdown, serving                      one `serve`, its end and its course
+//!   accept/                                from a listening socket to a connection on a loop
+//!   options, listener                      listening sockets
+//!   handover/                              listening sockets to a successor: what is said
+//!   admission/, proxy/                     limits; the PROXY header
+//!   handler, settings, service, socket_file, opening, sync
+//! ```
 
 #![forbid(unsafe_code)]
 
-mod acceptor;
+mod accept;
+mod admission;
 mod builder;
-mod doors;
 mod event_loop;
-mod gate;
-mod greeting;
-mod guest;
 mod handler;
 mod handover;
-mod listen_options;
 mod listener;
-mod manifest;
 mod opening;
+mod options;
 pub mod proxy;
+mod restart;
 mod running;
-mod seat;
+mod service;
 mod serving;
+mod settings;
+mod shutdown;
+mod socket_file;
 mod stats;
-mod succession;
+mod sync;
 
-pub use builder::Builder;
-pub use event_loop::{EventLoop, Report};
-pub use gate::{AtLimit, Limit, OnRefuse, Refusal};
+pub use admission::{AcceptLimit, AtLimit, OnRefuse, Refusal};
+pub use builder::EventLoopBuilder;
+pub use event_loop::EventLoop;
 pub use handler::Handler;
 pub use handover::HandOverOptions;
-pub use listen_options::ListenOptions;
 pub use listener::{Listener, Listeners};
 pub use netpoll_core::socket::{Credentials, Keepalive};
+pub use options::ListenOptions;
 pub use proxy::ProxyProtocol;
 pub use running::Running;
-pub use stats::Stats;
+pub use shutdown::Report;
+pub use stats::EventLoopStats;

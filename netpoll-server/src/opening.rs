@@ -1,10 +1,12 @@
 //! When an event loop serves: every listener is watched by its loop, a descriptor is left to accept
-//! with, and the predecessor, where there is one, has let go.
+//! with, and the process that had the listeners before, if there is one, has released them.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-/// The start of one `serve`, for those who wait for its end.
+use crate::sync::{lock, wait_while};
+
+/// The start of one `serve`, and its end.
 #[derive(Default)]
 pub(crate) struct Opening {
     state: Mutex<State>,
@@ -15,7 +17,7 @@ pub(crate) struct Opening {
 struct State {
     /// Sockets that no loop watches yet.
     unwatched: usize,
-    /// What is done when each is watched; set when no further one is opened at the start.
+    /// What is done when each is watched; set when no further socket is opened at the start.
     then: Option<Box<dyn FnOnce() + Send>>,
     phase: Phase,
 }
@@ -25,14 +27,14 @@ pub(crate) enum Phase {
     #[default]
     Opening,
     Serving,
-    /// It is over: it has failed, or was shut down.
+    /// The `serve` has failed, or was shut down.
     Ended,
 }
 
-/// Keeps an event loop from serving: it serves when the last clone of this is dropped.
+/// Keeps an event loop from serving: it serves when this is dropped.
 pub(crate) struct Hold(Arc<Opening>);
 
-/// Ends an opening with the `serve` that it is of.
+/// Ends an opening together with its `serve`.
 pub(crate) struct Ending<'a>(&'a Opening);
 
 impl Opening {
@@ -41,14 +43,15 @@ impl Opening {
         self.state().unwatched += 1;
     }
 
-    /// One of them is.
+    /// One of these sockets is watched.
     pub(crate) fn watched(&self) {
         let mut state = self.state();
         state.unwatched -= 1;
         Self::go_on(state);
     }
 
-    /// Has `then` run once when all are, on whatever thread sees it, unless it has ended by then.
+    /// Runs `then` once when all sockets are watched, on the thread that sees it, unless the
+    /// opening has ended by then.
     pub(crate) fn when_watched(&self, then: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         if state.phase != Phase::Ended {
@@ -68,12 +71,14 @@ impl Opening {
         }
     }
 
-    /// It serves when the last clone of the answer is dropped, unless it has ended by then.
+    /// The event loop serves when the last clone of the answer is dropped, unless the opening has
+    /// ended by then.
     pub(crate) fn hold(self: &Arc<Self>) -> Arc<Hold> {
         Arc::new(Hold(self.clone()))
     }
 
-    /// What was to be done when all are watched is dropped: it holds the server, which holds this.
+    /// Ends it, and drops what was to be done when all sockets are watched: that holds the server,
+    /// which holds this.
     pub(crate) fn end(&self) {
         self.enter(Phase::Ended);
         let then = self.state().then.take();
@@ -89,18 +94,9 @@ impl Opening {
         self.state().phase == Phase::Serving
     }
 
-    /// Waits until it serves or has ended, or the deadline; says which.
+    /// Waits until the event loop serves or has ended, or the deadline; returns the phase.
     pub(crate) fn wait(&self, deadline: Instant) -> Phase {
-        let mut state = self.state();
-        while state.phase == Phase::Opening {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let woken = self.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.phase
+        wait_while(&self.changed, self.state(), deadline, |it| it.phase == Phase::Opening).phase
     }
 
     fn enter(&self, phase: Phase) {
@@ -113,7 +109,7 @@ impl Opening {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

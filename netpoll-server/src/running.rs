@@ -1,4 +1,4 @@
-//! An event loop that serves on a thread of its own: for tests, and to be embedded.
+//! An event loop that serves on a thread of its own: for tests, and inside other programs.
 
 use std::io::{self, ErrorKind};
 use std::process;
@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{Address, Error, Result};
 
-use crate::event_loop::{EventLoop, Report};
+use crate::event_loop::EventLoop;
 use crate::listener::Listeners;
 use crate::opening::{Opening, Phase};
-use crate::stats::Stats;
+use crate::shutdown::Report;
+use crate::stats::EventLoopStats;
 
 /// An event loop that [`EventLoop::spawn`] has started. Its drop shuts it down at once, as
 /// `shutdown(Duration::ZERO)` does, and waits for it: some 200 ms at most beyond the callbacks'
@@ -22,9 +23,9 @@ pub struct Running {
     event_loop: EventLoop,
     addresses: Vec<Address>,
     thread: Option<JoinHandle<Result<Report>>>,
-    /// What became of it, where it had ended before it served.
+    /// The report, if the event loop had ended before it served.
     ended: Option<Report>,
-    /// In which the thread is.
+    /// The process that the thread is in.
     process: u32,
 }
 
@@ -32,13 +33,13 @@ pub struct Running {
 const OPENING_AT_MOST: Duration = Duration::from_secs(20);
 
 impl EventLoop {
-    /// Serves on a thread of its own, named `netpoll-serve`. It returns when every loop serves, and
-    /// where a listener was taken over, when the process that had it knows.
+    /// Serves on a thread of its own, named `netpoll-serve`. It returns when every loop serves and,
+    /// if a listener was taken over, when the process that had it knows.
     ///
     /// # Errors
-    /// Those of [`serve`](Self::serve) at its start; `TimedOut` where a loop of a manager that
-    /// others share does not take the listener, since a callback holds it. What `serve` fails with
-    /// later, [`Running::wait`] returns.
+    /// The errors of [`serve`](Self::serve) at its start; `TimedOut` if a callback holds a loop of
+    /// a shared manager, so that the loop does not take the listener. [`Running::wait`] returns the
+    /// errors of `serve` after its start.
     ///
     /// ```
     /// use std::io::{Read, Write};
@@ -56,7 +57,7 @@ impl EventLoop {
     /// client.write_all(b"hello")?;
     /// client.read_exact(&mut [0; 5])?;
     /// running.shutdown(Duration::from_secs(1));
-    /// assert_eq!(running.wait()?.drained, 1);
+    /// assert_eq!(running.wait()?.closed_in_order, 1);
     /// # Ok::<(), netpoll_core::Error>(())
     /// ```
     pub fn spawn(&self, listeners: impl Into<Listeners>) -> Result<Running> {
@@ -64,7 +65,7 @@ impl EventLoop {
         let addresses: Result<Vec<_>> = listeners.0.iter().map(|it| it.local_addr()).collect();
         let (addresses, serving) = (addresses?, self.clone());
         if addresses.is_empty() {
-            return Err(Error::config("spawn was given no listener, so nobody could connect"));
+            return Err(Error::config("spawn was given no listener, so no client could connect"));
         }
         let opening = Arc::<Opening>::default();
         let told = opening.clone();
@@ -112,11 +113,11 @@ impl Running {
     }
 
     /// As [`EventLoop::stats`].
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> EventLoopStats {
         self.event_loop.stats()
     }
 
-    /// Waits until it has been shut down, by whomever, and returns what `serve` did.
+    /// Waits until the event loop has been shut down, and returns what `serve` did.
     ///
     /// # Errors
     /// As [`EventLoop::serve`].
@@ -126,13 +127,13 @@ impl Running {
 
     fn join(&mut self) -> Result<Report> {
         if self.process != process::id() {
-            // A fork's copy: there is no thread that it could wait for.
+            // A copy in a forked process, which does not have the thread.
             std::mem::forget(self.thread.take());
             return Err(Error::config("the event loop's threads are in the process that forked"));
         }
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(outcome)) => outcome,
-            // `serve` runs no user code but under a guard; a panic in it is ours.
+            // `serve` runs user code only under a guard; this panic is netpoll's own.
             Some(Err(_)) => Err(io::Error::other("serve panicked").into()),
             None => Ok(self.ended.unwrap_or_default()),
         }

@@ -1,42 +1,35 @@
-//! One `serve`, from the opening of the doors to the last connection's end.
+//! One `serve`: opens the listeners and accepts, until the main reactor is stopped.
 
 use std::io;
 use std::iter;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, Weak};
 
 use netpoll_core::{
     Dispatcher, Error, Group, ListenerInfo, OnLoop, PollManager, Prepare, Reactor, Remote, Result,
     socket,
 };
 
-use crate::acceptor::{Acceptor, Front};
-use crate::doors::{Doors, Kept, Leaving};
-use crate::event_loop::{Report, Settings};
-use crate::gate::{Door, Gate};
-use crate::listener::{Again, Listener};
+use crate::accept::assignment::Assignment;
+use crate::accept::context::AcceptContext;
+use crate::accept::open_listeners::{OpenListener, OpenListeners};
+use crate::admission::{Admission, ListenerCount};
+use crate::handover::succession::{Participant, Succession, Successor};
+use crate::listener::Listener;
 use crate::opening::Opening;
-use crate::seat::Seat;
-use crate::succession::{Participant, Succession};
+use crate::settings::Settings;
+use crate::sync::lock;
 
-/// How long connections that are aborted at the deadline may take to run their `on_disconnect`, and
-/// threads to end; those that take longer are inside a callback, and are left behind.
-const GRACE: Duration = Duration::from_millis(200);
-/// How long closing doors wait for handshakes that have begun: longer than a round trip takes, not
-/// so long that who never completes one holds up the shutdown.
-const HANDSHAKES: Duration = Duration::from_millis(500);
 /// How many descriptors must be left to a process that takes listeners over.
 const SPARE_AT_LEAST: usize = 8;
-const GLANCE: Duration = Duration::from_millis(1);
 
 /// What runs while an event loop serves.
 pub(crate) struct Serving {
-    manager: Arc<PollManager>,
-    dispatcher: Dispatcher,
+    pub(crate) manager: Arc<PollManager>,
+    pub(crate) dispatcher: Dispatcher,
     reactor: Mutex<Option<Reactor>>,
-    front: Arc<Front>,
-    doors: Arc<Doors>,
+    pub(crate) context: Arc<AcceptContext>,
+    pub(crate) listeners: Arc<OpenListeners>,
 }
 
 impl Serving {
@@ -56,19 +49,19 @@ impl Serving {
         let group = Group::served(settings.limits, dispatcher.clone())?;
         group.watch_callbacks(settings.slow_callback);
         let reactor = Reactor::new()?;
-        let gate = Gate::new(settings.gate.clone());
+        let admission = Admission::new(settings.admission.clone());
         let (weak, main) = (Arc::downgrade(&manager), reactor.remote());
-        let front = Front::new(group, callbacks, weak, gate, main, opening);
-        let (reactor, doors) = (Mutex::new(Some(reactor)), Arc::default());
-        Ok(Self { manager, dispatcher, reactor, front, doors })
+        let context = AcceptContext::new(group, callbacks, weak, admission, main, opening);
+        let (reactor, listeners) = (Mutex::new(Some(reactor)), Arc::default());
+        Ok(Self { manager, dispatcher, reactor, context, listeners })
     }
 
     pub(crate) fn group(&self) -> Arc<Group> {
-        self.front.group.clone()
+        self.context.group.clone()
     }
 
-    pub(crate) fn doors(&self) -> Arc<Doors> {
-        self.doors.clone()
+    pub(crate) fn listeners(&self) -> Arc<OpenListeners> {
+        self.listeners.clone()
     }
 
     pub(crate) fn manager(&self) -> Weak<PollManager> {
@@ -76,42 +69,25 @@ impl Serving {
     }
 
     pub(crate) fn main(&self) -> Arc<Remote> {
-        self.front.main.clone()
+        self.context.main.clone()
     }
 
     /// Accepts until the main reactor is stopped; an error is a listener's.
     pub(crate) fn accept(&self, listeners: Vec<Listener>) -> Result<()> {
-        // All or none: the first that can't be served ends it.
+        // All or none: the first listener that can't be served ends it.
         let infos = listeners.iter().enumerate().map(|(index, it)| it.prepare(index));
         let infos: Vec<_> = infos.collect::<Result<_>>()?;
         let successions = successions(&listeners);
-        let mut each_loop = Vec::new();
-        for (mut listener, info) in listeners.into_iter().zip(infos) {
-            listener.serve();
-            log::info!("serving {} on {}", info.name, info.address);
-            let (limit, proxy) = (listener.service.max_connections, listener.service.proxy);
-            let door = Door::new(&self.front.gate, &info, limit, proxy);
-            let seat = |it: &Arc<OwnedFd>| Seat::new(&self.front, &info, &door, it.clone());
-            let mut seats: Vec<_> = listener.sockets().map(seat).collect();
-            if listener.is_shared() {
-                for seat in &seats {
-                    seat.share();
-                }
-            }
-            if let Some(again) = listener.again() {
-                let seats = std::mem::take(&mut seats);
-                each_loop.push(self.listen_on_each_loop(seats, again.clone(), &info, &door));
-            } else {
-                each_loop.extend(seats.iter().map(|it| it.open(&self.manager)));
-            }
-            lock(&self.doors.kept).push(Kept { listener, door, seats });
+        let mut on_loops = Vec::new();
+        for (listener, info) in listeners.into_iter().zip(infos) {
+            self.open(listener, &info, &mut on_loops);
         }
-        self.open(successions);
+        self.serve_when_watched(successions);
         let reactor = lock(&self.reactor).take();
         let ended = reactor.map_or(Ok(()), Reactor::run);
-        // No further loop is looked at from here on.
-        drop(each_loop);
-        if let Some(error) = self.front.take_failure() {
+        // From here on, loops that are started later are not taken into account.
+        drop(on_loops);
+        if let Some(error) = self.context.take_failure() {
             return Err(error);
         }
         ended.map_err(|error| {
@@ -120,11 +96,82 @@ impl Serving {
         })
     }
 
+    /// Begins to accept on the sockets of one listener.
+    fn open(
+        &self,
+        mut listener: Listener,
+        info: &Arc<ListenerInfo>,
+        on_loops: &mut Vec<Arc<OnLoop>>,
+    ) {
+        listener.serve();
+        log::info!("serving {} on {}", info.name, info.address);
+        let (limit, proxy) = (listener.service.max_connections, listener.service.proxy);
+        let count = ListenerCount::new(&self.context.admission, info, limit);
+        let assign = {
+            let (context, info, count) = (self.context.clone(), info.clone(), count.clone());
+            move |fd: Arc<OwnedFd>| Assignment::new(&context, &info, &count, proxy, fd)
+        };
+        let mut assignments: Vec<_> = listener.sockets().cloned().map(&assign).collect();
+        if listener.is_shared() {
+            for assignment in &assignments {
+                assignment.socket.share();
+            }
+        }
+        if let Some(again) = listener.again() {
+            let (again, assignments) = (again.clone(), std::mem::take(&mut assignments));
+            let open = move || Ok(assign(again.open()?));
+            on_loops.push(self.listen_on_each_loop(assignments, &count, open));
+        } else {
+            on_loops.extend(assignments.iter().map(|it| it.open(&self.manager)));
+        }
+        self.listeners.add(OpenListener { listener, count, assignments });
+    }
+
+    /// Gives each loop a socket of its own, also the loops that are started later: one of
+    /// `assignments`, one that a retired loop has left, or one that `open` opens.
+    fn listen_on_each_loop(
+        &self,
+        mut assignments: Vec<Arc<Assignment>>,
+        count: &Arc<ListenerCount>,
+        open: impl Fn() -> io::Result<Arc<Assignment>> + Send + Sync + 'static,
+    ) -> Arc<OnLoop> {
+        // All listen before the first of them accepts, so that connections are spread over all of
+        // them from the first on.
+        for _ in assignments.len()..self.manager.loops() {
+            match open() {
+                Ok(assignment) => assignments.push(assignment),
+                Err(error) => {
+                    self.context.fail(Error::Io(error));
+                    break;
+                }
+            }
+        }
+        self.listeners.add_per_loop(&assignments);
+        let (listeners, count) = (self.listeners.clone(), count.clone());
+        let on_loop: Arc<OnLoop> = Arc::new(move |reactor: &Arc<Remote>| {
+            if listeners.has_place_for(reactor, &count) {
+                return;
+            }
+            // Not under the lock: it runs the user's `before_bind`.
+            match open() {
+                Ok(assignment) => listeners.add_for(reactor, assignment),
+                // The loop serves what the others accept for all, if one of them does.
+                Err(error) => log::warn!("a loop accepts nothing for itself: {error}"),
+            }
+        });
+        self.manager.on_each_loop(&on_loop);
+        for assignment in &assignments {
+            // A loop may have retired in the meantime.
+            assignment.leave_to_main();
+        }
+        on_loop
+    }
+
     /// Serves as soon as all sockets are watched, and the processes that had them before know.
-    fn open(&self, successions: Vec<(Arc<Succession>, usize)>) {
-        let (front, doors) = (self.front.clone(), self.doors.clone());
-        self.front.opening.when_watched(move || {
-            // A process that follows another one must not follow it into a shortage.
+    fn serve_when_watched(&self, successions: Vec<(Arc<Succession>, usize)>) {
+        let (context, listeners) = (self.context.clone(), self.listeners.clone());
+        self.context.opening.when_watched(move || {
+            // A process that takes listeners over with too few descriptors would stop serving soon.
             let needed = if successions.is_empty() { 1 } else { SPARE_AT_LEAST };
             let spare = iter::repeat_with(socket::spare_descriptor).take(needed);
             if let Err(error) = spare.collect::<io::Result<Vec<_>>>() {
@@ -132,144 +179,43 @@ impl Serving {
                     "too few descriptors are left to accept connections with: {error}; raise the \
                      limit (ulimit -n)"
                 );
-                return front.fail(Error::Io(io::Error::new(error.kind(), text)));
+                return context.fail(Error::Io(io::Error::new(error.kind(), text)));
             }
-            let hold = front.opening.hold();
+            let hold = context.opening.hold();
             for (succession, count) in successions {
-                let (front, doors, hold) = (front.clone(), doors.clone(), Some(hold.clone()));
-                succession.served(count, Participant { front, doors, hold });
+                let (context, listeners) = (context.clone(), listeners.clone());
+                let successor = Box::new(Following { context, listeners });
+                succession.served(count, Participant { successor, hold: Some(hold.clone()) });
             }
         });
     }
+}
 
-    /// Gives each loop a socket of its own, those that are started later among them: one of
-    /// `seats`, one that a retired loop has left, or a further one.
-    fn listen_on_each_loop(
-        &self,
-        mut seats: Vec<Arc<Seat>>,
-        again: Arc<Again>,
-        info: &Arc<ListenerInfo>,
-        door: &Arc<Door>,
-    ) -> Arc<OnLoop> {
-        let (front, doors) = (self.front.clone(), self.doors.clone());
-        let (info, own) = (info.clone(), door.clone());
-        let at_fault = front.clone();
-        let open = move || Ok(Seat::new(&front, &info, &own, again.open()?));
-        // All listen before the first of them accepts, so that who comes from then on is spread.
-        for _ in seats.len()..self.manager.loops() {
-            match open() {
-                Ok(seat) => seats.push(seat),
-                Err(error) => {
-                    at_fault.fail(Error::Io(error));
-                    break;
-                }
-            }
-        }
-        lock(&doors.per_loop).seats.extend(seats.iter().cloned());
-        let own = door.clone();
-        let on_loop: Arc<OnLoop> = Arc::new(move |home: &Arc<Remote>| {
-            if doors.has_place_for(home, &own) {
-                return;
-            }
-            // Not under the lock: it runs the user's `before_bind`.
-            let seat = match open() {
-                Ok(seat) => seat,
-                // The others go on; it serves what they accept for all, if one does.
-                Err(error) => return log::warn!("a loop accepts nothing for itself: {error}"),
-            };
-            let mut per_loop = lock(&doors.per_loop);
-            if per_loop.closed {
-                drop(per_loop); // before the socket
-            } else {
-                seat.take(home);
-                per_loop.seats.push(seat);
-            }
-        });
-        self.manager.on_each_loop(&on_loop);
-        for seat in &seats {
-            // Where a loop has retired meanwhile.
-            seat.leave_to_main();
-        }
-        on_loop
+/// An event loop, as the hand-over sees it.
+struct Following {
+    context: Arc<AcceptContext>,
+    listeners: Arc<OpenListeners>,
+}
+
+impl Successor for Following {
+    fn group(&self) -> &Arc<Group> {
+        &self.context.group
     }
 
-    /// Parts from everybody: closes the doors behind those who wait at them, then ends connections,
-    /// in order until the deadline, then by force.
-    pub(crate) fn part(self, deadline: Instant) -> Report {
-        self.close_doors(deadline);
-        let Self { manager, dispatcher, front, .. } = self;
-        let group = front.group.clone();
-        let open = group.live();
-        let remotes = manager.remotes();
-        for remote in &remotes {
-            remote.shut_down(&group);
-        }
-        let aborted = group.wait_empty(deadline);
-        if aborted > 0 {
-            for remote in &remotes {
-                remote.abort(&group);
-            }
-            let left = group.wait_empty(Instant::now() + GRACE);
-            log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
-        }
-        let drained = open.saturating_sub(aborted);
-        let report = Report { drained, aborted, refused: group.refused() as usize };
-        log::info!("shut down: {drained} connections drained, {aborted} aborted");
-        dispatcher.stop(GRACE);
-        drop((front, remotes));
-        if let Some(own) = Arc::into_inner(manager) {
-            own.close(GRACE);
-        }
-        report
+    fn main(&self) -> &Arc<Remote> {
+        &self.context.main
     }
 
-    /// Admits everybody who has connected, or is about to have, and closes the listeners. Nobody
-    /// who had connected is reset by it.
-    fn close_doors(&self, deadline: Instant) {
-        for remote in self.manager.remotes() {
-            // Ahead of the end of accepting, which is waited for: so they are admitted before that.
-            remote.end_preambles(&self.front.group);
-        }
-        let Leaving { closing, shared } = self.doors.leave();
-        close_when_empty(&closing, deadline.min(Instant::now() + HANDSHAKES));
-        self.front.wait_alone(deadline.max(Instant::now() + GRACE));
-        let left_open = self.doors.are_left_open();
-        for seat in shared.iter().chain(&closing) {
-            let mut last = seat.acceptor(None);
-            if seat.is_shared() && !left_open {
-                // Whoever has it as well may not accept.
-                last.empty_queue();
-            }
-            // Whom loops took out of the queue last is left to whoever accepts next.
-            last.let_in_early(usize::MAX, true);
-        }
-        self.front.close();
+    fn own_paths(&self, of: &Arc<Succession>) {
+        self.listeners.own_paths(of);
+    }
+
+    fn fail(&self, error: Error) {
+        self.context.fail(error);
     }
 }
 
-/// Admits everybody who has begun to connect before it closes the port; those whose handshake takes
-/// longer than until `late` are reset.
-fn close_when_empty(closing: &[Arc<Seat>], late: Instant) {
-    let mut last: Vec<_> = closing.iter().map(|seat| seat.acceptor(None)).collect();
-    let begun: Vec<_> = closing.iter().map(|seat| seat.turn_away_newcomers()).collect();
-    loop {
-        let is_over = Instant::now() >= late
-            || !closing.iter().zip(&begun).any(|(seat, begun)| seat.awaits(begun));
-        // After each look, since those who were not found are in the queue by then; and each time,
-        // since a full queue takes no handshake's end.
-        last.iter_mut().for_each(Acceptor::empty_queue);
-        if is_over {
-            break;
-        }
-        // sleep: no event tells that a handshake is over
-        std::thread::sleep(GLANCE);
-    }
-    for seat in closing {
-        seat.stop_listening();
-    }
-}
-
-/// From which other processes the listeners come, and how many of them from each.
+/// The other processes from which the listeners come, and how many of them from each.
 fn successions(listeners: &[Listener]) -> Vec<(Arc<Succession>, usize)> {
     let mut all: Vec<(Arc<Succession>, usize)> = Vec::new();
     for share in listeners.iter().filter_map(Listener::share_of_succession) {
@@ -279,8 +225,4 @@ fn successions(listeners: &[Listener]) -> Vec<(Arc<Succession>, usize)> {
         }
     }
     all
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,23 +4,22 @@ use netpoll_core::{HandOffStats, LoopStats, PollManager, WorkerStats};
 
 use crate::event_loop::EventLoop;
 
-/// What an event loop has done so far. Each number is read by itself: they are of nearly the same
-/// moment, and not of one.
+/// What an event loop has done so far. Each number is read by itself: the numbers are of nearly the
+/// same moment, not of exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct EventLoopStats {
     /// Connections that are open.
     pub connections: usize,
-    /// Connections that were turned away: at a limit, by `on_prepare`, for want of a header or of
-    /// descriptors.
+    /// Connections that were refused: at a limit, by `on_prepare`, without a PROXY header where one
+    /// is expected, or because descriptors had run out.
     pub refused: u64,
-    /// The main reactor, which accepts unless loops do, as a single one does; its connections are
-    /// the loops'.
+    /// The main reactor, which accepts unless loops accept for themselves, as a single loop does.
+    /// Its connections are counted by the loops.
     pub main: LoopStats,
-    /// The loops that connections are given to. Where several event loops share a manager, they
-    /// share these.
+    /// The loops that connections are given to. Event loops that share a manager share these.
     pub loops: Vec<LoopStats>,
-    /// The threads that take loops over, those of the manager.
+    /// The manager's threads that take loops over.
     pub hand_off: HandOffStats,
     /// The workers.
     pub workers: WorkerStats,
@@ -29,11 +28,11 @@ pub struct Stats {
 impl EventLoop {
     /// What it has done so far; all zero when it does not serve. Costs two locks that no hot path
     /// takes, and some loads per loop.
-    pub fn stats(&self) -> Stats {
-        let Some((group, main, manager)) = self.parts() else { return Stats::default() };
+    pub fn stats(&self) -> EventLoopStats {
+        let Some((group, main, manager)) = self.parts() else { return EventLoopStats::default() };
         let manager = manager.upgrade();
         let manager = manager.as_deref();
-        Stats {
+        EventLoopStats {
             connections: group.live(),
             refused: group.refused(),
             main: main.stats(),

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    AtLimit, Builder, Connection, Dispatch, EventLoop, Limit, Listener, LoadBalance, LoopLoad,
-    PollManager, Refusal,
+    AcceptLimit, AtLimit, Connection, Dispatch, EventLoop, EventLoopBuilder, Listener, LoadBalance,
+    LoopLoad, PollManager, Refusal,
 };
 
 use crate::util::{
@@ -127,7 +127,7 @@ fn with_reuse_port_each_loop_accepts_for_itself() {
             client.echo(b"hello");
         }
         assert!(manager.stats().iter().all(|it| it.accepted > 30), "{:?}", manager.stats());
-        assert!((300..302).contains(&server.stop().drained));
+        assert!((300..302).contains(&server.stop().closed_in_order));
         let refused = TcpStream::connect(address).expect_err("all its sockets are closed");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     }
@@ -150,7 +150,7 @@ fn loops_come_and_go_and_orphan_nobody() {
             }
         }
         assert!(manager.stats().iter().all(|it| it.connections > 0), "{:?}", manager.stats());
-        assert_eq!(server.stop().drained, 600);
+        assert_eq!(server.stop().closed_in_order, 600);
     }
 }
 
@@ -178,7 +178,7 @@ fn those_in_the_kernels_queue_are_served_at_a_shutdown() {
         assert_eq!(client.rest(), b"hello");
     }
     let report = server.join();
-    assert_eq!((report.drained, report.aborted, report.refused), (41, 0, 0));
+    assert_eq!((report.closed_in_order, report.aborted, report.refused), (41, 0, 0));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn those_in_the_queues_of_all_loops_are_served_at_a_shutdown() {
 }
 
 /// A server with a limit of two, and two clients inside.
-fn full(builder: Builder) -> (Server, [TcpStream; 2]) {
+fn full(builder: EventLoopBuilder) -> (Server, [TcpStream; 2]) {
     let server = Server::start(builder.max_connections(2));
     let mut inside = [server.connect(), server.connect()];
     for client in &mut inside {
@@ -350,7 +350,7 @@ fn the_accept_rate_paces_those_who_come() {
     assert!((0..20).any(|_| first_five_take() < Duration::from_millis(150)));
 
     let told = AtLimit::tell(|refusal| {
-        assert_eq!(refusal.limit, Limit::Rate);
+        assert_eq!(refusal.limit, AcceptLimit::Rate);
         b"later".to_vec()
     });
     let server = Server::start(echo().accept_rate(1, 1).at_limit(told));

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use netpoll::{Builder, Connection, Dispatch, Error, EventLoop, Handle, PoolOptions, Result, Wait};
+use netpoll::{
+    Connection, Dispatch, Error, EventLoop, EventLoopBuilder, Handle, PoolOptions, Result, Wait,
+};
 
 use crate::util::{
     Client, Count, Journal, PATIENCE, Server, echo, echo_once, eventually, lock, modes, noise,
@@ -14,7 +16,7 @@ use crate::util::{
 };
 
 /// A server whose first callback of a connection sends back what `operation` says of it.
-fn reporting<F>(operation: F) -> (Builder, mpsc::Receiver<String>)
+fn reporting<F>(operation: F) -> (EventLoopBuilder, mpsc::Receiver<String>)
 where
     F: Fn(&mut Connection) -> String + Send + Sync + 'static,
 {

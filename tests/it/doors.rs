@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll::{Builder, EventLoop, ListenOptions, Listener, LoadBalance, PollManager};
+use netpoll::{EventLoop, EventLoopBuilder, ListenOptions, Listener, LoadBalance, PollManager};
 
 use crate::util::{Client, Serving, connect, echo, eventually, holding, inet, modes, quiet};
 
@@ -102,7 +102,10 @@ fn handshakes_that_have_begun_are_served_at_a_shutdown() {
 
 /// A server on one loop with two listeners, one client inside, and one at each listener who has
 /// asked for something. There was room for one of those; both were accepted for it.
-fn crowded(builder: Builder, manager: &Arc<PollManager>) -> (Serving, TcpStream, [TcpStream; 2]) {
+fn crowded(
+    builder: EventLoopBuilder,
+    manager: &Arc<PollManager>,
+) -> (Serving, TcpStream, [TcpStream; 2]) {
     let (builder, gate, held) = holding(builder.manager(manager.clone()));
     let listeners = [0, 1].map(|_| Listener::bind("tcp", "127.0.0.1:0").expect("a port"));
     let addresses = [0, 1].map(|it| inet(&listeners[it]));

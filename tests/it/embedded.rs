@@ -71,7 +71,7 @@ fn a_handler_is_all_the_callbacks() {
     client.echo(b"hello");
     running.shutdown(PATIENCE);
     assert_eq!(client.rest(), b"bye");
-    assert_eq!(running.wait().expect("a report").drained, 1);
+    assert_eq!(running.wait().expect("a report").closed_in_order, 1);
     assert_eq!(journal.entries(), ["10 the event loop shut down"]);
 }
 
@@ -104,7 +104,7 @@ fn a_busy_connection_learns_of_the_shutdown_once_and_finishes() {
         assert!(handle.is_shutting_down(), "{dispatch:?}");
         gate.open();
         assert_eq!(client.rest(), b"hello and bye", "{dispatch:?}");
-        assert_eq!((running.wait().expect("a report").drained, told.get()), (1, 1));
+        assert_eq!((running.wait().expect("a report").closed_in_order, told.get()), (1, 1));
     }
 }
 
@@ -134,7 +134,7 @@ fn statistics_count_what_happened() {
         assert_eq!((stats.connections, stats.main.accepted, stats.refused), (4, 4, 0));
         assert!(stats.loops.iter().all(|it| it.turns > 0 && it.events > 0));
         running.shutdown(PATIENCE);
-        assert_eq!(running.wait().expect("a report").drained, 4);
+        assert_eq!(running.wait().expect("a report").closed_in_order, 4);
         assert_eq!(event_loop.stats().connections, 0);
     }
 }

@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use netpoll::{
-    Builder, Connection, Dispatch, Error, EventLoop, Listener, PoolOptions, Result, default_loops,
+    Connection, Dispatch, Error, EventLoop, EventLoopBuilder, Listener, PoolOptions, Result,
+    default_loops,
 };
 
 use crate::util::{Client, Server, echo, echo_once};
@@ -24,7 +25,7 @@ pub(crate) fn is_a_sentence(error: &impl Display, words: &[&str]) {
 }
 
 #[track_caller]
-fn refused<S: Send + 'static>(builder: Builder<S>, words: &[&str]) {
+fn refused<S: Send + 'static>(builder: EventLoopBuilder<S>, words: &[&str]) {
     let error = builder.build().expect_err("it can't be used");
     assert!(matches!(error, Error::Config(_)), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);

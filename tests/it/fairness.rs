@@ -143,7 +143,7 @@ fn pingers_beside_a_firehose() {
 }
 
 /// Echoes pings, takes everything else.
-fn consuming() -> netpoll::Builder {
+fn consuming() -> netpoll::EventLoopBuilder {
     EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| {
         if conn.reader().peek(1)? == b"?" {
             return echo_once(conn);

@@ -7,8 +7,8 @@ use netpoll::codec::{
     Decode, Encode, EncodeError, Extent, Frame, FrameError, LengthPrefix, Lines, read_frame,
 };
 use netpoll::{
-    Builder, CloseReason, Connection, Dispatch, Error, EventLoop, Framed, FromRead, LinkBuffer,
-    Out, on_frame,
+    CloseReason, Connection, Dispatch, Error, EventLoop, EventLoopBuilder, Framed, FromRead,
+    LinkBuffer, Out, on_frame,
 };
 
 use crate::util::{Client, Journal, Server, modes};
@@ -23,7 +23,7 @@ fn prefix() -> LengthPrefix {
 }
 
 /// Answers each frame with what it holds; the session counts them.
-fn answering(dispatch: Dispatch, journal: &Journal) -> Builder<Session> {
+fn answering(dispatch: Dispatch, journal: &Journal) -> EventLoopBuilder<Session> {
     let journal = journal.clone();
     EventLoop::builder()
         .on_prepare(|_: &Connection| Ok(Framed::new(0_usize)))

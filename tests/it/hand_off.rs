@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Builder, Connection, Dispatch, EventLoop, HandOffOptions, Listener, LoadBalance, PollManager,
-    PoolOptions, Result, block_in_place,
+    Connection, Dispatch, EventLoop, EventLoopBuilder, HandOffOptions, Listener, LoadBalance,
+    PollManager, PoolOptions, Result, block_in_place,
 };
 
 use crate::util::{
@@ -19,7 +19,10 @@ use crate::util::{
 };
 
 /// A server on loops whose counters can be read, and those loops.
-fn on_loops<S: Send + 'static>(loops: usize, builder: Builder<S>) -> (Server, Arc<PollManager>) {
+fn on_loops<S: Send + 'static>(
+    loops: usize,
+    builder: EventLoopBuilder<S>,
+) -> (Server, Arc<PollManager>) {
     let manager = PollManager::new(loops, LoadBalance::RoundRobin).expect("loops");
     let manager = Arc::new(manager);
     (Server::start(builder.manager(manager.clone()).dispatch(hand_off())), manager)

@@ -141,7 +141,7 @@ fn two_servers_share_a_manager() {
         all_echo(&mut ones, "one");
         all_echo(&mut twos, "two");
         let report = one.stop();
-        assert_eq!((report.drained, report.aborted), (10, 0));
+        assert_eq!((report.closed_in_order, report.aborted), (10, 0));
         for it in &mut ones {
             assert_eq!(it.rest(), b"");
         }
@@ -201,7 +201,7 @@ fn a_shutdown_reaches_the_connections_of_retired_loops() {
         all_echo(&mut clients, "hello");
         manager.set_loops(1).expect("fewer");
         let report = server.stop();
-        assert_eq!((report.drained, report.aborted), (9, 0), "{dispatch:?}");
+        assert_eq!((report.closed_in_order, report.aborted), (9, 0), "{dispatch:?}");
         assert_eq!(journal.entries(), vec!["Shutdown"; 9]);
     }
 }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use netpoll::{Builder, Bytes, Connection, Dispatch, EventLoop, Limits, LoadBalance, PollManager};
+use netpoll::{
+    Bytes, Connection, Dispatch, EventLoop, EventLoopBuilder, Limits, LoadBalance, PollManager,
+};
 
 use crate::util::{
     Client, Journal, Server, alone, connect, echo, eventually, hand_off, lock, modes, pool,
@@ -16,7 +18,7 @@ use crate::util::{
 const MIB: usize = 1 << 20;
 
 /// Keeps every byte that it is sent, as slices.
-fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> Builder {
+fn hoarding(hoard: &Arc<Mutex<Vec<Bytes>>>) -> EventLoopBuilder {
     let kept = hoard.clone();
     EventLoop::builder().on_request(move |(): &mut (), conn: &mut Connection| {
         let len = conn.reader().len();
@@ -175,7 +177,7 @@ fn an_account_does_not_stay_on_its_thread_for_the_next_event_loop() {
     let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a loop"));
     let hoard = Arc::new(Mutex::new(Vec::new()));
     let limits = Limits { memory_budget: Some(64 * MIB), ..Limits::default() };
-    let on_one_thread = |builder: Builder| {
+    let on_one_thread = |builder: EventLoopBuilder| {
         Server::start(builder.limits(limits).dispatch(Dispatch::Inline).manager(manager.clone()))
     };
     let first = on_one_thread(
@@ -278,7 +280,9 @@ fn the_budget_bounds_all_memory_of_blocks() {
     alone("memory::the_budget_bounds_all_memory_of_blocks", || {
         for dispatch in modes() {
             let limits = Limits { memory_budget: Some(BUDGET), ..Limits::default() };
-            let start = |builder: Builder| Server::start(builder.limits(limits).dispatch(dispatch));
+            let start = |builder: EventLoopBuilder| {
+                Server::start(builder.limits(limits).dispatch(dispatch))
+            };
             assert_bounded(start(echo()), BUDGET, dispatch);
             assert_bounded(start(copying()), BUDGET, dispatch);
             let waits = !matches!(dispatch, Dispatch::Inline);
@@ -289,7 +293,7 @@ fn the_budget_bounds_all_memory_of_blocks() {
 }
 
 /// As `echo`, but by copies in small pieces, whose blocks are not those that were received.
-fn copying() -> Builder {
+fn copying() -> EventLoopBuilder {
     EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| {
         let len = conn.reader().len();
         let bytes = conn.reader().read_bytes(len)?;

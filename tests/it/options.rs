@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    AtLimit, Backoff, Builder, Connection, DialConnection, Dialer, Dispatch, Error, EventLoop,
-    HandOffOptions, Keepalive, Limits, Listener, LoadBalance, LoopLoad, Mux, PollManager, Pool,
-    PoolOptions, ProxyProtocol, ReceiveRate, Result, Spin,
+    AtLimit, Backoff, Connection, DialConnection, Dialer, Dispatch, Error, EventLoop,
+    EventLoopBuilder, HandOffOptions, Keepalive, Limits, Listener, LoadBalance, LoopLoad, Mux,
+    PollManager, Pool, PoolOptions, ProxyProtocol, ReceiveRate, Result, Spin,
 };
 
 use crate::mux::Frames;
@@ -57,7 +57,7 @@ fn is_answered(at: std::net::SocketAddr, prelude: &[u8]) -> bool {
 }
 
 /// Builds, serves a client, and stops.
-fn try_server(name: &str, builder: Builder, must_answer: bool) {
+fn try_server(name: &str, builder: EventLoopBuilder, must_answer: bool) {
     let event_loop = match builder.build() {
         Ok(event_loop) => event_loop,
         Err(error) => return refused(name, &error),
@@ -148,7 +148,7 @@ fn every_option_of_a_dispatch_mode_is_refused_by_name_or_works() {
 }
 
 /// An echo whose callback blocks for a while, so that another thread may take its loop over.
-fn blocking() -> Builder {
+fn blocking() -> EventLoopBuilder {
     EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| {
         // sleep: it is the blocking of the callback
         std::thread::sleep(Duration::from_millis(2));

@@ -14,7 +14,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use netpoll::{
-    Builder, CloseReason, Connection, DialConnection, Dialer, EventLoop, Handle, Limits, Result,
+    CloseReason, Connection, DialConnection, Dialer, EventLoop, EventLoopBuilder, Handle, Limits,
+    Result,
 };
 
 use crate::util::{Journal, PATIENCE};
@@ -23,7 +24,7 @@ use crate::util::{Journal, PATIENCE};
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A builder whose `on_connect` hands out the connection's handle, and what receives them.
-fn handing_out() -> (Builder, mpsc::Receiver<Handle>) {
+fn handing_out() -> (EventLoopBuilder, mpsc::Receiver<Handle>) {
     let (sender, handles) = mpsc::channel();
     let builder = EventLoop::builder().on_connect(move |(): &mut (), conn: &mut Connection| {
         let _ = sender.send(conn.handle());

@@ -38,7 +38,7 @@ fn held(dispatch: Dispatch, journal: &Journal) -> (Server, Gate, mpsc::Receiver<
 
 /// What a report says, for comparing.
 fn counts(report: Report) -> (usize, usize) {
-    (report.drained, report.aborted)
+    (report.closed_in_order, report.aborted)
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use netpoll::{
-    Builder, CloseReason, Connection, Dispatch, EventLoop, HandOffOptions, Listener, Listeners,
-    PoolOptions, Report, Result,
+    CloseReason, Connection, Dispatch, EventLoop, EventLoopBuilder, HandOffOptions, Listener,
+    Listeners, PoolOptions, Report, Result,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -44,7 +44,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start<S: Send + 'static>(builder: Builder<S>) -> Self {
+    pub(crate) fn start<S: Send + 'static>(builder: EventLoopBuilder<S>) -> Self {
         let event_loop = builder.build().expect("options that can be used");
         Self::serve(event_loop)
     }
@@ -130,7 +130,7 @@ pub(crate) fn inet(listener: &Listener) -> SocketAddr {
 }
 
 /// A builder whose `on_request` sends back what it was sent.
-pub(crate) fn echo() -> Builder {
+pub(crate) fn echo() -> EventLoopBuilder {
     EventLoop::builder().on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
 }
 
@@ -143,7 +143,7 @@ pub(crate) fn echo_once(conn: &mut Connection) -> Result<()> {
 
 /// An echo whose callback holds its loop when a `!` comes first, until the gate opens; the count
 /// says how many have.
-pub(crate) fn holding(builder: Builder) -> (Builder, Gate, Count) {
+pub(crate) fn holding(builder: EventLoopBuilder) -> (EventLoopBuilder, Gate, Count) {
     let (gate, held) = (Gate::default(), Count::default());
     let (closed, entered) = (gate.clone(), held.clone());
     let builder = builder.on_request(move |(): &mut (), conn: &mut Connection| {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use netpoll::{
-    Builder, Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, Handle, Limits,
-    Listener, LoadBalance, PollManager, Result, Wait,
+    Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, EventLoopBuilder, Handle,
+    Limits, Listener, LoadBalance, PollManager, Result, Wait,
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -21,7 +21,7 @@ use crate::util::{
 type Body = fn(&mut Connection) -> Result<()>;
 
 /// Tells the handle of each connection.
-fn handing_out() -> (Builder, mpsc::Receiver<Handle>) {
+fn handing_out() -> (EventLoopBuilder, mpsc::Receiver<Handle>) {
     let (sender, handles) = mpsc::channel();
     let builder = EventLoop::builder().on_connect(move |(): &mut (), conn: &mut Connection| {
         let _ = sender.send(conn.handle());

@@ -1,10 +1,9 @@
-//! What a process says of the listening sockets that it hands over: the text of a hand-over,
-//! without a socket.
+//! The manifest, which describes the listening sockets of a hand-over: bytes, without a socket.
 //!
 //! ```text
 //!   a manifest is records        tag u8 · length u32 · as many bytes; numbers are little-endian
 //!   a listener begins with       LISTENER: how many sockets it has, u32
-//!   what is said of it follows   in any order; what is not said is as by default
+//!   its other records follow     in any order; a record that is missing means the default
 //! ```
 //! A record with an unknown tag is skipped, so that a later version can say more.
 
@@ -15,8 +14,8 @@ use std::time::Duration;
 
 use netpoll_core::socket::{Keepalive, SocketOptions};
 
-use crate::listener::Service;
 use crate::proxy::ProxyProtocol;
+use crate::service::Service;
 
 /// One listener.
 #[derive(Debug, Default)]
@@ -26,11 +25,11 @@ pub(crate) struct Entry {
     pub(crate) service: Service,
     /// The path that it made, with device and inode.
     pub(crate) file: Option<(PathBuf, (u64, u64))>,
-    /// How further sockets on its address are opened, where each loop has one.
+    /// How further sockets on its address are opened, if each loop has one.
     pub(crate) again: Option<SocketOptions>,
 }
 
-/// So many sockets of one listener are a mistake.
+/// A manifest that says more sockets of one listener is refused.
 const SOCKETS_MAX: usize = 4096;
 
 const LISTENER: u8 = 0;
@@ -38,7 +37,7 @@ const NAME: u8 = 1;
 const MAX_CONNECTIONS: u8 = 2;
 const PROXY: u8 = 3;
 const FILE: u8 = 4;
-/// Three flags: `reuse_address`, `nodelay`, and `only_v6`, which has a third value for "not said".
+/// Three flags: `reuse_address`, `nodelay`, and `only_v6`, which has a third value for "not set".
 const AGAIN: u8 = 5;
 const BACKLOG: u8 = 6;
 const RECEIVE_BUFFER: u8 = 7;
@@ -50,8 +49,8 @@ const DEVICE: u8 = 12;
 
 const NOT_SAID: u8 = 2;
 
-/// Writes a manifest. What an option calls, `before_bind`, cannot be said: such a listener is
-/// handed over with the sockets that it has, and no further ones are opened.
+/// Writes a manifest. A closure, `before_bind`, cannot be written: its listener is handed over with
+/// the sockets that it has, and no further ones are opened.
 pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries {
@@ -98,7 +97,7 @@ fn encode_options(out: &mut Vec<u8>, options: &SocketOptions) {
     }
 }
 
-/// Reads a manifest; `None` where it can't be one.
+/// Reads a manifest; `None` if the bytes can't be one.
 pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     while let Some((&[tag], rest)) = bytes.split_first_chunk() {
@@ -121,7 +120,7 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
 fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let [first, second, third] = [0, 8, 16].map(|at| number_at(value, at));
-    // Those of the socket options come behind the record that says that there are any.
+    // The socket options stand behind the record AGAIN.
     let options = entry.again.as_mut();
     match tag {
         NAME => entry.service.name = Some(text(value)?),

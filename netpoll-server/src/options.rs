@@ -12,8 +12,8 @@ use crate::listener::Listener;
 
 const DOING: &str = "listen on";
 
-/// How a listening socket is opened. Accepted sockets inherit what is said of them here, so no
-/// system call per connection is spent on it.
+/// How a listening socket is opened. Accepted sockets inherit the options that concern them, so no
+/// system call per connection is spent on that.
 ///
 /// ```
 /// use netpoll_server::Listener;
@@ -27,6 +27,21 @@ pub struct ListenOptions {
     socket: SocketOptions,
 }
 
+impl Listener {
+    /// Listens with default options; see [`ListenOptions::bind`].
+    ///
+    /// # Errors
+    /// As [`ListenOptions::bind`].
+    pub fn bind(network: &str, address: &str) -> Result<Self> {
+        ListenOptions::default().bind(network, address)
+    }
+
+    /// Options that are set before the socket listens.
+    pub fn options() -> ListenOptions {
+        ListenOptions::default()
+    }
+}
+
 impl ListenOptions {
     /// Connections that may wait to be accepted; the kernel cuts it down to
     /// `net.core.somaxconn`. Default `None`: as many as that allows, since a client that finds the
@@ -36,21 +51,21 @@ impl ListenOptions {
         self
     }
 
-    /// `SO_REUSEADDR`: take a port on which connections of a former server linger. Default on, so
+    /// `SO_REUSEADDR`: take a port on which connections of an earlier server linger. Default on, so
     /// that a server can be restarted at once. TCP only.
     pub fn reuse_address(mut self, yes: bool) -> Self {
         self.socket.reuse_address = yes;
         self
     }
 
-    /// `SO_REUSEPORT`: other sockets, of other processes of the same user as well, may listen on
-    /// the same address, and the kernel spreads connections over them by a hash of their
+    /// `SO_REUSEPORT`: other sockets, also of other processes of the same user, may listen on the
+    /// same address, and the kernel spreads connections over them by a hash of their
     /// addresses. Each loop then has such a socket and accepts for itself: no hand-over between
     /// threads, at the price of a spread by chance, of no `LoadBalance`, and of no on-demand
     /// borrowing between loops. Default off. TCP only.
     ///
-    /// Of a loop that retires the socket stays open: the main reactor accepts on it, for all, until
-    /// a further loop takes it over.
+    /// When a loop retires, its socket stays open: the main reactor accepts on it, for all, until
+    /// another loop takes it over.
     pub fn reuse_port(mut self, yes: bool) -> Self {
         self.socket.reuse_port = yes;
         self
@@ -63,16 +78,16 @@ impl ListenOptions {
         self
     }
 
-    /// `TCP_NODELAY` on accepted sockets: send small writes at once. Default on: flushes are the
-    /// batches already.
+    /// `TCP_NODELAY` on accepted sockets: send small writes at once. Default on: a flush is a batch
+    /// already.
     pub fn nodelay(mut self, yes: bool) -> Self {
         self.socket.nodelay = yes;
         self
     }
 
     /// `SO_RCVBUF` of accepted sockets, in bytes; the kernel doubles it for its bookkeeping.
-    /// Default `None`: the kernel sizes it as it sees the path's delay, which is better unless
-    /// memory is scarce.
+    /// Default `None`: the kernel sizes it by the delay of the path, which is better unless memory
+    /// is scarce.
     pub fn receive_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.socket.receive_buffer = bytes.into();
         self
@@ -91,14 +106,15 @@ impl ListenOptions {
     }
 
     /// `TCP_DEFER_ACCEPT`: accept a connection when its first byte has come, or this time, in whole
-    /// seconds, has passed. Default `None`: off. For protocols in which the client speaks first.
+    /// seconds, has passed. Default `None`: off. For protocols in which the client sends first.
     pub fn defer_accept(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.socket.defer_accept = time.into();
         self
     }
 
-    /// `TCP_FASTOPEN`: let clients that have been here send data with their first segment; so many
-    /// such connections may be pending. Default `None`: off, since such data may arrive twice.
+    /// `TCP_FASTOPEN`: let clients that have connected before send data with their first segment;
+    /// so many such connections may be pending. Default `None`: off, since such data may arrive
+    /// twice.
     pub fn fast_open(mut self, pending: impl Into<Option<u32>>) -> Self {
         self.socket.fast_open = pending.into();
         self
@@ -110,15 +126,16 @@ impl ListenOptions {
         self
     }
 
-    /// The permissions of a unix socket's file, such as `0o660`: who may write to it may connect.
+    /// The permissions of a Unix socket's file, such as `0o660`: users that may write to it may
+    /// connect.
     /// Default `None`: what the umask leaves of `0o777`.
     pub fn mode(mut self, mode: impl Into<Option<u32>>) -> Self {
         self.socket.mode = mode.into();
         self
     }
 
-    /// Sees the raw socket before it is bound, for options that nothing here offers. Its error is
-    /// `bind`'s.
+    /// Called with the raw socket before it is bound, for options that this crate does not offer.
+    /// An error that it returns is `bind`'s.
     pub fn before_bind(
         mut self,
         hook: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
@@ -129,11 +146,11 @@ impl ListenOptions {
 
     /// Opens the socket and listens. The networks, and what their addresses look like:
     ///
-    /// - `tcp`: `host:port`; on the first address of the host that can be had. `[v6]:port`, also
+    /// - `tcp`: `host:port`; on the first address of the host that can be bound. `[v6]:port`, also
     ///   with a zone (`[fe80::1%eth0]:80`); `:port` is every address of this machine.
     /// - `tcp4`, `tcp6`: the same, for one family.
-    /// - `unix`: a path, or `@name` in Linux's abstract namespace. A socket at that path behind
-    ///   which nobody listens is replaced; whatever else stands there is left alone, and is an
+    /// - `unix`: a path, or `@name` in Linux's abstract namespace. A dead socket at that path, on
+    ///   which no process listens, is replaced; any other file there is left alone, and is an
     ///   error.
     ///
     /// # Errors

@@ -3,25 +3,23 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Error, Group, Preamble, Result, socket};
+use netpoll_core::{Error, Group, Preamble, Remote, Result, socket};
 
-use crate::acceptor::Front;
-use crate::doors::Doors;
-use crate::handover::{GREETING, HandOverOptions, MANIFEST_MAX, REVOKED, SERVING, YOURS, said};
-use crate::listener::{Listener, SocketFile};
-use crate::manifest;
+use super::{HandOverOptions, MAGIC, MANIFEST_MAX, REVOKED, SERVING, YOURS, manifest, said};
 use crate::opening::Hold;
+use crate::socket_file::SocketFile;
+use crate::sync::lock;
 
 /// How long the old process may take to answer. It answers at once unless it was stopped.
 const ANSWER_AT_MOST: Duration = Duration::from_secs(10);
 
-/// Follows the old process with the listeners of one [`Listener::take_over`]. It is a success when
-/// all of them are served, by one event loop or several.
+/// One `Listener::take_over`. It succeeds when all of its listeners are served, by one event loop
+/// or several.
 pub(crate) struct Succession {
     /// To the old process.
     stream: UnixStream,
@@ -31,7 +29,7 @@ pub(crate) struct Succession {
 struct State {
     /// Listeners that are not served yet.
     missing: usize,
-    /// "Serving" was said; the answer is the old process's.
+    /// "Serving" was sent; what follows is decided by the old process's answer.
     said: bool,
     participants: Vec<Participant>,
     /// The paths of listeners that are not wanted.
@@ -39,61 +37,83 @@ struct State {
     answer: Option<Answer>,
 }
 
+/// A listener that the old process has given.
+pub(crate) struct Handed {
+    pub(crate) entry: manifest::Entry,
+    pub(crate) sockets: Vec<Arc<OwnedFd>>,
+    pub(crate) share: Share,
+}
+
 /// An event loop that serves some of the listeners.
 pub(crate) struct Participant {
-    pub(crate) front: Arc<Front>,
-    pub(crate) doors: Arc<Doors>,
+    pub(crate) successor: Box<dyn Successor>,
+    /// Keeps the event loop from serving before the old process has answered.
     pub(crate) hold: Option<Arc<Hold>>,
+}
+
+/// What an event loop does for a hand-over.
+pub(crate) trait Successor: Send {
+    fn group(&self) -> &Arc<Group>;
+
+    /// The reactor that watches for the old process's answer.
+    fn main(&self) -> &Arc<Remote>;
+
+    /// The paths of the listeners that came by this succession are this process's.
+    fn own_paths(&self, of: &Arc<Succession>);
+
+    /// Ends `serve` with this error.
+    fn fail(&self, error: Error);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// The old process leaves everything to us, or is gone.
+    /// The old process leaves everything to this one, or is gone.
     Yours,
-    /// It goes on, and we must not.
+    /// The old process goes on, and this one must not.
     Revoked,
-    /// It says nothing.
+    /// The old process says nothing.
     None,
-    /// We have said nothing: a listener was closed before all were served, or nothing can be said.
+    /// This process has not sent "serving": a listener was closed before all were served, or the
+    /// send failed.
     GivenUp,
 }
 
-/// What a listener has that was taken over. Its drop before all are served ends the hand-over.
+/// What a listener that was taken over holds. Its drop before all are served ends the hand-over.
 pub(crate) struct Share {
     succession: Arc<Succession>,
     declined: bool,
 }
 
-/// The old process's last word is awaited.
+/// Waits on a reactor for the old process's last word.
 struct Waiting {
     group: Arc<Group>,
     succession: Arc<Succession>,
     answer: Option<Answer>,
 }
 
-impl Listener {
-    /// [`take_over_with`](Self::take_over_with) default options.
-    ///
-    /// # Errors
-    /// As `take_over_with`.
-    pub fn take_over(from: UnixStream) -> Result<Vec<Self>> {
-        Self::take_over_with(from, HandOverOptions::default())
+/// Asks the old process for its sockets; returns the entries that describe them.
+fn ask(from: &UnixStream, deadline: Instant) -> Result<Vec<manifest::Entry>> {
+    let invalid = |what| Error::Io(io::Error::new(ErrorKind::InvalidData, what));
+    socket::send_within(from, MAGIC, deadline)?;
+    let mut head = [0; MAGIC.len() + 4];
+    socket::receive_within(from, &mut head, deadline)
+        .map_err(|it| said(&it, "the old process gives no sockets"))?;
+    let Some((magic, length)) = head.split_last_chunk() else { return Err(invalid("no head")) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if magic != MAGIC || length > MANIFEST_MAX {
+        return Err(invalid("the peer is no predecessor of netpoll's"));
     }
+    let mut bytes = vec![0; length];
+    socket::receive_within(from, &mut bytes, deadline)?;
+    match manifest::decode(&bytes) {
+        Some(entries) if !entries.is_empty() => Ok(entries),
+        _ => Err(invalid("the predecessor's manifest can't be understood")),
+    }
+}
 
-    /// Takes over the listening sockets that the server at the other end of `from` gives away with
-    /// [`EventLoop::hand_over`](crate::EventLoop::hand_over), with their names, limits and options,
-    /// but for what a closure does (`before_bind`).
-    ///
-    /// The other process serves until all of these listeners are served here, by one event loop or
-    /// several, which then tell it. Where one of them is dropped before, the hand-over has failed,
-    /// and the other process goes on; [`decline`](Self::decline) is for those that are not wanted.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for options that can't be used; `PermissionDenied` where the other process
-    /// runs as a user that is not trusted; `InvalidData` where it does not speak this protocol;
-    /// `TimedOut`; `UnexpectedEof` where it gives nothing; the system's, as where this process may
-    /// not open so many descriptors.
-    pub fn take_over_with(from: UnixStream, options: HandOverOptions) -> Result<Vec<Self>> {
+impl Succession {
+    /// Asks the process at the other end of `from` for its listeners, and receives them.
+    pub(crate) fn begin(from: UnixStream, options: HandOverOptions) -> Result<Vec<Handed>> {
         let deadline = options.begin(&from)?;
         let entries = ask(&from, deadline)?;
         let count = entries.iter().map(|it| it.sockets).sum();
@@ -107,48 +127,15 @@ impl Listener {
             declined: Vec::new(),
             answer: None,
         };
-        let succession = Arc::new(Succession { stream: from, state: Mutex::new(state) });
-        // All have their share before one can be dropped.
-        let shares: Vec<_> = entries.iter().map(|_| Share::of(&succession)).collect();
-        let listeners = entries.into_iter().zip(shares).map(|(entry, share)| {
+        let succession = Arc::new(Self { stream: from, state: Mutex::new(state) });
+        let handed = entries.into_iter().map(|entry| {
             let sockets = sockets.by_ref().take(entry.sockets).map(Arc::new).collect();
-            Self::handed(entry, sockets, share)
+            Handed { entry, sockets, share: Share::of(&succession) }
         });
-        // Those that could not be made are dropped with the others.
-        listeners.collect()
+        // All have their share before one of them can be dropped.
+        Ok(handed.collect())
     }
 
-    /// Closes a listener that was taken over and is not wanted, without a failure of the hand-over:
-    /// the old process waits for the others only. Another listener is just closed.
-    pub fn decline(mut self) {
-        let file = self.take_file();
-        if let Some(share) = self.take_share() {
-            share.decline(file);
-        }
-    }
-}
-
-/// Asks the old process for its sockets; returns what it says of them.
-fn ask(from: &UnixStream, deadline: Instant) -> Result<Vec<manifest::Entry>> {
-    let invalid = |what| Error::Io(io::Error::new(ErrorKind::InvalidData, what));
-    socket::send_within(from, GREETING, deadline)?;
-    let mut head = [0; GREETING.len() + 4];
-    socket::receive_within(from, &mut head, deadline)
-        .map_err(|it| said(&it, "the old process gives no sockets"))?;
-    let Some((greeting, length)) = head.split_last_chunk() else { return Err(invalid("no head")) };
-    let length = u32::from_le_bytes(*length) as usize;
-    if greeting != GREETING || length > MANIFEST_MAX {
-        return Err(invalid("the peer is no predecessor of netpoll's"));
-    }
-    let mut bytes = vec![0; length];
-    socket::receive_within(from, &mut bytes, deadline)?;
-    match manifest::decode(&bytes) {
-        Some(entries) if !entries.is_empty() => Ok(entries),
-        _ => Err(invalid("the predecessor's manifest can't be understood")),
-    }
-}
-
-impl Succession {
     /// `count` more of the listeners are served, by `participant`. With the last of them it tells
     /// the old process, and the participants hear the answer.
     pub(crate) fn served(self: &Arc<Self>, count: usize, mut participant: Participant) {
@@ -171,22 +158,23 @@ impl Succession {
         if state.missing > 0 || state.answer.is_some() {
             return;
         }
-        let front = state.participants.last().map(|it| it.front.clone());
-        state.said = front.is_some();
+        let last = state.participants.last().map(|it| &it.successor);
+        let last = last.map(|it| (it.group().clone(), it.main().clone()));
+        state.said = last.is_some();
         drop(state);
-        let Some(front) = front else { return self.settle(Answer::GivenUp) };
+        let Some((group, main)) = last else { return self.settle(Answer::GivenUp) };
         let late = Instant::now() + ANSWER_AT_MOST;
         match socket::send_within(&self.stream, &[SERVING], late) {
             Ok(()) => {}
-            // It is gone, or has said its last word before.
+            // The old process is gone, or has sent its last word already.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe) => {}
             Err(error) => {
                 log::warn!("cannot tell the old process that this one serves: {error}");
                 return self.settle(Answer::GivenUp);
             }
         }
-        let (group, succession) = (front.group.clone(), self.clone());
-        front.main.await_preamble(Box::new(Waiting { group, succession, answer: None }), late);
+        let waiting = Waiting { group, succession: self.clone(), answer: None };
+        main.await_preamble(Box::new(waiting), late);
     }
 
     /// All participants hear the answer, the first one that there is.
@@ -200,7 +188,8 @@ impl Succession {
         let declined = std::mem::take(&mut state.declined);
         drop(state);
         if answer != Answer::None {
-            // A copy of it may be open in another process. One that answers late finds it open.
+            // A copy of the stream may be open in another process. Without an answer it stays open,
+            // for an old process that answers late.
             let _ = self.stream.shutdown(std::net::Shutdown::Both);
         }
         match answer {
@@ -221,20 +210,20 @@ impl Succession {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl Participant {
     fn hear(self, of: &Arc<Succession>, answer: Answer) {
         match answer {
-            Answer::Yours => self.doors.own_paths(of),
+            Answer::Yours => self.successor.own_paths(of),
             Answer::None => {}
-            Answer::Revoked => self.front.fail(failed(
+            Answer::Revoked => self.successor.fail(failed(
                 ErrorKind::TimedOut,
                 "the old process waited no longer for this one, and goes on serving",
             )),
-            Answer::GivenUp => self.front.fail(failed(
+            Answer::GivenUp => self.successor.fail(failed(
                 ErrorKind::ConnectionAborted,
                 "a listener that was taken over was closed before all were served",
             )),
@@ -259,7 +248,7 @@ impl Share {
         Arc::ptr_eq(&self.succession, succession)
     }
 
-    fn decline(mut self, file: Option<SocketFile>) {
+    pub(crate) fn decline(mut self, file: Option<SocketFile>) {
         self.declined = true;
         let mut state = self.succession.state();
         state.declined.extend(file);
@@ -277,7 +266,7 @@ impl fmt::Debug for Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        // After "serving" was said it is the old process's to answer.
+        // After "serving" was sent, the old process's answer decides.
         if !self.declined && !self.succession.state().said {
             self.succession.settle(Answer::GivenUp);
         }
@@ -293,7 +282,7 @@ impl Waiting {
             Ok(()) if answer == [REVOKED] => Some(Answer::Revoked),
             Ok(()) => Some(Answer::None),
             Err(error) if error.kind() == ErrorKind::TimedOut => None,
-            // It has ended without a word, and serves no more.
+            // The old process has ended without a word, and serves no more.
             Err(_) => Some(Answer::Yours),
         }
     }

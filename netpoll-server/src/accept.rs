@@ -1,0 +1,21 @@
+//! Accepting: from a listening socket to a connection on one of the loops.
+//!
+//! ```text
+//!   OpenListeners ── the listeners of an event loop, each with its sockets
+//!        │
+//!   Assignment ───── which reactor accepts on one socket, now and when loops come and go
+//!        │ makes
+//!   Acceptor ─────── called by that reactor: how many, a stream, a failure
+//!        │ a permit of admission/, and behind a proxy its header (proxy/)
+//!   Pending ──────── a stream with its permit: admitted to a loop, or refused
+//! ```
+//! An assignment and its acceptor have a `ListeningSocket` in common, and all acceptors of an event
+//! loop an `AcceptContext`.
+
+pub(crate) mod acceptor;
+pub(crate) mod assignment;
+mod backoff;
+pub(crate) mod context;
+mod listening_socket;
+pub(crate) mod open_listeners;
+mod pending;

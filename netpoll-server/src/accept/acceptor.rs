@@ -1,0 +1,184 @@
+//! What becomes of the streams that a listening socket accepts, and of a socket that can't accept.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use netpoll_core::{Accept, Address, Error, Remote, Room, socket};
+
+use super::backoff::{Backoff, PAUSE_AT_FIRST};
+use super::context::AcceptorCount;
+use super::listening_socket::ListeningSocket;
+use super::pending::{Pending, refuse};
+use crate::admission::{AcceptLimit, AtLimit, Permit};
+use crate::proxy::handshake;
+
+/// Hands the streams that one socket accepts to the loops of a manager.
+pub(crate) struct Acceptor {
+    /// Called when the loop that it runs on retires.
+    on_retired: Option<OnRetired>,
+    socket: Arc<ListeningSocket>,
+    /// The loop that it runs on and accepts for, if it does not accept for all.
+    own: Option<Arc<Remote>>,
+    backoff: Backoff,
+    /// Given up for a moment when descriptors have run out, to accept one client and close it, so
+    /// that the client learns of it.
+    spare: Option<OwnedFd>,
+    /// The last field: a thread that waits for the count to fall finds the socket released.
+    _count: AcceptorCount,
+}
+
+pub(super) type OnRetired = Box<dyn FnOnce() + Send>;
+
+impl Acceptor {
+    /// An acceptor for a loop, `own` if that keeps what it accepts, or for the caller.
+    pub(super) fn new(
+        socket: Arc<ListeningSocket>,
+        own: Option<Arc<Remote>>,
+        on_retired: Option<OnRetired>,
+    ) -> Self {
+        let context = &socket.context;
+        let count = context.count_acceptor();
+        context.admission.add_acceptor(own.as_ref().unwrap_or(&context.main));
+        let (backoff, spare) = (Backoff::default(), socket::spare_descriptor().ok());
+        Self { on_retired, socket, own, backoff, spare, _count: count }
+    }
+
+    /// Admits or refuses every stream that is in the kernel's queue or in the overflow.
+    pub(crate) fn empty_queue(&mut self) {
+        self.admit_overflow(usize::MAX, true);
+        loop {
+            match socket::accept(&self.socket.fd) {
+                Ok((stream, peer)) => self.admit_or_refuse(stream, peer, true),
+                Err(error) if socket::is_of_one_connection(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return log::warn!("cannot accept the rest of a queue: {error}"),
+            }
+        }
+    }
+
+    /// Tries again to admit the streams of the overflow, `room` of them at most.
+    pub(crate) fn admit_overflow(&mut self, room: usize, last: bool) {
+        let mut overflow = self.socket.overflow();
+        let count = overflow.len().min(room);
+        let some: Vec<_> = overflow.drain(..count).collect();
+        drop(overflow);
+        for (stream, peer) in some {
+            self.admit_or_refuse(stream, peer, last);
+        }
+    }
+
+    /// Admits a stream or, above a limit, refuses it. A stream that would have waited in the
+    /// kernel's queue, had it not been accepted already, waits in the overflow, unless this is its
+    /// `last` chance.
+    fn admit_or_refuse(&mut self, stream: OwnedFd, peer: Address, last: bool) {
+        let ListeningSocket { context, count, info, proxy, .. } = &*self.socket;
+        // Behind a proxy the source is known only when the header has come.
+        let source = if proxy.is_some() { None } else { peer.ip() };
+        match Permit::obtain(count, source, Instant::now) {
+            Ok(permit) => {
+                let (context, listener) = (context.clone(), info.clone());
+                let own = self.own.clone();
+                let pending = Pending { context, listener, own, stream, peer, local: None, permit };
+                match *proxy {
+                    Some(proxy) => handshake::begin(pending, proxy, self.reactor(), last),
+                    None => pending.admit(),
+                }
+            }
+            Err(limit)
+                if matches!(context.admission.at_limit(), AtLimit::Queue)
+                    && limit != AcceptLimit::Source
+                    && !last =>
+            {
+                self.socket.overflow().push_back((stream, peer));
+            }
+            Err(limit) => refuse(context, stream, &peer, info, limit),
+        }
+    }
+
+    /// The reactor that watches streams before they are connections.
+    fn reactor(&self) -> &Remote {
+        self.own.as_ref().unwrap_or(&self.socket.context.main)
+    }
+
+    /// Gives up the spare descriptor to accept and close one client, which so learns at once that
+    /// it is not served.
+    fn turn_one_away(&mut self) {
+        if self.spare.take().is_some()
+            && let Ok((stream, peer)) = socket::accept(&self.socket.fd)
+        {
+            self.socket.context.group.count_refusal();
+            log::debug!("{peer} is refused: no descriptor is left");
+            drop(stream);
+        }
+        self.spare = socket::spare_descriptor().ok();
+    }
+}
+
+impl Accept for Acceptor {
+    fn watched(&mut self) {
+        self.socket.watched();
+    }
+
+    fn room(&mut self) -> Room {
+        let admission = &self.socket.context.admission;
+        if let Some(until) = self.backoff.pausing_until(|| admission.returned()) {
+            return Room { count: 0, again: Some(until) };
+        }
+        let room = self.socket.count.room(Instant::now);
+        self.backoff.note_returned(admission.returned());
+        if self.socket.overflow().is_empty() {
+            return room;
+        }
+        // Only as many as there is room for: a stream that is tried and fails is counted for a
+        // moment, other acceptors take that for no room, and its end would wake them and this one
+        // again and again.
+        self.admit_overflow(room.count, false);
+        if self.socket.overflow().is_empty() {
+            return self.socket.count.room(Instant::now);
+        }
+        // If there was room, it was too little, or other acceptors were faster.
+        let soon = (room.count > 0).then(|| Instant::now() + PAUSE_AT_FIRST);
+        Room { count: 0, again: room.again.or(soon) }
+    }
+
+    fn accepted(&mut self, stream: OwnedFd, peer: Address) {
+        self.backoff.reset();
+        self.admit_or_refuse(stream, peer, false);
+    }
+
+    fn failed(&mut self, error: &io::Error) -> bool {
+        if socket::is_listener_dead(error) && !socket::is_listening(&self.socket.fd) {
+            return false;
+        }
+        if self.backoff.is_stuck() && socket::is_out_of_descriptors(error) {
+            self.turn_one_away();
+        }
+        self.backoff.failed(error);
+        let admission = &self.socket.context.admission;
+        self.backoff.note_returned(admission.returned());
+        admission.mark_waiting();
+        true
+    }
+
+    fn given_up(self: Box<Self>, error: io::Error) {
+        let text = format!("the listener can accept no more, was it closed? {error}");
+        self.socket.context.fail(Error::Io(io::Error::new(error.kind(), text)));
+    }
+
+    fn retired(mut self: Box<Self>) {
+        if let Some(on_retired) = self.on_retired.take() {
+            on_retired();
+        }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        if !self.socket.overflow().is_empty() {
+            // The next acceptor may have looked before the last stream came to the overflow.
+            self.socket.context.admission.wake();
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The time between a proxy's connect and the end of its header.
+//!
+//! The header is only peeked at (`MSG_PEEK`) until it is complete, then taken, and no byte more: so
+//! the bytes behind it are the connection's, and a connection begins only when its client is known.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use netpoll_core::{Address, Group, Preamble, Remote, later, socket};
+
+use super::parser::{HEADER_MAX, Header, ProxyProtocol, parse};
+
+/// What becomes a connection when its header has come.
+pub(crate) trait Proxied: Send {
+    fn stream(&self) -> &OwnedFd;
+
+    /// The proxy's address.
+    fn peer(&self) -> &Address;
+
+    /// Whether it would be a connection of this group.
+    fn is_of(&self, group: &Arc<Group>) -> bool;
+
+    /// The header was taken. `addresses` are the client's and the one that it connected to, if the
+    /// proxy has told them.
+    fn proceed(self, addresses: Option<(Address, Address)>);
+
+    /// There is no header, or none in time.
+    fn give_up(self);
+}
+
+/// A stream whose proxy has not told yet for which client it speaks.
+struct ProxyHandshake<P> {
+    proxied: P,
+    limit: usize,
+    seen: Seen,
+}
+
+/// What has been seen of the header.
+enum Seen {
+    Part,
+    All(Header),
+    /// Bytes that can't become one.
+    Nonsense,
+}
+
+/// Waits on `reactor` for the header; if this is the `last` chance, it must be there already.
+pub(crate) fn begin<P: Proxied + 'static>(
+    proxied: P,
+    proxy: ProxyProtocol,
+    reactor: &Remote,
+    last: bool,
+) {
+    let late = later(Instant::now(), proxy.deadline);
+    let mut handshake = Box::new(ProxyHandshake { proxied, limit: proxy.limit, seen: Seen::Part });
+    // It usually comes with the first segment.
+    if handshake.is_complete() || last {
+        handshake.end();
+    } else {
+        reactor.await_preamble(handshake, late);
+    }
+}
+
+impl<P: Proxied> ProxyHandshake<P> {
+    fn look(&self) -> Seen {
+        let mut bytes = vec![0; self.limit.min(HEADER_MAX)];
+        let seen = match socket::peek(self.proxied.stream(), &mut bytes) {
+            Ok(0) => return Seen::Nonsense,
+            Ok(seen) => seen,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Seen::Part,
+            Err(error) => {
+                log::debug!("{} sent no PROXY header: {error}", self.proxied.peer());
+                return Seen::Nonsense;
+            }
+        };
+        match parse(&bytes[..seen], self.limit) {
+            Ok(None) => Seen::Part,
+            Ok(Some(header)) => Seen::All(header),
+            Err(malformed) => {
+                log::debug!("{} is refused: {malformed}", self.proxied.peer());
+                Seen::Nonsense
+            }
+        }
+    }
+}
+
+impl<P: Proxied> Preamble for ProxyHandshake<P> {
+    fn stream(&self) -> BorrowedFd<'_> {
+        self.proxied.stream().as_fd()
+    }
+
+    fn is_of(&self, group: &Arc<Group>) -> bool {
+        self.proxied.is_of(group)
+    }
+
+    fn is_complete(&mut self) -> bool {
+        if matches!(self.seen, Seen::Part) {
+            self.seen = self.look();
+        }
+        !matches!(self.seen, Seen::Part)
+    }
+
+    fn end(mut self: Box<Self>) {
+        self.is_complete();
+        let Self { proxied, seen, .. } = *self;
+        let Seen::All(header) = seen else {
+            log::debug!("{} is refused: it sent no PROXY header", proxied.peer());
+            return proxied.give_up();
+        };
+        if let Err(error) = socket::take(proxied.stream(), &mut vec![0; header.len]) {
+            log::debug!("cannot take the PROXY header of {}: {error}", proxied.peer());
+            return proxied.give_up();
+        }
+        proxied.proceed(header.addresses);
+    }
+}

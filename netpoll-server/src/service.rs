@@ -1,0 +1,31 @@
+//! How a listener is served, beside what its socket is: set by its user, passed on by a hand-over.
+
+use netpoll_core::{Error, Result};
+
+use crate::proxy::ProxyProtocol;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Service {
+    pub(crate) name: Option<String>,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) proxy: Option<ProxyProtocol>,
+}
+
+impl Service {
+    /// Checks the options of listener `index`.
+    pub(crate) fn validate(&self, index: usize) -> Result<()> {
+        if self.max_connections == Some(0) {
+            return Err(Error::config(format!(
+                "max_connections of listener {index} is 0, so no client could connect"
+            )));
+        }
+        if let Some(ProxyProtocol { deadline, limit }) = self.proxy
+            && (deadline.is_zero() || limit < 107)
+        {
+            return Err(Error::config(format!(
+                "proxy_protocol of listener {index} needs a deadline, and a limit of 107 or more"
+            )));
+        }
+        Ok(())
+    }
+}
