@@ -41,7 +41,6 @@ const CAPS: &[(&str, f64)] = &[
     ("netpoll-client/src", 10.5),
     ("netpoll-codec/src", 2.5),
     ("netpoll-core/src", 10.0),
-    ("netpoll-server/src", 0.5),
     (DOCUMENTS, 5.2),
 ];
 
