@@ -27,7 +27,9 @@ pub(crate) mod input;
 pub(crate) mod job;
 pub(crate) mod mailbox;
 pub(crate) mod output;
+mod owner;
 mod pace;
+mod policy;
 mod reader;
 mod receipt;
 pub(crate) mod run;
@@ -65,8 +67,8 @@ use crate::io::socket::{Credentials, Keepalive, Stream};
 use crate::pure::task::Events;
 use crate::sys;
 use input::{End, Received};
+pub(crate) use owner::Owner;
 use scratch::Scratch;
-pub(crate) use socket::Owner;
 
 /// A connection in the hands of its owner: a callback, or the caller that dialled it.
 ///

@@ -22,7 +22,7 @@ pub fn admit(
     reactor: &Arc<Remote>,
 ) {
     let stream = Stream::new(stream);
-    if !group.memory.admits() {
+    if !group.policy.memory.admits() {
         return refuse(stream, group, &origin);
     }
     let output = Output::open(stream);

@@ -5,7 +5,6 @@ use netpoll_buffer::LinkBuffer;
 use super::receipt::{self, Receipts, Settled};
 use crate::base::memory::{Memory, Tally};
 use crate::base::panic::guard;
-use crate::connection::group::Group;
 
 /// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
 /// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
@@ -24,9 +23,9 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(group: &Group) -> Self {
+    pub(super) fn new(memory: &Memory) -> Self {
         let (bytes, receipts) = (LinkBuffer::new(), Receipts::default());
-        Self { bytes, receipts, tally: group.memory.open_tally() }
+        Self { bytes, receipts, tally: memory.open_tally() }
     }
 
     pub(super) fn append(&mut self, bytes: &mut LinkBuffer, memory: &Memory, spent: &mut Spent) {

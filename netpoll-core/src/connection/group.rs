@@ -5,28 +5,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::policy::Policy;
 use super::schedule::Dispatcher;
 use crate::base::error::Result;
 use crate::base::limits::Limits;
-use crate::base::memory::{Memory, MemoryStats};
+use crate::base::memory::MemoryStats;
 use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::connection::watchdog::Watchdog;
 
-/// How many times the high-water mark one callback may queue before its flushes wait.
-const STREAMED: usize = 4;
-
 /// See the module. Connections hold it, so it lives as long as the last of them.
 pub struct Group {
-    limits: Limits,
-    pub(crate) memory: Memory,
+    pub(crate) policy: Policy,
     dispatcher: Dispatcher,
-    may_wait: bool,
-    is_dialled: bool,
-    reads_when_congested: bool,
     live: Mutex<Live>,
     empty: Condvar,
     refused: AtomicU64,
-    draining: AtomicBool,
+    shutting_down: AtomicBool,
     watchdog: Watchdog,
 }
 
@@ -43,8 +37,8 @@ impl Group {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn served(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
-        let may_wait = dispatcher.may_wait();
-        Ok(Arc::new(Self::new(limits, dispatcher, may_wait)?))
+        limits.validate()?;
+        Ok(Arc::new(Self::new(Policy::new(limits), dispatcher)))
     }
 
     /// As [`served`](Self::served), for connections that ask and whose peers answer: they are read
@@ -54,9 +48,9 @@ impl Group {
     /// # Errors
     /// As there.
     pub fn asking(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
-        let may_wait = dispatcher.may_wait();
-        let group = Self::new(limits, dispatcher, may_wait)?;
-        Ok(Arc::new(Self { reads_when_congested: true, ..group }))
+        limits.validate()?;
+        let policy = Policy { reads_when_congested: true, ..Policy::new(limits) };
+        Ok(Arc::new(Self::new(policy, dispatcher)))
     }
 
     /// A group of connections that callers drive on their own threads.
@@ -64,31 +58,27 @@ impl Group {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn dialled(limits: Limits) -> Result<Arc<Self>> {
+        limits.validate()?;
+        let policy = Policy { is_dialled: true, ..Policy::new(limits) };
         // What is left to do when the caller has dropped one never waits: the reactor does it.
-        let group = Self::new(limits, Dispatcher::inline(), true)?;
-        Ok(Arc::new(Self { is_dialled: true, ..group }))
+        Ok(Arc::new(Self::new(policy, Dispatcher::inline())))
     }
 
-    fn new(limits: Limits, dispatcher: Dispatcher, may_wait: bool) -> Result<Self> {
-        limits.validate()?;
-        Ok(Self {
-            memory: Memory::new(&limits),
-            limits,
+    fn new(policy: Policy, dispatcher: Dispatcher) -> Self {
+        Self {
+            policy,
             dispatcher,
-            may_wait,
-            is_dialled: false,
-            reads_when_congested: false,
             live: Mutex::new(Live::default()),
             empty: Condvar::new(),
             refused: AtomicU64::new(0),
-            draining: AtomicBool::new(false),
+            shutting_down: AtomicBool::new(false),
             watchdog: Watchdog::default(),
-        })
+        }
     }
 
     /// The limits of its connections.
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.policy.limits
     }
 
     /// How many of its connections are not closed yet.
@@ -98,7 +88,7 @@ impl Group {
 
     /// What its connections hold of memory.
     pub fn memory(&self) -> MemoryStats {
-        self.memory.stats()
+        self.policy.memory.stats()
     }
 
     /// How many connections were turned away: accepted, and closed before their session was made.
@@ -109,11 +99,11 @@ impl Group {
     /// Says that a shutdown has begun, to whoever asks; the connections are told by
     /// [`Remote::drain`](crate::Remote::drain).
     pub fn begin_shutdown(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.shutting_down.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.shutting_down.load(Ordering::Acquire)
     }
 
     /// Has callbacks that take longer than `limit` counted and, now and then, logged.
@@ -149,25 +139,17 @@ impl Group {
 
     /// Whether its connections' owners may wait for the network on their threads.
     pub(crate) fn may_wait(&self) -> bool {
-        self.may_wait
-    }
-
-    /// How many queued bytes make a flush wait. The caller of a dialled connection has nothing else
-    /// that stops it; a callback is not called while the queue stands above its high-water mark, so
-    /// it waits only if it alone adds several times as much.
-    pub(crate) fn waits_above(&self) -> usize {
-        let high = self.limits.output.high;
-        if self.is_dialled { high } else { high.saturating_mul(STREAMED) }
+        self.policy.is_dialled || self.dispatcher.may_wait()
     }
 
     /// Whether callers drive its connections, not callbacks.
     pub(crate) fn is_dialled(&self) -> bool {
-        self.is_dialled
+        self.policy.is_dialled
     }
 
     /// Whether its connections are read while their output is above its high-water mark.
     pub(crate) fn reads_when_congested(&self) -> bool {
-        self.reads_when_congested
+        self.policy.reads_when_congested
     }
 
     pub(crate) fn enter(&self) {
@@ -186,7 +168,7 @@ impl Group {
 impl fmt::Debug for Group {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Group")
-            .field("limits", &self.limits)
+            .field("limits", &self.policy.limits)
             .field("dispatcher", &self.dispatcher)
             .field("live", &self.live())
             .finish_non_exhaustive()

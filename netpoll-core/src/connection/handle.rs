@@ -87,7 +87,7 @@ impl Handle {
     pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
         self.shared.check_over()?;
-        self.tell(self.shared.output.send(&mut buffer, &self.shared.group))
+        self.tell(self.shared.output.send(&mut buffer, &self.shared.group.policy))
     }
 
     /// Waits until `send` is not refused: at once below the high-water mark, and above it until the
@@ -121,7 +121,7 @@ impl Handle {
 
     fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
         self.shared.check_over()?;
-        self.tell(self.shared.output.offer(message, receipt, &self.shared.group))
+        self.tell(self.shared.output.offer(message, receipt, &self.shared.group.policy))
     }
 
     /// Tells the connection's owner what a send came to.

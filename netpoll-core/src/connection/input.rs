@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use netpoll_buffer::{Account, Filled, LinkBuffer};
 
+use super::owner::Owner;
 use super::shared::Shared;
-use super::socket::Owner;
 use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
@@ -168,16 +168,16 @@ impl Input {
     #[inline]
     pub(crate) fn may_receive(&self, shared: &Shared, events: Events) -> bool {
         let held = self.account.as_ref().map_or(0, Account::held);
-        if shared.group.memory.is_ample(held) || events.has_any(Events::PEER_GONE) {
+        if shared.group.policy.memory.is_ample(held) || events.has_any(Events::PEER_GONE) {
             return true;
         }
         !self.is_promising(shared, events)
-            || shared.group.memory.allows(self.holding(shared), || shared.group.live())
+            || shared.group.policy.memory.allows(self.holding(shared), || shared.group.live())
     }
 
     fn holding(&self, shared: &Shared) -> Holding {
         let held = self.account.as_ref().map_or(0, Account::held);
-        if !shared.group.memory.has_budget() {
+        if !shared.group.policy.memory.has_budget() {
             return Holding { slices: held, all: held };
         }
         let slices = held.saturating_sub(self.buffer.held());
@@ -189,7 +189,7 @@ impl Input {
     /// Memory is too short for a receive: holds what is here in less of it. Says whether a part of
     /// a request has waited here for so long that others are to have its memory.
     pub(crate) fn wait_for_memory(&mut self, shared: &Shared) -> bool {
-        let memory = &shared.group.memory;
+        let memory = &shared.group.policy.memory;
         if !memory.is_short() {
             return false;
         }
@@ -226,7 +226,7 @@ impl Input {
     #[inline]
     fn account(&mut self, shared: &Shared) -> Option<&Account> {
         if self.account.is_none() {
-            self.account = shared.group.memory.open_account();
+            self.account = shared.group.policy.memory.open_account();
         }
         self.account.as_ref()
     }
@@ -234,7 +234,7 @@ impl Input {
     /// One system call, of at most `room` bytes.
     #[inline]
     fn receive_at_most(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
-        if shared.group.memory.has_budget() {
+        if shared.group.policy.memory.has_budget() {
             return self.receive_within_budget(shared, room);
         }
         shared.stream().receive(&mut self.buffer, room)
@@ -243,7 +243,7 @@ impl Input {
     /// The same, of what is left of the budget. Charges what has come.
     #[inline(never)]
     fn receive_within_budget(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
-        let memory = &shared.group.memory;
+        let memory = &shared.group.policy.memory;
         let (room, reserved) = memory.offer(room);
         let filled = shared.stream().receive(&mut self.buffer, room)?;
         // One that came with the scratch counts for no budget.
@@ -353,7 +353,7 @@ impl Input {
             if pull == Pull::OfTheTurn && !self.may_pull(shared) {
                 return Err(Error::WouldBlock);
             }
-            if wait && shared.group.memory.has_budget() && shared.group.may_wait() {
+            if wait && shared.group.policy.memory.has_budget() && shared.group.may_wait() {
                 self.await_memory(shared, deadline)?;
             }
             match self.pull(shared) {
@@ -412,7 +412,7 @@ impl Input {
     /// most: what others hold may be held for the want of memory as well. Of a peer that is gone no
     /// more comes than the kernel has.
     fn await_memory(&mut self, shared: &Owner, deadline: &mut Option<Instant>) -> Result<()> {
-        let (memory, word) = (&shared.group.memory, &shared.task.word);
+        let (memory, word) = (&shared.group.policy.memory, &shared.task.word);
         if memory.allows_waiting(self.holding(shared)) {
             return Ok(());
         }

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
 use super::backlog::{Backlog, Spent};
+use super::policy::Policy;
 use super::receipt::{Receipt, Settled};
 use super::socket::Socket;
 use crate::base::clock;
@@ -34,7 +35,6 @@ use crate::base::error::{Error, Result, Wait};
 use crate::base::limits::OutputLimits;
 use crate::base::notify::Notify;
 use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
-use crate::connection::group::Group;
 use crate::io::socket::{Kind, Stream};
 use crate::pure::task::Events;
 use crate::sys;
@@ -103,11 +103,11 @@ impl Output {
 
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
     /// accepted whole, however much is queued.
-    pub(crate) fn send(&self, bytes: &mut LinkBuffer, group: &Group) -> Result<Events> {
+    pub(crate) fn send(&self, bytes: &mut LinkBuffer, policy: &Policy) -> Result<Events> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         queue.check_open()?;
-        self.push(&mut queue, bytes, &mut None, group, &mut spent)
+        self.push(&mut queue, bytes, &mut None, policy, &mut spent)
     }
 
     /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
@@ -117,7 +117,7 @@ impl Output {
         &self,
         bytes: Bytes,
         receipt: &mut Option<Receipt>,
-        group: &Group,
+        policy: &Policy,
     ) -> Result<Events> {
         let mut spent = Spent::default();
         let mut message = LinkBuffer::new();
@@ -128,7 +128,7 @@ impl Output {
         if self.is_congested() {
             return Err(Error::Full);
         }
-        self.push(&mut queue, &mut message, receipt, group, &mut spent)
+        self.push(&mut queue, &mut message, receipt, policy, &mut spent)
     }
 
     /// Whether a writable edge has work here.
@@ -208,8 +208,8 @@ impl Output {
     }
 
     /// Whether more is queued than an owner may add without a wait.
-    pub(crate) fn must_wait(&self, group: &Group) -> bool {
-        self.is_congested() && self.pending() > group.waits_above()
+    pub(crate) fn must_wait(&self, policy: &Policy) -> bool {
+        self.is_congested() && self.pending() > policy.waits_above()
     }
 
     /// Bytes accepted and not yet taken by the socket.
@@ -364,7 +364,7 @@ impl Output {
         queue: &mut Queue,
         bytes: &mut LinkBuffer,
         receipt: &mut Option<Receipt>,
-        group: &Group,
+        policy: &Policy,
         spent: &mut Spent,
     ) -> Result<Events> {
         let start = self.sent() + queue.pending() as u64;
@@ -375,12 +375,13 @@ impl Output {
         if let Ok(unfinished) = sent
             && !(bytes.is_empty() && queue.backlog.is_none())
         {
-            let backlog = queue.backlog.get_or_insert_with(|| Box::new(Backlog::new(group)));
-            backlog.append(bytes, &group.memory, spent);
+            let backlog =
+                queue.backlog.get_or_insert_with(|| Box::new(Backlog::new(&policy.memory)));
+            backlog.append(bytes, &policy.memory, spent);
             if let Some(receipt) = receipt.take() {
                 backlog.receipts.push(start, len, receipt);
             }
-            let before = backlog.bytes.len() <= group.limits().output.high
+            let before = backlog.bytes.len() <= policy.limits.output.high
                 || self.congested.swap(true, Ordering::AcqRel);
             let events = if before { Events::NONE } else { Events::HIGH_WATER };
             return Ok(events | unfinished);

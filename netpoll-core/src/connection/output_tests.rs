@@ -14,12 +14,12 @@ fn a_lane_that_has_sent_everything_waits_for_no_edge() {
     ours.set_nonblocking(true).unwrap();
     let output = Output::open(Stream::new(ours.into()));
     let limits = Limits::default();
-    let group = Group::dialled(limits).unwrap();
+    let policy = Policy { is_dialled: true, ..Policy::new(limits) };
     let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
     let message = Bytes::from(vec![0; 256 << 10]);
     let mut accepted = 0;
     while accepted < MUCH {
-        output.offer(message.clone(), &mut None, &group).unwrap();
+        output.offer(message.clone(), &mut None, &policy).unwrap();
         accepted += message.len();
         while output.pending() > 0 {
             // In place of the reactor, an edge a round.
@@ -39,14 +39,14 @@ fn one_go_sends_no_more_than_a_burst() {
     ours.set_nonblocking(true).unwrap();
     let output = Output::open(Stream::new(ours.into()));
     let limits = Limits::default();
-    let group = Group::dialled(limits).unwrap();
+    let policy = Policy { is_dialled: true, ..Policy::new(limits) };
     let reading = thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
     let mut bytes = LinkBuffer::new();
     for _ in 0..64 {
         bytes.write_shared(Bytes::from(vec![0; MUCH / 64]));
     }
     bytes.flush();
-    let mut sending = output.send(&mut bytes, &group).unwrap();
+    let mut sending = output.send(&mut bytes, &policy).unwrap();
     let mut before = 0;
     while output.pending() > 0 {
         let went = output.sent() as usize - before;
@@ -68,13 +68,14 @@ fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
     ours.set_nonblocking(true).unwrap();
     let output = Output::open(Stream::new(ours.into()));
     let marks = OutputLimits { low: 1 << 20, high: 2 << 20 };
-    let group = Group::dialled(Limits { output: marks, ..Limits::default() }).unwrap();
+    let policy =
+        Policy { is_dialled: true, ..Policy::new(Limits { output: marks, ..Limits::default() }) };
     while !output.blocked.load(Ordering::SeqCst) {
-        output.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &group).unwrap();
+        output.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &policy).unwrap();
     }
     let before = netpoll_buffer::stats().bytes_held;
     for _ in 0..10_000 {
-        output.offer(Bytes::from_static(b"tiny"), &mut None, &group).unwrap();
+        output.offer(Bytes::from_static(b"tiny"), &mut None, &policy).unwrap();
     }
     let held = netpoll_buffer::stats().bytes_held - before;
     assert!(held < 1 << 20, "40 000 bytes are held in {held}");
@@ -95,8 +96,8 @@ fn a_stream_of_which_bytes_are_lost_ends_by_a_reset() {
     // A pipe is no socket, so the send fails, and the system refuses the reset as well.
     let (_reading, writing) = io::pipe().unwrap();
     let output = Output::open(Stream::new(writing.into()));
-    let group = Group::dialled(Limits::default()).unwrap();
-    assert!(output.offer(Bytes::from_static(b"lost"), &mut None, &group).is_err());
+    let policy = Policy { is_dialled: true, ..Policy::new(Limits::default()) };
+    assert!(output.offer(Bytes::from_static(b"lost"), &mut None, &policy).is_err());
     let (_, reset) = output.close_stream(false);
     assert!(reset.is_err(), "it ended in order");
 }

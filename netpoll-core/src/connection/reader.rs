@@ -8,9 +8,9 @@ use bytes::{Buf, Bytes};
 use netpoll_buffer::LinkBuffer;
 
 use super::input::{Input, Pull};
+use super::owner::Owner;
 use super::pace::{Ahead, Pace};
 use super::shared::Shared;
-use super::socket::Owner;
 use crate::base::error::{Error, Result};
 use crate::pure::task::Events;
 
@@ -202,7 +202,7 @@ fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<
         return Ok(());
     }
     if Pull::of(shared, wait) == Pull::MayWait {
-        if shared.output.must_wait(group) {
+        if shared.output.must_wait(&group.policy) {
             // The flush that was asked for could not wait, and nobody was told.
             return shared.wait_for_peer();
         }

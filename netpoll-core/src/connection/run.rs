@@ -13,6 +13,7 @@ use crate::base::panic::{Panicked, guard};
 use crate::base::stats::Work;
 use crate::connection::callbacks::{Prepare, Service, verdict};
 use crate::connection::input::{End, Received};
+use crate::connection::watchdog::Slow;
 use crate::connection::{Connection, Shared};
 use crate::io::socket::Stream;
 use crate::pure::slab::Token;
@@ -114,8 +115,10 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
         // the user lent to a buffer; it ends the connection as well, and no more than that.
         let watch = shared.group.watchdog().begin();
         let step = guard("the release of lent memory", || run.step_and_rest(shared, events));
-        if let Some(watch) = watch {
-            shared.group.watchdog().end(shared, watch);
+        if let Some(watch) = watch
+            && let Some(slow) = shared.group.watchdog().end(watch, &shared.reactor.traffic)
+        {
+            log_slow(shared, &slow);
         }
         match step.unwrap_or_else(|Panicked| run.begin_close(shared, CloseReason::Panic)) {
             Step::More => {}
@@ -143,6 +146,16 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
     run.report(shared, received, &mut tell);
     run.reschedule();
     Outcome::Again
+}
+
+#[cold]
+fn log_slow(shared: &Shared, Slow { took, limit, unlogged }: &Slow) {
+    log::warn!(
+        "a callback took {took:?}, longer than {limit:?}: connection {} from {} ({unlogged} more \
+         since the last such line)",
+        shared.token().to_u64(),
+        shared.peer(),
+    );
 }
 
 /// Runs a connection that nobody else will run again: after an abort this ends it.

@@ -263,7 +263,7 @@ impl Shared {
     /// Sends what is written, for the owner, and notes what it should know; see [`Output::send`].
     #[inline]
     pub(crate) fn send(&self, bytes: &mut LinkBuffer) -> Result<()> {
-        let events = self.output.send(bytes, &self.group)?;
+        let events = self.output.send(bytes, &self.group.policy)?;
         if events != Events::NONE {
             self.task.word.note(self.go_on_later(events));
         }

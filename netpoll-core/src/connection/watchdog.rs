@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
+use crate::base::stats::Traffic;
 use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
-use crate::connection::Shared;
 
 /// At most one line of log in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
@@ -15,6 +15,15 @@ pub(crate) struct Watchdog {
     /// In nanoseconds; 0 is off.
     limit: AtomicU64,
     logged: Mutex<Log>,
+}
+
+/// A callback that took too long, for the log.
+#[derive(Debug)]
+pub(crate) struct Slow {
+    pub(crate) took: Duration,
+    pub(crate) limit: Duration,
+    /// How many were not logged since the last one was.
+    pub(crate) unlogged: u64,
 }
 
 #[derive(Debug, Default)]
@@ -37,27 +46,25 @@ impl Watchdog {
         }
     }
 
-    /// Ends what `begin` began.
-    pub(crate) fn end(&self, shared: &Shared, (begun, limit): (Instant, Duration)) {
+    /// Ends what `begin` began, and counts it where it took too long. Returns what the log is to
+    /// say, now and then.
+    pub(crate) fn end(
+        &self,
+        (begun, limit): (Instant, Duration),
+        traffic: &Traffic,
+    ) -> Option<Slow> {
         let now = clock::now();
         let took = now.duration_since(begun);
         if took < limit {
-            return;
+            return None;
         }
-        shared.reactor.traffic.slow.fetch_add(1, Ordering::Relaxed);
+        traffic.slow.fetch_add(1, Ordering::Relaxed);
         let mut log = lock(&self.logged);
         if log.last.is_some_and(|last| now.duration_since(last) < LOG_PERIOD) {
             log.unlogged += 1;
-            return;
+            return None;
         }
         log.last = Some(now);
-        let before = std::mem::take(&mut log.unlogged);
-        drop(log);
-        log::warn!(
-            "a callback took {took:?}, longer than {limit:?}: connection {} from {} ({before} more \
-             since the last such line)",
-            shared.token().to_u64(),
-            shared.peer(),
-        );
+        Some(Slow { took, limit, unlogged: std::mem::take(&mut log.unlogged) })
     }
 }

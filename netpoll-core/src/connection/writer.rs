@@ -159,7 +159,7 @@ impl<'a> Writer<'a> {
     /// Whether something is written that would have to wait, and must not.
     fn is_out_of_room(&self) -> bool {
         let Shared { output, group, .. } = self.shared;
-        self.staged.malloc_len() > 0 && !group.may_wait() && output.must_wait(group)
+        self.staged.malloc_len() > 0 && !group.may_wait() && output.must_wait(&group.policy)
     }
 
     /// The queue stands above its high-water mark: waits, if this flush has to.
@@ -167,7 +167,7 @@ impl<'a> Writer<'a> {
     fn settle(&self) -> Result<()> {
         let Shared { output, group, .. } = self.shared;
         self.pace.tell_congested();
-        if !group.may_wait() || !output.must_wait(group) {
+        if !group.may_wait() || !output.must_wait(&group.policy) {
             return Ok(());
         }
         self.shared.wait_for_peer().inspect_err(|_| self.falter())
@@ -210,7 +210,7 @@ impl<'a> Writer<'a> {
 /// Much is staged: counts it, tells the reading side, and flushes if that has asked for it.
 #[cold]
 fn keep_pace(shared: &Shared, staged: &mut LinkBuffer, pace: &Pace) {
-    shared.group.memory.count_staged(staged);
+    shared.group.policy.memory.count_staged(staged);
     if pace.take_asked() {
         // What makes a flush fail stands in the connection, and fails the next read or flush: also
         // that the peer takes too little.
