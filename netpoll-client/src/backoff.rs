@@ -1,4 +1,4 @@
-//! How long to wait before the next try: longer each time, and never all at once.
+//! How long to wait before the next try: longer after each failure, and at random.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use netpoll_core::{Error, Result};
 
 /// Pauses between tries: a random time of up to `first`, which doubles with each failure, up to
-/// `most` ("full jitter"). A server that comes back is so not met by all its clients at once.
+/// `most` ("full jitter"). So the clients of a server that comes back do not dial it all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The longest first pause.
@@ -40,13 +40,13 @@ impl Backoff {
 
     /// The longest pause after so many failures in a row.
     pub(crate) fn longest(&self, failures: u32) -> Duration {
-        // A century is for ever, and can be added to any time.
+        // Longer than a century is for ever; a century can be added to any time.
         let most = self.most.min(Duration::from_secs(100 * 365 * 86_400));
         self.first.saturating_mul(1 << failures.min(20)).min(most)
     }
 }
 
-/// A random number: the keys of std's hash maps are, and that is enough to part clients.
+/// A random number, from the random keys of std's hash maps: enough to spread clients.
 pub(crate) fn random() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }

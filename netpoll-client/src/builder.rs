@@ -14,7 +14,7 @@ use crate::dialer::Dialer;
 use crate::eyeballs::STAGGER;
 use crate::resolver::{Resolve, Resolver};
 
-/// How long a dial takes at the most where nobody says.
+/// How long a dial takes at the most, unless the user sets another time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const STAGGER_LEAST: Duration = Duration::from_millis(10);
 const STAGGER_MOST: Duration = Duration::from_secs(60);
@@ -56,12 +56,12 @@ impl Dialer {
         Self::builder().limits(limits).build()
     }
 
-    /// Sets more than limits.
+    /// A builder, which sets more than limits.
     pub fn builder() -> DialerBuilder {
         DialerBuilder::new()
     }
 
-    /// This one with another user timeout.
+    /// The same dialer with another user timeout.
     pub(crate) fn with_user_timeout(mut self, time: Option<Duration>) -> Result<Self> {
         check_user_timeout(time)?;
         let mut options = (*self.options).clone();
@@ -83,8 +83,8 @@ impl DialerBuilder {
         }
     }
 
-    /// How long [`Dialer::dial`] takes at the most, the resolution of the name with it. Default
-    /// 30 s.
+    /// How long [`Dialer::dial`] takes at the most, the resolution of the name included. Default 30
+    /// s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -105,8 +105,8 @@ impl DialerBuilder {
         self
     }
 
-    /// The address of our end. With port 0 the system chooses the port, for each peer among all of
-    /// them (`IP_BIND_ADDRESS_NO_PORT`). Default: the system chooses both. It has no effect on
+    /// The address of this end. With port 0 the system chooses the port, for each peer among all
+    /// ports (`IP_BIND_ADDRESS_NO_PORT`). Default: the system chooses both. It has no effect on
     /// Unix sockets.
     #[must_use]
     pub fn local_address(mut self, address: SocketAddr) -> Self {
@@ -122,7 +122,7 @@ impl DialerBuilder {
         self
     }
 
-    /// Has the system ask a silent peer whether it is still there. Default: `None`, not.
+    /// Lets the system probe whether a silent peer is still there. Default: `None`, no probes.
     #[must_use]
     pub fn keepalive(mut self, probes: impl Into<Option<Keepalive>>) -> Self {
         self.connect.keepalive = probes.into();
@@ -154,16 +154,16 @@ impl DialerBuilder {
         self
     }
 
-    /// Lets packets leave and come by this network device alone, as in `"eth0"`
-    /// (`SO_BINDTODEVICE`; some systems want privileges). Default: `None`, by any.
+    /// Sends and receives packets by this network device only, such as `"eth0"` (`SO_BINDTODEVICE`;
+    /// some systems require privileges). Default: `None`, by any device.
     #[must_use]
     pub fn device(mut self, device: impl Into<Option<String>>) -> Self {
         self.connect.device = device.into();
         self
     }
 
-    /// Shows each socket to `hook` before it is connected, for options that have no method here. An
-    /// error is a failure of that address. It runs on the dialling thread.
+    /// Calls `hook` with each socket before it is connected, to set options that have no method
+    /// here. If it returns an error, that address counts as failed. It runs on the dialling thread.
     #[must_use]
     pub fn before_connect(
         mut self,
@@ -181,8 +181,8 @@ impl DialerBuilder {
         self
     }
 
-    /// Turns names into addresses in place of the system's resolver and of `/etc/hosts`, on threads
-    /// of this dialer's own: each name once at a time, and at most 64 names that are waited for.
+    /// Resolves names in place of the system's resolver and of `/etc/hosts`, on threads of this
+    /// dialer: each name once at a time, and at most 64 names for which a dial waits.
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.resolver = Some(Resolver::new(resolver));

@@ -6,7 +6,7 @@ use netpoll_core::Notify;
 
 use crate::sync::lock;
 
-/// Ends the dials that were given it, from any thread. Clones are one and the same.
+/// Ends the dials that it was passed to, from any thread. All clones share one state.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,12 +31,12 @@ struct CancelState {
 }
 
 impl Cancel {
-    /// One that is not cancelled.
+    /// A new one, not cancelled yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends every dial that was given this, now and later. Their sockets are closed.
+    /// Ends every dial that it was passed to, now and later, and closes their sockets.
     pub fn cancel(&self) {
         let mut state = lock(&self.state);
         state.cancelled = true;
@@ -45,12 +45,12 @@ impl Cancel {
         }
     }
 
-    /// Whether it was.
+    /// Whether [`cancel`](Self::cancel) was called.
     pub fn is_cancelled(&self) -> bool {
         lock(&self.state).cancelled
     }
 
-    /// Rings `notify` when it is cancelled.
+    /// Notifies `notify` when it is cancelled.
     pub(crate) fn watch(&self, notify: &Arc<Notify>) {
         let mut state = lock(&self.state);
         state.dials.retain(|notify| notify.strong_count() > 0);

@@ -1,4 +1,4 @@
-//! Dialled connections that callbacks drive, on the reactors, as a server's are.
+//! Dialled connections that callbacks drive on the reactors, as they drive a server's.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Limits, OnConnect,
-    OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Result,
+    OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Remote, Result,
 };
 
 use crate::dialer::Dialer;
 
-/// How long connections that were closed by force, and workers, are waited for.
+/// How long a shutdown waits for connections that it closed by force, and for workers.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Dials connections that callbacks drive: those of a server, in the same order and with the same
-/// promises.
+/// Dials connections that callbacks drive. These are the callbacks of a server, in the same order
+/// and with the same promises.
 ///
-/// Dropping it closes its connections in order, as each has nothing left to serve, without waiting
-/// for them.
+/// Dropping it closes each connection in order, once that has nothing left to serve, and does not
+/// wait for it.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -65,9 +65,9 @@ impl Client {
 }
 
 impl<S: Send + 'static> Client<S> {
-    /// Dials, waiting on this thread for `timeout` at most, and gives the connection to the
-    /// callbacks. They run where the dispatch mode says, `on_prepare` first, and may have run
-    /// before this returns. What `on_prepare` refuses is closed.
+    /// Dials, and waits for that on this thread, `timeout` at most; callbacks drive the connection
+    /// from then on. They run where the dispatch mode says, `on_prepare` first, and may run before
+    /// this returns. A connection that `on_prepare` refuses is closed.
     ///
     /// # Errors
     /// As [`DialConnection::dial_connection`](crate::DialConnection::dial_connection).
@@ -77,8 +77,8 @@ impl<S: Send + 'static> Client<S> {
         Ok(attempt.serve(&callbacks))
     }
 
-    /// [`dial`](Self::dial) for a connection whose session is known already, as a proxy's, which
-    /// belongs to the one that it was dialled for. `on_prepare` does not run.
+    /// As [`dial`](Self::dial), with a session that the caller brings: that of a proxy, for
+    /// instance, names the connection that it was dialled for. `on_prepare` does not run.
     ///
     /// # Errors
     /// As [`dial`](Self::dial); the session is dropped then.
@@ -98,13 +98,13 @@ impl<S: Send + 'static> Client<S> {
         self.group.live()
     }
 
-    /// Closes its connections: in order as each comes to have nothing left to serve, and by force
-    /// what is left after `patience`. Waits for them, and returns how many were forced.
+    /// Closes its connections: each in order, once it has nothing left to serve, and by force those
+    /// that are left after `patience`. Waits for all of them, and returns how many were forced.
     pub fn shutdown(self, patience: Duration) -> usize {
-        self.tell(|manager| manager.remotes().iter().for_each(|each| each.shut_down(&self.group)));
+        self.for_each_remote(|remote| remote.shut_down(&self.group));
         let forced = self.group.wait_empty(deadline(patience));
         if forced > 0 {
-            self.tell(|manager| manager.remotes().iter().for_each(|each| each.abort(&self.group)));
+            self.for_each_remote(|remote| remote.abort(&self.group));
             self.group.wait_empty(deadline(GRACE));
         }
         self.group.dispatcher().stop(GRACE);
@@ -113,20 +113,23 @@ impl<S: Send + 'static> Client<S> {
 }
 
 impl<S> Client<S> {
-    fn tell(&self, what: impl Fn(&PollManager)) {
-        match &self.dialer.manager {
-            Some(manager) => what(manager),
-            None => PollManager::shared().iter().for_each(|manager| what(manager)),
-        }
+    /// Calls `what` for every loop that may watch a connection of this client.
+    fn for_each_remote(&self, what: impl Fn(&Remote)) {
+        let manager = match &self.dialer.manager {
+            Some(manager) => manager.clone(),
+            None => match PollManager::shared() {
+                Ok(manager) => manager,
+                Err(_) => return,
+            },
+        };
+        manager.remotes().iter().for_each(|remote| what(remote));
     }
 }
 
 impl<S> Drop for Client<S> {
     fn drop(&mut self) {
         if self.group.live() > 0 {
-            self.tell(|manager| {
-                manager.remotes().iter().for_each(|each| each.shut_down(&self.group));
-            });
+            self.for_each_remote(|remote| remote.shut_down(&self.group));
         }
     }
 }
@@ -139,7 +142,7 @@ impl<S> fmt::Debug for Client<S> {
 
 /// Builds a [`Client`]; `S` is the session that each connection has.
 ///
-/// The session's type comes from [`on_prepare`](Self::on_prepare), so that call stands first;
+/// The session's type comes from [`on_prepare`](Self::on_prepare), so that call comes first;
 /// without it the session is `()`.
 pub struct ClientBuilder<S = ()> {
     callbacks: Callbacks<S>,
@@ -154,14 +157,14 @@ struct ClientOptions {
 }
 
 impl ClientBuilder<()> {
-    /// Makes the session of each connection; see [`OnPrepare`]. To be called before the callbacks
-    /// that are given the session.
+    /// Makes the session of each connection; see [`OnPrepare`]. Call it before the setters of
+    /// callbacks that take the session.
     pub fn on_prepare<S>(self, callback: impl OnPrepare<S>) -> ClientBuilder<S> {
         ClientBuilder { callbacks: self.callbacks.prepared_by(callback), options: self.options }
     }
 
-    /// Each connection has a session that its dial brings, see [`Client::dial_with`]; one that is
-    /// dialled without is refused. It stands where `on_prepare` would.
+    /// Each connection has the session that [`Client::dial_with`] brings; one dialled by
+    /// [`Client::dial`] is closed at once. Takes the place of `on_prepare`.
     pub fn session<S: Send + 'static>(self) -> ClientBuilder<S> {
         self.on_prepare(|_: &Connection| {
             Err(Error::config("this client's sessions come with dial_with, but dial was called"))
@@ -170,7 +173,7 @@ impl ClientBuilder<()> {
 }
 
 impl<S> ClientBuilder<S> {
-    /// Runs once when the connection is there; see [`OnConnect`].
+    /// Runs once when the connection is established; see [`OnConnect`].
     #[must_use]
     pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
         self.callbacks.on_connect = Some(Box::new(callback));
@@ -184,14 +187,14 @@ impl<S> ClientBuilder<S> {
         self
     }
 
-    /// Runs when the peer takes less than it is sent; see [`OnHighWater`].
+    /// Runs when the peer takes bytes more slowly than they are sent; see [`OnHighWater`].
     #[must_use]
     pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
         self.callbacks.on_high_water = Some(Box::new(callback));
         self
     }
 
-    /// Runs when it has caught up; see [`OnDrain`].
+    /// Runs when the peer has caught up; see [`OnDrain`].
     #[must_use]
     pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
         self.callbacks.on_drain = Some(Box::new(callback));
@@ -250,6 +253,6 @@ impl<S> fmt::Debug for ClientBuilder<S> {
 }
 
 fn deadline(patience: Duration) -> Instant {
-    // A century is for ever.
+    // Longer than a century is for ever; a century can be added to any time.
     Instant::now() + patience.min(Duration::from_secs(100 * 365 * 86_400))
 }

@@ -15,8 +15,8 @@ use crate::eyeballs::{Candidate, Move, Race};
 use crate::resolver::{Question, Resolver};
 use crate::target::{Kind, Target};
 
-/// The pauses between two tries of a Unix socket whose listener's queue is full: in full, without
-/// a random part.
+/// The pauses between two connects to a Unix socket while its listener's queue is full. They are
+/// not randomised.
 const FULL_QUEUE: Backoff =
     Backoff { first: Duration::from_millis(1), most: Duration::from_millis(50) };
 
@@ -104,7 +104,8 @@ impl<'a> Dial<'a> {
         Ok(addresses)
     }
 
-    /// Runs the race. Attempts that have not won are dropped, and so closed, when this returns.
+    /// Runs the race. The attempts that have not won are dropped when this returns, which closes
+    /// them.
     fn connect(&self, addresses: Vec<Address>, manager: &PollManager) -> io::Result<Attempt> {
         let DialOptions { connect, stagger, .. } = self.options;
         let mut race = Race::new(addresses, *stagger, Instant::now());
@@ -161,7 +162,7 @@ fn lose(race: &mut Race, candidate: Candidate, outcome: Outcome, now: Instant) {
     match outcome {
         Outcome::Again(error) => race.again(candidate, error, now),
         Outcome::Failed(error) => race.failed(error, now),
-        // Not lost; its caller has looked.
+        // The caller has handled it: it is not lost.
         Outcome::Connected => {}
     }
 }

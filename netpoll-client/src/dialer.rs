@@ -8,10 +8,10 @@ use netpoll_core::{Attempt, Connection, Group, Limits, PollManager, Result};
 use crate::cancel::Cancel;
 use crate::dial::{Dial, DialOptions};
 
-/// Everything that dials: a [`Dialer`], a [`Pool`](crate::Pool), a test's double.
+/// What can dial: a [`Dialer`], a [`Pool`](crate::Pool), a test double.
 pub trait DialConnection {
-    /// Connects to `address` over `network`, waiting on this thread for `timeout` at most: names
-    /// are resolved and all their addresses tried within that time.
+    /// Connects to `address` over `network`, and waits on this thread for `timeout` at most: within
+    /// that time it resolves a name and tries all its addresses.
     ///
     /// | network | address |
     /// | --- | --- |
@@ -36,8 +36,8 @@ pub trait DialConnection {
 
 /// Dials with default options, on the shared manager; see [`DialConnection::dial_connection`].
 ///
-/// The connection is driven by the thread that holds it: its reads and writes wait there. Dropping
-/// it closes it in order.
+/// The thread that holds the connection drives it: reads and writes wait there. Dropping the
+/// connection closes it in order.
 ///
 /// ```
 /// use std::io::{BufRead, Write};
@@ -72,11 +72,11 @@ pub fn dial_connection(network: &str, address: &str, timeout: Duration) -> Resul
 ///
 /// A name is resolved to all its addresses, which are tried as Happy Eyeballs (RFC 8305) says: the
 /// families in turn, each address with a head start over the next, and all within one deadline, so
-/// that one that doesn't answer costs 250 ms and not the dial.
+/// that an address that doesn't answer costs 250 ms and not the whole dial.
 ///
-/// A dial of an address as it is costs six system calls on its socket: `socket`, `setsockopt` (no
-/// delay), `connect`, `epoll_ctl`, `getsockopt` (how it went) and `getsockname` (that it didn't
-/// meet itself).
+/// A dial of a literal address costs six system calls on its socket: `socket`, `setsockopt` (no
+/// delay), `connect`, `epoll_ctl`, `getsockopt` (the result) and `getsockname` (that the socket is
+/// not connected to itself).
 #[derive(Debug, Clone)]
 pub struct Dialer {
     pub(crate) group: Arc<Group>,

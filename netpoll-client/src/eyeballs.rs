@@ -1,14 +1,15 @@
-//! Happy Eyeballs (RFC 8305) as pure logic: which address is tried when. It is given the time.
+//! Happy Eyeballs (RFC 8305) as pure logic: which address is tried when. The caller passes the time
+//! in.
 //!
 //! ```text
 //!   [v6 a]───────────────────────────────────────► a black hole
 //!      250 ms [v4 b]──────────────► refused: the next begins at once
 //!                                  [v6 c]────► connected: the others are dropped
 //! ```
-//! The families are interleaved, beginning with that of the first address, so that a broken family
-//! costs one stagger and not all of its addresses. The order within a family is the resolver's,
-//! which sorts by RFC 6724. The section on queries for A and AAAA that are answered apart does not
-//! apply: the system's resolver answers both at once.
+//! The families are interleaved, beginning with the family of the first address, so that a broken
+//! family costs one stagger and not all of its addresses. The order within a family is the
+//! resolver's, which sorts by RFC 6724. The RFC's section on separate answers to queries for A and
+//! AAAA does not apply: the system's resolver answers both at once.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::Address;
 
-/// How long an attempt has the stage to itself: what RFC 8305 recommends.
+/// How long an attempt runs before the next one begins beside it: what RFC 8305 recommends.
 pub(crate) const STAGGER: Duration = Duration::from_millis(250);
 
-/// How often an attempt that met itself, or no free port, is repeated, as Go's runtime does.
+/// How often an attempt is repeated that connected to itself or found no free port, as in Go's
+/// runtime.
 const REPEATS: u32 = 2;
 
 /// The addresses of one dial.
@@ -27,7 +29,7 @@ const REPEATS: u32 = 2;
 pub(crate) struct Race {
     waiting: VecDeque<Candidate>,
     running: usize,
-    /// When the next may begin.
+    /// When the next attempt may begin.
     next: Instant,
     stagger: Duration,
     /// The first failure: that of the address which the resolver preferred.
@@ -46,9 +48,9 @@ pub(crate) struct Candidate {
 pub(crate) enum Move {
     /// Begin an attempt at this address.
     Start(Candidate),
-    /// Wait for those that run; at that time there is more to do.
+    /// Wait for the attempts that run; at that time there is more to do.
     Wait(Option<Instant>),
-    /// All have failed.
+    /// All attempts have failed.
     Lost,
 }
 
@@ -78,7 +80,7 @@ impl Race {
         self.next = now;
     }
 
-    /// An attempt failed by chance: it is repeated at once, but not for ever.
+    /// An attempt failed by accident: it is repeated at once, [`REPEATS`] times at most.
     pub(crate) fn again(&mut self, candidate: Candidate, error: io::Error, now: Instant) {
         if candidate.repeats >= REPEATS {
             return self.failed(error, now);
@@ -87,14 +89,14 @@ impl Race {
         self.postpone(Candidate { repeats, ..candidate }, now);
     }
 
-    /// An attempt is to be made once more, at that time.
+    /// Makes the attempt once more, at that time.
     pub(crate) fn postpone(&mut self, candidate: Candidate, until: Instant) {
         self.running -= 1;
         self.waiting.push_front(candidate);
         self.next = until;
     }
 
-    /// Why it is lost.
+    /// Why the race is lost.
     pub(crate) fn into_failure(self) -> io::Error {
         self.failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }

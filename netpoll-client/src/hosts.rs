@@ -1,4 +1,4 @@
-//! Names that stand in `/etc/hosts`: their addresses are known without asking a server.
+//! Names in `/etc/hosts`: their addresses are known without asking a server.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -8,8 +8,8 @@ use netpoll_core::socket::literal;
 
 const PATH: &str = "/etc/hosts";
 
-/// The addresses of `host` in `/etc/hosts`, IPv6 first; none where it does not stand there. Costs a
-/// walk through the file, which is read anew each time, since it may have changed.
+/// The addresses of `host` in `/etc/hosts`, IPv6 first; none if the file does not name it. Reads
+/// the whole file each time, since it may have changed.
 pub(crate) fn look_up(host: &str) -> Vec<SocketAddr> {
     File::open(PATH).map_or_else(|_| Vec::new(), |file| find(host, BufReader::new(file)))
 }
@@ -23,7 +23,7 @@ fn find(host: &str, mut file: impl BufRead) -> Vec<SocketAddr> {
         }
         line.clear();
     }
-    // As RFC 6724 sorts them; a family that is not there fails at once.
+    // As RFC 6724 sorts them. If the machine lacks a family, a connect over it fails at once.
     found.sort_by_key(|address: &SocketAddr| address.is_ipv4());
     found
 }
@@ -34,7 +34,7 @@ fn address_of(host: &str, line: &str) -> Option<SocketAddr> {
     if !words.any(|name| name.eq_ignore_ascii_case(host)) {
         return None;
     }
-    // A mapped one is meant as the IPv4 address.
+    // A mapped address stands for the IPv4 address.
     let mut address = literal(address, 0)?;
     if let IpAddr::V4(v4) = address.ip().to_canonical() {
         address.set_ip(v4.into());

@@ -1,4 +1,4 @@
-//! The client side of netpoll: dialling.
+//! The client side of netpoll: dialling, callbacks on dialled connections, pools, multiplexers.
 //!
 //! Users depend on the crate `netpoll`, which re-exports this one.
 

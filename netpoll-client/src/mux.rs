@@ -1,4 +1,4 @@
-//! Many threads on few connections: each request has an id, and its response finds it.
+//! Many threads share few connections: each request has an id, and its response has the same.
 //!
 //! ```text
 //!   call ──id──► encode ──► queue ══one sendmsg══► connection ──► the server
@@ -31,12 +31,12 @@ pub use protocol::MuxProtocol;
 pub use stats::MuxStats;
 use wire::Wire;
 
-/// Calls of many threads over few connections. Clones are one and the same.
+/// Calls of many threads over few connections, which all clones share.
 ///
-/// Requests of many threads leave in one system call where they come together. A thread keeps to
-/// one connection while that one lives. When a connection ends, every call on it returns its error
-/// at once, and further calls dial anew, where [`reconnect`](MuxBuilder::reconnect) says so. One on
-/// which nothing comes any more is [given up](MuxBuilder::give_up_after).
+/// Requests that many threads make at the same time leave in one system call. A thread keeps to one
+/// connection while that connection lives. When a connection ends, every call on it returns its
+/// error at once, and later calls dial again if [`reconnect`](MuxBuilder::reconnect) allows it. A
+/// connection on which no more bytes come is [given up](MuxBuilder::give_up_after).
 ///
 /// Dropping the last clone closes the connections.
 pub struct Mux<P: MuxProtocol> {
@@ -49,16 +49,16 @@ struct MuxInner<P: MuxProtocol> {
 }
 
 impl<P: MuxProtocol> Mux<P> {
-    /// Sets where to and how.
+    /// A builder, which sets the options.
     pub fn builder() -> MuxBuilder {
         MuxBuilder::default()
     }
 
-    /// Dials all its connections now, and waits for them, `timeout` at most. Without it each is
-    /// dialled when it is first needed.
+    /// Dials all its connections now, and waits for them, `timeout` at most. Without this call each
+    /// connection is dialled when it is first needed.
     ///
     /// # Errors
-    /// That of the first that can't be had.
+    /// The error of the first connection that can't be dialled.
     pub fn connect(&self, timeout: Duration) -> Result<()> {
         let MuxInner { context, links } = &*self.inner;
         blocking::enter(&format!("dial {} {}", context.network, context.address))?;
@@ -69,14 +69,15 @@ impl<P: MuxProtocol> Mux<P> {
         links.iter().try_for_each(|link| link.wait(context, deadline).map(drop))
     }
 
-    /// Sends a request and waits for its response, on this thread, `timeout` at most; dialling and
-    /// waiting for room are part of it.
+    /// Sends a request and waits for its response, on this thread, `timeout` at most; that includes
+    /// dialling, and waiting for room in the output.
     ///
     /// # Errors
-    /// `TimedOut` at the timeout: a response that comes later is dropped, and counted. The
-    /// connection's end, by its kind: `UnexpectedEof`, `ConnectionReset`, … That of the last dial,
-    /// while the next one is not due. [`Error::Full`](netpoll_core::Error::Full) while as many
-    /// calls wait on the connection as may. That of `encode`. `NotConnected` once this is closed.
+    /// `TimedOut` at the timeout; a response that comes later is dropped, and counted. If the
+    /// connection ends, an error of the kind of that end: `UnexpectedEof`, `ConnectionReset`, … The
+    /// error of the last dial, while the next one is not due.
+    /// [`Error::Full`](netpoll_core::Error::Full) while as many calls wait on the connection as
+    /// may. The error of `encode`. `NotConnected` once this is closed.
     /// [`Error::Config`](netpoll_core::Error::Config) in a callback that must not wait.
     pub fn call(&self, request: P::Request, timeout: Duration) -> Result<P::Response> {
         let MuxInner { context, .. } = &*self.inner;
@@ -98,7 +99,8 @@ impl<P: MuxProtocol> Mux<P> {
         MuxStats { waiting, ..context.counters.read() }
     }
 
-    /// This thread's connection, or while that one is not up another, or the first to come up.
+    /// The connection of this thread; while that is not up, any connection that is; if none is,
+    /// this waits for the thread's own.
     fn wire(&self, deadline: Option<Instant>) -> Result<Arc<Wire<P>>> {
         let MuxInner { context, links } = &*self.inner;
         let ours = queue::thread_number() % links.len();

@@ -1,14 +1,14 @@
-//! Names into addresses, on threads that may wait, within the dial's deadline.
+//! Resolves names to addresses on threads that may block, within the dial's deadline.
 //!
 //! ```text
 //!   ask ─► in /etc/hosts? ────────────────────────────► answered at once
 //!      └─► a lookup of that name, old or new ─► queue ─► a thread asks ─► all its askers
 //! ```
-//! The system's resolver can't be interrupted, and takes as long as `resolv.conf` allows: by
-//! default 5 s for each server, twice. So threads ask it, each name once, and a dial that reaches
-//! its deadline, or is cancelled, goes on without the answer. A name that is queued and has no
-//! asker left is dropped. One that is being asked keeps its thread to the end, but other threads
-//! are started in place of that one, so names that no server answers hold up no others.
+//! The system's resolver can't be interrupted and takes as long as `resolv.conf` allows: by default
+//! 5 s for each server, twice. So separate threads call it, once for each name, and a dial that
+//! reaches its deadline or is cancelled goes on without the answer. A queued name without an asker
+//! is dropped. A call of the resolver keeps its thread to the end; once it has no asker, another
+//! thread may start in its place, so names that no server answers do not delay other names.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -23,19 +23,19 @@ use netpoll_core::{Notify, guard};
 use crate::hosts;
 use crate::sync::lock;
 
-/// How many names are asked for at once that have askers. Others wait their turn, within their
+/// How many names with askers are resolved at once. Further names wait in the queue, within their
 /// deadlines.
 const ASKED_AT_MOST: usize = 64;
-/// How many threads there are, with those whose askers have all left.
+/// How many threads there may be, those included that resolve a name without askers.
 const THREADS_AT_MOST: usize = 256;
-/// How long a thread without a question stays.
+/// How long an idle thread stays.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Turns names into addresses: the system's resolver, or one of the user's.
+/// Resolves names to addresses: the system's resolver, or one that the user brings.
 ///
-/// It is called on a thread of its own and may block there; the dial does not wait for it beyond
-/// its deadline. A name is asked once at a time, however many dials want it. A closure of this
-/// shape is one.
+/// It is called on a thread of the dialer's and may block there; a dial does not wait for it beyond
+/// its deadline. Each name is resolved once at a time, however many dials need it. A closure of
+/// this signature implements the trait.
 pub trait Resolve: Send + Sync + 'static {
     /// The addresses of `host`, the preferred one first, each with `port`.
     ///
@@ -61,7 +61,7 @@ pub(crate) struct Resolver {
 
 struct ResolverInner {
     resolve: Box<dyn Resolve>,
-    /// Its answers are the same for every port, and `/etc/hosts` goes before it.
+    /// Its answers hold for every port, and `/etc/hosts` is read before it is called.
     is_system: bool,
     state: Mutex<ResolverState>,
     work: Condvar,
@@ -70,24 +70,24 @@ struct ResolverInner {
 #[derive(Default)]
 struct ResolverState {
     lookups: HashMap<Key, Lookup>,
-    /// Those that are not asked yet.
+    /// Names that no thread resolves yet.
     queue: VecDeque<Key>,
     threads: usize,
-    /// Those that ask. The others wait for a name, or are about to.
+    /// Threads that resolve a name. The others wait for one, or are about to.
     busy: usize,
 }
 
 /// A host, and its port where the answer depends on it.
 type Key = (Arc<str>, u16);
 
-/// A name that is being asked, or is to be.
+/// A name that a thread resolves, or will resolve.
 #[derive(Default)]
 struct Lookup {
     askers: Vec<Weak<Question>>,
     is_asked: bool,
 }
 
-/// A question that was put. Dropping it is leaving.
+/// The question of one dial. It is dropped when the dial waits no more.
 pub(crate) struct Question {
     port: u16,
     answer: Mutex<Option<io::Result<Vec<SocketAddr>>>>,
@@ -97,7 +97,7 @@ pub(crate) struct Question {
 }
 
 impl Resolver {
-    /// The system's, whose threads all dialers share.
+    /// The system's resolver. All dialers share its threads.
     pub(crate) fn system() -> Self {
         static SYSTEM: OnceLock<Resolver> = OnceLock::new();
         SYSTEM.get_or_init(|| Self::over(ask_the_system, true)).clone()
@@ -112,10 +112,11 @@ impl Resolver {
         Self { inner: Arc::new(ResolverInner { resolve, is_system, state, work: Condvar::new() }) }
     }
 
-    /// Puts a question; `notify` rings when it is answered, which it may be already.
+    /// Asks for a name; `notify` is notified when the answer is there, which may be before this
+    /// returns.
     ///
     /// # Errors
-    /// The system's, where a first thread can't be started.
+    /// The system's, if not even one thread can be started.
     pub(crate) fn ask(
         &self,
         host: &str,
@@ -135,16 +136,16 @@ impl Resolver {
         let question = Arc::new(question(Some((inner.clone(), key.clone()))));
         let mut state = lock(&inner.state);
         state.add(key, &question);
-        let staffed = inner.staff(&mut state);
+        let grown = inner.grow(&mut state);
         drop(state);
-        staffed?;
+        grown?;
         inner.work.notify_one();
         Ok(question)
     }
 }
 
 impl Question {
-    /// The answer, once, when it is there.
+    /// The answer, if it is there; only the first call returns it.
     pub(crate) fn answer(&self) -> Option<io::Result<Vec<SocketAddr>>> {
         lock(&self.answer).take()
     }
@@ -165,7 +166,7 @@ impl Drop for Question {
         let Some((inner, key)) = &self.lookup else { return };
         let mut state = lock(&inner.state);
         state.forget(key);
-        if let Err(error) = inner.staff(&mut state) {
+        if let Err(error) = inner.grow(&mut state) {
             drop(state);
             log::debug!("cannot start a thread that resolves names: {error}");
         }
@@ -183,7 +184,7 @@ impl ResolverState {
         lookup.askers.push(Arc::downgrade(question));
     }
 
-    /// Drops the lookup of a name that was not asked yet and has no asker left.
+    /// Drops the lookup of a queued name that has no asker left.
     fn forget(&mut self, key: &Key) {
         if self.lookups.get(key).is_some_and(|it| !it.is_asked && !it.is_waited_for()) {
             self.lookups.remove(key);
@@ -199,11 +200,11 @@ impl Lookup {
 }
 
 impl ResolverInner {
-    /// Starts a thread, if a name is queued that no free one will take, and there may be one more.
+    /// Starts a thread if a name is queued that no idle thread will take, within the limits.
     ///
     /// # Errors
-    /// The system's, where there is none that would come to it.
-    fn staff(self: &Arc<Self>, state: &mut ResolverState) -> io::Result<()> {
+    /// The system's, if no thread runs that will take the name.
+    fn grow(self: &Arc<Self>, state: &mut ResolverState) -> io::Result<()> {
         let free = state.threads - state.busy;
         if state.queue.len() <= free || state.threads >= THREADS_AT_MOST {
             return Ok(());
@@ -216,7 +217,7 @@ impl ResolverInner {
         match thread::Builder::new().name("netpoll-resolve".into()).spawn(move || inner.work()) {
             Ok(_) => state.threads += 1,
             Err(error) if state.threads == 0 => return Err(error),
-            Err(_) => {} // one that runs will come to it
+            Err(_) => {} // a thread that runs will take the name
         }
         Ok(())
     }
@@ -231,7 +232,7 @@ impl ResolverInner {
         }
     }
 
-    /// Answers all threads that have asked for it.
+    /// Gives the answer to all its askers.
     fn tell(&self, key: &Key, answer: io::Result<Vec<SocketAddr>>) {
         let mut state = lock(&self.state);
         state.busy -= 1;
@@ -245,7 +246,7 @@ impl ResolverInner {
         last.tell(answer, self.is_system);
     }
 
-    /// The next name; `None` when none has come for a while, and the thread is to end.
+    /// The next name. `None` when none has come for a while: the thread ends.
     fn next(&self) -> Option<Key> {
         let until = Instant::now() + IDLE;
         let mut state = lock(&self.state);
@@ -267,7 +268,7 @@ impl ResolverInner {
     }
 }
 
-/// The same for one more asker.
+/// A copy for one more asker.
 fn copy(answer: &io::Result<Vec<SocketAddr>>) -> io::Result<Vec<SocketAddr>> {
     match answer {
         Ok(addresses) => Ok(addresses.clone()),
@@ -295,7 +296,7 @@ fn ask_the_system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Whether the resolver says that there is no such name, rather than that it can't tell. std keeps
-/// getaddrinfo's text and not its number, so the texts of the C libraries of Linux stand here.
+/// getaddrinfo's text and not its number, so this compares the texts of Linux's C libraries.
 fn is_unknown(error: &io::Error) -> bool {
     const TEXTS: [&str; 3] =
         ["Name or service not known", "No address associated", "Name does not resolve"];
@@ -324,12 +325,12 @@ mod tests {
         }
     }
 
-    /// A resolver whose hosts that begin with "slow" wait for the sender to be dropped. It tells of
-    /// each call.
+    /// A resolver in which hosts that begin with "slow" wait until the sender is dropped. It
+    /// reports each call.
     fn resolver() -> (Resolver, mpsc::Sender<()>, mpsc::Receiver<String>) {
         let ((stop, stopped), (calls, called)) = (mpsc::channel::<()>(), mpsc::channel());
-        let gate = Arc::new((Mutex::new(false), Condvar::new()));
-        let opened = gate.clone();
+        let latch = Arc::new((Mutex::new(false), Condvar::new()));
+        let opened = latch.clone();
         thread::spawn(move || {
             let _ = stopped.recv();
             *lock(&opened.0) = true;
@@ -338,8 +339,8 @@ mod tests {
         let resolver = Resolver::new(move |host: &str, port: u16| {
             let _ = calls.send(host.to_owned());
             if host.starts_with("slow") {
-                let open = lock(&gate.0);
-                drop(gate.1.wait_while(open, |open| !*open));
+                let open = lock(&latch.0);
+                drop(latch.1.wait_while(open, |open| !*open));
             }
             Ok(vec![SocketAddr::from(([192, 0, 2, 1], port))])
         });

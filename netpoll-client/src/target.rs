@@ -1,4 +1,4 @@
-//! What a network and an address mean: read before anything is asked of the system.
+//! What a network and an address mean. Both are parsed before any system call.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ pub(crate) struct Target<'a> {
 
 #[derive(Debug)]
 pub(crate) enum Kind<'a> {
-    /// An address as it is.
+    /// A literal address.
     Literal(Address),
     /// A name, to be resolved.
     Name(&'a str, u16),
@@ -46,7 +46,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Those of a name's addresses that are of the network's family.
+    /// The addresses of a name that belong to the network's family.
     ///
     /// # Errors
     /// [`Error::Config`] where none is.
@@ -86,8 +86,8 @@ fn inet(address: &str) -> Result<Kind<'_>, &'static str> {
     }
     let (host, port) = address.rsplit_once(':').ok_or(FORM)?;
     let port = parse_port(port).ok_or("the port must be a number from 0 to 65535")?;
-    // In brackets stands a v6 address with a zone that is a name. One that no device has is asked
-    // of the resolver, which says so.
+    // An IPv6 address in brackets may have a zone that is a name. If no device has that name, the
+    // resolver gets the text, and reports the error.
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match bare.unwrap_or(host) {
         "" => Err("a host is missing before the port"),

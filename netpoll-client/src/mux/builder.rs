@@ -29,7 +29,7 @@ pub struct MuxBuilder {
 /// How long sent bytes may stay unacknowledged.
 #[derive(Debug, Clone, Copy)]
 enum UserTimeout {
-    /// The dialer's, or where it has none this.
+    /// The dialer's; this one if the dialer has none.
     Usual(Duration),
     Said(Option<Duration>),
 }
@@ -57,7 +57,8 @@ impl MuxBuilder {
         self
     }
 
-    /// Over how many connections: 1 to 1 024. Default 1; more than there are loops seldom pay.
+    /// How many connections it keeps: 1 to 1 024. Default 1; more than there are loops seldom
+    /// helps.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
@@ -71,26 +72,26 @@ impl MuxBuilder {
         self
     }
 
-    /// How long one dial takes at the most, whatever the calls that wait for it allow. Default 5 s.
+    /// How long one dial takes at the most, however much time the waiting calls have. Default 5 s.
     #[must_use]
     pub fn dial_timeout(mut self, timeout: Duration) -> Self {
         self.dial_timeout = timeout;
         self
     }
 
-    /// How many calls may wait on one connection: 1 to 65 536. Default 4 096; one more fails.
+    /// How many calls may wait on one connection: 1 to 65 536. Default 4 096; a further call fails.
     #[must_use]
     pub fn max_waiting(mut self, calls: usize) -> Self {
         self.most_waiting = calls;
         self
     }
 
-    /// How many calls in a row may time out on a connection without a byte before it is given up:
-    /// it is reset, all its calls fail, and the next one dials anew. Default 3; `None`: it is not.
+    /// How many calls in a row may time out without a byte before the connection is given up: it is
+    /// reset, all its calls fail, and the next call dials again. Default 3; `None` gives none up.
     ///
-    /// Calls count that began after the one before had timed out, and only silences of 1 s and
-    /// more. It finds a path that loses all packets, and a server that hangs. Choose a higher
-    /// number where some calls are meant to wait long while the timeouts of others are short.
+    /// A call counts only if it began after the one before had timed out, and a silence only from 1
+    /// s on. That finds a path that loses all packets, and a server that hangs. Choose a higher
+    /// number where some calls are meant to wait long while others have short timeouts.
     #[must_use]
     pub fn give_up_after(mut self, timeouts: impl Into<Option<u32>>) -> Self {
         self.most_timeouts = timeouts.into();
@@ -107,10 +108,10 @@ impl MuxBuilder {
         self
     }
 
-    /// How long to pause before a connection that ended, or could not be had, is dialled again.
-    /// Calls wait for that where their time allows it, and else fail at once. The pause grows until
-    /// a response has come: to connect is not enough. Default: up to 50 ms, doubling up to 5 s.
-    /// `None` dials once, and never again.
+    /// How long to pause before dialling again, after a connection ended or a dial failed. A call
+    /// waits for that if it has the time, and fails at once if not. The pause grows until a
+    /// response has come: a connect alone does not reset it. Default: up to 50 ms, doubling up to 5
+    /// s. `None` dials once, and never again.
     #[must_use]
     pub fn reconnect(mut self, backoff: impl Into<Option<Backoff>>) -> Self {
         self.reconnect = backoff.into();

@@ -1,4 +1,4 @@
-//! One place of a multiplexer: the connection that it has, or the way to the next one.
+//! One of a multiplexer's connections, and the dialling of the next one when it ends.
 //!
 //! ```text
 //!            asked for, and the pause is over            dialled
@@ -7,7 +7,7 @@
 //!     │  └───────────────────────────────────────┘                  ▼
 //!     └───────────── pause, longer with each failure ◄──────────────┘
 //! ```
-//! Only a response ends the row of failures.
+//! Only a response sets the number of failures back to 0.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -30,11 +30,11 @@ pub(super) struct Link<P: MuxProtocol> {
 
 enum LinkState<P: MuxProtocol> {
     Down {
-        /// In a row.
+        /// How many in a row.
         failures: u32,
-        /// Not before this.
+        /// When the next try is due.
         retry: Instant,
-        /// What the last try, or the last connection, ended by; `None` before the first.
+        /// How the last try, or the last connection, ended; `None` before the first.
         failure: Option<Failure>,
     },
     Dialling {
@@ -42,7 +42,7 @@ enum LinkState<P: MuxProtocol> {
     },
     Up {
         wire: Arc<Wire<P>>,
-        /// Those before this one; only its first response makes them none.
+        /// How many in a row before this connection; its first response sets them to 0.
         failures: u32,
     },
     Closed,
@@ -62,7 +62,7 @@ impl<P: MuxProtocol> Link<P> {
         }
     }
 
-    /// Sees to it that it is dialled where that is due. Returns the connection if it is up.
+    /// Begins to dial if that is due. Returns the connection if it is up.
     pub(super) fn ensure(self: &Arc<Self>, context: &Arc<MuxContext<P>>) -> Option<Arc<Wire<P>>> {
         self.advance(context, &mut self.state(), Instant::now())
     }
@@ -70,8 +70,8 @@ impl<P: MuxProtocol> Link<P> {
     /// The connection, waiting for it until `deadline`.
     ///
     /// # Errors
-    /// Why the last one ended, or could not be had, if the next try is not due before `deadline`;
-    /// `TimedOut` then.
+    /// How the last connection or the last try ended, if the next try is not due before `deadline`;
+    /// else `TimedOut` at the deadline.
     pub(super) fn wait(
         self: &Arc<Self>,
         context: &Arc<MuxContext<P>>,
@@ -102,7 +102,7 @@ impl<P: MuxProtocol> Link<P> {
         }
     }
 
-    /// Closes for good: all who wait are told.
+    /// Closes for good: all calls that wait fail.
     pub(super) fn close(&self) {
         let before = std::mem::replace(&mut *self.state(), LinkState::Closed);
         self.changed.notify_all();
@@ -111,7 +111,7 @@ impl<P: MuxProtocol> Link<P> {
         }
     }
 
-    /// Notes that a connection has ended, and begins to dial where that is due.
+    /// Notes that a connection has ended, and begins to dial if that is due.
     fn advance(
         self: &Arc<Self>,
         context: &Arc<MuxContext<P>>,
@@ -120,7 +120,7 @@ impl<P: MuxProtocol> Link<P> {
     ) -> Option<Arc<Wire<P>>> {
         if let LinkState::Up { wire, failures } = state {
             let Some(failure) = wire.failure() else { return Some(wire.clone()) };
-            // A server that accepts and closes has not come back.
+            // A server that accepts and closes is not back yet.
             let failures = if wire.has_answered() { 0 } else { failures.saturating_add(1) };
             *state = down(context, failures, failure);
         }
@@ -141,7 +141,7 @@ impl<P: MuxProtocol> Link<P> {
         None
     }
 
-    /// Dials, on a thread of its own: whoever asks may have less time than that takes.
+    /// Dials, on a thread of its own: a call may have less time than that takes.
     fn dial(&self, context: &MuxContext<P>) {
         let wire = Wire::new(context);
         let timeout = context.dial_timeout;

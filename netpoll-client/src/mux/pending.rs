@@ -1,19 +1,19 @@
-//! Which requests wait for their response: ids that are not soon used again.
+//! Which requests wait for their response, by ids that are reused as late as possible.
 //!
 //! ```text
 //!    31 ............. 16 15 .............. 0
 //!   [ generation        ][ slot             ]
 //! ```
-//! Many protocols have 32 bits for a request's number, so an id has no more. Slots are used again
-//! in the order in which they were freed, and not before there are [`SLOTS_AT_LEAST`] of them: an
-//! id comes again after 67 million requests at the earliest. Until its slot is used again, what
-//! became of a request is remembered, so a response that comes late, or twice, is told from
-//! nonsense. The id of a request that was given up is not used again before its response has come,
-//! however long that takes: it would be taken for another one's.
+//! Many protocols have 32 bits for a request's number, so an id has no more. Slots are reused in
+//! the order in which they were freed, and only once there are [`SLOTS_AT_LEAST`] of them: an id
+//! comes again after 67 million requests at the earliest. A slot keeps the fate of its last request
+//! until it is reused, so a response that comes late or twice is distinguished from one with an
+//! unknown id. The id of a request that was given up is not reused before its response has come,
+//! however long that takes: the late response would be taken for that of another request.
 
 use std::collections::{HashSet, VecDeque};
 
-/// How many slots there are before one is used again.
+/// How many slots there are before one is reused.
 const SLOTS_AT_LEAST: usize = 1024;
 /// As many as an id can tell apart.
 pub(super) const SLOTS_AT_MOST: usize = 1 << 16;
@@ -21,13 +21,13 @@ pub(super) const SLOTS_AT_MOST: usize = 1 << 16;
 /// How many responses to requests that were given up may be outstanding: 4 to 16 MiB of ids.
 const OWED_AT_MOST: usize = 1 << 20;
 
-/// Those who wait, by id.
+/// The waiters, by id.
 #[derive(Debug)]
 pub(super) struct Pending<W> {
     slots: Vec<Slot<W>>,
     free: VecDeque<u16>,
     most: usize,
-    /// Ids that were given up and whose response may still come.
+    /// Ids that were given up and may still get their response.
     owed: HashSet<u32>,
 }
 
@@ -42,11 +42,11 @@ enum Fate<W> {
     Waits(W),
     Answered,
     GivenUp,
-    /// It was not sent.
+    /// The request was not sent.
     Withdrawn,
 }
 
-/// Whom a response is for.
+/// What a response belongs to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Match<W> {
     Waiter(W),
@@ -69,7 +69,7 @@ impl<W> Pending<W> {
         self.slots.len() - self.free.len()
     }
 
-    /// An id for one more who waits; `None` while as many wait as may.
+    /// An id for one more waiter; `None` while as many wait as may.
     pub(super) fn insert(&mut self, waiter: W) -> Option<u32> {
         if self.waiting() >= self.most {
             return None;
@@ -92,19 +92,19 @@ impl<W> Pending<W> {
         Some(id(self.slots[usize::from(index)].generation, index))
     }
 
-    /// Whether so many responses are outstanding that were given up that ids run short.
+    /// Whether so many responses to requests that were given up are outstanding that ids run short.
     pub(super) fn is_exhausted(&self) -> bool {
         self.owed.len() >= OWED_AT_MOST
     }
 
-    /// The first after the last one of this slot under which no response is outstanding.
+    /// The slot's next generation under which no response is outstanding.
     fn next_generation(&self, index: u16) -> u16 {
         let last = self.slots[usize::from(index)].generation;
         let mut later = (1..=u16::MAX).map(|after| last.wrapping_add(after));
         later.find(|&it| !self.owed.contains(&id(it, index))).unwrap_or(last)
     }
 
-    /// Takes out the one whom the response with this id is for.
+    /// Takes out the waiter that the response with this id belongs to.
     pub(super) fn answer(&mut self, id: u32) -> Match<W> {
         if !self.owed.is_empty() {
             self.owed.remove(&id);
@@ -113,7 +113,7 @@ impl<W> Pending<W> {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else { return Match::Unknown };
         match slot.generation.wrapping_sub(generation) {
             0 => {}
-            // Of an earlier request: what became of it is forgotten, but it was one.
+            // Of an earlier request: its fate is forgotten, but the id was in use.
             1..0x8000 => return Match::Late,
             _ => return Match::Unknown,
         }
@@ -134,14 +134,14 @@ impl<W> Pending<W> {
         }
     }
 
-    /// Takes out the one who doesn't wait any more. `None`: it was answered already.
+    /// Takes out a waiter that waits no more. `None`: it was answered already.
     pub(super) fn give_up(&mut self, id: u32) -> Option<W> {
         let waiter = self.take(id, Fate::GivenUp)?;
         self.owed.insert(id);
         Some(waiter)
     }
 
-    /// Takes out one whose request was not sent.
+    /// Takes out a waiter after its request was not sent.
     pub(super) fn withdraw(&mut self, id: u32) -> Option<W> {
         self.take(id, Fate::Withdrawn)
     }
@@ -159,8 +159,8 @@ impl<W> Pending<W> {
         }
     }
 
-    /// Takes out all who wait, as if each had given up.
-    pub(super) fn drain(&mut self) -> Vec<W> {
+    /// Takes out all waiters, as if each had given up.
+    pub(super) fn take_all(&mut self) -> Vec<W> {
         let mut waiters = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             match std::mem::replace(&mut slot.fate, Fate::GivenUp) {
@@ -214,8 +214,8 @@ mod tests {
         assert!(pending.insert(2).is_some() && pending.insert(3).is_none());
         pending.give_up(first);
         assert!(pending.insert(4).is_some());
-        assert_eq!(pending.drain(), [2, 4]);
-        assert_eq!((pending.waiting(), pending.drain()), (0, vec![]));
+        assert_eq!(pending.take_all(), [2, 4]);
+        assert_eq!((pending.waiting(), pending.take_all()), (0, vec![]));
         assert_eq!(pending.answer(1), Match::Late);
         let mut all = Pending::new(usize::MAX);
         assert!((0..SLOTS_AT_MOST).all(|_| all.insert(()).is_some()) && all.insert(()).is_none());

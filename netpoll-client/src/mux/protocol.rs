@@ -1,9 +1,10 @@
-//! What a protocol must do to be spoken by a multiplexer.
+//! What a multiplexer must know of a protocol.
 
 use netpoll_buffer::LinkBuffer;
 use netpoll_core::Result;
 
-/// How requests and responses stand on the wire. The one hook that a protocol needs.
+/// How requests and responses are written on the wire: all that a [`Mux`](crate::Mux) must know of
+/// a protocol.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -52,13 +53,14 @@ pub trait MuxProtocol: Send + Sync + 'static {
     /// Any; the call fails with it, and nothing is sent.
     fn encode(&self, id: u32, request: Self::Request, out: &mut LinkBuffer) -> Result<()>;
 
-    /// Takes the next whole response from `input`, with the id of its request; `None`, and nothing
-    /// taken, while it is not whole. It runs on the reactor's thread and must not block there. To
-    /// return a response and take no byte of it is an error, and ends the connection.
+    /// Takes the next whole response out of `input`, with the id of its request. While the response
+    /// is not whole, it takes nothing and returns `None`. It runs on the reactor's thread and must
+    /// not block there. If it returns a response and has taken no byte, the connection ends with an
+    /// error.
     ///
     /// # Errors
     /// Any, for input that makes no sense: the connection is closed, and all its calls fail with
-    /// it. That includes a response that says to be larger than it may be: one that is larger than
-    /// [`Limits::input_limit`](netpoll_core::Limits) never becomes whole.
+    /// it. That should include a response with a length above what is allowed: a response larger
+    /// than [`Limits::input_limit`](netpoll_core::Limits) never becomes whole.
     fn decode(&self, input: &mut LinkBuffer) -> Result<Option<(u32, Self::Response)>>;
 }

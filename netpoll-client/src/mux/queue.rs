@@ -3,12 +3,12 @@
 //! ```text
 //!   threads ─push─► [ shard | shard | shard ]     each behind a lock of its own
 //!                             │
-//!   the first who finds it empty ──drain──► one buffer ──► one sendmsg
+//!   the thread that found it empty ─send_queued─► one buffer ──► one sendmsg
 //! ```
 //! While one thread sends, the others only push; what they have pushed goes out with its next round
-//! (flat combining). A thread keeps to one shard, so its messages keep their order. netpoll's
-//! `mux.ShardQueue` is the model; this one doesn't start a task to drain, has no index that wraps,
-//! and doesn't keep its drainer for ever.
+//! (flat combining). A thread keeps to one shard, so its messages keep their order. The model is
+//! `mux.ShardQueue` of CloudWeGo's netpoll; this queue starts no task to send, has no index that
+//! wraps, and does not keep a thread sending for ever.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
@@ -17,19 +17,19 @@ use netpoll_buffer::LinkBuffer;
 
 use crate::sync::lock;
 
-/// Enough that few threads meet at one.
+/// Enough that few threads share one.
 const SHARDS: usize = 8;
-/// Messages up to this size are copied behind others: a block for each would be larger.
+/// Messages up to this size are copied behind others: a block for each would take more memory.
 const COPIED: usize = 1 << 10;
-/// How many rounds a thread drains before somebody else must: it has a request of its own.
+/// How many rounds a thread sends before it passes the sending on: it waits for a response, too.
 const ROUNDS: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
     shards: [Mutex<Shard>; SHARDS],
-    /// Pushed and not drained. A message may be drained before it is counted, so for a moment this
-    /// may be below zero. Whoever lifts it from zero drains.
+    /// Messages pushed and not sent. A message may be sent before it is counted, so for a moment
+    /// this may be below zero. The thread that raises it from zero sends.
     queued: AtomicIsize,
 }
 
@@ -39,13 +39,13 @@ struct Shard {
     messages: isize,
 }
 
-/// Who drains now.
+/// Whether anything is left to send.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Drain {
-    /// Nobody: it is empty.
-    Done,
-    /// Nobody yet, and there is more: the caller passes the draining on.
-    PassOn,
+pub(super) enum Sent {
+    /// The queue is empty.
+    All,
+    /// The caller must see that another thread sends the rest.
+    SomeLeft,
 }
 
 impl Queue {
@@ -53,7 +53,7 @@ impl Queue {
         Self { shards: Default::default(), queued: AtomicIsize::new(0) }
     }
 
-    /// Adds a message, which is flushed. `true`: the caller must see that it is drained.
+    /// Adds a message, which is flushed. If it returns `true`, the caller must send what is queued.
     pub(super) fn push(&self, message: LinkBuffer, thread: usize) -> bool {
         let mut shard = lock(&self.shards[thread % SHARDS]);
         if message.len() <= COPIED {
@@ -66,11 +66,11 @@ impl Queue {
         self.queued.fetch_add(1, Ordering::AcqRel) == 0
     }
 
-    /// Hands what is queued to `send`, in few pieces. For whoever must drain.
-    pub(super) fn drain<E>(
+    /// Hands what is queued to `send`, in few pieces. Only the thread that must send calls it.
+    pub(super) fn send_queued<E>(
         &self,
         mut send: impl FnMut(LinkBuffer) -> Result<(), E>,
-    ) -> Result<Drain, E> {
+    ) -> Result<Sent, E> {
         for _ in 0..ROUNDS {
             let (mut batch, mut messages) = (LinkBuffer::new(), 0);
             for shard in &self.shards {
@@ -82,10 +82,10 @@ impl Queue {
             batch.flush();
             send(batch)?;
             if self.queued.fetch_sub(messages, Ordering::AcqRel) <= messages {
-                return Ok(Drain::Done);
+                return Ok(Sent::All);
             }
         }
-        Ok(Drain::PassOn)
+        Ok(Sent::SomeLeft)
     }
 }
 
@@ -117,8 +117,8 @@ mod tests {
         const MESSAGES: u16 = 5000;
         let (queue, sent) = (Queue::new(), Mutex::new(LinkBuffer::new()));
         let send = |batch| {
-            // Two who drain at once would meet here.
-            let mut sent = sent.try_lock().expect("one who drains");
+            // Two threads that send at once would meet here.
+            let mut sent = sent.try_lock().expect("one thread sends");
             sent.append(batch);
             sent.flush();
             Ok::<(), ()>(())
@@ -131,7 +131,7 @@ mod tests {
                         let [a, b] = thread.to_be_bytes();
                         let [c, d] = number.to_be_bytes();
                         if queue.push(message([a, b, c, d]), thread_number()) {
-                            while queue.drain(send) == Ok(Drain::PassOn) {}
+                            while queue.send_queued(send) == Ok(Sent::SomeLeft) {}
                         }
                     }
                 });
@@ -153,31 +153,31 @@ mod tests {
     fn what_is_pushed_during_a_send_leaves_with_the_next() {
         let (queue, mut sizes) = (Queue::new(), Vec::new());
         assert!(queue.push(message([0; 4]), 0));
-        let drained = queue.drain(|batch| {
+        let outcome = queue.send_queued(|batch| {
             sizes.push(batch.len());
             if sizes.len() == 1 {
-                // One who drains is there already.
+                // This thread sends already.
                 assert!((1..=9).all(|thread| !queue.push(message([1; 4]), thread)));
             }
             Ok::<(), ()>(())
         });
-        assert_eq!((drained, sizes), (Ok(Drain::Done), vec![4, 36]));
+        assert_eq!((outcome, sizes), (Ok(Sent::All), vec![4, 36]));
         assert!(queue.push(message([2; 4]), 0));
     }
 
     #[test]
-    fn nobody_drains_for_ever() {
+    fn a_thread_does_not_send_for_ever() {
         let queue = Queue::new();
         queue.push(message([0; 4]), 0);
-        let drained = queue.drain(|_| {
+        let outcome = queue.send_queued(|_| {
             queue.push(message([1; 4]), 1);
             Ok::<(), ()>(())
         });
-        assert_eq!(drained, Ok(Drain::PassOn));
-        // Whoever it was passed on to finds the rest.
+        assert_eq!(outcome, Ok(Sent::SomeLeft));
+        // The next thread finds the rest.
         assert_eq!(
-            queue.drain(|batch| if batch.len() == 4 { Ok(()) } else { Err(()) }),
-            Ok(Drain::Done)
+            queue.send_queued(|batch| if batch.len() == 4 { Ok(()) } else { Err(()) }),
+            Ok(Sent::All)
         );
     }
 }

@@ -6,12 +6,12 @@
 //!                      sent ──────── timeout       counted: 2
 //!                                         byte     0
 //! ```
-//! Many threads that call at once and time out together say no more than one of them does. It is
-//! given the time.
+//! Calls of many threads that begin and time out together count as one call does. The caller passes
+//! the time in.
 
 use std::time::{Duration, Instant};
 
-/// A silence that is shorter is none, however many calls it took: servers pause.
+/// A shorter silence does not count, however many calls time out in it: servers pause.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -27,13 +27,14 @@ struct Row {
     timeouts: u32,
     /// When the first call began.
     since: Instant,
-    /// When the last that counts had timed out.
+    /// When the last call that counts had timed out.
     last: Instant,
 }
 
 impl Silence {
-    /// A call has timed out `now`; it began then, and what had come is counted for both times.
-    /// Returns how many timeouts the silence has lasted for, and 0 while it is short.
+    /// A call that began at `began` has timed out `now`; `heard` and `heard_now` bytes had come by
+    /// these times. Returns how many timeouts in a row the silence has lasted, and 0 while it is
+    /// shorter than [`LEAST`].
     pub(super) fn timed_out(
         &mut self,
         began: Instant,

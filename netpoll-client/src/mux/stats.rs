@@ -16,7 +16,8 @@ pub struct MuxStats {
     pub duplicate: u64,
     /// Responses that no call had asked for.
     pub unknown: u64,
-    /// Times that what was queued was handed to a socket: with many threads fewer than calls.
+    /// How often queued requests were handed to a socket: with many threads that is less often than
+    /// calls are made.
     pub flushes: u64,
     /// Dials that succeeded.
     pub dialled: u64,

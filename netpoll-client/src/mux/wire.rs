@@ -1,4 +1,4 @@
-//! One connection of a multiplexer: what is sent on it, and who waits for what it brings.
+//! One connection of a multiplexer: the requests sent on it, and the calls that wait for responses.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,14 +12,15 @@ use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, R
 use super::context::MuxContext;
 use super::pending::{Match, Pending};
 use super::protocol::MuxProtocol;
-use super::queue::{Drain, Queue, thread_number};
+use super::queue::{Queue, Sent, thread_number};
 use super::silence::Silence;
 use super::stats::Counters;
 use crate::sync::{lock, wait_until};
 
-/// While so many calls wait, others are likely about to be made: the thread that would send lets
-/// those go first, which may leave with the same system call. On 2 cores that gave 64 threads on 4
-/// connections 1.3 to 2 times the calls per second; without this bound it took half of 2 threads'.
+/// While so many calls wait, further ones are likely to follow at once: the thread that would send
+/// yields before it does, so that they may leave with the same system call. On 2 cores that gave 64
+/// threads on 4 connections 1.3 to 2 times the calls per second; without this bound 2 threads made
+/// half as many.
 const CROWD: usize = 5;
 
 /// See the module.
@@ -27,40 +28,40 @@ pub(super) struct Wire<P: MuxProtocol> {
     protocol: Arc<P>,
     counters: Arc<Counters>,
     input_limit: usize,
-    /// Set before anybody but callbacks knows of this.
+    /// Set before the link hands the wire to calls; callbacks may run earlier.
     handle: OnceLock<Handle>,
     state: Mutex<WireState<P::Response>>,
     queue: Queue,
-    /// Somebody must drain who is not a caller: the reactor.
+    /// Requests are queued that no call sends: the reactor must.
     passed_on: AtomicBool,
-    /// How many bytes have come. For callers that time out.
+    /// How many bytes have come; read by calls that time out.
     heard: AtomicU64,
-    /// So many timeouts in a row without a byte end it; `None`: none do.
+    /// How many timeouts in a row without a byte end the connection; `None`: no number does.
     most_timeouts: Option<u32>,
 }
 
 struct WireState<R> {
     pending: Pending<Arc<PendingCall<R>>>,
-    /// Why it is over. From here on nobody waits.
+    /// Why the connection is over. Once it is set, no call waits.
     failure: Option<Failure>,
     silence: Silence,
     /// A response has come.
     has_answered: bool,
 }
 
-/// A request whose id is given back unless it is sent, also where its encoding panics.
+/// Gives the id of a request back unless the request is sent, also when `encode` panics.
 struct Unsent<'a, R> {
     state: &'a Mutex<WireState<R>>,
     id: Option<u32>,
 }
 
-/// One who waits for a response.
+/// A call that waits for its response.
 struct PendingCall<R> {
     outcome: Mutex<Option<Result<R, Failure>>>,
     there: Condvar,
 }
 
-/// Why a connection is over, for each of those who waited.
+/// Why a connection is over, for each call that waited.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     kind: ErrorKind,
@@ -108,7 +109,7 @@ impl<P: MuxProtocol> Wire<P> {
     pub(super) fn failure(&self) -> Option<Failure> {
         let failure = lock(&self.state).failure.clone();
         let closed = || self.handle.get().is_some_and(|handle| !handle.is_active());
-        // The reason is on its way; a new request would only wait for it.
+        // `on_disconnect` will bring the reason; a new request would only wait for that.
         failure.or_else(|| closed().then(Failure::ending))
     }
 
@@ -121,7 +122,7 @@ impl<P: MuxProtocol> Wire<P> {
         lock(&self.state).pending.waiting()
     }
 
-    /// Closes: all who wait are told `failure`.
+    /// Closes the connection: all calls that wait fail with `failure`.
     pub(super) fn close(&self, failure: Failure) {
         self.end(failure);
         if let Some(handle) = self.handle.get() {
@@ -157,7 +158,7 @@ impl<P: MuxProtocol> Wire<P> {
             if waiting >= CROWD {
                 thread::yield_now();
             }
-            self.drain(handle);
+            self.send_queued(handle);
         }
         if let Some(outcome) = waiter.wait(deadline) {
             return outcome.map_err(|failure| failure.error());
@@ -165,15 +166,15 @@ impl<P: MuxProtocol> Wire<P> {
         if lock(&self.state).pending.give_up(id).is_some() {
             return Err(Error::TimedOut(Wait::Read));
         }
-        // It came in the last moment, or is about to be told.
+        // It came at the last moment, and is there or about to be.
         match waiter.wait(None) {
             Some(outcome) => outcome.map_err(|failure| failure.error()),
             None => Err(Error::TimedOut(Wait::Read)),
         }
     }
 
-    /// A call that began then, when so many bytes had come, has timed out. Gives the connection up
-    /// where that shows that nothing comes any more.
+    /// A call has timed out that began at `began`, when `heard` bytes had come. Gives the
+    /// connection up if that shows that no more bytes come.
     #[cold]
     fn timed_out(&self, began: Instant, heard: u64) {
         let now = Instant::now();
@@ -199,7 +200,7 @@ impl<P: MuxProtocol> Wire<P> {
         }
     }
 
-    /// Returns an id, and how many wait, this one with them.
+    /// Returns an id, and how many calls wait, this one included.
     fn register(&self, waiter: &Arc<PendingCall<P::Response>>) -> Result<(u32, usize)> {
         let mut state = lock(&self.state);
         if let Some(failure) = &state.failure {
@@ -210,27 +211,27 @@ impl<P: MuxProtocol> Wire<P> {
     }
 
     /// Sends what is queued, in as few system calls as it takes.
-    fn drain(&self, handle: &Handle) {
-        let drained = self.queue.drain(|batch| {
+    fn send_queued(&self, handle: &Handle) {
+        let sent = self.queue.send_queued(|batch| {
             self.counters.flushes.add(1);
             handle.send_buffer(batch)
         });
-        match drained {
-            Ok(Drain::Done) => {}
-            Ok(Drain::PassOn) => {
+        match sent {
+            Ok(Sent::All) => {}
+            Ok(Sent::SomeLeft) => {
                 self.passed_on.store(true, Ordering::Release);
                 handle.wake();
             }
-            // What is queued is lost with the connection. Its end is on the way, behind the answers
-            // that have come, and tells all who wait.
+            // The queued requests are lost with the connection. Its `on_disconnect` runs after the
+            // responses that have come were delivered, and fails all calls that wait.
             Err(error) => log::debug!("requests could not be sent: {error}"),
         }
     }
 
-    /// Runs on the reactor, whenever something has come and when draining was passed on.
+    /// Runs on the reactor, when bytes have come and when a call has passed the sending on.
     fn receive(&self, conn: &mut Connection) -> Result<()> {
         if self.passed_on.swap(false, Ordering::AcqRel) {
-            self.drain(&conn.handle());
+            self.send_queued(&conn.handle());
         }
         self.heard.store(conn.bytes_received(), Ordering::Relaxed);
         let mut reader = conn.reader();
@@ -244,7 +245,7 @@ impl<P: MuxProtocol> Wire<P> {
                 Err(error) => return Err(error),
             }
         }
-        // It would never grow, and its call would wait in vain.
+        // The response could never become whole, and its call would wait for ever.
         if input.len() >= self.input_limit {
             let (requested, limit) = (input.len() + 1, self.input_limit);
             return Err(Error::InputLimit { requested, limit });
@@ -259,9 +260,9 @@ impl<P: MuxProtocol> Wire<P> {
         drop(state);
         match matched {
             Match::Waiter(waiter) => {
-                // First: who is told may look at the figures.
+                // Counted first: the caller may read the figures once it has its response.
                 self.counters.answered.add(1);
-                waiter.tell(Ok(response));
+                waiter.complete(Ok(response));
             }
             Match::Late => self.counters.late.add(1),
             Match::Duplicate => self.counters.duplicate.add(1),
@@ -269,14 +270,14 @@ impl<P: MuxProtocol> Wire<P> {
         }
     }
 
-    /// Tells all who wait; from here on nobody does.
+    /// Fails all calls that wait; later calls fail at once.
     fn end(&self, failure: Failure) {
         let mut state = lock(&self.state);
         let failure = state.failure.get_or_insert(failure).clone();
-        let waiters = state.pending.drain();
+        let waiters = state.pending.take_all();
         drop(state);
         for waiter in waiters {
-            waiter.tell(Err(failure.clone()));
+            waiter.complete(Err(failure.clone()));
         }
     }
 }
@@ -296,14 +297,14 @@ impl<R> Drop for Unsent<'_, R> {
     }
 }
 
-/// It would be asked for the same response for ever.
+/// Without this error the same response would be decoded for ever.
 fn took_nothing() -> Error {
     let text = "`decode` has returned a response and taken no byte of the input";
     io::Error::new(ErrorKind::InvalidData, text).into()
 }
 
 impl<R> PendingCall<R> {
-    fn tell(&self, outcome: Result<R, Failure>) {
+    fn complete(&self, outcome: Result<R, Failure>) {
         *lock(&self.outcome) = Some(outcome);
         self.there.notify_one();
     }
@@ -329,7 +330,7 @@ impl Failure {
         Self::new(ErrorKind::NotConnected, "the multiplexer is closed")
     }
 
-    /// The connection ends, and nobody has said why yet.
+    /// The connection ends, and the reason is not known yet.
     fn ending() -> Self {
         Self::new(ErrorKind::ConnectionAborted, "the connection is ending")
     }

@@ -46,7 +46,7 @@ impl PoolBuilder {
     }
 
     /// How long a connection stays idle. Default 60 s: less than most servers and the tables of
-    /// firewalls allow. `None` is for ever.
+    /// firewalls allow. `None` sets no limit.
     #[must_use]
     pub fn idle_timeout(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.limits.idle_timeout = time.into();
