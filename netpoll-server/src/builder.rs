@@ -18,8 +18,8 @@ use crate::settings::Settings;
 /// Builds an [`EventLoop`]; `S` is the session that each connection has.
 ///
 /// The session's type comes from [`on_prepare`](Self::on_prepare), so that call stands first;
-/// without it the session is `()`. Every limit has a default, and [`build`](Self::build) refuses
-/// what can't be used with one sentence.
+/// without it the session is `()`. Every limit has a default, and [`build`](Self::build) refuses an
+/// option that can't be used, with one sentence that names it.
 ///
 /// ```
 /// use netpoll_core::{CloseReason, Connection};
@@ -87,7 +87,7 @@ impl<S> EventLoopBuilder<S> {
         self
     }
 
-    /// Runs when the output has fallen to its low-water mark again; see [`OnDrain`].
+    /// Runs when the output has fallen below its low-water mark again; see [`OnDrain`].
     #[must_use]
     pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
         self.callbacks.on_drain = Some(Box::new(callback));
@@ -160,80 +160,87 @@ impl<S> EventLoopBuilder<S> {
         self
     }
 
-    /// All limits at once. The methods below set one each; `docs/limits.md` has them in one table.
+    /// All limits of a connection at once. The methods below set one of them each; `docs/limits.md`
+    /// has them in one table.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// How long one read waits for all the bytes that it asked for. Default: `None`, for ever.
+    /// [`Limits::read_timeout`]: how long one read waits for all the bytes that it asked for.
+    /// Default: `None`, for ever.
     #[must_use]
     pub fn read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.read_timeout = timeout.into();
         self
     }
 
-    /// How long a flush waits, and how long a peer may take nothing of an output above its
-    /// high-water mark. Default 60 s; `None` is for ever.
+    /// [`Limits::write_timeout`]: how long a flush waits, and how long a peer may take nothing of
+    /// an output above its high-water mark. Default 60 s; `None` is for ever.
     #[must_use]
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.write_timeout = timeout.into();
         self
     }
 
-    /// How long no byte may pass either way while no callback runs. Default: `None`, for ever.
+    /// [`Limits::idle_timeout`]: how long no byte may pass either way while no callback runs.
+    /// Default: `None`, for ever.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.idle_timeout = timeout.into();
         self
     }
 
-    /// How long a new connection may take to send its first byte. Default: `None`, for ever.
+    /// [`Limits::first_byte_timeout`]: how long a new connection may take to send its first byte.
+    /// Default: `None`, for ever.
     #[must_use]
     pub fn first_byte_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.limits.first_byte_timeout = timeout.into();
         self
     }
 
-    /// How slowly the rest of a request may come once a part of it is there. Default: `None`.
+    /// [`Limits::min_receive_rate`]: how slowly the rest of a request may come once a part of it is
+    /// there. Default: `None`, no bound.
     #[must_use]
     pub fn min_receive_rate(mut self, rate: impl Into<Option<ReceiveRate>>) -> Self {
         self.settings.limits.min_receive_rate = rate.into();
         self
     }
 
-    /// Bytes that a connection may have buffered unread. Default 1 MiB.
+    /// [`Limits::input_limit`]: bytes that a connection may have buffered unread. Default 1 MiB.
     #[must_use]
     pub fn input_limit(mut self, bytes: usize) -> Self {
         self.settings.limits.input_limit = bytes;
         self
     }
 
-    /// Bytes of received blocks that slices of a connection's input may keep alive before no more
-    /// is received. Default 16 MiB; `None` is no bound.
+    /// [`Limits::held_limit`]: bytes of received blocks that slices of a connection's input may
+    /// keep alive before no more is received. Default 16 MiB; `None` is no bound.
     #[must_use]
     pub fn held_limit(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.settings.limits.held_limit = bytes.into();
         self
     }
 
-    /// Bytes that all connections together may hold, see [`Limits::memory_budget`]. Default:
-    /// `None`, no bound.
+    /// [`Limits::memory_budget`]: bytes that all connections together may hold. Default: `None`, no
+    /// bound.
     #[must_use]
     pub fn memory_budget(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.settings.limits.memory_budget = bytes.into();
         self
     }
 
-    /// The water marks of a connection's output queue, in bytes. Default 256 KiB and 1 MiB.
+    /// [`Limits::output`]: the water marks of a connection's output queue, in bytes. Default
+    /// 256 KiB and 1 MiB.
     #[must_use]
     pub fn output_limits(mut self, low: usize, high: usize) -> Self {
         self.settings.limits.output = OutputLimits { low, high };
         self
     }
 
-    /// How long an orderly close may take to send what was accepted. Default 10 s.
+    /// [`Limits::linger`]: how long an orderly close may take to send what was accepted. Default
+    /// 10 s.
     #[must_use]
     pub fn linger(mut self, time: Duration) -> Self {
         self.settings.limits.linger = time;
@@ -292,16 +299,16 @@ impl<S> EventLoopBuilder<S> {
         self
     }
 
-    /// How much one connection may use before the next one runs: rounds of one receive and one
-    /// callback, and bytes received. Default 16 and 256 KiB.
+    /// [`Limits::turn`]: how much one connection may use before the next one runs: rounds of one
+    /// receive and one callback, and bytes received. Default 16 and 256 KiB.
     #[must_use]
     pub fn turn_limits(mut self, rounds: usize, bytes: usize) -> Self {
         self.settings.limits.turn = TurnLimits { rounds, bytes };
         self
     }
 
-    /// Whether a connection stays open after its peer has ended its stream, until it is closed or
-    /// its own stream is ended. Default: no.
+    /// [`Limits::half_open`]: whether a connection stays open after its peer has ended its stream,
+    /// until it is closed or its own stream is ended. Default: no.
     #[must_use]
     pub fn half_open(mut self, stays: bool) -> Self {
         self.settings.limits.half_open = stays;

@@ -1,4 +1,4 @@
-//! The event loop: serves a listener until it is shut down.
+//! The event loop: serves listeners until it is shut down.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -98,8 +98,8 @@ impl EventLoop {
     /// # Errors
     /// [`Error::Config`] when it is called a second time, without a listener, or with a socket that
     /// doesn't listen; the system's, when descriptors, memory or threads run out at the start; the
-    /// listener's, when it was closed or broke while it was served, in which case the connections
-    /// are aborted.
+    /// listener's, when it was closed or broke while it was served; then the connections are
+    /// aborted.
     pub fn serve(&self, listeners: impl Into<Listeners>) -> Result<Report> {
         self.serve_and_tell(listeners.into(), &Arc::default())
     }

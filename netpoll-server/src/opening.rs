@@ -38,7 +38,7 @@ pub(crate) struct Hold(Arc<Opening>);
 pub(crate) struct Ending<'a>(&'a Opening);
 
 impl Opening {
-    /// One more socket is to be watched.
+    /// One more socket must be watched before the event loop serves.
     pub(crate) fn expect_one(&self) {
         self.state().unwatched += 1;
     }
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(opening.wait(Instant::now()), Phase::Ended, "an end is for good");
     }
 
-    /// A server whose start had failed stayed for ever.
+    /// Once, a server whose start had failed was never freed.
     #[test]
     fn what_was_to_be_done_goes_with_an_opening_that_ends() {
         let (opening, held) = (Opening::default(), Arc::new(()));

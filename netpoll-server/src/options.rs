@@ -43,7 +43,7 @@ impl Listener {
 }
 
 impl ListenOptions {
-    /// Connections that may wait to be accepted; the kernel cuts it down to
+    /// Connections that may wait to be accepted; the kernel cuts the number down to
     /// `net.core.somaxconn`. Default `None`: as many as that allows, since a client that finds the
     /// queue full waits a second before it tries again.
     pub fn backlog(mut self, connections: impl Into<Option<u32>>) -> Self {
@@ -59,10 +59,10 @@ impl ListenOptions {
     }
 
     /// `SO_REUSEPORT`: other sockets, also of other processes of the same user, may listen on the
-    /// same address, and the kernel spreads connections over them by a hash of their
-    /// addresses. Each loop then has such a socket and accepts for itself: no hand-over between
-    /// threads, at the price of a spread by chance, of no `LoadBalance`, and of no on-demand
-    /// borrowing between loops. Default off. TCP only.
+    /// same address, and the kernel spreads connections over them by a hash of their addresses.
+    /// Each loop then has such a socket and accepts for itself. No connection is passed between
+    /// threads, but the spread is by chance, and `LoadBalance` has no effect. Default off. TCP
+    /// only.
     ///
     /// When a loop retires, its socket stays open: the main reactor accepts on it, for all, until
     /// another loop takes it over.
@@ -71,8 +71,8 @@ impl ListenOptions {
         self
     }
 
-    /// Whether an IPv6 listener leaves IPv4 alone. Default `None`: yes on the network `tcp6`, and
-    /// on `tcp` no, so that `[::]` serves both.
+    /// Whether an IPv6 listener takes no IPv4 connections. Default `None`: yes on the network
+    /// `tcp6`, and on `tcp` no, so that `[::]` serves both.
     pub fn only_v6(mut self, yes: impl Into<Option<bool>>) -> Self {
         self.socket.only_v6 = yes.into();
         self

@@ -15,7 +15,7 @@ pub struct EventLoopStats {
     /// is expected, or because descriptors had run out.
     pub refused: u64,
     /// The main reactor, which accepts unless loops accept for themselves, as a single loop does.
-    /// Its connections are counted by the loops.
+    /// Connections that it accepts are counted by their loops.
     pub main: LoopStats,
     /// The loops that connections are given to. Event loops that share a manager share these.
     pub loops: Vec<LoopStats>,

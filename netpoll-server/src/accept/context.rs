@@ -12,8 +12,8 @@ use crate::sync::{lock, wait_while};
 pub(crate) struct AcceptContext {
     pub(crate) group: Arc<Group>,
     pub(crate) callbacks: Arc<dyn Prepare>,
-    /// Weak, since streams that wait for a PROXY header hold the context: with the last of them the
-    /// manager would end on one of its own loops.
+    /// Weak, since streams that wait for a PROXY header hold the context: the last of them would
+    /// end the manager on one of the manager's own loops.
     manager: Weak<PollManager>,
     pub(crate) admission: Arc<Admission>,
     /// The main reactor; it ends with the first listener that breaks.

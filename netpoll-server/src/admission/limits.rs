@@ -124,10 +124,8 @@ impl Admission {
         &self,
         address: Option<IpAddr>,
     ) -> Result<Option<IpAddr>, AcceptLimit> {
-        let source = self.options.source(address);
-        let (Some(limit), Some(source)) = (self.options.per_source, source) else {
-            return Ok(None);
-        };
+        let Some(limit) = self.options.per_source else { return Ok(None) };
+        let Some(source) = self.options.source(address) else { return Ok(None) };
         let mut sources = lock(&self.sources);
         let open = sources.entry(source).or_insert(0);
         if *open >= limit {

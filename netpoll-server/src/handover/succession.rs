@@ -58,7 +58,7 @@ pub(crate) trait Successor: Send {
     /// The reactor that watches for the old process's answer.
     fn main(&self) -> &Arc<Remote>;
 
-    /// The paths of the listeners that came by this succession are this process's.
+    /// From here on this process owns the paths of the listeners that came by this succession.
     fn own_paths(&self, of: &Arc<Succession>);
 
     /// Ends `serve` with this error.
@@ -136,8 +136,8 @@ impl Succession {
         Ok(handed.collect())
     }
 
-    /// `count` more of the listeners are served, by `participant`. With the last of them it tells
-    /// the old process, and the participants hear the answer.
+    /// `count` more of the listeners are served, by `participant`. With the last of them this tells
+    /// the old process; its answer goes to all participants.
     pub(crate) fn served(self: &Arc<Self>, count: usize, mut participant: Participant) {
         let mut state = self.state();
         if let Some(answer) = state.answer {
@@ -177,7 +177,7 @@ impl Succession {
         main.await_preamble(Box::new(waiting), late);
     }
 
-    /// All participants hear the answer, the first one that there is.
+    /// Passes the answer to all participants, unless there is one already.
     fn settle(self: &Arc<Self>, answer: Answer) {
         let mut state = self.state();
         if state.answer.is_some() {

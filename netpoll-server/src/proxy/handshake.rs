@@ -1,7 +1,8 @@
 //! The time between a proxy's connect and the end of its header.
 //!
-//! The header is only peeked at (`MSG_PEEK`) until it is complete, then taken, and no byte more: so
-//! the bytes behind it are the connection's, and a connection begins only when its client is known.
+//! Until the header is complete it is only peeked at (`MSG_PEEK`); then it is taken, and no byte
+//! more. So the bytes behind it are the connection's, and a connection begins only when its client
+//! is known.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,14 +24,14 @@ pub(crate) trait Proxied: Send {
     fn is_of(&self, group: &Arc<Group>) -> bool;
 
     /// The header was taken. `addresses` are the client's and the one that it connected to, if the
-    /// proxy has told them.
+    /// header has them.
     fn proceed(self, addresses: Option<(Address, Address)>);
 
     /// There is no header, or none in time.
     fn give_up(self);
 }
 
-/// A stream whose proxy has not told yet for which client it speaks.
+/// A stream whose proxy has not named its client yet.
 struct ProxyHandshake<P> {
     proxied: P,
     limit: usize,
