@@ -1,4 +1,4 @@
-//! Accounts: how much memory somebody is answerable for.
+//! Accounts: how much memory a connection, or a group of them, is responsible for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,43 +7,43 @@ use bytes::Bytes;
 
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Counts the memory that somebody is answerable for: one connection, or all of them together.
+/// Counts the memory that one connection, or all connections together, are responsible for.
 ///
 /// ```text
 ///   block a   block b            block c   Charge     each is charged to one account, until it
-///       ╲       ╱                   ╲       ╱         is gone
+///       ╲       ╱                   ╲       ╱         is freed
 ///        ▼     ▼                     ▼     ▼
-///     connection 1                connection 2        within(&everybody)
+///     connection 1                connection 2        within(&all)
 ///                ╲                 ╱
 ///                 ▼               ▼
-///                 everybody: all four
+///                   all: all four
 /// ```
 ///
-/// A handle: clones are the same account, for any thread. What is charged holds the account, so it
-/// doesn't matter which of them is dropped first. An account sets no limit and refuses nothing; it
-/// says how much there is.
+/// A handle: clones are the same account, for any thread. What is charged keeps the account alive,
+/// so the order in which both are dropped doesn't matter. An account sets no limit and refuses
+/// nothing; it only counts.
 ///
-/// To charge costs two atomic additions and one more for each account further up, to release as
-/// many. Threads that charge one account, or accounts within one, contend for a cache line: a
-/// program of many threads does well to have an account of each, and to add up what they hold.
+/// To charge costs two atomic additions and one more for each account further up; to release costs
+/// the same. Threads that charge one account, or accounts within one, contend for a cache line: a
+/// program with many threads should have an account for each thread, and add up what they hold.
 ///
 /// ```
 /// use netpoll_buffer::{Account, LinkBuffer};
 ///
-/// let everybody = Account::new();
-/// let account = Account::within(&everybody);
+/// let all = Account::new();
+/// let account = Account::within(&all);
 ///
 /// let mut input = LinkBuffer::new();
 /// input.write_bytes(b"one, two");
 /// input.flush();
 /// let slice = input.slice(4)?;
 /// slice.charge(&account);
-/// assert_eq!((account.held(), everybody.held()), (4096, 4096)); // the block, not the 4 bytes
+/// assert_eq!((account.held(), all.held()), (4096, 4096)); // the block, not the 4 bytes
 ///
 /// drop(input);
 /// assert_eq!(account.held(), 4096);
-/// drop(slice); // the last that held the block
-/// assert_eq!((account.held(), everybody.held()), (0, 0));
+/// drop(slice); // the last owner of the block
+/// assert_eq!((account.held(), all.held()), (0, 0));
 /// # Ok::<_, netpoll_buffer::Shortfall>(())
 /// ```
 #[derive(Clone, Default)]
@@ -57,7 +57,7 @@ pub(crate) struct Ledger {
 }
 
 impl Account {
-    /// An account of its own, with nothing on it. One small allocation.
+    /// An independent account with nothing charged. One small allocation.
     ///
     /// ```
     /// assert_eq!(netpoll_buffer::Account::new().held(), 0);
@@ -66,14 +66,15 @@ impl Account {
         Self::default()
     }
 
-    /// An account whose charges are `parent`'s, too, and those of its parents.
+    /// An account within `parent`: what is charged to it is also charged to `parent` and its
+    /// parents.
     ///
     /// ```
     /// # use netpoll_buffer::Account;
-    /// let everybody = Account::new();
-    /// let one = Account::within(&everybody).charge(100);
-    /// let other = Account::within(&everybody).charge(20);
-    /// assert_eq!(everybody.held(), 120);
+    /// let all = Account::new();
+    /// let one = Account::within(&all).charge(100);
+    /// let other = Account::within(&all).charge(20);
+    /// assert_eq!(all.held(), 120);
     /// ```
     pub fn within(parent: &Self) -> Self {
         let parent = Some(parent.clone());
@@ -84,9 +85,9 @@ impl Account {
     ///
     /// ```
     /// # use netpoll_buffer::Account;
-    /// let everybody = Account::new();
-    /// assert!(Account::within(&everybody).is_within());
-    /// assert!(!everybody.is_within());
+    /// let all = Account::new();
+    /// assert!(Account::within(&all).is_within());
+    /// assert!(!all.is_within());
     /// ```
     #[inline]
     pub fn is_within(&self) -> bool {
@@ -104,7 +105,7 @@ impl Account {
     /// let mut buffer = LinkBuffer::new();
     /// buffer.malloc(100_000);
     /// buffer.charge(&account);
-    /// assert_eq!(account.held(), 256 << 10); // the smallest block that has so much
+    /// assert_eq!(account.held(), 256 << 10); // the smallest block with so much
     /// ```
     #[inline]
     pub fn held(&self) -> usize {
@@ -126,8 +127,9 @@ impl Account {
         Charge { account: self.clone(), bytes }
     }
 
-    /// Relaxed, here and below: a figure orders nothing else. Who removes bytes comes after who
-    /// added them, by the reference that passed between the two, so no figure falls below zero.
+    /// Relaxed, here and below: a figure orders nothing else. Bytes are removed after they were
+    /// added, which the reference that passed from one thread to the other orders, so no figure
+    /// falls below zero.
     pub(crate) fn add(&self, bytes: usize) {
         for account in self.lineage() {
             account.0.held.fetch_add(bytes, Ordering::Relaxed);
@@ -145,7 +147,7 @@ impl Account {
         std::iter::successors(Some(self), |account| account.0.parent.as_ref())
     }
 
-    /// Charges memory for as long as somebody reads it.
+    /// Charges memory for as long as it is read.
     pub(crate) fn keep(&self, memory: Vec<u8>) -> Bytes {
         let charge = self.charge(memory.len());
         Bytes::from_owner(Kept { memory, _charge: charge })
@@ -163,7 +165,7 @@ impl fmt::Debug for Account {
     }
 }
 
-/// Bytes on an [`Account`] that some value stands for: released when this is dropped.
+/// Bytes charged to an [`Account`], which are released when this is dropped.
 ///
 /// ```
 /// # use netpoll_buffer::Account;

@@ -12,13 +12,13 @@
 //!
 //! Everything rests on one rule: **the territories `[start, limit)` of a block's segments never
 //! overlap.** A block starts with one segment that owns all of it; [`Segment::split_to`] divides a
-//! territory, [`Segment::join`] unites two neighbours, nothing else makes or widens one. So whoever
-//! has `&mut Segment` may write its territory while other threads read theirs, and only the count
-//! of references is shared.
+//! territory, [`Segment::join`] unites two neighbours, nothing else makes or widens one. So code
+//! with a `&mut Segment` may write its territory while other threads read theirs, and only the
+//! count of references is shared.
 //!
-//! The second rule is that every byte of a block is initialised from its birth (it is mapped, or
-//! allocated zeroed), so showing spare room as `&mut [u8]` is sound. What a *former* user left
-//! there must not be shown to the next one: see `LinkBuffer::malloc`.
+//! The second rule is that every byte of a block is initialised from the start (it is mapped, or
+//! allocated zeroed), so spare room as `&mut [u8]` is sound. Bytes that a *former* use left there
+//! must not be exposed to the next one: see `LinkBuffer::malloc`.
 #![expect(unsafe_code, reason = "owns raw memory, which `slab.rs` maps")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -94,8 +94,8 @@ impl Segment {
         self.block.charge(account)
     }
 
-    /// Charges the block to whom `other`'s is charged, if that is anybody: for one that bytes of
-    /// `other` were copied to.
+    /// Charges the block to the account of `other`'s block, if that has one: for a block that bytes
+    /// of `other` were copied to.
     pub(crate) fn charge_like(&self, other: &Self) {
         self.block.charge_like(&other.block);
     }
@@ -131,7 +131,7 @@ impl Segment {
         unsafe { slice::from_raw_parts(first.as_ptr(), self.len()) }
     }
 
-    /// The room behind the bytes. It is initialised, but may hold what a former user wrote.
+    /// The room behind the bytes. It is initialised, but may hold bytes of a former use.
     #[inline]
     pub(crate) fn room(&mut self) -> &mut [u8] {
         self.behind(self.end)
@@ -182,8 +182,8 @@ impl Segment {
         self.advance(n);
         // SAFETY: the former start is inside the block's data, as the start always is.
         let first = unsafe { self.block.header().data.add(lent) };
-        // SAFETY: [lent, lent + n) was this segment's territory until now and has passed to nobody;
-        // the borrow of `self` keeps the block alive and the segment untouched.
+        // SAFETY: [lent, lent + n) was this segment's territory until now and has not passed to
+        // another segment; the borrow of `self` keeps the block alive and the segment untouched.
         unsafe { slice::from_raw_parts(first.as_ptr(), n) }
     }
 
@@ -228,8 +228,8 @@ impl Segment {
         // SAFETY: from <= limit <= capacity (the fields' invariant), so the pointer stays inside
         // the block's data, which `self.block` keeps alive.
         let first = unsafe { header.data.add(from as usize) };
-        // SAFETY: [from, limit) is this segment's territory and nobody else's; `&mut self` makes
-        // this the only reference into it. It is empty for foreign memory, which may be read-only.
+        // SAFETY: [from, limit) is the territory of this segment alone; `&mut self` makes this the
+        // only reference into it. It is empty for foreign memory, which may be read-only.
         unsafe { slice::from_raw_parts_mut(first.as_ptr(), (self.limit - from) as usize) }
     }
 
@@ -264,7 +264,7 @@ const CACHE_LINE: usize = 64;
 // The documentation's figures rest on this. The headers of a model are larger.
 const _: () = assert!(DATA == 64 || cfg!(loom));
 
-/// What stands before a block's bytes.
+/// What lies before a block's bytes.
 struct Header {
     references: AtomicUsize,
     /// The first byte: behind this header, or wherever `foreign` has its own.
@@ -273,10 +273,10 @@ struct Header {
     class: Class,
     home: Home,
     witness: Witness,
-    /// Who is charged with the block's capacity: null, then once a pointer from `Arc::into_raw`,
-    /// whose count the block owns. Only the last owner of the block takes it back, so it stays
-    /// valid for as long as there is a `Block`. Null while the block is idle, and for foreign
-    /// memory.
+    /// The account that is charged with the block's capacity: null, then once a pointer from
+    /// `Arc::into_raw`, of which the block owns the count. Only the last owner of the block takes
+    /// it back, so it stays valid for as long as there is a `Block`. Null while the block is idle,
+    /// and for foreign memory.
     account: AtomicPtr<Ledger>,
     /// Foreign memory, kept alive by keeping this. Changes only while the block has one owner.
     foreign: Option<Bytes>,
@@ -325,7 +325,7 @@ impl Block {
     #[inline]
     fn header(&self) -> &Header {
         // SAFETY: written by `Idle::allocate`, freed by `Idle::drop`, which needs the last
-        // reference; this is one of them. Nobody has `&mut Header` while a `Block` exists.
+        // reference; this is one of them. No `&mut Header` exists while a `Block` does.
         unsafe { self.header.as_ref() }
     }
 
@@ -346,8 +346,9 @@ impl Block {
             return false;
         }
         let own = Arc::into_raw(Arc::clone(&account.0)).cast_mut();
-        // Release pairs with the Acquire in `charge_like`. Whoever takes the account back needs
-        // neither: this reference to the block is gone then, and the count has ordered that.
+        // Release pairs with the Acquire in `charge_like`. `settle`, which takes the account back,
+        // needs neither: this reference to the block is dropped by then, and the count has ordered
+        // that.
         let first = header.account.compare_exchange(
             ptr::null_mut(),
             own,
@@ -357,7 +358,7 @@ impl Block {
         if first.is_ok() {
             account.add(header.capacity as usize);
         } else {
-            // SAFETY: it came from `into_raw` and was shown to nobody.
+            // SAFETY: it came from `into_raw` above, and no other thread has seen it.
             drop(unsafe { Arc::from_raw(own) });
         }
         first.is_ok()
@@ -366,8 +367,8 @@ impl Block {
     fn charge_like(&self, other: &Self) {
         let account = other.header().account.load(Ordering::Acquire);
         if !account.is_null() {
-            // SAFETY: from `into_raw`. The count is `other`'s, which is borrowed and so keeps it
-            // (see the field), until after the last use here; dropped it is not.
+            // SAFETY: from `into_raw`. The count belongs to `other`, which is borrowed and so keeps
+            // it (see the field) until after the last use here; `ManuallyDrop` does not drop it.
             let account = ManuallyDrop::new(Account(unsafe { Arc::from_raw(account) }));
             self.charge(&account);
         }
@@ -378,9 +379,9 @@ impl Drop for Block {
     #[inline]
     fn drop(&mut self) {
         let references = &self.header().references;
-        // The only owner needs no read-modify-write: there is nobody to race with. Acquire here,
-        // and the fence below, pair with the Release of those who left before: their reads of the
-        // bytes happen before the block is used again.
+        // The only owner needs no read-modify-write: no thread can race with it. Acquire here, and
+        // the fence below, pair with the Release of the references dropped before: their reads of
+        // the bytes happen before the block is used again.
         if references.load(Ordering::Acquire) != 1 {
             if references.fetch_sub(1, Ordering::Release) != 1 {
                 return;
@@ -401,25 +402,25 @@ impl Drop for Block {
     }
 }
 
-/// Gives foreign memory back to its owner. While a panic unwinds, which may be that of another
-/// owner of the same buffer, a second panic stays here: it would abort the process.
+/// Gives foreign memory back to its owner. While a panic unwinds, perhaps one from other foreign
+/// memory of the same buffer, a second panic is caught here: it would abort the process.
 fn release(foreign: Bytes) {
     if !thread::panicking() {
         drop(foreign);
     } else if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(foreign))) {
-        // Its own drop may panic as well; what that panic carries is leaked.
+        // The payload's drop may panic as well; the payload of that panic is leaked.
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             mem::forget(second);
         }
     }
 }
 
-/// A block that nobody uses; dropping it frees the memory.
+/// A block that is not in use; dropping it frees the memory.
 pub(crate) struct Idle {
     header: NonNull<Header>,
 }
 
-// SAFETY: an idle block has one owner, who may be any thread.
+// SAFETY: an idle block has one owner, on any thread.
 unsafe impl Send for Idle {}
 
 impl Idle {
@@ -448,7 +449,7 @@ impl Idle {
     /// Takes the block off its account, if it is on one.
     #[inline]
     fn settle(&mut self) {
-        // Nobody else is left: a read and a write, and no exchange.
+        // No other owner is left, so a read and a write are enough, without an exchange.
         let account = self.header().account.load(Ordering::Relaxed);
         if !account.is_null() {
             self.header().account.store(ptr::null_mut(), Ordering::Relaxed);
@@ -493,7 +494,7 @@ impl Drop for Idle {
             Home::Allocator => unsafe {
                 dealloc(self.header.as_ptr().cast(), layout(class, capacity));
             },
-            // SAFETY: a place of that class, capacity and number, which goes with its last owner.
+            // SAFETY: a place of that class, capacity and number; this was its last owner.
             Home::Slab(number) => unsafe {
                 slab::give(class, capacity, self.header.cast(), number);
             },
@@ -515,9 +516,8 @@ fn allocate(class: Class, capacity: usize) -> (NonNull<Header>, NonNull<u8>, Hom
 
 /// How a block lies in memory: its bytes begin with a cache line, behind the header.
 ///
-/// Except for large ones: the system's allocator hands out aligned memory that is zero by writing
-/// zeros, and other memory, when there is much of it, by mapping pages that are not there before
-/// they are used.
+/// Large blocks are not aligned: for aligned zeroed memory the system's allocator writes the zeros,
+/// while it maps other large memory, page by page as it is used.
 fn layout(class: Class, capacity: usize) -> Layout {
     let alignment = if class == Class::LARGE { align_of::<Header>() } else { CACHE_LINE };
     Layout::from_size_align(DATA + capacity, alignment).expect("a block's size is at most u32::MAX")

@@ -1,4 +1,5 @@
-//! Segments in a row: the first inline, the others in a list that is borrowed while it is needed.
+//! Segments in a row: the first inline, the others in a list that is taken from the pool while it
+//! is needed.
 
 use std::collections::{VecDeque, vec_deque};
 use std::iter::FusedIterator;
@@ -162,7 +163,7 @@ impl Chain {
         (self.first.as_mut(), second)
     }
 
-    /// Drops the second segment; last, as that may run its owner's code.
+    /// Drops the second segment. The drop comes last, since it may run code of the memory's owner.
     pub(crate) fn drop_second(&mut self) {
         let second = self.rest.as_mut().and_then(|rest| rest.pop_front());
         if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {

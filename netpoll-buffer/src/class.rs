@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Class(u8);
 
-/// What a class is: how large its blocks are, and how many of them may rest.
+/// How large the blocks of a class are, and how many of them may rest.
 #[derive(Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) capacity: usize,
@@ -55,7 +55,7 @@ impl Class {
         }
     }
 
-    /// The first of the classes of large blocks.
+    /// The index of the first class of large blocks.
     pub(crate) const FIRST_LARGE: usize = 4;
 
     /// The capacity of the largest blocks that `n` bytes fill, up to `most`; of the smallest ones

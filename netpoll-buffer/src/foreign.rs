@@ -1,13 +1,13 @@
-//! Memory that somebody else owns and wants back.
+//! Memory that the program owns and gets back.
 
 use bytes::Bytes;
 
-/// Makes [`Bytes`] of memory whose owner is told when nobody reads it any more.
+/// Makes [`Bytes`] of memory, and calls `release` with it when nothing reads it any more.
 ///
 /// For [`LinkBuffer::write_shared`](crate::LinkBuffer::write_shared), when the memory has to go
-/// back to an arena, a mapping or another language. `release` is called once, by whoever lets go
-/// last, on its thread; it gets the memory back. One allocation, no copy. Where nobody needs to be
-/// told, `Bytes::from(vec)`, `Bytes::from_static` and [`Bytes::from_owner`] do.
+/// back to an arena, a mapping or another language. `release` is called once, on the thread that
+/// drops the last reference, and gets the memory back. One allocation, no copy. Where nothing has
+/// to be released, use `Bytes::from(vec)`, `Bytes::from_static` or [`Bytes::from_owner`].
 ///
 /// ```
 /// use netpoll_buffer::{LinkBuffer, released};

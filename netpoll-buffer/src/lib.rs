@@ -1,8 +1,8 @@
 //! Linked, counted, zero-copy buffers: chains of pooled blocks.
 //!
 //! A [`LinkBuffer`] is a queue of bytes in linked blocks of memory. Slicing it and appending it to
-//! another passes blocks on, so what arrives from one socket can leave through another without
-//! having been copied; and dropping is releasing, so there is nothing to forget.
+//! another passes blocks on, so bytes that arrive from one socket can leave through another without
+//! a copy. Dropping a buffer releases its blocks, so no call can be forgotten.
 //!
 //! ```
 //! use netpoll_buffer::LinkBuffer;
@@ -44,8 +44,8 @@
 //! Blocks come in classes of 512 B, 4 KiB, 16 KiB, 64 KiB, 256 KiB and 1 MiB, larger ones in their
 //! exact size. Reading starts with 4 KiB and goes up to four blocks of 64 KiB at a time; writing
 //! starts with 4 KiB and goes up to 64 KiB; only [`malloc`](LinkBuffer::malloc) and pull-ups, which
-//! must be contiguous, take larger ones. Blocks nobody holds rest, in a cache of each thread and
-//! behind these in a store that all share:
+//! must be contiguous, take larger ones. Blocks that no buffer holds rest in a cache of each
+//! thread, and in a store that all threads share:
 //!
 //! | class | in each thread's cache | in the store |
 //! |---|---|---|
@@ -58,27 +58,27 @@
 //! | larger | none | none |
 //!
 //! With the headers of the blocks and the lists for chains of several that is at most 2.5 MiB for
-//! each thread and 47 MiB for all of them together. A thread that is going to wait for long gives
-//! its cache to the others ([`share_cache`]); [`shrink_store`] frees what no thread has needed for
-//! a while, [`trim`] everything. [`stats`] says how many blocks are out, what they and those that
-//! rest hold, and what was copied.
+//! each thread and 47 MiB for all of them together. A thread that is going to wait for long moves
+//! its cache to the store ([`share_cache`]); [`shrink_store`] frees what no thread has needed for a
+//! while, [`trim`] everything. [`stats`] says how many blocks buffers hold, how much memory these
+//! and the resting ones have, and how much was copied.
 //!
-//! Blocks of 4 KiB and more are mapped, up to 64 of a class at a time. One that is freed gives its
-//! pages back to the system at once, whatever its neighbours do; where the system has no mapping to
-//! give, the allocator helps. With `--cfg system_allocator` all blocks are the allocator's, for
-//! tools that watch it.
+//! Blocks of 4 KiB and more are mapped, up to 64 of a class at a time. A block that is freed gives
+//! its pages back to the system at once, whether or not its neighbours are in use; where the system
+//! refuses a mapping, the block comes from the allocator. With `--cfg system_allocator` all blocks
+//! do, for tools that watch the allocator.
 //!
 //! A slice keeps its block alive, however large that is, if it has more than 4 KiB itself. A
-//! smaller one is copied where it would keep more than 4 KiB and more than 64 times its size; so a
-//! slice of one byte pins at most a block of 4 KiB, and 10 000 of them, each of another block, 40
-//! MiB. For linked memory of others the same holds, by the size of its `Bytes`.
+//! smaller slice is copied where it would keep more than 4 KiB and more than 64 times its size; so
+//! a slice of one byte pins at most a block of 4 KiB, and 10 000 of them, each of another block, 40
+//! MiB. For linked foreign memory the same holds, by the size of its `Bytes`.
 //!
-//! Whoever lends slices to code that may keep them can have their memory counted: an [`Account`] is
-//! charged with the blocks of a buffer until the last owner of each lets go.
+//! A program that passes slices to code that may keep them can count their memory: an [`Account`]
+//! is charged with the blocks of a buffer until the last owner of each drops it.
 //!
-//! What a block held before is never shown to its next user: memory from `malloc` is zeroed, other
-//! room can't be read before it was written, and the one exception,
-//! [`fill`](LinkBuffer::fill), hands it to a system call.
+//! The former bytes of a block are never exposed to its next use: memory from `malloc` is zeroed,
+//! other room can't be read before it was written, and the one exception,
+//! [`fill`](LinkBuffer::fill), passes it to a system call.
 //!
 //! # Features
 //!

@@ -28,9 +28,9 @@ pub use socket::Filled;
 ///            readable                 flush        pending
 /// ```
 ///
-/// One side reads, the other writes, and [`flush`](Self::flush) makes readable what was written.
-/// Bytes stay where they are: slicing and appending pass blocks on. An empty buffer holds no block
-/// at all, and is small, so that ten thousand idle connections cost little.
+/// One side reads, the other writes, and [`flush`](Self::flush) makes written bytes readable. Bytes
+/// stay where they are: slicing and appending pass blocks on. An empty buffer holds no block at
+/// all, and is small, so that ten thousand idle connections cost little.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -95,8 +95,8 @@ impl LinkBuffer {
         self.len == 0
     }
 
-    /// Whether it is as a new one: it holds no byte and no block, and its reads have not taught it
-    /// to [offer](Self::fill) more. So another may have it, and nothing is lost.
+    /// Whether it equals a new buffer: it holds no byte and no block, and its reads have not led it
+    /// to [offer](Self::fill) more. So it can be replaced by a new one, and nothing is lost.
     ///
     /// ```
     /// let mut buffer = netpoll_buffer::LinkBuffer::from("abc");
@@ -129,7 +129,7 @@ impl LinkBuffer {
 
     /// Gives back the block that the last [`next`](Self::next) or [`until`](Self::until) lent out.
     ///
-    /// Every other operation does this first, so it is needed only where none follows for long.
+    /// Every other operation does this first, so call it only where no operation follows for long.
     ///
     /// ```
     /// let mut buffer = netpoll_buffer::LinkBuffer::from("abc");

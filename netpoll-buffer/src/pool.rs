@@ -1,4 +1,4 @@
-//! Where blocks rest between two uses: a cache in every thread, a bounded store behind them.
+//! Where blocks rest between two uses: a cache in every thread, and a bounded store that all share.
 //!
 //! ```text
 //!    thread 1            thread 2
@@ -11,11 +11,12 @@
 //!   └─────────────────────────────┘
 //! ```
 //!
-//! A thread whose cache overflows hands half of it to the store; one whose cache is empty takes
-//! half a cache out. So a pair of threads, one that reads and one that releases, allocates nothing
-//! and meets at the lock once in many blocks (the magazines of Bonwick and Adams, *Vmem*, 2001). A
-//! thread that ends gives its cache to the store, and so does one that is going to wait for long
-//! ([`share_cache`]): a thousand parked threads would hold a thousand caches.
+//! A thread moves half of its cache to the store when the cache overflows, and takes half a cache
+//! out when it is empty. So two threads, of which one reads and the other releases, allocate
+//! nothing and take the lock once in many blocks (the magazines of Bonwick and Adams, *Vmem*,
+//! 2001). A thread that ends gives its cache to the store, and so does a thread that is going to
+//! wait for long ([`share_cache`]): otherwise a thousand parked threads would hold a thousand
+//! caches.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,8 +31,8 @@ use crate::sync::lock;
 /// Gives the memory of all resting blocks back to the system.
 ///
 /// Frees the shared store and the calling thread's cache; the caches of other threads (at most 2.5
-/// MiB each) stay. Takes a millisecond or two when much rests. For use after a burst, or by a
-/// process that goes idle; what rests is bounded without it.
+/// MiB each) stay. Takes a millisecond or two when much rests. Use it after a burst, or when the
+/// process goes idle; without it, too, the resting memory is bounded.
 ///
 /// ```
 /// use netpoll_buffer::{LinkBuffer, trim};
@@ -41,7 +42,8 @@ use crate::sync::lock;
 /// ```
 pub fn trim() {
     for (class, size) in CLASSES.into_iter().enumerate() {
-        // Both are taken first and dropped later: freeing needs neither the lock nor the borrow.
+        // Both are taken out first and dropped after it: freeing needs neither the lock nor the
+        // borrow.
         let shared = STORE.blocks[class].take_all(size);
         let local = LOCAL.try_with(|local| std::mem::take(&mut local.borrow_mut().blocks[class]));
         drop((shared, local));
@@ -59,8 +61,8 @@ pub fn bytes_stored() -> usize {
     STORED.load(Ordering::Relaxed)
 }
 
-/// Gives what rests in the calling thread's cache to the store that all threads share, but for a
-/// few small blocks.
+/// Moves the blocks in the calling thread's cache, except for a few small ones, to the store that
+/// all threads share.
 ///
 /// For a thread that is going to wait for long. Costs a look at each class, and a lock for each
 /// that has something to give.
@@ -72,26 +74,26 @@ pub fn bytes_stored() -> usize {
 /// share_cache(); // another thread may use the blocks from here on
 /// ```
 pub fn share_cache() {
-    // A thread whose cache is gone has shared it.
+    // A thread that ends has shared its cache already.
     let _ = LOCAL.try_with(|local| local.borrow_mut().share());
 }
 
-/// Frees those blocks of the store that no thread has needed since the last call, and says how many
-/// bytes that were.
+/// Frees the blocks of the store that no thread has needed since the last call, and returns how
+/// many bytes that were.
 ///
-/// For a program that does so a few times after a burst, some time apart. Other than [`trim`] it
-/// leaves alone what is in use now and then, and does not take long.
+/// For a program that calls it a few times after a burst, some time apart. Unlike [`trim`], it
+/// keeps blocks that are in use now and then, and does not take long.
 ///
 /// ```
 /// # use netpoll_buffer::{LinkBuffer, share_cache, shrink_store};
 /// LinkBuffer::new().write_bytes(&[0; 100_000]);
 /// share_cache();
-/// shrink_store(); // from here on counts what is needed
+/// shrink_store(); // from here on it notes what is needed
 /// shrink_store(); // nothing was, unless other threads are at work
 /// ```
 pub fn shrink_store() -> usize {
     let shelves = STORE.blocks.iter().zip(CLASSES);
-    // Freed without the locks.
+    // Freed after the locks are released.
     let freed = shelves.map(|(shelf, size)| shelf.take_unneeded(size).len() * size.capacity);
     freed.sum()
 }
@@ -127,7 +129,7 @@ pub(crate) fn take(class: Class, capacity: usize) -> Option<Idle> {
     })
 }
 
-/// Lets a block rest, or frees it when enough of its class do.
+/// Puts a block into the pool, or frees it when enough of its class rest there.
 #[inline]
 pub(crate) fn put(class: Class, capacity: usize, idle: Idle) {
     let put = LOCAL.try_with(move |local| {
@@ -135,7 +137,8 @@ pub(crate) fn put(class: Class, capacity: usize, idle: Idle) {
         local.counters.returned(class, capacity);
         local.put(class, idle);
     });
-    // A thread whose cache is already gone has freed the block: it was dropped with the closure.
+    // If the cache of this thread is already dropped, the block was freed: it went with the
+    // closure.
     if put.is_err() {
         stats::count_late(|counters| counters.returned(class, capacity));
     }
@@ -162,7 +165,7 @@ pub(crate) fn take_spill() -> Box<Spill> {
     resting.ok().flatten().unwrap_or_default()
 }
 
-/// Lets an empty list rest, unless it has grown out of proportion.
+/// Puts an empty list into the pool, unless it has grown out of proportion.
 pub(crate) fn put_spill(spill: Box<Spill>) {
     debug_assert!(spill.is_empty(), "a list is given back with segments in it");
     if spill.capacity() > MAX_SPILL {
@@ -181,7 +184,7 @@ pub(crate) fn put_spill(spill: Box<Spill>) {
 const SPILLS: Size = size(0, 32, 2, 256);
 const MAX_SPILL: usize = 256;
 
-/// What one thread has at hand.
+/// The cache of one thread.
 struct Local {
     blocks: [Vec<Idle>; Class::COUNT],
     #[expect(clippy::vec_box, reason = "the boxes move in and out of chains as they are")]
@@ -223,7 +226,7 @@ impl Local {
         self.blocks[Class::FIRST_LARGE..].iter().any(|resting| !resting.is_empty())
     }
 
-    /// Gives away what a thread that waits for long does not keep.
+    /// Moves to the store what a thread that waits for long does not keep.
     fn share(&mut self) {
         for (class, resting) in self.blocks.iter_mut().enumerate() {
             share(resting, &STORE.blocks[class], CLASSES[class]);
@@ -242,7 +245,7 @@ impl Drop for Local {
     }
 }
 
-/// What all threads share.
+/// The store that all threads share.
 struct Store {
     blocks: [Shelf<Idle>; Class::COUNT],
     spills: Shelf<Box<Spill>>,
@@ -252,9 +255,9 @@ struct Store {
 struct Shelf<T>(Mutex<Resting<T>>);
 
 struct Resting<T> {
-    /// The last are used first.
+    /// The last ones are used first.
     items: Vec<T>,
-    /// The fewest that there were since the store was last shrunk: nobody has needed so many.
+    /// The fewest items that there were since the store was last shrunk: so many were never needed.
     least: usize,
 }
 
@@ -282,13 +285,13 @@ impl<T> Shelf<T> {
         resting.take_last(all, size).collect()
     }
 
-    /// Those that nobody has needed since the last time.
+    /// The items that no thread has needed since the last time.
     fn take_unneeded(&self, size: Size) -> Vec<T> {
         let mut resting = lock(&self.0);
         let unneeded = resting.least;
         resting.least = resting.items.len() - unneeded;
         STORED.fetch_sub(unneeded * size.capacity, Ordering::Relaxed);
-        // The oldest: pages of the others may be in a core's cache.
+        // The oldest ones: the others may still be in a core's cache.
         resting.items.drain(..unneeded).collect()
     }
 }
@@ -311,7 +314,7 @@ fn refill<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
     local.extend(resting.take_last(n, size));
 }
 
-/// Moves half a cache into the store; what the store has no place for is freed.
+/// Moves half a cache into the store; items that the store has no place for are freed.
 #[cold]
 fn spill_over<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
     give(local.drain(size.local / 2..), store, size);
@@ -329,7 +332,7 @@ fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Shelf<T>, size: 
     let room = size.shared.saturating_sub(resting.items.len()).min(items.len());
     STORED.fetch_add(room * size.capacity, Ordering::Relaxed);
     resting.items.extend(items.by_ref().take(room));
-    // Freed without the lock.
+    // Freed after the lock is released.
     drop(resting);
     items.for_each(drop);
 }

@@ -1,4 +1,5 @@
-//! Where bytes go: what protocol code is written against, and `std::io::Write` on either side.
+//! Where bytes go: the trait that protocol code writes to, and adapters from and to
+//! `std::io::Write`.
 
 use std::io::{self, IoSlice, Write};
 
@@ -44,7 +45,8 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the bytes from being sent. Those not sent yet stay, for another `flush`.
+    /// Any that keeps the bytes from being sent. Bytes that were not sent stay, for another
+    /// `flush`.
     ///
     /// ```
     /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
@@ -80,7 +82,7 @@ pub trait Sink {
     /// assert_eq!(sink.malloc_len(), 2);
     /// ```
     fn malloc_len(&mut self) -> usize {
-        // By its name: a call through `&mut` would find this very method.
+        // By its path: a call through `&mut` would find this very method.
         LinkBuffer::malloc_len(self.staged())
     }
 
@@ -218,9 +220,9 @@ impl<S: Sink + ?Sized> Sink for &mut S {
 /// A [`Sink`] that writes to any [`io::Write`] (netpoll's `NewWriter`).
 ///
 /// Flushing writes the blocks as they are, several at a time where the `Write` can do that. It
-/// fails as the `Write` does; with [`WriteZero`](io::ErrorKind::WriteZero) when that takes nothing;
-/// and with [`InvalidData`](io::ErrorKind::InvalidData) when it claims to have written more than
-/// it was given. What it did not acknowledge by then stays staged.
+/// fails as the `Write` does; with [`WriteZero`](io::ErrorKind::WriteZero) when the `Write` takes
+/// nothing; and with [`InvalidData`](io::ErrorKind::InvalidData) when it claims to have written
+/// more than it was given. Bytes that it did not acknowledge by then stay staged.
 ///
 /// ```
 /// use netpoll_buffer::{FromWrite, Sink};
@@ -242,8 +244,8 @@ pub struct FromWrite<W> {
 const PIECES: usize = 64;
 
 impl<W: Write> FromWrite<W> {
-    /// Nothing is written before [`flush`](Sink::flush). What is still staged when this is dropped
-    /// is not written at all.
+    /// Nothing is written before [`flush`](Sink::flush). Bytes that are still staged when this is
+    /// dropped are not written at all.
     ///
     /// ```
     /// # use netpoll_buffer::{FromWrite, LinkBuffer, Sink};
@@ -332,7 +334,7 @@ impl<S: Sink> AsWrite<S> {
         Self { sink }
     }
 
-    /// The sink; nothing of it is kept here.
+    /// Gives the sink back; no byte is kept here.
     ///
     /// ```
     /// # use std::io::Write;

@@ -8,16 +8,16 @@
 //!    all headers   whole pages: `madvise` takes those of a free block out of the process
 //! ```
 //!
-//! An allocator keeps what lies below its last block in use, in as many arenas as there are
-//! threads, and writes zeros to what it hands out. Here a free block holds no page, and a fresh one
-//! is zero without being touched. Whatever is freed and taken again soon does not come here: it
-//! rests in the pool, which is what makes two system calls and the page faults of a block cheap.
+//! An allocator keeps the memory below its last block in use, in as many arenas as there are
+//! threads, and writes zeros to the memory that it hands out. Here a free block holds no page, and
+//! a fresh one is zero without a write. Blocks that are freed and taken again soon do not come
+//! here: they rest in the pool, so two system calls and the page faults of a block are rare.
 //!
-//! Slabs of a class are filled from the lowest address on, so that the others run empty. An empty
-//! slab is unmapped, except for one of each class. Blocks that are larger than those of any class
-//! are a mapping each. Where the system refuses a mapping, for want of addresses (`RLIMIT_AS`) or
-//! because it overcommits nothing, the block comes from the allocator. A forked child has copies of
-//! all of it, and what it frees leaves the child alone.
+//! Slabs of a class are filled from the lowest address on, so that the higher ones become empty. An
+//! empty slab is unmapped, except for one of each class. A block larger than those of every class
+//! is a mapping of its own. Where the system refuses a mapping, for lack of addresses (`RLIMIT_AS`)
+//! or because it overcommits nothing, the block comes from the allocator. A forked child has copies
+//! of all mappings, and what it frees is freed in the child only.
 #![expect(unsafe_code, reason = "maps memory and unmaps it, which the compiler knows nothing of")]
 
 use std::num::NonZeroUsize;
@@ -32,12 +32,12 @@ use crate::sync::lock;
 /// The least capacity of blocks that are mapped: smaller ones would share their pages.
 const SMALLEST: usize = 4 << 10;
 
-/// Models count no pages; and tools that watch the allocator see nothing else: miri, the address
+/// Models count no pages; and tools that watch the allocator do not see mappings: miri, the address
 /// sanitizer and valgrind, the latter with `--cfg system_allocator`.
 const MAPS: bool = cfg!(not(any(loom, miri, system_allocator)));
 
-/// A multiple of every page size that Linux has, so that nobody needs to ask for it. Headers take
-/// as much of a slab's addresses, and one page of its memory.
+/// A multiple of every page size that Linux has, so that the page size need not be queried. Headers
+/// take as much of a slab's addresses, and one page of its memory.
 const UNIT: usize = 64 << 10;
 
 /// How much a slab holds in blocks of a class.
@@ -54,7 +54,7 @@ pub(crate) struct Place {
     pub(crate) number: u8,
 }
 
-/// Memory for a block of a class, all bytes zero. `None`: the allocator is to be asked.
+/// Memory for a block of a class, all bytes zero. `None`: take it from the allocator.
 pub(crate) fn take(class: Class, capacity: usize) -> Option<Place> {
     if !MAPS || capacity < SMALLEST {
         return None;
@@ -65,7 +65,7 @@ pub(crate) fn take(class: Class, capacity: usize) -> Option<Place> {
     }
 }
 
-/// Takes back what [`take`] gave for that class and capacity, and lets go of its pages.
+/// Takes back what [`take`] gave for that class and capacity, and gives its pages to the system.
 ///
 /// # Safety
 ///
@@ -79,7 +79,7 @@ pub(crate) unsafe fn give(class: Class, capacity: usize, header: NonNull<u8>, nu
         return drop(Slab { start, capacity, free: 0 });
     };
     let slab = std::mem::ManuallyDrop::new(Slab { start, capacity, free: 0 });
-    // SAFETY: the block is still the caller's, which has no reference into it any more.
+    // SAFETY: the block still belongs to the caller, which has no reference into it any more.
     unsafe { slab.discard(number) };
     let empty = lock(slabs).give(start, number);
     drop(empty); // unmapped without the lock
@@ -87,7 +87,7 @@ pub(crate) unsafe fn give(class: Class, capacity: usize, header: NonNull<u8>, nu
 
 static SLABS: [Mutex<Slabs>; Class::COUNT] = [const { Mutex::new(Slabs::new()) }; Class::COUNT];
 
-/// One mapping; gone, it is unmapped.
+/// One mapping. Dropping it unmaps it.
 struct Slab {
     start: NonNull<u8>,
     /// Of each block.
@@ -129,7 +129,8 @@ impl Slab {
 
     fn place(&self, number: u8) -> Place {
         let n = usize::from(number);
-        // SAFETY: there are fewer than 64 blocks before this one, whose headers fit the first unit.
+        // SAFETY: there are fewer than 64 blocks before this one, and their headers fit the first
+        // unit.
         let header = unsafe { self.start.byte_add(n * HEADER) };
         // SAFETY: the number is of a block of this slab, all of which lie in its mapping.
         let data = unsafe { self.start.byte_add(UNIT + n * self.capacity) };
@@ -145,7 +146,7 @@ impl Slab {
         let data = self.place(number).data.cast();
         // It fails for locked pages (`mlockall`) and for those that are larger than the block. They
         // stay as they are, initialised if not zero, which is all that a block's user relies on.
-        // SAFETY: whole pages of our mapping, into which nobody has a reference: the caller's
+        // SAFETY: whole pages of this slab's mapping, into which no reference is left: the caller's
         // promise.
         let _ = unsafe { madvise(data, self.capacity, MmapAdvise::MADV_DONTNEED) };
     }
@@ -169,8 +170,8 @@ struct Slabs {
     list: Vec<Slab>,
     /// No slab before this one has a free block.
     first: usize,
-    /// Slabs without a block in use: one at the most, so that a class whose last block comes and
-    /// goes does not map a slab each time.
+    /// Slabs without a block in use: one at the most, so that no slab is mapped each time that the
+    /// last block of a class comes and goes.
     empty: usize,
 }
 
@@ -199,7 +200,7 @@ impl Slabs {
         self.empty += 1;
     }
 
-    /// Takes a block back. A slab that is to be unmapped is returned.
+    /// Takes a block back. Returns a slab that must be unmapped.
     fn give(&mut self, start: NonNull<u8>, number: u8) -> Option<Slab> {
         let index = self.list.binary_search_by_key(&start, |slab| slab.start);
         let index = index.expect("the slab of a block is in the list");

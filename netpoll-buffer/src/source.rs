@@ -1,5 +1,5 @@
-//! Where bytes come from: what protocol code is written against, and `std::io::Read` on either
-//! side.
+//! Where bytes come from: the trait that protocol code reads from, and adapters from and to
+//! `std::io::Read`.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,9 +9,9 @@ use crate::LinkBuffer;
 
 /// Bytes to parse, whether from a connection, a file or a test vector.
 ///
-/// A source keeps what has arrived in a [`LinkBuffer`] and can wait for more; every method asks for
-/// what it needs first. A bare `LinkBuffer` is a source that never waits, and [`FromRead`] makes
-/// one of any [`io::Read`].
+/// A source keeps the bytes that have arrived in a [`LinkBuffer`] and can wait for more; every
+/// method first asks for what it needs. A bare `LinkBuffer` is a source that never waits, and
+/// [`FromRead`] makes one of any [`io::Read`].
 ///
 /// # Errors
 ///
@@ -46,8 +46,8 @@ pub trait Source {
     ///
     /// # Errors
     ///
-    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; whatever else
-    /// keeps bytes from arriving. What is buffered stays.
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the stream ends before; any other error
+    /// that keeps bytes from arriving. Buffered bytes stay.
     ///
     /// ```
     /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
@@ -110,7 +110,7 @@ pub trait Source {
     /// # Errors
     ///
     /// [`InvalidData`](io::ErrorKind::InvalidData) when it is not among them: a peer that never
-    /// sends it must not fill the memory.
+    /// sends the delimiter must not fill the memory.
     ///
     /// ```
     /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
@@ -200,7 +200,7 @@ pub trait Source {
     }
 }
 
-/// Never waits: what is not there is [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
+/// Never waits: missing bytes are [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
 impl Source for LinkBuffer {
     fn buffered(&mut self) -> &mut LinkBuffer {
         self
@@ -224,7 +224,7 @@ impl<S: Source + ?Sized> Source for &mut S {
 /// A [`Source`] that reads from any [`io::Read`] (netpoll's `NewReader`).
 ///
 /// Reads no more at a time than is asked for or fits a block, into zeroed memory, so even a `Read`
-/// that claims more than it wrote shows nobody else's bytes.
+/// that claims more than it wrote can't expose bytes of a former use.
 ///
 /// ```
 /// use netpoll_buffer::{FromRead, Source};
@@ -246,7 +246,7 @@ const READ_MIN: usize = 4 << 10;
 const READ_MAX: usize = 64 << 10;
 
 impl<R: Read> FromRead<R> {
-    /// Nothing is read before it is asked for.
+    /// Nothing is read before a method needs it.
     ///
     /// ```
     /// # use netpoll_buffer::{FromRead, LinkBuffer, Source};
@@ -340,7 +340,7 @@ impl<S: Source> AsRead<S> {
         Self { source }
     }
 
-    /// The source; nothing of it is kept here.
+    /// Gives the source back; no byte is kept here.
     ///
     /// ```
     /// # use std::io::Read;

@@ -25,10 +25,10 @@ use crate::sync::lock;
 pub struct Stats {
     /// Blocks that buffers hold now, those that stand for foreign memory included.
     pub blocks_out: u64,
-    /// The memory of those blocks in bytes. Foreign memory is its owner's and not counted.
+    /// The memory of those blocks in bytes. Foreign memory belongs to its owner and is not counted.
     pub bytes_held: u64,
-    /// The memory of blocks that nobody holds, in the threads' caches and behind them. What is
-    /// held and what rests is all the memory of blocks that there is.
+    /// The memory of blocks that no buffer holds, in the threads' caches and in the store.
+    /// `bytes_held` and this are all the memory of blocks.
     pub bytes_resting: u64,
     /// Blocks taken so far.
     pub blocks_taken: u64,
@@ -171,7 +171,7 @@ pub(crate) fn retire(counters: &Arc<Counters>) {
     threads.retired.absorb(counters);
 }
 
-/// Counts for a thread whose counters are already gone.
+/// Counts for a thread after its counters were retired.
 pub(crate) fn count_late(count: impl FnOnce(&Counters)) {
     count(&lock(&THREADS).retired);
 }

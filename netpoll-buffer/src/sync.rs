@@ -14,8 +14,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stands for a block's bytes, so that loom sees who reads and who reuses them: raw pointers are
-/// invisible to it. Outside a model this is nothing.
+/// Represents a block's bytes, so that loom sees each read and each reuse of them: raw pointers are
+/// invisible to it. Outside of a model this is nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     #[cfg(loom)]
@@ -24,14 +24,14 @@ pub(crate) struct Witness {
 
 #[cfg_attr(not(loom), expect(clippy::unused_self, reason = "nothing outside a model"))]
 impl Witness {
-    /// Somebody reads the block's bytes.
+    /// This thread reads the block's bytes.
     #[inline]
     pub(crate) fn read(&self) {
         #[cfg(loom)]
         self.bytes.with(|_| ());
     }
 
-    /// The last owner takes the block back: nobody may be reading any more.
+    /// The last owner takes the block back: no thread may read the bytes any more.
     #[inline]
     pub(crate) fn reuse(&self) {
         #[cfg(loom)]

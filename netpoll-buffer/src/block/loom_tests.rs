@@ -1,9 +1,9 @@
-//! Models of a block's owners: every interleaving of what they do to its header.
+//! Models of a block's owners: every interleaving of their operations on its header.
 
 use super::*;
 use loom::thread;
 
-/// `put` takes the block back while nobody reads it: the witness fails the model otherwise.
+/// `put` takes the block back while no thread reads it: the witness fails the model otherwise.
 #[test]
 fn loom_the_last_of_two_owners_reuses_the_block() {
     loom::model(|| {
@@ -39,8 +39,8 @@ fn loom_three_owners_leave_in_any_order() {
     });
 }
 
-/// What is on each account while the block is held, and after it is gone, with all who held the
-/// accounts.
+/// What is charged to each account while the block is held, and after the block and all handles of
+/// the accounts are dropped.
 fn assert_charged_once(held: Segment, accounts: [Account; 2]) {
     let [one, other] = accounts.each_ref().map(Account::held);
     assert!((one == 512 && other == 0) || (one == 0 && other == 512), "{one}, {other}");

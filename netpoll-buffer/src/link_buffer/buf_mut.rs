@@ -12,7 +12,7 @@ use super::LinkBuffer;
 /// Less room than this is not offered, so that a number never has to be cut in two.
 const LEAST_ROOM: usize = 64;
 
-/// What is put is pending until [`flush`](LinkBuffer::flush).
+/// Bytes that are put are pending until [`flush`](LinkBuffer::flush).
 ///
 /// ```
 /// use bytes::BufMut;
@@ -24,7 +24,7 @@ const LEAST_ROOM: usize = 64;
 /// ```
 // SAFETY: `chunk_mut` shows the room of the last segment, which `&mut self` keeps in place until
 // `advance_mut` commits a part of it: that is what the trait demands. A former user's bytes can't
-// be read through an `UninitSlice`, and whoever calls `advance_mut` promises to have written over
+// be read through an `UninitSlice`, and the caller of `advance_mut` promises to have written over
 // them.
 unsafe impl BufMut for LinkBuffer {
     #[inline]
@@ -35,7 +35,7 @@ unsafe impl BufMut for LinkBuffer {
     /// # Panics
     ///
     /// When `n` is more than the last [`chunk_mut`](BufMut::chunk_mut) showed.
-    // SAFETY: safe with any `n`: too large a one panics, and the room is initialised.
+    // SAFETY: safe with any `n`: one that is too large panics, and the room is initialised.
     #[inline]
     unsafe fn advance_mut(&mut self, n: usize) {
         if n > 0 {

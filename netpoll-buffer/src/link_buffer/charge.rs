@@ -1,4 +1,4 @@
-//! Who is answerable for the memory of a buffer, and of what was read from it.
+//! Which account is charged with the memory of a buffer, and of what was read from it.
 
 use bytes::Bytes;
 
@@ -9,17 +9,17 @@ use crate::class::Class;
 use crate::pool;
 use crate::{Account, Shortfall};
 
-/// The largest blocks that are copied to: as large as those that are read into.
+/// The largest blocks to copy to: as large as the blocks that are read into.
 const LARGEST_COPY: usize = 64 << 10;
 
 impl LinkBuffer {
-    /// Charges every block that this buffer holds now to `account`, until the block's last owner,
-    /// whoever that is and on whatever thread, lets go of it.
+    /// Charges every block that this buffer holds now to `account`, until the last owner of the
+    /// block drops it, on any thread.
     ///
-    /// A block is charged with all its memory, as that is what it keeps from others, and once,
-    /// however many buffers share it: if it is charged already, it stays with whom it is charged
-    /// to. Where this buffer, or a slice of it, copies charged bytes into a block of its own, that
-    /// block is charged to the same account. Foreign memory is its owner's and not charged.
+    /// A block is charged with all its memory, since none of it is free for other uses, and once,
+    /// however many buffers share it: a block that is charged already stays with its account. Where
+    /// this buffer, or a slice of it, copies charged bytes into a block of its own, that block is
+    /// charged to the same account. Foreign memory belongs to its owner and is not charged.
     ///
     /// Costs a look at each block, and a few atomic additions for each that was not charged; never
     /// allocates. See [`Account`].
@@ -37,7 +37,7 @@ impl LinkBuffer {
     /// ```
     #[inline]
     pub fn charge(&self, account: &Account) {
-        // Not by `backwards`, which makes more of the one block that most slices have.
+        // Not by `backwards`, which costs more for the one block that most slices have.
         if let Some(first) = self.chain.first() {
             first.charge(account);
         }
@@ -64,7 +64,7 @@ impl LinkBuffer {
     }
 
     /// How many bytes of memory its blocks have, those that it shares with other buffers included.
-    /// Foreign memory is its owner's and not counted.
+    /// Foreign memory belongs to its owner and is not counted.
     ///
     /// Costs a look at each block.
     ///
@@ -102,9 +102,10 @@ impl LinkBuffer {
 
     /// Copies bytes out of blocks that are not half full into smaller ones, to hold less memory.
     ///
-    /// What another buffer shares, and foreign memory, stays as it is. Costs a look at each block,
-    /// and the copies, which are counted in [`Stats::bytes_copied`](crate::Stats::bytes_copied) and
-    /// charged as the blocks that they replace.
+    /// Blocks that another buffer shares, and foreign memory, stay as they are. Costs a look at
+    /// each block, and the copies, which are counted in
+    /// [`Stats::bytes_copied`](crate::Stats::bytes_copied) and charged to the account of the blocks
+    /// that they replace.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -149,9 +150,9 @@ impl LinkBuffer {
 
     /// The next `n` bytes as [`Bytes`], charged to `account` for as long as they live.
     ///
-    /// Shares and copies as [`read_bytes`](Self::read_bytes) does. What is shared is charged as
-    /// [`charge`](Self::charge) does it, by the block; a copy with its size, and costs one more
-    /// small allocation.
+    /// Shares and copies as [`read_bytes`](Self::read_bytes) does. A shared block is charged as by
+    /// [`charge`](Self::charge), with all its memory; a copy is charged with its size, and costs
+    /// one more small allocation.
     ///
     /// # Errors
     ///

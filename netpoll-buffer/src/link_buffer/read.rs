@@ -102,7 +102,7 @@ impl LinkBuffer {
 
     /// Consumes `n` bytes, or all of them if there are fewer. Blocks go back at once.
     ///
-    /// The other half of [`gather`](Self::gather): what the socket took is consumed.
+    /// The other half of [`gather`](Self::gather): consumes what the socket took.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -288,8 +288,8 @@ impl LinkBuffer {
         self.chain.chunks(self.len)
     }
 
-    /// The next `n` bytes, made of a piece that is shared or of a copy; which of them is said at
-    /// [`read_bytes`](Self::read_bytes).
+    /// The next `n` bytes, made of a piece that is shared or of a copy;
+    /// [`read_bytes`](Self::read_bytes) says which of them.
     #[inline]
     pub(super) fn read_bytes_as(
         &mut self,
@@ -359,10 +359,11 @@ impl LinkBuffer {
         }
     }
 
-    /// Copies into the first segment what it lacks of `n` bytes; into a larger one, if need be.
+    /// Copies into the first segment what it lacks of `n` bytes; into a larger one if it is too
+    /// small.
     ///
-    /// Every byte is in the chain at every moment, once: the owner of foreign memory may panic when
-    /// a segment is dropped that has been copied.
+    /// Every byte is in the chain exactly once at every moment: the owner of foreign memory may
+    /// panic when a segment that was copied is dropped.
     #[cold]
     fn pull_up(&mut self, n: usize) -> Result<(), Shortfall> {
         Shortfall::check(n, MAX_SEGMENT)?;

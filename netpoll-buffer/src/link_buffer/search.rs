@@ -1,4 +1,4 @@
-//! Looking for a byte or for several, without looking twice at what is already known.
+//! Searches for a byte or several bytes, without looking twice at what an earlier search has seen.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
@@ -7,19 +7,21 @@ use memchr::{memchr, memmem};
 
 use super::LinkBuffer;
 
-/// What the last search found out: its needle does not begin anywhere before `looked`.
+/// The result of the last search: its needle does not begin anywhere before `looked`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Search {
-    /// In bytes from the front. Stays at 4 GiB, where looking twice costs less than room here.
+    /// In bytes from the front. Stays at 4 GiB: to look twice from there on costs less than a
+    /// larger field.
     looked: u32,
     needle: Key,
 }
 
 /// Which needle was looked for: its length and all of its bytes, if they are seven at most.
 ///
-/// Of a longer one its hash, 56 bits of it. The hash's key is drawn once per process, so a peer
-/// that may choose needles (the boundary of a multipart message, say) can't choose two that look
-/// the same here; that they do by chance is not worth the memory for all needles of all buffers.
+/// Of a longer needle it is 56 bits of a hash. The hash's key is drawn once per process, so a peer
+/// that may choose needles (the boundary of a multipart message, say) can't choose two with the
+/// same hash; that two have it by chance is so rare that storing whole needles is not worth the
+/// memory.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Key([u8; 8]);
 
@@ -70,7 +72,8 @@ impl LinkBuffer {
         }
         let key = Key::of(needle);
         let found = self.search_from(needle, self.search.resume(key));
-        // What is not there yet may have begun with the last bytes, but not before them.
+        // A needle that is not complete yet may have begun with the last bytes, but not before
+        // them.
         let looked = found.unwrap_or((self.len + 1).saturating_sub(needle.len()));
         self.search.remember(key, looked);
         found
@@ -104,7 +107,7 @@ impl LinkBuffer {
             if let Some(at) = finder.find(&chunk[skip..]) {
                 return Some(offset + skip + at);
             }
-            // Or it begins at the end of this chunk and goes on in the next ones.
+            // Or the needle begins at the end of this chunk and goes on in the next ones.
             let first_cut = skip.max((chunk.len() + 1).saturating_sub(needle.len()));
             for start in first_cut..chunk.len() {
                 let (head, rest) = needle.split_at(chunk.len() - start);
@@ -139,7 +142,7 @@ impl Search {
         *self = Self::new();
     }
 
-    /// The first `n` bytes are gone.
+    /// The first `n` bytes were removed.
     #[inline]
     pub(super) fn consumed(&mut self, n: usize) {
         self.looked = self.looked.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
@@ -160,7 +163,7 @@ impl Search {
 
 impl Key {
     const NONE: Self = Self([0; 8]);
-    /// Stands where the length of a short needle would.
+    /// Marks a hash, in the place of a short needle's length.
     const HASHED: u8 = u8::MAX;
 
     #[inline]
@@ -186,8 +189,8 @@ fn hash(needle: &[u8]) -> [u8; 8] {
 mod tests {
     use super::*;
 
-    /// How many bytes are looked at while a needle is waited for that never comes, in messages of
-    /// this many pieces, each of 4 KiB. The first begins as the needle does.
+    /// How many bytes are looked at in a search for a needle that never comes, in messages of this
+    /// many pieces, each of 4 KiB. The first piece begins as the needle does.
     fn looked_at(pieces: usize, needle: &[u8]) -> usize {
         let mut buffer = LinkBuffer::new();
         buffer.write_bytes(&needle[..needle.len() - 1]);

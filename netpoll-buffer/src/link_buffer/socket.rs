@@ -18,12 +18,12 @@ use crate::block::Segment;
 pub struct Filled {
     /// How many bytes were read. 0 of a `reserved` that is not 0 is the end of the stream.
     pub read: usize,
-    /// How much space was offered. Less read than this means that the source was drained.
+    /// How much space was offered. If fewer bytes were read, the source had no more.
     pub reserved: usize,
 }
 
-/// How much space is offered, by level. A read that fills it all goes up two levels; several in a
-/// row that would have fitted a lower one go down.
+/// How much space is offered, by level. A read that fills all of it goes up two levels; several
+/// reads in a row that would have fitted a lower level go down one.
 const OFFERS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 
 /// Space is taken in blocks of at most this size.
@@ -39,21 +39,21 @@ const PATIENCE: u8 = 4;
 const WORTH_FILLING: usize = 512;
 
 impl LinkBuffer {
-    /// Reserves space, calls `read` once with it, and makes readable what was read.
+    /// Reserves space, calls `read` once with it, and makes the bytes that were read readable.
     ///
     /// The space is the room behind the last bytes and as many pooled blocks as the recent traffic
     /// suggests: 4 KiB at first, up to 256 KiB in several blocks while reads fill it, less again
-    /// when they don't; never more than `max` bytes. What was not filled goes back to the pool, so
-    /// a read of nothing leaves an empty buffer without a block. Pending bytes are flushed first,
-    /// to keep the order. With a `max` of 0, `read` is not called and nothing is reserved.
+    /// when they don't; never more than `max` bytes. Blocks that were not filled go back to the
+    /// pool, so a read of nothing leaves an empty buffer without a block. Pending bytes are flushed
+    /// first, to keep the order. With a `max` of 0, `read` is not called and nothing is reserved.
     ///
     /// The space is initialised but not cleared: `read` must not look at it, and must not return
-    /// more than it wrote, as a system call does not. To read from what can't be trusted with that,
-    /// malloc.
+    /// more than it wrote, which a system call never does. To read from code that can't be trusted
+    /// with that, use [`malloc`](Self::malloc).
     ///
     /// # Errors
     ///
-    /// What `read` returns; and [`InvalidData`](io::ErrorKind::InvalidData) if it claims more bytes
+    /// The error of `read`; and [`InvalidData`](io::ErrorKind::InvalidData) if it claims more bytes
     /// than there was space. The buffer is unchanged then.
     ///
     /// ```
@@ -64,7 +64,7 @@ impl LinkBuffer {
     /// let mut buffer = LinkBuffer::new();
     /// let filled = buffer.fill(1 << 20, |space| source.read_vectored(space))?;
     /// assert_eq!(filled.read, 10);
-    /// assert!(filled.read < filled.reserved); // drained
+    /// assert!(filled.read < filled.reserved); // the source had no more
     /// # std::io::Result::Ok(())
     /// ```
     pub fn fill(
@@ -94,9 +94,9 @@ impl LinkBuffer {
         Ok(Filled { read, reserved })
     }
 
-    /// Forgets what it has learnt to expect of the next [`fill`](Self::fill), and returns it: 0 for
-    /// nothing. Another buffer that goes on with the same source may be [given
-    /// it](Self::set_read_hint), so that none has to be kept for that.
+    /// Takes out what past reads suggest for the next [`fill`](Self::fill): 0 if nothing. A later
+    /// buffer for the same source [can go on with it](Self::set_read_hint), so an empty buffer need
+    /// not be kept for that alone.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -115,14 +115,14 @@ impl LinkBuffer {
         std::mem::take(&mut self.appetite).to_bits()
     }
 
-    /// Goes on with what another has learnt.
+    /// Goes on with the hint of another buffer.
     #[inline]
     pub fn set_read_hint(&mut self, learnt: u16) {
         self.appetite = Appetite::from_bits(learnt);
     }
 
-    /// Reserves and reads as `fill` does, where one block is enough: most reads are like that, and
-    /// a list of one piece costs them as much as a copy.
+    /// Reserves and reads as `fill` does, where one block is enough: that is so for most reads, and
+    /// a list of one piece would cost them as much as a copy.
     #[inline]
     fn fill_one(
         &mut self,
@@ -140,8 +140,8 @@ impl LinkBuffer {
 
     /// Puts the readable chunks into `out`, for `writev` or `sendmsg`, and says how many there are.
     ///
-    /// At most as many as `out` has places. What the socket took is to be
-    /// [consumed](Self::consume).
+    /// At most as many as `out` has places. The caller [consumes](Self::consume) what the socket
+    /// took.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -171,15 +171,16 @@ impl LinkBuffer {
         let mut pieces = 0;
         let mut room = 0;
         let mut enough = target;
-        // Not in a huge block, where a pull-up has left room: the little that follows the message
-        // would keep all of it alive.
+        // Not in a huge block that a pull-up left room in: the few bytes behind the message would
+        // keep all of it alive.
         let worth_filling = |last: &&mut Segment| {
             last.room_len() >= WORTH_FILLING && last.pinned() <= LARGEST_BLOCK
         };
         if let Some(last) = self.chain.last_mut().filter(worth_filling) {
             pieces = 1;
             room = last.room_len();
-            // Less will do when it continues a block, rather than to take another for the rest.
+            // Less room is enough when it continues a block: a further block for the rest is not
+            // worth it.
             enough = target / 2;
         }
         while room < enough {
@@ -209,8 +210,8 @@ impl LinkBuffer {
         checked(read(&mut space[..pieces])?, reserved)
     }
 
-    /// Takes in the `read` bytes that are in the room of the last `pieces` segments, and gives back
-    /// those segments that stayed empty.
+    /// Commits the `read` bytes in the room of the last `pieces` segments, and gives back the
+    /// segments that stayed empty.
     #[inline]
     fn commit(&mut self, pieces: usize, read: usize) {
         let mut left = read;
@@ -226,12 +227,12 @@ impl LinkBuffer {
     }
 }
 
-/// Space that a read may fill. Gone, it is committed or given back, whether the read succeeded,
-/// failed or panicked.
+/// Space that a read may fill. When it is dropped, the space is committed or given back, whether
+/// the read succeeded, failed or panicked.
 struct Reservation<'a> {
     buffer: &'a mut LinkBuffer,
     pieces: usize,
-    /// How many bytes of it were read.
+    /// How many bytes were read into it.
     read: usize,
 }
 
@@ -317,7 +318,7 @@ impl Appetite {
             }
             self.small_reads = 0;
         } else if self.level > 0 && read < OFFERS[usize::from(self.level) - 1] {
-            // Less, since one that fills it goes up again.
+            // Strictly less: a read that fills the lower offer would go up again.
             self.small_reads = self.small_reads.saturating_add(1);
             if self.small_reads >= PATIENCE {
                 *self = Self { level: self.level - 1, small_reads: 0 };

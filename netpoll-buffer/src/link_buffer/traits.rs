@@ -1,4 +1,4 @@
-//! What the ecosystem expects of a queue of bytes: `bytes::Buf`, `std::io`, conversions.
+//! The common traits of a queue of bytes: `bytes::Buf`, `std::io`, conversions.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
@@ -88,7 +88,7 @@ impl BufRead for LinkBuffer {
     }
 }
 
-/// What is written is readable after a flush.
+/// Written bytes are readable after a flush.
 ///
 /// ```
 /// use std::io::Write;
@@ -119,7 +119,7 @@ impl Write for LinkBuffer {
     }
 }
 
-/// Linked, not copied, from 4 KiB on; readable at once. As are the conversions below.
+/// Linked, not copied, from 4 KiB on; readable at once. The same holds for the conversions below.
 ///
 /// ```
 /// # use netpoll_buffer::LinkBuffer;

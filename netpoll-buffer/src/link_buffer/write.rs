@@ -8,7 +8,7 @@ use super::LinkBuffer;
 use crate::Shortfall;
 use crate::block::{MAX_SEGMENT, Segment};
 
-/// The smallest and the largest block that writing asks for unasked.
+/// The smallest and the largest block that writing takes of its own accord.
 const SMALLEST_BLOCK: usize = 4 << 10;
 const LARGEST_BLOCK: usize = 64 << 10;
 
@@ -19,15 +19,14 @@ const WORTH_LINKING: usize = 4 << 10;
 impl LinkBuffer {
     /// Adds `n` pending bytes, contiguous and zero, to be overwritten by the caller.
     ///
-    /// Costs a `memset` of `n` bytes: pooled memory carries what former connections left in it, and
-    /// a caller that acknowledges more than it wrote must not send that. Writes that bring their
-    /// bytes along ([`write_bytes`](Self::write_bytes) and the others) need no clearing and do
-    /// none.
+    /// Costs a `memset` of `n` bytes: pooled memory still holds bytes of other connections, and a
+    /// caller that acknowledges more than it wrote must not send those. Writes that pass their
+    /// bytes in ([`write_bytes`](Self::write_bytes) and the others) clear nothing.
     ///
     /// # Panics
     ///
-    /// When `n` is more than 4 GiB less 65 bytes, which is what the largest block holds. `n` is for
-    /// the program to choose: a length that a peer sent must be compared with a limit first.
+    /// When `n` is more than 4 GiB less 65 bytes, which is what the largest block holds. The
+    /// program must choose `n`: compare a length that a peer sent with a limit first.
     ///
     /// ```
     /// # use netpoll_buffer::LinkBuffer;
@@ -145,7 +144,7 @@ impl LinkBuffer {
         self.write_bytes(&[byte]);
     }
 
-    /// Adds memory that somebody else owns, without copying it.
+    /// Links memory that has an owner of its own, without copying it.
     ///
     /// A `Vec<u8>`, a `&'static [u8]` and anything that [`Bytes::from_owner`] takes become
     /// [`Bytes`] without a copy too. Less than 4 KiB is copied: that costs less than one more piece
@@ -173,7 +172,7 @@ impl LinkBuffer {
 
     /// Inserts `bytes` before the last `remain` pending bytes, without copying either.
     ///
-    /// For a body that becomes known between a header and a trailer that were malloc'd together.
+    /// For a body that is known only after its header and trailer were malloc'd together.
     ///
     /// # Errors
     ///

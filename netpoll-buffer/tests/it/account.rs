@@ -1,4 +1,4 @@
-//! Who is charged with which memory, and until when.
+//! Which account is charged with which memory, and until when.
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
@@ -109,11 +109,11 @@ fn foreign_memory_is_not_charged() {
 
 #[test]
 fn an_account_is_charged_for_those_within() {
-    let everybody = Account::new();
-    let loops = [Account::within(&everybody), Account::within(&everybody)];
+    let all = Account::new();
+    let loops = [Account::within(&all), Account::within(&all)];
     let connection = Account::within(&loops[1]);
     let buffers = [blocks(1), blocks(2 * BLOCK), blocks(3 * BLOCK), blocks(4 * BLOCK)];
-    let accounts = [&everybody, &loops[0], &loops[1], &connection];
+    let accounts = [&all, &loops[0], &loops[1], &connection];
     for (buffer, account) in buffers.iter().zip(accounts) {
         buffer.charge(account);
     }
@@ -127,12 +127,12 @@ fn an_account_is_charged_for_those_within() {
 
 #[test]
 fn a_charge_outlives_the_handles_of_its_account() {
-    let everybody = Account::new();
+    let all = Account::new();
     let buffer = blocks(BLOCK);
-    buffer.charge(&Account::within(&everybody));
-    assert_eq!(everybody.held(), BLOCK);
+    buffer.charge(&Account::within(&all));
+    assert_eq!(all.held(), BLOCK);
     drop(buffer);
-    assert_eq!(everybody.held(), 0);
+    assert_eq!(all.held(), 0);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn copies_of_charged_bytes_are_charged_to_the_same_account() {
     drop(slice);
     assert_eq!(account.held(), 0);
 
-    // Copied behind bytes that nobody is charged with, into the room that there is.
+    // Copied behind bytes that no account is charged with, into the room that there is.
     let mut mixed = LinkBuffer::new();
     mixed.write_bytes(b"uncharged");
     mixed.flush();
@@ -211,8 +211,8 @@ fn copies_of_charged_bytes_are_charged_to_the_same_account() {
 
 #[test]
 fn bytes_are_charged_for_as_long_as_they_live() {
-    let everybody = Account::new();
-    let account = Account::within(&everybody);
+    let all = Account::new();
+    let account = Account::within(&all);
     for (n, charged) in [
         (0, 0),
         (100, 100),             // copied: too few to share
@@ -225,9 +225,9 @@ fn bytes_are_charged_for_as_long_as_they_live() {
         drop(buffer);
         let part = bytes.slice(n / 2..);
         drop(bytes);
-        assert_eq!((account.held(), everybody.held()), (charged, charged), "for {n} bytes");
+        assert_eq!((account.held(), all.held()), (charged, charged), "for {n} bytes");
         drop(part);
-        assert_eq!((account.held(), everybody.held()), (0, 0), "for {n} bytes");
+        assert_eq!((account.held(), all.held()), (0, 0), "for {n} bytes");
     }
 
     let mut buffer = blocks(10);
@@ -247,43 +247,43 @@ fn few_bytes_of_a_huge_block_are_charged_with_their_size() {
 
 #[test]
 fn a_charge_follows_what_it_stands_for() {
-    let everybody = Account::new();
-    let account = Account::within(&everybody);
+    let all = Account::new();
+    let account = Account::within(&all);
     let mut charge = account.charge(100);
     let other = account.charge(1);
     for bytes in [100, 0, 5000, 20] {
         charge.resize(bytes);
-        assert_eq!((account.held(), everybody.held()), (bytes + 1, bytes + 1));
+        assert_eq!((account.held(), all.held()), (bytes + 1, bytes + 1));
     }
     drop(charge);
-    assert_eq!((account.held(), everybody.held()), (1, 1));
+    assert_eq!((account.held(), all.held()), (1, 1));
     drop(other);
-    assert_eq!((account.held(), everybody.held()), (0, 0));
+    assert_eq!((account.held(), all.held()), (0, 0));
 }
 
 #[test]
 fn charges_are_released_on_whatever_thread() {
-    let everybody = Account::new();
-    let account = Account::within(&everybody);
+    let all = Account::new();
+    let account = Account::within(&all);
     let mut buffer = blocks(8 * BLOCK);
     let mut parts: Vec<_> = (0..8).map(|_| buffer.slice(BLOCK - 1).unwrap()).collect();
     for part in &parts {
         part.charge(&account);
     }
-    assert_eq!(everybody.held(), 8 * BLOCK);
+    assert_eq!(all.held(), 8 * BLOCK);
     let bytes = parts.pop().unwrap().read_bytes_charged(1000, &account).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| drop(bytes));
         scope.spawn(|| drop(parts));
         scope.spawn(|| drop(buffer));
     });
-    assert_eq!((account.held(), everybody.held()), (0, 0));
+    assert_eq!((account.held(), all.held()), (0, 0));
 }
 
 #[test]
 fn threads_that_charge_at_once_charge_once() {
-    let everybody = Account::new();
-    let accounts = [Account::within(&everybody), Account::within(&everybody)];
+    let all = Account::new();
+    let accounts = [Account::within(&all), Account::within(&all)];
     let start = Barrier::new(2);
     for _ in 0..200 {
         let mut buffer = blocks(64 * BLOCK);
@@ -302,9 +302,9 @@ fn threads_that_charge_at_once_charge_once() {
             }
         });
         let [one, other] = accounts.each_ref().map(Account::held);
-        assert_eq!((one + other, everybody.held()), (64 * BLOCK, 64 * BLOCK));
+        assert_eq!((one + other, all.held()), (64 * BLOCK, 64 * BLOCK));
         drop(halves);
-        assert_eq!(everybody.held(), 0);
+        assert_eq!(all.held(), 0);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is held, by whom and for how long; and that nobody sees what another left.
+//! How much memory is held, by what and for how long; and that no use sees the bytes of another.
 
 use std::cell::RefCell;
 use std::fs;

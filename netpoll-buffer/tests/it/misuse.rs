@@ -178,7 +178,8 @@ fn peeking_at_ever_more_costs_little() {
     assert!(moves < 20, "{moves} moves for 8 MiB");
 }
 
-/// Foreign memory whose owner panics when it gets it back, between memory whose owner does not.
+/// Foreign memory with an owner that panics when it gets it back, between memory with an owner that
+/// does not.
 fn touchy() -> LinkBuffer {
     let touchy = released(vec![b'b'; 5000], |_| panic!("at the release"));
     [Bytes::from(vec![b'a'; 5000]), touchy, Bytes::from(vec![b'c'; 5000])].into_iter().collect()
@@ -248,7 +249,7 @@ fn an_owner_that_panics_in_a_pull_up_loses_no_byte() {
         assert_eq!(buffer.len(), 15_000 - taken);
         let expected = [b'a', b'b', b'c'].into_iter().flat_map(|byte| [byte; 5000]).skip(taken);
         assert!(buffer.chunks().flatten().copied().eq(expected.clone()), "{buffer:?}");
-        // It looks no different the next time, and the owner is gone.
+        // The next peek finds the same bytes, and the owner was released already.
         assert!(buffer.peek(15_000 - taken).unwrap().iter().copied().eq(expected));
     }
 }

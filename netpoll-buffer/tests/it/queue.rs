@@ -44,7 +44,7 @@ pub(crate) enum Op {
     CopyTo(usize),
     CopyToBytes(usize),
     ReadBytesCharged(usize),
-    /// The buffer, to everybody's account or to one within.
+    /// The buffer, to the account of all or to one within.
     Charge(bool),
     /// The buffer's last blocks.
     ChargeAdded(bool),
@@ -72,22 +72,22 @@ pub(crate) struct Model {
     counter: u32,
 }
 
-/// Who is charged with all that the model holds and ever held.
+/// The accounts that are charged with all that the model holds and ever held.
 struct Accounts {
-    everybody: Account,
+    all: Account,
     one: Account,
 }
 
 impl Default for Accounts {
     fn default() -> Self {
-        let everybody = Account::new();
-        Self { one: Account::within(&everybody), everybody }
+        let all = Account::new();
+        Self { one: Account::within(&all), all }
     }
 }
 
 impl Accounts {
     fn pick(&self, one: bool) -> &Account {
-        if one { &self.one } else { &self.everybody }
+        if one { &self.one } else { &self.all }
     }
 }
 
@@ -101,7 +101,7 @@ impl Model {
         std::iter::repeat_with(next).take(n).collect()
     }
 
-    /// The data as memory that somebody else reads too, and checks in the end.
+    /// The data as memory that the test keeps as well, and checks in the end.
     fn shared(&mut self, data: &[u8]) -> Bytes {
         let bytes = Bytes::copy_from_slice(data);
         self.bytes.push((bytes.clone(), data.to_vec()));
@@ -339,7 +339,7 @@ impl Model {
             }
             Op::SliceAndAppend(n) => {
                 if let Ok(mut slice) = self.buffer.slice(n) {
-                    // A slice can be written to, and that touches nobody else's bytes.
+                    // A slice can be written to, and that changes no bytes of another buffer.
                     slice.write_bytes(b"tail");
                     self.buffer.append(slice);
                     let data = self.take(n);
@@ -381,11 +381,11 @@ impl Model {
         assert_eq!(self.buffer.malloc_len(), self.pending.len());
         assert!(self.readable.make_contiguous().starts_with(self.buffer.chunk()));
         assert_eq!(self.buffer.chunk().is_empty(), self.readable.is_empty());
-        assert!(self.accounts.one.held() <= self.accounts.everybody.held());
+        assert!(self.accounts.one.held() <= self.accounts.all.held());
     }
 
-    /// Compares everything that is left, and what was cut off long ago; when it is dropped, nobody
-    /// is charged with anything.
+    /// Compares everything that is left, and what was cut off long ago; when it is dropped, no
+    /// account is charged with anything.
     pub(crate) fn finish(mut self) {
         self.write(Op::Flush);
         assert!(same(self.buffer.chunks(), self.readable.make_contiguous()));
@@ -397,7 +397,7 @@ impl Model {
         }
         let Self { accounts, buffer, slices, bytes, .. } = self;
         drop((buffer, slices, bytes));
-        assert_eq!((accounts.one.held(), accounts.everybody.held()), (0, 0));
+        assert_eq!((accounts.one.held(), accounts.all.held()), (0, 0));
     }
 }
 

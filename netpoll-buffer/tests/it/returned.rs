@@ -1,4 +1,4 @@
-//! What leaves the process again once nobody holds it, without a `trim`.
+//! Memory that leaves the process again once no buffer holds it, without a `trim`.
 
 use std::sync::Barrier;
 use std::thread;
@@ -92,7 +92,7 @@ fn every_free_block_leaves_though_its_neighbours_stay() {
     });
 }
 
-/// Larger blocks than the pool has are gone with their last byte.
+/// Blocks larger than the pool's are freed with their last byte.
 #[test]
 fn what_is_larger_than_any_class_leaves_at_once() {
     alone("returned::what_is_larger_than_any_class_leaves_at_once", || {

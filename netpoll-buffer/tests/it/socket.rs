@@ -124,7 +124,8 @@ fn the_offer_follows_the_traffic() {
     assert_eq!(offer(200 << 10), grown, "stays while it is needed");
     let shrunk = (0..20).map(|_| offer(100)).last().unwrap();
     assert_eq!(shrunk, first);
-    // A read that fills its space says that there may be more: another one, in vain.
+    // A read that fills its space says that there may be more, so another one follows, which finds
+    // none.
     for exact in [4 << 10, 16 << 10, 64 << 10] {
         for _ in 0..4 {
             offer(exact);
