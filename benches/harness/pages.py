@@ -25,40 +25,41 @@ CONTESTED_IN = {
 QUIET = 0.05
 
 METHOD = """\
-- The load generator is `benches/load`: it shares no code with any server, runs one thread, and
+- The load generator is `benches/load`. It shares no code with any server, runs one thread, and
   compares every byte that comes back. A window in which a byte was wrong, or a connection was
-  lost, has failed, and is listed below; it is in no median.
+  lost, has failed. It is listed below, and is in no median.
 - All servers of a cell are up at the same time, and all but one are stopped (`SIGSTOP`). Each gets
-  a short window in every rotation, in an order that is shuffled for each. So what drifts on the
-  machine drifts for all. Windows are longer with 10 000 connections: a half, and their warm-up
-  more than twice.
-- A *ratio* is the quotient of two windows of one rotation. What is shown is the median of a cell's
+  a short window in every rotation, in an order that is shuffled for each rotation. So a drift of
+  the machine affects all servers. With 10 000 connections windows are longer by a half, and their
+  warm-up is more than twice as long.
+- A *ratio* is the quotient of two windows of one rotation. The tables show the median of a cell's
   ratios with its quartiles, `0.98 [0.97–1.01]`, not the ratio of two medians. Above and below 1
   are claimed only where both quartiles agree.
 - *Pinned*: the server with one thread on core {server}, the load generator on core {load}.
   *Not pinned*: as many server threads as cores, and the kernel places everything. On few cores the
-  load generator then takes a share of what is measured.
+  load generator then takes a share of the measured processors.
 - CPU time is the server process's own clock, user and system, all threads, over the window.
-- In a closed loop, which all but the *open* cells are, latency is that of a server which is always
-  busy; throughput and latency are two views of one number. The open cells send at a constant rate,
-  half of what {base} reaches, and count latency from when a message was due.
-- `{base}` and `raw io_uring` are hand-written loops: what could be reached, not somebody's
-  framework. Each other server is what the framework's own documents would write, plus
+- All cells but the *open* ones are closed loops. There the server is always busy, and throughput
+  and latency are two views of one number. The open cells send at a constant rate, half of what
+  {base} reaches, and count latency from the time at which a message was due.
+- `{base}` and `raw io_uring` are loops written by hand. They show what could be reached, and are no
+  frameworks. Each other server is written as the framework's own documents suggest, plus
   `TCP_NODELAY`: see `benches/peers`. Buffers are 64 KiB where connections share one, 16 KiB where
   each has its own.
 - A loop of netpoll stays awake for up to 50 µs before it sleeps, where it has found that this takes
-  less processor time than the sleep: see `docs/decisions/0004-spin.md`. {base} sleeps at once, and
-  so does `netpoll inline, never spins`, the same server without it. Where few connections wait for
-  their answers, most of the time goes to sleeping and waking, on both sides.
+  less processor time than the sleep: see `docs/decisions/0004-spin.md`. {base} sleeps at once.
+  `netpoll inline, never spins` is the same server as `netpoll inline` and also sleeps at once.
+  Where few connections wait for their answers, most of the time goes to sleeping and waking, on
+  both sides.
 """
 
 NOT_MEASURED = """\
 - A network: the loopback device has no latency, no loss and no interrupts, and client and server
   share caches and memory.
-- Handlers that do something. An echo is nearly all system calls, so everybody is close together;
-  it shows what a framework adds, and nothing about what it saves its user.
-- Kernel memory: the socket buffers of a connection are many times what is shown as memory.
-- Many cores. What locks and cache lines cost beyond this machine's cores does not show here.
+- Handlers that do something. An echo is nearly all system calls, so all servers are close
+  together. It shows what a framework adds, and nothing about what it saves its user.
+- Kernel memory: the socket buffers of a connection are many times the memory that is shown.
+- Many cores. The costs of locks and cache lines beyond this machine's cores do not show here.
 - Frameworks in Go: see `benches/README.md`.
 """
 
@@ -77,8 +78,9 @@ def front(data, results, captions):
         f"median in that cell; {' and '.join(LIMITS)} are no peers.",
         standing(results),
         "## Where we lose",
-        "For each cell, that one of our modes which answered most requests, and every peer that is "
-        "better than it by the quartiles of the ratio to it. No entry: nobody is.",
+        "For each cell, the mode of netpoll that answered most requests, and every peer that is "
+        "better than it by the quartiles of the ratio to it. A cell without such a peer has no "
+        "entry.",
         losses(results),
         *sections(results, captions),
         "## How it was measured",
@@ -86,7 +88,7 @@ def front(data, results, captions):
         runs_table(data, results),
         "## What is not measured",
         NOT_MEASURED.rstrip(),
-        "## Who took part",
+        "## Participants",
         participants(data),
         "## The machine",
         machine_table(machine),
@@ -117,7 +119,7 @@ def warning(data, results):
 
 
 def missing(data, results):
-    """The cells of the full matrix that nobody has asked for."""
+    """The cells of the full matrix that no run has asked for."""
     known = {result.cell.key for result in results} | set(data["not_run"])
     return [cell.key for cell in FULL.cells if cell.key not in known]
 
@@ -192,18 +194,19 @@ def sections(results, captions):
         yield (
             f"A share of the requests sleeps for {BLOCK_US // 1000} ms in its handler, as if it "
             "asked a database; 64 connections, 64 B, pinned. `raw epoll`, `netpoll inline`, "
-            "`tokio` and `may` sleep on the thread that serves the others too: that is what "
-            "happens to who does not know. The two `block_in_place` know which requests will "
-            "block, and `tokio spawn_blocking` does not and sends them all away."
+            "`tokio` and `may` sleep on the thread that serves the other connections, too, as a "
+            "server does that does not know. The two `block_in_place` know which requests will "
+            "block. `tokio spawn_blocking` does not know, and sends all requests to other threads."
         )
         yield pictures(captions, "blocking")
         yield blocking_table(shares)
     if compared := [result for result in blocking if result.cell.way]:
         yield "## Hand-off against fixed choices"
         yield (
-            "Our dispatch modes where requests block in different ways; 64 connections, 64 B, "
-            "pinned. Whoever chooses a mode beforehand has to know which row is his. *Fixed* is "
-            "the best of them for that row, chosen after the fact; *pool* has 256 threads."
+            "netpoll's dispatch modes where requests block in different ways; 64 connections, "
+            "64 B, pinned. To choose a mode beforehand, you must know which row is yours. *Fixed* "
+            "is the best of the other modes for that row, chosen after the fact. *Pool* has 256 "
+            "threads."
         )
         yield choices_table(compared)
     if idle := [result for result in results if result.cell.mode == "idle"]:
@@ -211,9 +214,9 @@ def sections(results, captions):
         yield (
             "Resident memory that a connection adds, in bytes: open, after one message of 64 B "
             "there and back, and after a silence. Where a connection is a task, most of this is "
-            "its buffer of 16 KiB, as far as it was touched: the echo server chose that size and "
-            "not the framework, hence tokio with the buffers of its README's example beside it. "
-            "Loops whose connections share a buffer, or give it back, have no such choice."
+            "its buffer of 16 KiB, as far as it was touched. The echo server chose that size, not "
+            "the framework. So tokio with the buffers of its README's example stands beside it. "
+            "Loops in which connections share a buffer, or give it back, have no such choice."
         )
         yield pictures(captions, "memory-")
         for result in idle:
