@@ -41,7 +41,7 @@ const CAPS: &[(&str, f64)] = &[
     ("netpoll-client/src", 10.5),
     ("netpoll-codec/src", 2.5),
     ("netpoll-core/src", 10.0),
-    (DOCUMENTS, 5.2),
+    (DOCUMENTS, 0.9),
 ];
 
 /// The sources of each crate are a group; `src` is the face.
