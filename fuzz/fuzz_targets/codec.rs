@@ -1,7 +1,7 @@
 //! What the fuzz targets of all codecs share: a codec and a stream out of the fuzzer's bytes.
 //!
 //! The first bytes are parameters, the next ones the sizes of the pieces in which the rest arrives.
-//! What comes of it must be what the model of the property tests says of the whole.
+//! The frames and errors must be those that the model of the property tests gives for the whole.
 
 #[path = "../../netpoll-codec/tests/it/model.rs"]
 mod model;
@@ -10,7 +10,7 @@ pub(crate) use model::Shape;
 
 const PIECES: usize = 8;
 
-/// The fuzzer's bytes, to be taken off the front; zeros once there are none.
+/// The fuzzer's bytes, taken off the front; zeros once there are none.
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

@@ -11,7 +11,7 @@ mod queue;
 
 use queue::{Model, Op};
 
-/// More operations say nothing new and take long.
+/// More operations find nothing new and take long.
 const MAX_OPS: usize = 200;
 
 fuzz_target!(|input: &[u8]| {

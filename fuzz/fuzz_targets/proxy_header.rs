@@ -1,5 +1,5 @@
-//! Whatever a peer sends where a PROXY header is due, cut wherever it may arrive in pieces: no
-//! panic, no header beyond the bytes or the limit, and no verdict that more bytes change.
+//! Any bytes that a peer sends where a PROXY header is due, split anywhere: no panic, no header
+//! beyond the bytes or the limit, and no verdict that more bytes change.
 
 #![no_main]
 

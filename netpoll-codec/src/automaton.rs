@@ -1,9 +1,9 @@
-//! Looking for several delimiters at once, byte by byte, without ever going back.
+//! Searches for several delimiters at once, byte by byte, without ever going back.
 
 /// An automaton of Aho and Corasick (Efficient string matching, 1975), as a table.
 ///
-/// Its state is what the last bytes have in common with the beginnings of the delimiters, which is
-/// all that has to be remembered between two arrivals:
+/// Its state is the longest beginning of a delimiter that the last bytes match. That is all that
+/// must be kept between two arrivals:
 ///
 /// ```text
 ///   "\r\n", "\n":        \r         \n
@@ -26,7 +26,7 @@ struct State {
 /// No state yet.
 const NONE: u16 = u16::MAX;
 
-/// Where a run through the automaton stands. Begins at the default.
+/// The state of a run through the automaton. A run begins with the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place(u16);
 
@@ -73,8 +73,8 @@ impl State {
     }
 }
 
-/// Makes every state answer every byte: where a delimiter does not go on, another may have begun
-/// meanwhile. Breadth first, so that what is fallen back to is complete.
+/// Gives every state a transition for every byte: where one delimiter does not go on, another may
+/// have begun meanwhile. Breadth first, so that the states to fall back to are complete.
 fn fall_back(states: &mut [State]) {
     let mut fallbacks = vec![0_u16; states.len()];
     let mut queue = vec![0_usize];

@@ -1,5 +1,5 @@
-//! What all codecs share whose frames say how long they are: where they stand in the stream, and
-//! dropping a frame that is too long.
+//! What all codecs with a length in their frames share: the position in the stream, and dropping a
+//! frame that is too long.
 
 use netpoll_buffer::LinkBuffer;
 
@@ -11,14 +11,14 @@ use crate::{Extent, Fault, FrameError};
 ///              the length is more than max
 ///   reading ───────────────────────────────▶ dropping `left` bytes, as they arrive
 ///      ▲                                           │ none left
-///      └───────────────────────────────────────────┘ told of now, unless it was at once
+///      └───────────────────────────────────────────┘ reported now, unless it was at once
 /// ```
 #[derive(Clone, Debug)]
 pub(crate) struct Counted {
     max: usize,
-    /// Tells of a frame that is too long when it was dropped, not when its length was read.
+    /// Reports a frame that is too long after it was dropped, not when its length was read.
     pub(crate) late: bool,
-    /// Where in the stream the front of the input is.
+    /// The position of the input's front in the stream.
     position: u64,
     oversize: Option<Oversize>,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Counted {
 #[derive(Clone, Copy, Debug)]
 struct Oversize {
     position: u64,
-    /// In the terms of `max`.
+    /// Counted as `max` counts.
     length: u64,
     left: u64,
 }
@@ -57,8 +57,8 @@ impl Counted {
         self.oversize.is_some()
     }
 
-    /// Takes a frame of `total` bytes, of which the first `stripped` are not of the payload, if as
-    /// many are available.
+    /// Takes a frame of `total` bytes, if as many are available; its first `stripped` bytes are not
+    /// part of the payload.
     #[inline]
     pub(crate) fn take(
         &mut self,
@@ -81,7 +81,7 @@ impl Counted {
         if self.late { Ok(()) } else { Err(self.error(oversize)) }
     }
 
-    /// Drops `n` bytes, which have arrived.
+    /// Drops `n` bytes that have arrived.
     #[cold]
     pub(crate) fn corrupted(
         &mut self,

@@ -1,4 +1,4 @@
-//! Frames out of a stream: the trait, and waiting for one.
+//! Frames out of a stream: the trait, and a function that waits for the next frame.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use crate::{Extent, Frame, FrameError};
 /// Finds frames in a stream.
 ///
 /// A decoder sees one stream, all of it, in order: between two calls bytes may be added to `input`,
-/// and nobody but the frames takes any from it. It remembers how far it has looked, what it is
-/// dropping and where in the stream it stands, so each connection has its own. No method waits,
-/// blocks or panics, whatever a peer sent.
+/// and only frames may take bytes from it. It keeps how far it has looked, what it is dropping and
+/// its position in the stream, so each connection has its own. No method waits, blocks or panics,
+/// no matter what a peer sent.
 ///
-/// A protocol of one's own implements [`find`](Self::find) and [`finish`](Self::finish):
+/// For a protocol of your own, implement [`find`](Self::find) and [`finish`](Self::finish):
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -55,18 +55,17 @@ use crate::{Extent, Frame, FrameError};
 /// ```
 pub trait Decode {
     /// Finds the next frame, at the front of [`holder`](Self::holder); `None` when not all of it
-    /// has arrived. A frame has a byte at least, in its header, its payload or its trailer.
-    /// Whoever calls this takes the frame, with [`Frame::new`]; that is what
-    /// [`decode`](Self::decode) is for.
+    /// has arrived. A frame has at least one byte, in its header, its payload or its trailer. The
+    /// caller must take the frame, with [`Frame::new`], as [`decode`](Self::decode) does.
     ///
     /// # Errors
     ///
     /// As [`decode`](Self::decode).
     fn find(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError>;
 
-    /// Finds the next frame where it lies in one piece at the front of the input and nothing is
-    /// wrong with it, or leaves it to [`find`](Self::find). A shortcut, which most frames can take;
-    /// it finds what `find` would, and by default nothing.
+    /// Finds the next frame if it is correct and lies in one piece at the front of the input; else
+    /// [`find`](Self::find) does. A shortcut for most frames: it finds what `find` would, and by
+    /// default nothing.
     #[inline]
     fn find_in(&mut self, _front: &[u8]) -> Option<Extent> {
         None
@@ -79,19 +78,21 @@ pub trait Decode {
     /// [`FrameError::TruncatedFrame`] when it ended inside a frame.
     fn finish(&mut self, input: &LinkBuffer) -> Result<(), FrameError>;
 
-    /// The buffer at whose front `find` finds: `input`, unless the decoder has one of its own.
+    /// The buffer in which `find` finds frames, at the front: `input`, unless the decoder has one
+    /// of its own.
     #[inline]
     fn holder<'a>(&'a mut self, input: &'a mut LinkBuffer) -> &'a mut LinkBuffer {
         input
     }
 
-    /// Lends the next frame; `None` when not all of it has arrived. To be called until then.
+    /// Lends the next frame; `None` when not all of it has arrived. Call it until it returns
+    /// `None`.
     ///
     /// Looks at bytes that have arrived since it was last called, and copies none.
     ///
     /// # Errors
     ///
-    /// [`FrameError`] tells of a fault, once, and the decoder has stepped over it: to call again
+    /// [`FrameError`] reports a fault once. The decoder has skipped the fault: the next call
     /// decodes what follows.
     #[inline]
     fn decode<'a>(
@@ -108,13 +109,14 @@ pub trait Decode {
     /// Calls back with the payload of every frame that is there, in order, until none is left or
     /// the callback returns an error.
     ///
-    /// What [`decode`](Self::decode) and [`Frame::bytes`] do in turn, for less where frames are
-    /// small: those that lie in one block are walked through as in a slice, and consumed together.
+    /// Does what [`decode`](Self::decode) and [`Frame::bytes`] do in turn, at less cost where
+    /// frames are small: the frames in one block are walked through as in a slice, and consumed
+    /// together.
     ///
     /// # Errors
     ///
-    /// As [`decode`](Self::decode); and those of the callback, behind whose frame decoding can go
-    /// on. When the callback panics, it can't.
+    /// As [`decode`](Self::decode); and the callback's errors. Decoding can go on behind the frame
+    /// of a callback that failed, but not behind that of one that panicked.
     ///
     /// ```
     /// use netpoll_buffer::LinkBuffer;
@@ -169,8 +171,8 @@ pub trait Decode {
 /// Waits for the next frame of a [`Source`]: a connection's reader, say. `None` is the end of the
 /// stream, between two frames.
 ///
-/// For clients, and for callbacks that may block. It waits as the source does: for how long, and
-/// whether at all, is the source's affair.
+/// For clients, and for callbacks that may block. It waits as the source does: the source decides
+/// how long it waits, and whether it does.
 ///
 /// ```
 /// use netpoll_buffer::FromRead;
@@ -190,8 +192,8 @@ pub trait Decode {
 ///
 /// # Errors
 ///
-/// [`FrameError`], as an [`io::Error`], and whatever keeps the source from reading; the frame stays
-/// in the source then, and can be waited for again.
+/// [`FrameError`], as an [`io::Error`], and any error that keeps the source from reading; the frame
+/// then stays in the source, and a later call can wait for it again.
 pub fn read_frame<'a, D, S>(decoder: &'a mut D, source: &'a mut S) -> io::Result<Option<Frame<'a>>>
 where
     D: Decode + ?Sized,

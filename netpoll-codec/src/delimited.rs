@@ -17,9 +17,9 @@ const DELIMITERS_MAX: usize = 1024;
 /// Bytes up to one of some delimiters, which is stripped. netty's `DelimiterBasedFrameDecoder`.
 ///
 /// Of several delimiters the one wins that gives the shortest frame: of `\n` and `\r\n`, say, the
-/// latter where both end. Waiting for one looks at every byte once: for a single one with SIMD, for
-/// several with an automaton, about a byte per nanosecond. Its table takes half a kibibyte for
-/// each byte of the delimiters, and clones share it.
+/// latter where both end. A search looks at every byte once: with SIMD for a single delimiter, with
+/// an automaton for several, about a byte per nanosecond. The automaton's table takes half a
+/// kibibyte for each byte of the delimiters, and clones share it.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -82,14 +82,14 @@ impl Delimited {
         self
     }
 
-    /// Tells of a frame that is too long when it was dropped, not when it became so.
+    /// Reports a frame that is too long after it was dropped, not when it became too long.
     #[must_use]
     pub fn fail_late(mut self) -> Self {
         self.terminated.late = true;
         self
     }
 
-    /// Checks that this payload and its delimiter will be read as such.
+    /// Checks that a decoder will read this payload and its delimiter as such.
     fn check<'a>(
         &'a self,
         length: usize,

@@ -6,20 +6,20 @@ use crate::EncodeError;
 
 /// Writes frames to a stream.
 ///
-/// What is written is pending until the buffer's `flush`, so many frames leave with one. No method
-/// waits or blocks.
+/// Written frames are pending until the buffer's `flush`, so many frames leave with one flush. No
+/// method waits or blocks.
 pub trait Encode {
     /// Writes a copy of `payload` as a frame.
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] when it can't be one, or when the decoder on the other side would not give
-    /// back what was given here. Nothing was written then.
+    /// [`EncodeError`] when the payload can't be a frame, or when the decoder on the other side
+    /// would read something else. Nothing was written then.
     fn encode(&mut self, payload: &[u8], out: &mut LinkBuffer) -> Result<(), EncodeError>;
 
     /// Writes all bytes of `payload`, flushed or not, as a frame, by moving its blocks.
     ///
-    /// Unless a codec does better, which all of this crate do, it copies.
+    /// Copies, unless the codec overrides it, as all codecs of this crate do.
     ///
     /// # Errors
     ///

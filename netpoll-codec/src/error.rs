@@ -1,12 +1,12 @@
-//! What can be wrong with a stream of frames, and with a payload that is to become one.
+//! What can be wrong with a stream of frames, and with a payload to encode.
 
 use std::{error, fmt, io};
 
 /// What is wrong with a stream, and where.
 ///
 /// Positions count the bytes of the stream that the decoder was given, from 0. The decoder has
-/// stepped over the fault when it tells of it, so decoding can go on; whether what follows makes
-/// sense depends on the protocol. Becomes an [`io::Error`] of kind
+/// skipped the fault when it reports it, so decoding can go on; whether the rest makes sense
+/// depends on the protocol. Becomes an [`io::Error`] of kind
 /// [`InvalidData`](io::ErrorKind::InvalidData).
 ///
 /// ```
@@ -24,17 +24,17 @@ use std::{error, fmt, io};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A frame is longer than the codec lets pass. Its bytes are dropped as they arrive, and told
-    /// of once; what follows it is decoded.
+    /// A frame is longer than the codec lets pass. Its bytes are dropped as they arrive, it is
+    /// reported once, and the frames behind it are decoded.
     FrameTooLong {
         /// Where the frame begins.
         position: u64,
-        /// How long it is, in the terms of `max`; `None` where it was not waited for.
+        /// How long it is, as `max` counts; `None` if the decoder did not wait for its end.
         length: Option<u64>,
         /// How long it may be.
         max: usize,
     },
-    /// What should be a frame can't be one.
+    /// The bytes can't be a frame.
     CorruptedFrame {
         /// Where the frame begins.
         position: u64,
@@ -60,7 +60,7 @@ pub enum Fault {
     /// The length, adjusted, says that the frame ends before its length field does. The header was
     /// dropped.
     ShorterThanHeader,
-    /// The frame has fewer bytes than are to be stripped from its front. The frame was dropped.
+    /// The frame has fewer bytes than the decoder strips from its front. The frame was dropped.
     ShorterThanStripped,
     /// A varint goes on behind 32 bits. Its five bytes were dropped.
     LongVarint,
@@ -93,13 +93,13 @@ pub enum EncodeError {
         /// How many bytes the field has.
         width: usize,
     },
-    /// The payload, with its delimiter behind it, holds a delimiter earlier than there: the other
-    /// side would cut it in two.
+    /// The payload together with the delimiter behind it contains a delimiter that ends earlier:
+    /// the other side would cut the frame in two.
     ContainsDelimiter,
 }
 
 impl FrameError {
-    /// Where in the stream the frame begins that is at fault, in bytes.
+    /// Where the faulty frame begins in the stream, in bytes.
     ///
     /// ```
     /// # use netpoll_codec::FrameError;
@@ -172,7 +172,7 @@ impl error::Error for EncodeError {}
 
 impl From<FrameError> for io::Error {
     fn from(error: FrameError) -> Self {
-        // An end inside a frame too: `UnexpectedEof` would pass for an end in order.
+        // Also for an end inside a frame: `UnexpectedEof` could be taken for an orderly end.
         Self::new(io::ErrorKind::InvalidData, error)
     }
 }

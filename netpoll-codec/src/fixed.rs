@@ -7,7 +7,7 @@ use netpoll_buffer::LinkBuffer;
 use crate::counted::Counted;
 use crate::{Decode, Encode, EncodeError, Extent, FrameError, check_max};
 
-/// Frames of always as many bytes, one behind the other.
+/// Frames of a fixed number of bytes, one behind the other.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;

@@ -25,9 +25,9 @@ pub struct Extent {
 
 /// A frame, lent out of the buffer that it arrived in.
 ///
-/// It borrows the buffer instead of owning its bytes, because what is cheapest depends on what
-/// becomes of them: to look at them costs nothing ([`bytes`](Self::bytes)), to pass them on moves
-/// blocks ([`into_buffer`](Self::into_buffer)), and only who keeps them pays for a value
+/// It borrows the buffer instead of owning its bytes, because the cheapest form depends on their
+/// use: to look at them costs nothing ([`bytes`](Self::bytes)), to pass them on moves blocks
+/// ([`into_buffer`](Self::into_buffer)), and only a program that keeps them pays for a value
 /// ([`into_bytes`](Self::into_bytes)). A frame is consumed when it is dropped, whether it was
 /// looked at or not.
 ///
@@ -50,8 +50,8 @@ pub struct Frame<'a> {
     extent: Packed,
 }
 
-/// An extent in one word: a frame of two is handed on in registers, which is worth half of what it
-/// costs to find one.
+/// An extent in one word: so a frame is two words and passed in registers, which saves half of the
+/// cost of finding one.
 ///
 /// ```text
 ///   63       48 47       32 31                 0
@@ -61,7 +61,8 @@ pub struct Frame<'a> {
 struct Packed(u64);
 
 impl Packed {
-    /// `None` for what is too large, which no codec here has but the header of a `LengthField`.
+    /// `None` for an extent that is too large: of the codecs here, only the header of a
+    /// `LengthField` can be.
     #[inline]
     fn new(extent: Extent) -> Option<Self> {
         let payload = u32::try_from(extent.payload).ok()?;
@@ -85,8 +86,8 @@ impl<'a> Frame<'a> {
     ///
     /// # Panics
     ///
-    /// When the buffer does not hold all of it; when it has no byte, since it would be found again
-    /// for ever; when the payload has 4 GiB, or the trailer 64 KiB.
+    /// When the buffer does not hold all of the frame; when the frame has no byte, since it would
+    /// be found again for ever; when the payload has 4 GiB, or the trailer 64 KiB.
     ///
     /// ```
     /// use netpoll_buffer::LinkBuffer;
@@ -124,7 +125,7 @@ impl<'a> Frame<'a> {
     /// # Panics
     ///
     /// When the frame is longer than [`MAX_FRAME`](crate::MAX_FRAME) and spans blocks, which no
-    /// codec here lets happen.
+    /// codec of this crate does.
     #[inline]
     pub fn bytes(mut self) -> &'a [u8] {
         self.drop_parted_header();
@@ -170,8 +171,8 @@ impl<'a> Frame<'a> {
         payload
     }
 
-    /// The payload as a value that may be kept. Shares or copies as [`LinkBuffer::read_bytes`]
-    /// does.
+    /// The payload as a value that the caller may keep. Shares or copies as
+    /// [`LinkBuffer::read_bytes`] does.
     pub fn into_bytes(mut self) -> Bytes {
         self.drop_header();
         let (buffer, extent) = self.take();
@@ -185,8 +186,8 @@ impl<'a> Frame<'a> {
         (self.buffer.take().expect("the methods that take it take the frame"), self.extent.unpack())
     }
 
-    /// Drops a header whose payload does not lie behind it in one block, so that it is not copied
-    /// with it.
+    /// Drops a header if its payload does not lie behind it in one block, so that the header is not
+    /// copied with it.
     #[inline]
     fn drop_parted_header(&mut self) {
         let Extent { header, payload, .. } = self.extent.unpack();

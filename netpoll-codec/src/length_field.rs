@@ -7,8 +7,8 @@ use netpoll_buffer::LinkBuffer;
 use crate::counted::Counted;
 use crate::{Decode, Extent, Fault, FrameError, check_max, refuse};
 
-/// Decodes frames that say in a header how long they are: netty's `LengthFieldBasedFrameDecoder`,
-/// with all of its parameters.
+/// Decodes frames that have their length in a header: netty's `LengthFieldBasedFrameDecoder`, with
+/// all of its parameters.
 ///
 /// ```text
 ///   ◀─ offset ─▶◀─ width ─▶◀── the length + adjustment ──▶
@@ -22,8 +22,8 @@ use crate::{Decode, Extent, Fault, FrameError, check_max, refuse};
 /// as many bytes, [`LengthPrefix`](crate::LengthPrefix) is simpler, and encodes as well.
 ///
 /// Finding a frame costs a read of the length, and no search. An 8-byte length of 2⁶³ or more, and
-/// one by which the frame ends inside its header, are [`FrameError::CorruptedFrame`]: the header is
-/// dropped, as netty does, and decoding goes on behind it.
+/// a length that ends the frame inside its header, are [`FrameError::CorruptedFrame`]: the header
+/// is dropped, as netty does, and decoding goes on behind it.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -45,12 +45,12 @@ pub struct LengthField {
     /// Where the length field ends.
     end: usize,
     strip: usize,
-    /// What the length lacks to be that of the whole frame: `adjustment + end`.
+    /// What to add to the length to get that of the whole frame: `adjustment + end`.
     extra: i64,
-    /// The shortest frame that is in order, with all that is stripped, and the longest, by `max`.
+    /// The shortest correct frame, which has all bytes to strip, and the longest, by `max`.
     least: u64,
     most: u64,
-    /// By how many bits eight bytes that begin with the field are too long: 0 to 56.
+    /// By how many bits a number of eight bytes that begin with the field must be shifted: 0 to 56.
     shift: u32,
     order: ByteOrder,
     /// How many bytes of a frame `max` does not count.
@@ -61,7 +61,7 @@ pub struct LengthField {
 /// The shape of a frame with a length in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LengthFieldOptions {
-    /// Bytes that the length has: 1, 2, 3, 4 or 8. Default 4.
+    /// How many bytes the length has: 1, 2, 3, 4 or 8. Default 4.
     pub width: usize,
     /// Bytes in front of the length. Default 0.
     pub offset: usize,
@@ -74,8 +74,8 @@ pub struct LengthFieldOptions {
     pub order: ByteOrder,
     /// The longest frame, in bytes, with its header. Default 1 MiB.
     pub max: usize,
-    /// Whether [`FrameError::FrameTooLong`] is told as soon as the length was read, or when the
-    /// frame was dropped. Default: at once.
+    /// Whether [`FrameError::FrameTooLong`] is reported as soon as the length was read, or after
+    /// the frame was dropped. Default: at once.
     pub fail_fast: bool,
 }
 
@@ -96,7 +96,7 @@ impl LengthField {
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput), one sentence that names the option: a width
     /// that isn't 1, 2, 3, 4 or 8; a `max` of 0 or above [`MAX_FRAME`](crate::MAX_FRAME); a length
-    /// field that ends behind `max`; more to strip than `max`.
+    /// field that ends behind `max`; a `strip` above `max`.
     ///
     /// ```
     /// # use netpoll_codec::{LengthField, LengthFieldOptions};
@@ -108,7 +108,7 @@ impl LengthField {
         Self::named("LengthField", options, 0)
     }
 
-    /// As `new`, for a codec of this name that does not count the first bytes of a frame.
+    /// As `new`, for a codec with this name that does not count the first bytes of a frame.
     pub(crate) fn named(
         codec: &str,
         options: LengthFieldOptions,

@@ -1,4 +1,4 @@
-//! A length, then as many bytes: both ways.
+//! A length, then as many bytes: the decoder and the encoder.
 
 use std::io;
 
@@ -80,7 +80,7 @@ impl LengthPrefix {
         self.changed(|options| options.adjustment = -(options.width.cast_signed() as i32))
     }
 
-    /// Tells of a frame that is too long when it was dropped, not when its length was read.
+    /// Reports a frame that is too long after it was dropped, not when its length was read.
     #[must_use]
     pub fn fail_late(mut self) -> Self {
         self.options.fail_fast = false;
@@ -103,7 +103,7 @@ impl LengthPrefix {
     fn prefix(&self, length: usize) -> Result<([u8; 8], std::ops::Range<usize>), EncodeError> {
         check_length(length, self.decoder.max())?;
         let LengthFieldOptions { width, adjustment, order, .. } = self.options;
-        // The adjustment is the width, or nothing.
+        // The adjustment is the width, or 0.
         let value = length as u64 + u64::from(adjustment.unsigned_abs());
         if width < 8 && value >> (8 * width) != 0 {
             return Err(EncodeError::LengthOutOfRange { length: value, width });

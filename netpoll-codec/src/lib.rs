@@ -1,8 +1,8 @@
 //! Frames out of a stream of bytes, and into one: the codecs of netpoll.
 //!
-//! A stream has no borders; a protocol does. A [`Decode`] finds the next frame in what has arrived
-//! and lends it out of the [`LinkBuffer`](netpoll_buffer::LinkBuffer) it arrived in, without a
-//! copy; an [`Encode`] writes one.
+//! A stream has no boundaries between messages; a protocol has. A [`Decode`] finds the next frame
+//! in the bytes that have arrived and lends it out of their
+//! [`LinkBuffer`](netpoll_buffer::LinkBuffer), without a copy; an [`Encode`] writes a frame.
 //!
 //! ```
 //! use netpoll_buffer::LinkBuffer;
@@ -33,23 +33,24 @@
 //! | [`Over`] | frames of one codec in those of another | `Over::new(outer, inner)` |
 //! | `(D, E)` | what `E` writes, and `D` reads | a pair |
 //!
-//! The semantics are those of netty's decoders, whose documented examples are among the tests.
-//! Where netty's result depends on how the bytes happened to arrive, it does not here: **any split
-//! of a stream gives the same frames and the same errors.**
+//! The semantics are those of netty's decoders; netty's documented examples are among the tests.
+//! Where netty's result depends on how the bytes happened to arrive, this crate's does not: **any
+//! split of a stream gives the same frames and the same errors.**
 //!
 //! # What a peer can't do
 //!
-//! Every codec has a longest frame, up to [`MAX_FRAME`]. A longer one, or a length that is a lie,
-//! costs the peer its frame and us nothing: no memory is reserved for a length that was only
-//! announced, the frame is dropped as it arrives, [`FrameError::FrameTooLong`] is told once, and
-//! the next frame is found behind it. Every byte is looked at once, however many pieces it arrives
-//! in. So at most one frame, one delimiter and what was received on top of them is ever buffered.
+//! Every codec has a longest frame, up to [`MAX_FRAME`]. A longer frame, or a false length, costs
+//! the peer its frame and the program nothing: no memory is reserved for a length that was only
+//! announced, the frame is dropped as it arrives, [`FrameError::FrameTooLong`] is reported once,
+//! and the next frame is found behind it. Every byte is looked at once, no matter how many pieces a
+//! frame arrives in. So at most one frame, one delimiter and the bytes received behind them are
+//! ever buffered.
 //!
 //! # Threads
 //!
 //! A codec is plain data: it has no thread, no lock and no clock, and never waits. Each stream has
-//! a codec of its own, cloned from one that was checked when it was made; a codec that has begun to
-//! read a stream must be given all of it. Waiting is for [`read_frame`], and for a server on
+//! a codec of its own, cloned from one that was checked by its constructor; a codec that has begun
+//! to read a stream must get all of it. To wait for frames, use [`read_frame`]; for a server on
 //! frames, `netpoll::on_frame`.
 
 mod automaton;
@@ -80,10 +81,10 @@ pub use lines::Lines;
 pub use over::Over;
 pub use varint::VarintLength;
 
-/// The longest frame that any codec can be told to let pass: 2 GiB less one byte.
+/// The largest `max` of any codec: 2 GiB less one byte.
 pub const MAX_FRAME: usize = i32::MAX as usize;
 
-/// Refuses a codec that can't be: one sentence that names the parameter.
+/// The error of a codec that can't be made: one sentence that names the parameter.
 fn refuse(sentence: String) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidInput, sentence)
 }

@@ -11,8 +11,8 @@ use crate::{Decode, Encode, EncodeError, Extent, FrameError, check_max};
 
 /// Lines: bytes up to `\n` or `\r\n`, which is stripped. netty's `LineBasedFrameDecoder`.
 ///
-/// Any bytes but these may be in a line; whether they are text is for the reader to check. Waiting
-/// for a line's end looks at every byte once.
+/// All other bytes may be in a line; the codec does not check whether they are text. A search for
+/// the end looks at every byte once.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -56,7 +56,7 @@ impl Lines {
         self
     }
 
-    /// Tells of a line that is too long when it was dropped, not when it became so.
+    /// Reports a line that is too long after it was dropped, not when it became too long.
     #[must_use]
     pub fn fail_late(mut self) -> Self {
         self.terminated.late = true;

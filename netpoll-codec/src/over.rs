@@ -17,10 +17,10 @@ use crate::{Decode, Encode, EncodeError, Extent, Frame, FrameError};
 /// ```
 ///
 /// So an inner frame may span several outer ones, and an outer one may hold several; decoding takes
-/// the next outer frame only when no inner one is left, and at most one frame of each is buffered.
-/// The positions in the errors of `inner` count the bytes of its own stream.
+/// the next outer frame only when no inner frame is left, and at most one frame of each codec is
+/// buffered. The positions in the errors of `inner` count the bytes of its own stream.
 ///
-/// To encode puts each inner frame into an outer one.
+/// Encoding puts each inner frame into an outer one.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -36,7 +36,7 @@ use crate::{Decode, Encode, EncodeError, Extent, Frame, FrameError};
 pub struct Over<O, I> {
     outer: O,
     inner: I,
-    /// The stream of `inner`, as far as it has arrived and was not decoded.
+    /// The part of `inner`'s stream that has arrived and was not decoded.
     between: LinkBuffer,
 }
 
@@ -47,7 +47,7 @@ impl<O, I> Over<O, I> {
     }
 }
 
-/// For another stream: what this one has begun to read is not cloned.
+/// For another stream: bytes that this one has begun to read are not cloned.
 impl<O: Clone, I: Clone> Clone for Over<O, I> {
     fn clone(&self) -> Self {
         Self::new(self.outer.clone(), self.inner.clone())

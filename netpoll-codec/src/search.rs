@@ -1,4 +1,4 @@
-//! Where a delimited frame ends, without looking twice at what has arrived.
+//! Searches for the end of a delimited frame, without looking twice at the same bytes.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use netpoll_buffer::LinkBuffer;
 
 use crate::automaton::{Automaton, Place};
 
-/// What ends a frame, and how far it was looked for.
+/// What ends a frame, and how far the search has come.
 #[derive(Clone, Debug)]
 pub(crate) enum Search {
     /// `\n` or `\r\n`.
     Newline,
     /// One delimiter; the buffer remembers how far it looked, and looks with SIMD.
     One(Arc<[u8]>),
-    /// Several.
+    /// Several delimiters.
     Several { automaton: Arc<Automaton>, place: Place, looked: usize, longest: usize },
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Ending {
 }
 
 impl Search {
-    /// The first delimiter to be complete, of those that end there the longest.
+    /// The delimiter that is complete first; the longest one if several end there.
     #[inline]
     pub(crate) fn find(&mut self, input: &mut LinkBuffer) -> Option<Ending> {
         match self {
@@ -65,9 +65,9 @@ impl Search {
         }
     }
 
-    /// The first `n` bytes, in which nothing was found, are gone.
+    /// The first `n` bytes, in which no delimiter was found, were removed.
     pub(crate) fn consumed(&mut self, n: usize) {
-        // The others are remembered by the buffer, which knows.
+        // For the others the buffer keeps how far it has looked, and adjusts it itself.
         if let Self::Several { looked, .. } = self {
             *looked = looked.saturating_sub(n);
         }

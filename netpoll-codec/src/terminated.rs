@@ -1,4 +1,4 @@
-//! What lines and delimited frames share: payloads that end where a delimiter does.
+//! What lines and delimited frames share: payloads that end at a delimiter.
 
 use netpoll_buffer::LinkBuffer;
 
@@ -11,22 +11,23 @@ use crate::{Extent, FrameError};
 ///              no delimiter can begin within max
 ///   looking ─────────────────────────────────────▶ dropping, as it arrives
 ///      ▲                                                 │ a delimiter
-///      └─────────────────────────────────────────────────┘ told of now, unless it was at once
+///      └─────────────────────────────────────────────────┘ reported now, unless it was at once
 /// ```
 ///
-/// Whether a frame is too long is certain when as many bytes as its payload and a delimiter may
-/// have are there without one. Not before: the last of them may be the beginning of one.
+/// A frame is too long for certain once as many bytes have come as the longest payload and a
+/// delimiter have, without a delimiter in them. Not before: the last bytes may be the beginning of
+/// one.
 #[derive(Clone, Debug)]
 pub(crate) struct Terminated {
     search: Search,
     max: usize,
     /// Leaves the delimiter in the frame.
     pub(crate) keep: bool,
-    /// Tells of a frame that is too long when it was dropped, not when it became so.
+    /// Reports a frame that is too long after it was dropped, not when it became too long.
     pub(crate) late: bool,
-    /// Where in the stream the front of the input is.
+    /// The position of the input's front in the stream.
     position: u64,
-    /// Where a frame that is being dropped began.
+    /// Where the frame that is being dropped began.
     dropping: Option<u64>,
 }
 
@@ -65,7 +66,7 @@ impl Terminated {
         }
     }
 
-    /// Drops the end of a frame that is too long, and tells of it unless that was done.
+    /// Drops the end of a frame that is too long, and reports it unless that was done.
     #[cold]
     fn too_long(
         &mut self,
@@ -80,7 +81,7 @@ impl Terminated {
         if told { Ok(()) } else { Err(self.error(begin, length)) }
     }
 
-    /// No delimiter is there: drops what can't be part of a frame.
+    /// No delimiter has come: drops the bytes that can't be part of a frame.
     fn not_yet(&mut self, input: &mut LinkBuffer) -> Result<Option<Extent>, FrameError> {
         let longest = self.search.longest();
         let overdue = self.dropping.is_none() && input.len() >= self.max + longest;
@@ -88,7 +89,7 @@ impl Terminated {
             self.dropping = Some(self.position);
         }
         if let Some(begin) = self.dropping {
-            // What is left may be the beginning of a delimiter.
+            // The bytes left may be the beginning of a delimiter.
             let dropped = (input.len() + 1).saturating_sub(longest);
             self.drop_front(input, dropped);
             self.search.consumed(dropped);
@@ -105,7 +106,8 @@ impl Terminated {
     }
 
     fn error(&self, position: u64, length: u64) -> FrameError {
-        // Told of at once, so the end may not have been waited for: the same, however it arrives.
+        // Reported at once, perhaps before the end has come, so the length is left out: any split
+        // gives the same error.
         let length = self.late.then_some(length);
         FrameError::FrameTooLong { position, length, max: self.max }
     }

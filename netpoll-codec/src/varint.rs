@@ -16,7 +16,7 @@ const LONGEST: usize = 5;
 ///
 /// Each byte of the varint carries seven bits, the lowest first, and its highest bit says that
 /// another follows. A varint that goes on behind 32 bits is [`FrameError::CorruptedFrame`]; one
-/// that is longer than it need be is as good as any.
+/// that is longer than necessary is accepted.
 ///
 /// ```
 /// use netpoll_buffer::LinkBuffer;
@@ -35,9 +35,9 @@ pub struct VarintLength {
     counted: Counted,
 }
 
-/// What the front of a stream says.
+/// What the front of a stream holds.
 enum Varint {
-    /// The length, and how many bytes say so.
+    /// The length, and how many bytes the varint has.
     Length(u32, usize),
     Incomplete,
     TooLong,
@@ -55,7 +55,7 @@ impl VarintLength {
         Ok(Self { counted: Counted::new(max) })
     }
 
-    /// Tells of a frame that is too long when it was dropped, not when its length was read.
+    /// Reports a frame that is too long after it was dropped, not when its length was read.
     #[must_use]
     pub fn fail_late(mut self) -> Self {
         self.counted.late = true;

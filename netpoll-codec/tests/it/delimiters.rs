@@ -59,7 +59,7 @@ fn of_several_delimiters_the_shortest_frame_wins() {
     assert_eq!(frames(&mut codec, "xabcbc"), ["x", "c"]);
 }
 
-/// The end of what is dropped may be the beginning of the delimiter.
+/// The last dropped bytes may be the beginning of the delimiter.
 #[test]
 fn a_delimiter_is_found_where_dropping_and_arriving_meet() {
     for late in [false, true] {

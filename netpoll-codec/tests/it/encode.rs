@@ -1,4 +1,4 @@
-//! What is encoded is decoded, and what would not be is refused.
+//! What is encoded is decoded; a payload that would be decoded otherwise is refused.
 
 use netpoll_buffer::LinkBuffer;
 use netpoll_codec::{
@@ -11,7 +11,7 @@ trait Codec: Encode + Decode {}
 
 impl<C: Encode + Decode> Codec for C {}
 
-/// One of each.
+/// One codec of each kind.
 fn codecs() -> Vec<Box<dyn Codec>> {
     let mut codecs: Vec<Box<dyn Codec>> = vec![
         Box::new(Lines::new(50).unwrap()),
@@ -76,7 +76,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Both ways to encode refuse alike.
+/// Both ways to encode refuse the same payloads.
 fn refused(codec: &mut impl Encode, payload: &'static str) -> EncodeError {
     let mut out = LinkBuffer::new();
     let error = codec.encode(payload.as_bytes(), &mut out).unwrap_err();

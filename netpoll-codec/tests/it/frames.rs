@@ -1,4 +1,4 @@
-//! A frame is lent, not copied, and consumed when it goes.
+//! A frame is lent, not copied, and consumed when it is dropped.
 
 use std::io::Error;
 
@@ -62,7 +62,7 @@ fn a_frame_in_one_block_is_lent_where_it_lies() {
     assert_eq!(frame.bytes().as_ptr(), at);
 }
 
-/// Header and payload in blocks of their own: only the header has to be stepped over.
+/// Header and payload in blocks of their own: only the header has to be skipped.
 #[test]
 fn a_payload_in_one_block_is_lent_where_it_lies_though_its_header_is_not_there() {
     let payload = vec![b'x'; 10_000];

@@ -1,4 +1,4 @@
-//! Frames with lengths: netty's documented examples, lengths that lie, and going on behind them.
+//! Frames with lengths: netty's documented examples, false lengths, and decoding behind them.
 
 use std::io::ErrorKind;
 
@@ -67,7 +67,7 @@ fn netty_7_and_counts_the_whole_frame() {
     assert_eq!(decoded(options, b"\xCA\x00\x10\xFE"), [&b"\xFE"[..], HELLO].concat());
 }
 
-/// Everything that comes of a stream which arrives in pieces.
+/// All frames and errors of a stream that arrives in pieces.
 fn all(codec: &mut dyn Decode, pieces: &[&'static [u8]]) -> Vec<Result<Vec<u8>, FrameError>> {
     let (mut input, mut outcome) = (LinkBuffer::new(), Vec::new());
     for piece in pieces {
@@ -93,10 +93,10 @@ fn a_frame_that_is_too_long_is_told_of_once_and_the_next_is_decoded() {
     let pieces = [&b"\x00\x01a\x00\x09"[..], b"1234", b"5678", b"9\x00\x02ok"];
     let mut fast = LengthPrefix::new(2, 4).unwrap();
     let mut late = LengthPrefix::new(2, 4).unwrap().fail_late();
-    // At once, with not a byte of the payload there.
+    // At once, before any byte of the payload has come.
     let frames = all(&mut fast.clone(), &pieces[..1]);
     assert_eq!(frames, [Ok(b"a".to_vec()), Err(too_long)]);
-    // When it was dropped.
+    // After it was dropped.
     let frames = all(&mut late.clone(), &pieces[..3]);
     assert_eq!(frames, [Ok(b"a".to_vec())]);
     for codec in [&mut fast, &mut late] {
@@ -116,7 +116,7 @@ fn max_counts_the_header_of_a_length_field_and_not_that_of_a_prefix() {
     assert_eq!(all(&mut prefix, &[b"\x04abcd\x05abcde"]), [Ok(b"abcd".to_vec()), Err(too_long)]);
 }
 
-/// What is announced costs nothing, however much it is.
+/// An announced length costs nothing, no matter how large it is.
 #[test]
 fn a_length_that_lies_keeps_no_bytes() {
     let mut codec = LengthPrefix::new(8, 1 << 20).unwrap();
@@ -167,7 +167,7 @@ fn a_varint_of_more_than_32_bits_is_corrupted() {
     let length = Some(u32::MAX.into());
     let too_long = Err(FrameError::FrameTooLong { position: 0, length, max: 10 });
     assert_eq!(all(&mut codec.clone(), &[b"\xFF\xFF\xFF\xFF\x0Fx"]), [too_long]);
-    // Longer than it need be.
+    // Longer than necessary.
     assert_eq!(all(&mut codec, &[b"\x82\x80", b"\x00ok"]), [Ok(b"ok".to_vec())]);
 }
 
@@ -179,6 +179,6 @@ fn an_end_inside_a_frame_says_where() {
     assert!(codec.decode(&mut input).unwrap().is_none());
     let torn = codec.finish(&input).unwrap_err();
     assert_eq!(torn, FrameError::TruncatedFrame { position: 3, received: 4 });
-    // Not `UnexpectedEof`, which passes for an end in order.
+    // Not `UnexpectedEof`, which could be taken for an orderly end.
     assert_eq!(std::io::Error::from(torn).kind(), ErrorKind::InvalidData);
 }

@@ -1,5 +1,5 @@
-//! What each codec should do, said as plainly as can be over one contiguous slice; and how to feed
-//! a stream to a decoder in pieces. The fuzz targets use it too.
+//! What each codec should do, as plainly as possible over one contiguous slice; and how to feed a
+//! stream to a decoder in pieces. The fuzz targets use it too.
 
 use netpoll_buffer::LinkBuffer;
 use netpoll_codec::{
@@ -19,7 +19,7 @@ pub(crate) enum Shape {
     Over(Box<Shape>, Box<Shape>),
 }
 
-/// All that comes of a stream.
+/// All frames and errors of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) frames: Vec<Result<Vec<u8>, FrameError>>,
@@ -58,7 +58,7 @@ impl Shape {
         })
     }
 
-    /// What should come of a stream.
+    /// The frames and errors that a stream should give.
     pub(crate) fn expected(&self, stream: &[u8]) -> Outcome {
         match self {
             Self::Lines { max, keep, late } => {
@@ -92,7 +92,7 @@ impl Shape {
         }
     }
 
-    /// How much may be left undecoded.
+    /// How many bytes may be left undecoded.
     fn bound(&self) -> usize {
         match self {
             Self::Lines { max, .. } => max + 2,
@@ -108,7 +108,7 @@ impl Shape {
     }
 
     /// Feeds a stream to a decoder in pieces of these sizes, over and over, and checks that no more
-    /// than it must is left. `None` when there is no such codec.
+    /// bytes are left than must be. `None` when there is no such codec.
     pub(crate) fn decoded(&self, stream: &[u8], pieces: &[usize]) -> Option<Outcome> {
         let mut decoder = self.decoder()?;
         let mut input = LinkBuffer::new();
@@ -230,14 +230,14 @@ fn varint(stream: &[u8], max: usize, late: bool) -> Outcome {
     })
 }
 
-/// What the header at the front of a stream says.
+/// What the header at the front of a stream holds.
 enum Header {
     Frame {
         total: u64,
         counted: u64,
         strip: usize,
     },
-    /// Wrong in this way, and as many bytes to be skipped.
+    /// The header is wrong in this way, and as many bytes must be skipped.
     Corrupted(Fault, usize),
 }
 

@@ -1,4 +1,5 @@
-//! Codecs that can't be are refused when they are made, with one sentence that names what is wrong.
+//! A codec with impossible parameters is refused by its constructor, with one sentence that names
+//! the parameter.
 
 use std::fmt::Debug;
 use std::io;
