@@ -18,6 +18,7 @@ use crate::pure::task::Events;
 
 use super::Connection;
 use super::job::{Call, Job, Timer};
+use super::output::FollowUp;
 use super::receipt::{Delivery, Receipt};
 use super::schedule::schedule;
 use super::shared::Shared;
@@ -125,10 +126,10 @@ impl Handle {
     }
 
     /// Tells the connection's owner what a send came to.
-    fn tell(&self, sent: Result<Events>) -> Result<()> {
+    fn tell(&self, sent: Result<FollowUp>) -> Result<()> {
         let events = match &sent {
-            Ok(Events::NONE) => Events::NONE,
-            Ok(events) => self.shared.go_on_later(*events),
+            Ok(next) if next.is_none() => Events::NONE,
+            Ok(next) => self.shared.go_on_later(*next),
             // No edge need follow an error that only a send meets.
             Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
             Err(_) => Events::NONE,
@@ -274,13 +275,9 @@ impl Handle {
     /// Ends our stream (FIN) when all that was accepted is sent; reading goes on. Nothing can be
     /// sent after it.
     pub fn shutdown_write(&self) {
-        // Noted first: a callback that returns meanwhile must not take it for a close.
-        let mut must_run = self.shared.task.word.notify(Events::WRITE_ENDED);
         let failed = self.shared.output.close();
-        if failed != Events::NONE {
-            must_run |= self.shared.task.word.notify(failed);
-        }
-        if must_run {
+        // Told even where that is nothing: a connection whose peer has ended its stream closes now.
+        if self.shared.task.word.notify(failed) {
             schedule(&self.shared);
         }
     }

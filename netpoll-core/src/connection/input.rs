@@ -25,9 +25,7 @@ pub(crate) struct Input {
     account: Option<Account>,
     /// The socket may have bytes that no edge will announce again.
     undrained: bool,
-    end: Option<End>,
-    /// An errno that was taken out of the socket while it still had bytes: how the stream ends.
-    failure: Option<i32>,
+    side: ReadSide,
     /// How much had been sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
     /// from the last [`settle`](Self::settle), since a scratch comes from another connection.
     sent_before: u64,
@@ -37,6 +35,25 @@ pub(crate) struct Input {
     pulled: u64,
     /// Since when a part of a request is here, and there has not been enough memory for its rest.
     short_since: Option<Instant>,
+}
+
+/// The read side of a connection.
+///
+/// ```text
+///     Open ──────────────── its end was read ────────────────► Ended(Finished)
+///      │ │                  a read has failed ───────────────► Ended(Failed)
+///      │ └ the dial took an error out of the socket
+///      └──────────────────► Failing ─── its end was read ────► Ended(Failed)
+/// ```
+/// The task's word has no copy of it: `PEER_CLOSED` and `FAILED` say what the system announced,
+/// ahead of what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum ReadSide {
+    #[default]
+    Open,
+    /// The socket still has bytes, and behind them the stream ends with this errno.
+    Failing(i32),
+    Ended(End),
 }
 
 /// What bounds the receives that an owner asks for.
@@ -96,7 +113,7 @@ impl Input {
     pub(crate) fn is_new(&mut self) -> bool {
         self.buffer.release();
         let is_idle = self.buffer.is_new() && !self.undrained && self.short_since.is_none();
-        is_idle && self.end.is_none() && self.failure.is_none() && self.is_account_clear()
+        is_idle && self.side == ReadSide::Open && self.is_account_clear()
     }
 
     /// Whether no account is left here but one that is as good as any. One within a budget is that
@@ -119,7 +136,9 @@ impl Input {
 
     /// Notes that the stream has failed; what the socket still has comes first.
     pub(crate) fn fail_at_end(&mut self, error: &io::Error) {
-        self.failure = error.raw_os_error();
+        if let Some(errno) = error.raw_os_error() {
+            self.side = ReadSide::Failing(errno);
+        }
     }
 
     /// Whether nothing was sent since bytes last arrived.
@@ -145,13 +164,16 @@ impl Input {
 
     #[inline]
     pub(crate) fn end(&self) -> Option<End> {
-        self.end
+        match self.side {
+            ReadSide::Ended(end) => Some(end),
+            ReadSide::Open | ReadSide::Failing(_) => None,
+        }
     }
 
     /// Gives away what is buffered; whoever reads from here on is told that nothing is connected.
     pub(crate) fn detach(&mut self) -> LinkBuffer {
         self.undrained = false;
-        self.end = Some(End::Failed(sys::NOT_CONNECTED));
+        self.side = ReadSide::Ended(End::Failed(sys::NOT_CONNECTED));
         std::mem::take(&mut self.buffer)
     }
 
@@ -159,7 +181,7 @@ impl Input {
     #[inline]
     pub(crate) fn is_promising(&self, shared: &Shared, events: Events) -> bool {
         (self.undrained || events.has_any(Events::READABLE))
-            && self.end.is_none()
+            && self.end().is_none()
             && self.buffer.len() < shared.input_limit()
     }
 
@@ -262,7 +284,7 @@ impl Input {
     /// One receive, if the socket may have something.
     pub(crate) fn receive(&mut self, shared: &Owner) -> Received {
         let word = &shared.task.word;
-        if let Some(end) = self.end {
+        if let Some(end) = self.end() {
             return Received::End(end);
         }
         let room = shared.input_limit().saturating_sub(self.buffer.len());
@@ -278,7 +300,11 @@ impl Input {
         }
         match self.receive_at_most(shared, room) {
             Ok(filled) if filled.read == 0 => {
-                self.ended(word, self.failure.map_or(End::Finished, End::Failed))
+                let end = match self.side {
+                    ReadSide::Failing(errno) => End::Failed(errno),
+                    ReadSide::Open | ReadSide::Ended(_) => End::Finished,
+                };
+                self.ended(word, end)
             }
             Ok(filled) => {
                 shared.count_received(filled.read);
@@ -451,7 +477,7 @@ impl Input {
 
     fn ended(&mut self, word: &Word, end: End) -> Received {
         self.undrained = false;
-        self.end = Some(end);
+        self.side = ReadSide::Ended(end);
         // The edge that says so may still be on its way, and `is_active` must not lag behind.
         word.note(Events::PEER_CLOSED);
         Received::End(end)

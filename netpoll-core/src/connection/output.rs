@@ -16,6 +16,7 @@
 //! comes right after that try finds it set.
 
 mod queue;
+mod write_side;
 
 use std::io::{self, ErrorKind};
 use std::num::NonZeroI32;
@@ -38,7 +39,8 @@ use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, w
 use crate::io::socket::{Kind, Stream};
 use crate::pure::task::Events;
 use crate::sys;
-use queue::{Phase, Queue};
+use queue::Queue;
+use write_side::{SharedSide, WriteSide};
 
 /// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
 /// refused early, and not without end.
@@ -56,6 +58,7 @@ pub(crate) const BURST: usize = 1 << 20;
 pub(crate) struct Output {
     socket: Socket,
     queue: Mutex<Queue>,
+    side: SharedSide,
     /// Whoever waits for the queue to fall below the low-water mark, or for the end.
     below: Condvar,
     /// The socket is full, or another go is due: a writable edge has work here.
@@ -69,32 +72,55 @@ pub(crate) struct Output {
     sent: AtomicU64,
 }
 
+/// What a send came to, as far as others must act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FollowUp {
+    /// What the connection's owner is to be told.
+    pub(crate) events: Events,
+    /// The socket may take more, and no edge will say so: another go is due.
+    pub(crate) unsent: bool,
+    /// The queue is not above its high-water mark any more, or our stream has ended: the owner is
+    /// to look.
+    pub(crate) relieved: bool,
+}
+
+impl FollowUp {
+    const NONE: Self = Self { events: Events::NONE, unsent: false, relieved: false };
+    const UNSENT: Self = Self { unsent: true, ..Self::NONE };
+
+    /// Whether nothing need be done.
+    #[inline]
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
 impl Output {
     /// The output of a connected stream.
     pub(crate) fn open(stream: Stream) -> Self {
-        Self::new(stream, Phase::Open, None)
+        Self::new(stream, WriteSide::Open, None)
     }
 
     /// The output of a stream that is being connected: its first writable edge rings `notify`, and
     /// so does whatever ends the connection before that.
     pub(crate) fn connecting(stream: Stream, notify: Arc<Notify>) -> Self {
-        Self::new(stream, Phase::Connecting, Some(notify))
+        Self::new(stream, WriteSide::Connecting, Some(notify))
     }
 
-    fn new(stream: Stream, phase: Phase, notify: Option<Arc<Notify>>) -> Self {
+    fn new(stream: Stream, side: WriteSide, notify: Option<Arc<Notify>>) -> Self {
         let (socket, hold) = Socket::new(stream);
         Self {
             socket,
             queue: Mutex::new(Queue {
                 backlog: None,
                 hold: Some(hold),
-                phase,
                 failure: None,
                 notify,
                 waiting: 0,
             }),
+            side: SharedSide::new(side),
             below: Condvar::new(),
-            blocked: AtomicBool::new(phase == Phase::Connecting),
+            blocked: AtomicBool::new(side == WriteSide::Connecting),
             congested: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -103,10 +129,10 @@ impl Output {
 
     /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
     /// accepted whole, however much is queued.
-    pub(crate) fn send(&self, bytes: &mut LinkBuffer, policy: &Policy) -> Result<Events> {
+    pub(crate) fn send(&self, bytes: &mut LinkBuffer, policy: &Policy) -> Result<FollowUp> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        queue.check_open()?;
+        self.check_open(&queue)?;
         self.push(&mut queue, bytes, &mut None, policy, &mut spent)
     }
 
@@ -118,13 +144,13 @@ impl Output {
         bytes: Bytes,
         receipt: &mut Option<Receipt>,
         policy: &Policy,
-    ) -> Result<Events> {
+    ) -> Result<FollowUp> {
         let mut spent = Spent::default();
         let mut message = LinkBuffer::new();
         message.write_shared(bytes);
         message.flush();
         let mut queue = lock(&self.queue);
-        queue.check_open()?;
+        self.check_open(&queue)?;
         if self.is_congested() {
             return Err(Error::Full);
         }
@@ -138,34 +164,30 @@ impl Output {
     }
 
     /// The edge that `blocked` waits for, or another go: sends what is queued.
-    pub(crate) fn go_on(&self, limits: OutputLimits) -> Events {
+    pub(crate) fn go_on(&self, limits: OutputLimits) -> FollowUp {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.blocked.store(false, Ordering::SeqCst);
-        let connected = queue.phase == Phase::Connecting;
+        let connected = self.side.now() == WriteSide::Connecting;
         if connected {
-            queue.phase = Phase::Open;
+            self.side.set(WriteSide::Open);
             if let Some(notify) = queue.notify.take() {
                 notify.notify();
             }
         }
         let Ok(unfinished) = self.drain(&mut queue, &mut spent) else {
-            return FAILURE;
+            return FollowUp { events: FAILURE, ..FollowUp::NONE };
         };
         let relieved = self.is_congested() && queue.pending() <= limits.low;
         if relieved {
             self.congested.store(false, Ordering::Release);
             self.wake(&queue);
         }
-        let closed = self.end(&mut queue);
-        let events = if closed && queue.failure.is_some() {
-            FAILURE
-        } else if relieved || closed {
-            Events::DRAINED
-        } else {
-            Events::NONE
-        };
-        events | unfinished
+        let ended = self.end(&mut queue);
+        if ended && queue.failure.is_some() {
+            return FollowUp { events: FAILURE, ..unfinished };
+        }
+        FollowUp { relieved: relieved || ended, ..unfinished }
     }
 
     /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`, which is
@@ -178,7 +200,7 @@ impl Output {
         let mut queue = lock(&self.queue);
         while self.is_congested() {
             // Its owner may have ended it, and the queue goes out in the time of the close.
-            queue.check_open()?;
+            self.check_open(&queue)?;
             interrupted()?;
             let deadline = deadline();
             if deadline.is_some_and(|at| at <= clock::now()) {
@@ -188,7 +210,7 @@ impl Output {
             (queue, _) = wait_until(&self.below, queue, deadline);
             queue.waiting -= 1;
         }
-        queue.check_open()
+        self.check_open(&queue)
     }
 
     /// Makes whoever waits in `wait_below` look at its `interrupted` and its deadline again.
@@ -240,7 +262,7 @@ impl Output {
     /// Returns what the connection's owner should know of.
     pub(crate) fn close(&self) -> Events {
         let mut queue = lock(&self.queue);
-        queue.seal();
+        self.seal_side();
         self.wake(&queue);
         if self.end(&mut queue) && queue.failure.is_some() { FAILURE } else { Events::NONE }
     }
@@ -248,8 +270,8 @@ impl Output {
     /// Takes no more. Returns whether all that was accepted is sent. The FIN is left to the close
     /// of the socket, unless it has to wait for the rest.
     pub(crate) fn seal(&self) -> bool {
-        let mut queue = lock(&self.queue);
-        queue.seal();
+        let queue = lock(&self.queue);
+        self.seal_side();
         self.wake(&queue);
         queue.backlog.is_none()
     }
@@ -261,17 +283,17 @@ impl Output {
 
     /// Whether a dialled stream is still on its way.
     pub(crate) fn is_connecting(&self) -> bool {
-        lock(&self.queue).phase == Phase::Connecting
+        self.side.now() == WriteSide::Connecting
     }
 
     /// Gives the socket away: a descriptor of its own, and what was accepted and not sent.
     pub(crate) fn detach(&self) -> Result<(OwnedFd, LinkBuffer)> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        queue.check_open()?;
+        self.check_open(&queue)?;
         let hold = queue.hold.as_ref().ok_or(Error::Closed)?;
         let socket = self.socket.stream(hold).as_fd().try_clone_to_owned()?;
-        queue.phase = Phase::Detached;
+        self.side.set(WriteSide::Detached);
         let unsent = queue.give_up(self.sent(), &mut spent);
         self.congested.store(false, Ordering::Release);
         self.wake(&queue);
@@ -280,7 +302,13 @@ impl Output {
 
     /// Whether the socket was given away.
     pub(crate) fn is_detached(&self) -> bool {
-        lock(&self.queue).phase == Phase::Detached
+        self.side.now() == WriteSide::Detached
+    }
+
+    /// Whether it takes no more bytes: a close has begun, or `shutdown_write` was called. One load.
+    #[inline]
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.side.is_sealed()
     }
 
     /// Whether nothing is left to send.
@@ -340,14 +368,14 @@ impl Output {
     pub(crate) fn close_stream(&self, meant: bool) -> (usize, io::Result<()>) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        queue.seal();
+        self.seal_side();
         let lost = queue.pending();
         let mut unsent = queue.give_up(self.sent(), &mut spent);
         spent.take_all(&mut unsent);
         self.wake(&queue);
         // What was detached is another's: an option that is set here would be set there.
-        let meant =
-            (meant || self.is_cut.load(Ordering::Relaxed)) && queue.phase != Phase::Detached;
+        let meant = (meant || self.is_cut.load(Ordering::Relaxed))
+            && self.side.now() != WriteSide::Detached;
         let must_reset = lost > 0 || meant;
         let hold = queue.hold.take();
         drop(queue);
@@ -366,12 +394,13 @@ impl Output {
         receipt: &mut Option<Receipt>,
         policy: &Policy,
         spent: &mut Spent,
-    ) -> Result<Events> {
+    ) -> Result<FollowUp> {
         let start = self.sent() + queue.pending() as u64;
         let len = bytes.len();
         let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
         // Straight from the caller's blocks: what the socket takes at once is never queued.
-        let sent = if must_queue { Ok(Events::NONE) } else { self.send_burst(queue, bytes, spent) };
+        let sent =
+            if must_queue { Ok(FollowUp::NONE) } else { self.send_burst(queue, bytes, spent) };
         if let Ok(unfinished) = sent
             && !(bytes.is_empty() && queue.backlog.is_none())
         {
@@ -384,13 +413,30 @@ impl Output {
             let before = backlog.bytes.len() <= policy.limits.output.high
                 || self.congested.swap(true, Ordering::AcqRel);
             let events = if before { Events::NONE } else { Events::HIGH_WATER };
-            return Ok(events | unfinished);
+            return Ok(FollowUp { events, ..unfinished });
         }
         if let Some(receipt) = receipt.take() {
             let written = (self.sent() - start) as usize;
             spent.settled.push(Settled::new(receipt, written, len, queue.errno()));
         }
         sent
+    }
+
+    /// For a holder of the lock.
+    fn seal_side(&self) {
+        if !self.side.is_sealed() {
+            self.side.set(WriteSide::Closing);
+        }
+    }
+
+    /// Whether it takes bytes. For a holder of the lock.
+    #[inline]
+    fn check_open(&self, queue: &Queue) -> Result<()> {
+        match queue.failure {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno.get()).into()),
+            None if self.side.is_sealed() => Err(Error::Closed),
+            None => Ok(()),
+        }
     }
 
     /// Wakes those who wait in `wait_below`.
@@ -403,10 +449,10 @@ impl Output {
     /// Ends our stream if that is what is left to do, and says whether it was. A peer that is gone
     /// has no use for it.
     fn end(&self, queue: &mut Queue) -> bool {
-        if queue.phase != Phase::Closing || queue.backlog.is_some() {
+        if self.side.now() != WriteSide::Closing || queue.backlog.is_some() {
             return false;
         }
-        queue.phase = Phase::Ended;
+        self.side.set(WriteSide::Ended);
         if let (Some(hold), false) = (&queue.hold, self.is_cut.load(Ordering::Relaxed))
             && let Err(error) = self.socket.stream(hold).shutdown_write()
         {
@@ -418,8 +464,8 @@ impl Output {
     }
 
     /// Sends what is queued, up to a burst.
-    fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<Events> {
-        let Some(mut backlog) = queue.backlog.take() else { return Ok(Events::NONE) };
+    fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
+        let Some(mut backlog) = queue.backlog.take() else { return Ok(FollowUp::NONE) };
         let sent = self.send_burst(queue, &mut backlog.bytes, spent);
         backlog.receipts.settle_to(self.sent(), &mut spent.settled);
         if sent.is_err() {
@@ -432,16 +478,16 @@ impl Output {
     }
 
     /// Sends what the socket takes of `bytes`, but no more than a burst: behind that others have
-    /// their turn, and it says [`Events::UNSENT`].
+    /// their turn, and it says [`FollowUp::UNSENT`].
     #[inline]
     fn send_burst(
         &self,
         queue: &mut Queue,
         bytes: &mut LinkBuffer,
         spent: &mut Spent,
-    ) -> Result<Events> {
+    ) -> Result<FollowUp> {
         if bytes.len() <= BURST {
-            return self.transmit(queue, bytes, spent).map(|()| Events::NONE);
+            return self.transmit(queue, bytes, spent).map(|()| FollowUp::NONE);
         }
         self.send_first(queue, bytes, spent)
     }
@@ -453,7 +499,7 @@ impl Output {
         queue: &mut Queue,
         bytes: &mut LinkBuffer,
         spent: &mut Spent,
-    ) -> Result<Events> {
+    ) -> Result<FollowUp> {
         let mut first = bytes.slice(BURST)?;
         if let Err(error) = self.transmit(queue, &mut first, spent) {
             spent.take_all(bytes);
@@ -462,12 +508,12 @@ impl Output {
         if first.is_empty() {
             // As where the socket is full, but that no edge follows.
             self.blocked.store(true, Ordering::SeqCst);
-            return Ok(Events::UNSENT);
+            return Ok(FollowUp::UNSENT);
         }
         first.append(std::mem::take(bytes));
         first.flush();
         *bytes = first;
-        Ok(Events::NONE)
+        Ok(FollowUp::NONE)
     }
 
     /// Sends until `bytes` is empty or the socket full; in the latter case `blocked` is set. What

@@ -51,7 +51,7 @@ fn one_go_sends_no_more_than_a_burst() {
     while output.pending() > 0 {
         let went = output.sent() as usize - before;
         assert!(went <= BURST, "{went} bytes in one go");
-        let goes_on = sending.has_any(Events::UNSENT);
+        let goes_on = sending.unsent;
         assert!(!goes_on || went == BURST, "it goes on only after a burst");
         assert!(output.is_blocked(), "nothing would go on with it");
         before = output.sent() as usize;

@@ -26,7 +26,7 @@ use crate::pure::task::{Events, Task};
 
 use super::extras::{Extras, Timeouts};
 use super::job::Job;
-use super::output::Output;
+use super::output::{FollowUp, Output};
 use crate::pure::deadlines::Progress;
 
 /// The addresses of both ends.
@@ -201,8 +201,10 @@ impl Shared {
     }
 
     pub(crate) fn is_active(&self) -> bool {
-        let over = Events::OVER | Events::PEER_GONE | Events::WRITE_ENDED;
-        !self.task.word.events().has_any(over) && !self.task.word.is_closed()
+        let over = Events::OVER | Events::PEER_GONE;
+        !self.task.word.events().has_any(over)
+            && !self.task.word.is_closed()
+            && !self.output.is_sealed()
     }
 
     pub(crate) fn peer(&self) -> &Address {
@@ -263,32 +265,34 @@ impl Shared {
     /// Sends what is written, for the owner, and notes what it should know; see [`Output::send`].
     #[inline]
     pub(crate) fn send(&self, bytes: &mut LinkBuffer) -> Result<()> {
-        let events = self.output.send(bytes, &self.group.policy)?;
-        if events != Events::NONE {
-            self.task.word.note(self.go_on_later(events));
+        let next = self.output.send(bytes, &self.group.policy)?;
+        if !next.is_none() {
+            self.task.word.note(self.go_on_later(next));
         }
         Ok(())
     }
 
     /// The socket takes bytes again, or another go is due: sends what is queued. Returns what the
-    /// owner should know.
+    /// owner is to be told; `None` where it need not look.
     #[inline]
-    pub(crate) fn writable(&self) -> Events {
+    pub(crate) fn writable(&self) -> Option<Events> {
         if !self.output.is_blocked() {
-            return Events::NONE;
+            return None;
         }
-        self.go_on_later(self.output.go_on(self.group.limits().output))
+        let next = self.output.go_on(self.group.limits().output);
+        let events = self.go_on_later(next);
+        (next.relieved || events != Events::NONE).then_some(events)
     }
 
-    /// What a send returned, but for another go that is due, which is left to the reactor.
+    /// Leaves another go that is due to the reactor; returns what the owner is to be told.
     #[cold]
-    pub(crate) fn go_on_later(&self, events: Events) -> Events {
-        if events.has_any(Events::UNSENT) {
+    pub(crate) fn go_on_later(&self, next: FollowUp) -> Events {
+        if next.unsent {
             // Without a reactor nothing is sent any more. Before it knows the connection there is
             // no token, and the first edge is still to come.
             drop(self.reactor.post(Command::Transmit(self.token())));
         }
-        events.without(Events::UNSENT)
+        next.events
     }
 
     /// Waits until the peer has taken what stands above the low-water mark, in the write timeout.

@@ -43,8 +43,6 @@ impl Events {
     /// The socket may have bytes. The owner takes it as it looks, *before* the read that may drain
     /// the socket, so that an edge in between is not lost.
     pub(crate) const READABLE: Self = Self(1 << 4);
-    /// The output output went below its low-water mark, or emptied.
-    pub(crate) const DRAINED: Self = Self(1 << 5);
     /// The peer ended its stream (FIN).
     pub(crate) const PEER_CLOSED: Self = Self(1 << 6);
     /// The socket failed or hung up.
@@ -73,8 +71,6 @@ impl Events {
     pub(crate) const HIGH_WATER: Self = Self(1 << 17);
     /// The reactor receives nothing until somebody resumes.
     pub(crate) const PAUSED: Self = Self(1 << 18);
-    /// Our stream has ended, or will when the output has emptied.
-    pub(crate) const WRITE_ENDED: Self = Self(1 << 19);
     /// The close is to be a reset.
     pub(crate) const RESET: Self = Self(1 << 20);
     /// A part of a request is buffered, and the rest is waited for. Noted by the owner.
@@ -83,12 +79,8 @@ impl Events {
     pub(crate) const RESUMED: Self = Self(1 << 22);
     /// Somebody was shown the descriptor, and may have duplicated it: the socket may outlive us.
     pub(crate) const SHOWN: Self = Self(1 << 23);
-    /// The stream from the peer was read to its end, and the close has begun. Noted by the owner.
-    pub(crate) const READ_OUT: Self = Self(1 << 24);
     /// A read or a flush of the caller's has failed. Noted by the owner.
     pub(crate) const FALTERED: Self = Self(1 << 25);
-    /// Of no word, but of what a send returns: the socket may take more, and no edge will say so.
-    pub(crate) const UNSENT: Self = Self(1 << 31);
     /// Whoever waits is to stop: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

@@ -20,9 +20,8 @@ impl Core {
             self.deliver_to_preamble(token, readiness);
             return None;
         };
-        let events = events_of(readiness, shared);
-        let scheduled = events != Events::NONE && shared.task.word.notify(events);
-        scheduled.then(|| shared.clone())
+        let events = events_of(readiness, shared)?;
+        shared.task.word.notify(events).then(|| shared.clone())
     }
 
     /// Tells a preamble what happened to its stream, unless the token is a stale one. After the end
@@ -43,11 +42,10 @@ impl Core {
     pub(super) fn transmit(&mut self, token: Token) {
         if let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
+            && let Some(events) = shared.writable()
+            && shared.task.word.notify(events)
         {
-            let events = shared.writable();
-            if events != Events::NONE && shared.task.word.notify(events) {
-                self.ready.push_back(shared.clone());
-            }
+            self.ready.push_back(shared.clone());
         }
     }
 
@@ -67,14 +65,12 @@ impl Core {
     }
 }
 
-/// What the connection should know of a readiness. What is writable first goes to its output, which
-/// tells more only if somebody waits for it.
+/// What the connection is to be told of a readiness; `None` where it need not look. What is
+/// writable first goes to its output, which tells more only if the owner waits for it.
 #[inline]
-fn events_of(readiness: Readiness, shared: &Shared) -> Events {
-    let mut events = Events::NONE;
-    if readiness.sendable {
-        events = shared.writable();
-    }
+fn events_of(readiness: Readiness, shared: &Shared) -> Option<Events> {
+    let of_output = if readiness.sendable { shared.writable() } else { None };
+    let mut events = of_output.unwrap_or(Events::NONE);
     if readiness.receivable {
         events = events | Events::READABLE;
     }
@@ -87,5 +83,5 @@ fn events_of(readiness: Readiness, shared: &Shared) -> Events {
     if readiness.urgent {
         events = events | Events::URGENT;
     }
-    events
+    (of_output.is_some() || events != Events::NONE).then_some(events)
 }

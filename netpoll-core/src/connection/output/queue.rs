@@ -1,13 +1,11 @@
 //! What stands behind the output's lock: the backlog, who sends it, and in which phase the stream
 //! is.
 
-use std::io;
 use std::num::NonZeroI32;
 use std::sync::Arc;
 
 use netpoll_buffer::LinkBuffer;
 
-use crate::base::error::{Error, Result};
 use crate::base::notify::Notify;
 use crate::connection::backlog::{Backlog, Spent};
 use crate::connection::socket::OutputHold;
@@ -19,7 +17,6 @@ pub(super) struct Queue {
     pub(super) backlog: Option<Box<Backlog>>,
     /// Gone when the socket is to be closed.
     pub(super) hold: Option<OutputHold>,
-    pub(super) phase: Phase,
     /// The errno that ended sending.
     pub(super) failure: Option<NonZeroI32>,
     /// Rung when a dialled stream is not on its way any more.
@@ -27,19 +24,6 @@ pub(super) struct Queue {
     /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
     /// the same.
     pub(super) waiting: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Dialled, not connected yet: the first writable edge opens it.
-    Connecting,
-    Open,
-    /// Our stream is to end: what is queued goes out, nothing more comes in.
-    Closing,
-    /// Our stream has ended: the FIN is behind what was queued.
-    Ended,
-    /// The socket was given away: nothing here touches it any more, but to stop watching it.
-    Detached,
 }
 
 impl Queue {
@@ -59,20 +43,5 @@ impl Queue {
         let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
         backlog.receipts.settle_all(sent, None, &mut spent.settled);
         backlog.bytes
-    }
-
-    pub(super) fn seal(&mut self) {
-        if matches!(self.phase, Phase::Connecting | Phase::Open) {
-            self.phase = Phase::Closing;
-        }
-    }
-
-    #[inline]
-    pub(super) fn check_open(&self) -> Result<()> {
-        match (self.failure, self.phase) {
-            (Some(errno), _) => Err(io::Error::from_raw_os_error(errno.get()).into()),
-            (None, Phase::Closing | Phase::Ended | Phase::Detached) => Err(Error::Closed),
-            (None, _) => Ok(()),
-        }
     }
 }

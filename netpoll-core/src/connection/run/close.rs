@@ -1,0 +1,164 @@
+//! How a close begins, what it leaves to be sent, and its last acts.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use super::{Life, Role, Runner, Step};
+use crate::base::clock;
+use crate::base::error::{CloseReason, Error, LimitReached, Wait};
+use crate::base::panic::guard;
+use crate::connection::input::End;
+use crate::connection::mailbox::Command;
+use crate::connection::{Connection, Shared};
+use crate::io::socket::Stream;
+use crate::pure::slab::Token;
+use crate::pure::task::{Events, Run};
+
+/// The last acts, each outside of the cell: `on_disconnect`, then the reactor closes the socket.
+pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
+    let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
+    log::debug!("connection from {}: {reason}", shared.peer());
+    run.let_go();
+    let is_reset = shared.task.word.events().has_any(Events::RESET);
+    let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
+    if !is_over && shared.output.is_empty() {
+        shared.output.discard_unread(shared.kind);
+    }
+    let service = match std::mem::take(&mut run.role) {
+        Role::Service(service) => Some(service),
+        Role::Callbacks(callbacks) => {
+            // They may be the last, and hold what is the user's.
+            guard("the release of callbacks", || drop(callbacks)).ok();
+            None
+        }
+        Role::None => None,
+    };
+    let is_read_out = run.life == Life::Closing { is_read_out: true };
+    if !is_reset && (!is_read_out || shared.close_is_put_off(service.as_deref())) {
+        // The close of the socket sends the FIN as well. But it sends a reset instead where more
+        // has come from a peer that still sends, and none of them must wait for the user.
+        shared.output.end_stream();
+    }
+    if let Some(service) = service {
+        service.disconnect(&reason);
+    }
+    shared.extras.close();
+    run.close();
+    shared.finish();
+}
+
+impl Runner {
+    /// Nothing more is received, and nothing more is written: the close has begun.
+    fn let_go(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            if !matches!(self.life, Life::Closing { .. }) {
+                self.life = Life::Closing { is_read_out: false };
+            }
+            return;
+        };
+        self.life = Life::Closing { is_read_out: connection.end().is_some() };
+        guard("the release of lent memory", || connection.leave()).ok();
+    }
+
+    /// Begins an orderly close: what was accepted is still sent, within the linger time.
+    pub(super) fn begin_close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
+        if shared.task.word.events().has_any(Events::RESET) {
+            // It came while a callback ran: a FIN would overtake the reset.
+            return self.end_at_once(reason);
+        }
+        if matches!(reason, CloseReason::Timeout(Wait::Write)) {
+            // The peer had that time to take what is left, and did not.
+            return self.end_at_once(reason);
+        }
+        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.let_go();
+        if shared.output.seal() {
+            return Step::Closed;
+        }
+        let deadline = clock::now().checked_add(shared.group.limits().linger);
+        let armed = match (shared.token(), deadline) {
+            (Token::NONE, _) => Err(()),
+            (token, Some(at)) => shared.reactor.post(Command::Linger(token, at)).map_err(drop),
+            (_, None) => Ok(()),
+        };
+        // Without a reactor nobody drains the output.
+        if armed.is_ok() { Step::Wait } else { Step::Closed }
+    }
+
+    /// Ends at once, because the watch found something to be over.
+    pub(super) fn expire(&mut self, shared: &Shared) -> Step {
+        let wait = shared.extras.expired();
+        self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
+    }
+
+    /// Ends at once, because somebody said so.
+    pub(super) fn give_up(&mut self, shared: &Shared) -> Step {
+        let meant = shared.task.word.events().has_any(Events::RESET);
+        let reason = if meant { reason_local(shared) } else { CloseReason::Shutdown };
+        self.end_at_once(shared.output.failure().map_or(reason, CloseReason::of_socket))
+    }
+
+    /// Whatever is left to send is dropped; if something is, the peer is told by a reset.
+    fn end_at_once(&mut self, reason: CloseReason) -> Step {
+        self.reason.get_or_insert_with(|| Box::new(reason));
+        self.let_go();
+        Step::Closed
+    }
+}
+
+/// Why we ended it.
+pub(super) fn reason_local(shared: &Shared) -> CloseReason {
+    if shared.output.is_detached() { CloseReason::Detached } else { CloseReason::Local }
+}
+
+/// Why the peer's stream ended; a send may have met the reset first, and taken it.
+pub(super) fn reason_of(end: End, shared: &Shared) -> CloseReason {
+    match (end, shared.output.failure()) {
+        (End::Failed(errno), _) => CloseReason::of_socket(io::Error::from_raw_os_error(errno)),
+        (End::Finished, Some(error)) => CloseReason::of_socket(error),
+        (End::Finished, None) => CloseReason::Peer,
+    }
+}
+
+/// Why a peer is gone whose stream was not read to its end.
+pub(super) fn reason_unread(shared: &Shared) -> CloseReason {
+    failure(shared).map_or(CloseReason::Peer, CloseReason::of_socket)
+}
+
+/// The error that the socket holds, or that a send has met.
+pub(super) fn failure(shared: &Shared) -> Option<io::Error> {
+    let pending = shared.output.with_stream(Stream::take_error).and_then(Result::err);
+    pending.or_else(|| shared.output.failure())
+}
+
+/// The reason behind an error that a callback returned, where it only passed on what a read or a
+/// flush had told it.
+pub(super) fn passed_on(
+    error: &Error,
+    connection: &Connection,
+    shared: &Shared,
+) -> Option<CloseReason> {
+    match error {
+        Error::TimedOut(wait) => return Some(CloseReason::Timeout(*wait)),
+        Error::InputLimit { .. } => return Some(CloseReason::Limit(LimitReached::Input)),
+        Error::Full => return Some(CloseReason::Limit(LimitReached::Output)),
+        Error::NoThread => return Some(CloseReason::Limit(LimitReached::Threads)),
+        Error::NoMemory => return Some(CloseReason::Limit(LimitReached::Memory)),
+        _ => {}
+    }
+    let end = connection.end();
+    match error.kind() {
+        ErrorKind::UnexpectedEof => end.map(|end| reason_of(end, shared)),
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            (end.is_some() || shared.output.failure().is_some()).then_some(CloseReason::Reset)
+        }
+        ErrorKind::NotConnected => {
+            let events = shared.task.word.events();
+            if events.has_any(Events::ABORT) && !events.has_any(Events::RESET) {
+                return Some(CloseReason::Shutdown);
+            }
+            events.has_any(Events::CLOSE | Events::RESET).then_some(CloseReason::Local)
+        }
+        _ => None,
+    }
+}

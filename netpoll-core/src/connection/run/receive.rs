@@ -1,0 +1,136 @@
+//! One receive, and the callback that is due after it.
+
+use std::sync::Arc;
+
+use super::close::{failure, passed_on, reason_of, reason_unread};
+use super::{Role, Runner, Step};
+use crate::base::error::{CloseReason, LimitReached};
+use crate::connection::Shared;
+use crate::connection::input::{End, Received};
+use crate::connection::mailbox::Command;
+use crate::pure::task::Events;
+
+/// What makes another round worth its while after a callback.
+const WORTH_A_LOOK: Events = Events::PEER_GONE
+    .or(Events::WAKE)
+    .or(Events::OVER)
+    .or(Events::SHUTDOWN)
+    .or(Events::JOBS)
+    .or(Events::HIGH_WATER)
+    .or(Events::RESUMED);
+
+impl Runner {
+    /// Receives once and calls back if that is due.
+    pub(super) fn receive(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
+        else {
+            return self.begin_close(shared, CloseReason::Local);
+        };
+        let word = &shared.task.word;
+        let half_open = shared.group.limits().half_open;
+        let ended_before = connection.scratch().input.end().is_some();
+        let paused = events.has_any(Events::PAUSED);
+        let received = if paused {
+            Received::Nothing
+        } else if connection.scratch().input.may_receive(shared, events) {
+            connection.receive()
+        } else if connection.scratch().input.wait_for_memory(shared) {
+            return self.begin_close(shared, CloseReason::Limit(LimitReached::Memory));
+        } else {
+            drop(shared.reactor.post(Command::Retry(shared.token())));
+            Received::Nothing
+        };
+        // What the callback left as it paused is served again: no edge announces it.
+        let resumed = !paused
+            && word.clear(events.and(Events::RESUMED)) != Events::NONE
+            && !connection.scratch().input.buffer.is_empty();
+        let woken = word.clear(Events::WAKE) != Events::NONE;
+        let full = received == Received::Full && events.has_any(Events::PEER_GONE);
+        let told_before = std::mem::replace(&mut self.told.end, full);
+        let due = match received {
+            Received::Bytes => true,
+            // The last call for what was left unread: now it is known that nothing follows.
+            Received::End(_) => {
+                !ended_before && (half_open || !connection.scratch().input.buffer.is_empty())
+            }
+            // The last call as well, unless it makes room: the end stands behind bytes that nobody
+            // takes, and no edge will come any more.
+            Received::Full => full && !told_before,
+            Received::Nothing => false,
+        };
+        if due || resumed || woken {
+            let verdict = service.request(connection);
+            return self.after_callback(shared, verdict);
+        }
+        if let Received::End(end) = received {
+            let is_over =
+                shared.output.is_sealed() || events.has_any(Events::FAILED | Events::SHUTDOWN);
+            if half_open && end == End::Finished && !is_over {
+                return Step::Wait;
+            }
+            let failed = half_open && events.has_any(Events::FAILED);
+            let reason = if failed { reason_unread(shared) } else { reason_of(end, shared) };
+            return self.begin_close(shared, reason);
+        }
+        if full {
+            return self.begin_close(shared, reason_unread(shared));
+        }
+        if let (Received::Nothing, true) = (received, events.has_any(Events::FAILED)) {
+            // Only a send met it, or the peer has reset and nobody receives.
+            if let Some(error) = failure(shared) {
+                return self.begin_close(shared, CloseReason::of_socket(error));
+            }
+        }
+        if events.has_any(Events::SHUTDOWN) && connection.scratch().input.buffer.is_empty() {
+            return self.begin_close(shared, CloseReason::Shutdown);
+        }
+        Step::Wait
+    }
+
+    /// Flushes what the callback left, or closes as it said.
+    pub(super) fn after_callback(
+        &mut self,
+        shared: &Arc<Shared>,
+        verdict: Result<(), CloseReason>,
+    ) -> Step {
+        self.calls += 1;
+        let Some(connection) = &mut self.connection else {
+            return Step::Closed;
+        };
+        let verdict = verdict.map_err(|reason| match &reason {
+            CloseReason::Callback(error) => passed_on(error, connection, shared).unwrap_or(reason),
+            _ => reason,
+        });
+        // A callback that reads until the end of the stream ends by that error, and what it wrote
+        // on the way is as good as any; what another error or a panic cut short is not.
+        let scratch = connection.scratch();
+        scratch.input.end_pulls();
+        scratch.pace.clear();
+        let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
+        if failed || shared.is_interrupted() {
+            scratch.staged.clear();
+        }
+        scratch.staged.flush();
+        if !scratch.staged.is_empty() && shared.send(&mut scratch.staged).is_err() {
+            if let Some(error) = shared.output.failure() {
+                return self.begin_close(shared, CloseReason::of_socket(error));
+            }
+            if shared.is_interrupted() {
+                return self.begin_close(shared, CloseReason::Local);
+            }
+            log::debug!("what was written to {} after shutdown_write is dropped", shared.peer());
+            scratch.staged.clear();
+        }
+        if let Err(reason) = verdict {
+            return self.begin_close(shared, reason);
+        }
+        // The buffer may be empty and the peer gone, or the next request may stand in the socket.
+        // The output may have drained before the callback heard that it was high.
+        let events = shared.task.word.events();
+        let again = events.has_any(WORTH_A_LOOK)
+            || scratch.input.is_promising(shared, events)
+            || scratch.input.end().is_some()
+            || (self.told.high_water && !shared.output.is_congested());
+        if again { Step::More } else { Step::Wait }
+    }
+}
