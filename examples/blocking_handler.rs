@@ -1,8 +1,8 @@
 //! A journal: `log TEXT` is answered when the line is on the disk, anything else at once.
 //!
 //! Shows callbacks that really block, in the system's `fdatasync`, beside others that don't, on the
-//! same loops and without a word to the framework: the reactor is handed over while one blocks, and
-//! connections that keep blocking go to workers. Fast answers stay fast.
+//! same loops and without telling the framework: another thread goes on with the reactor while one
+//! blocks, and connections that keep blocking go to workers. Fast answers stay fast.
 //!
 //! Its limits: lines of 4 KiB, a journal of 64 MiB, 60 s without a byte either way, 200 clients,
 //! since each may keep a thread.
@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use netpoll::{Connection, Dispatch, EventLoop, HandOffOptions, Listener, Result};
 
-/// The longest journal, in bytes: a disk that clients can fill is no journal for long.
+/// The longest journal, in bytes: clients must not fill the disk.
 const JOURNAL_MAX: u64 = 64 << 20;
 
-/// Appends a line, and returns when it would survive a power cut; or that there is no room for it.
+/// Appends a line, and returns when it would survive a power cut; or says that there is no room.
 fn write_down(journal: &Mutex<File>, text: &[u8]) -> Result<bool> {
     let mut file = journal.lock().unwrap_or_else(PoisonError::into_inner);
     if file.metadata()?.len() + text.len() as u64 > JOURNAL_MAX {
@@ -69,7 +69,7 @@ fn serve() -> Result<()> {
         .input_limit(4 << 10)
         .idle_timeout(Duration::from_secs(60))
         .max_connections(200)
-        .loops(1) // so that whoever blocks would stand in everybody's way
+        .loops(1) // so that a callback that blocks would delay all others
         .build()?
         .serve(listener)?;
     Ok(())

@@ -1,6 +1,6 @@
 //! A server with a session per connection: numbers the lines that each client sends.
 //!
-//! Shows the four callbacks of a connection's life and the session that they share.
+//! Shows four callbacks of a connection's life and the session that they share.
 //!
 //! Its limits: lines of 4 KiB, 5 min without a byte either way, 1 000 clients.
 //!

@@ -1,4 +1,4 @@
-//! A server that sends back whatever it receives.
+//! A server that sends back the bytes that it receives.
 //!
 //! Shows `Listener`, `EventLoop` with a zero-copy echo, the dispatch modes, and a clean stop on
 //! Ctrl-C.
@@ -33,7 +33,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> netpoll::Result<()> {
-    // Signals are blocked before any thread starts, so that the one that waits for them gets them.
+    // Signals are blocked before any thread starts, so that only the thread that waits for them
+    // gets them.
     let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     stop.thread_block().map_err(std::io::Error::from)?;
 

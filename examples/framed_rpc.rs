@@ -1,4 +1,4 @@
-//! A server of remote calls, of the smallest kind: a request is a frame, and so is its answer.
+//! A minimal server of remote calls: a request is a frame, and so is its answer.
 //!
 //! Shows `on_frame` with a 4-byte big-endian length: many calls may be under way on one connection,
 //! frames that arrive together are answered with one flush, and a frame that is too long closes
@@ -23,13 +23,13 @@ use netpoll::{
 /// The longest call and the longest answer, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// What is known of one client.
+/// What the server knows of one client.
 #[derive(Debug, Default)]
 struct Caller {
     calls: u64,
 }
 
-/// Answers one call, with what was asked.
+/// Answers one call, with the request itself.
 fn answer(caller: &mut Caller, call: Frame<'_>, out: &mut Out<'_, LengthPrefix>) -> Result<()> {
     caller.calls += 1;
     out.send_buffer(call.into_buffer()) // moves blocks, copies nothing

@@ -1,5 +1,5 @@
-//! A server that ends in order when it is told to: it stops accepting, finishes what is under way,
-//! says goodbye to who is idle, and gives up after ten seconds.
+//! A server that shuts down in order on a signal: it stops accepting, finishes what is under way,
+//! says goodbye to idle clients, and gives up after ten seconds.
 //!
 //! Shows `spawn`, `on_shutdown`, and SIGTERM and SIGINT, which the library leaves to its user.
 //!
@@ -9,7 +9,7 @@
 //! ```text
 //! cargo run --release --example graceful -- [ADDRESS]
 //! nc 127.0.0.1 7020        # "sleep" answers after two seconds
-//! kill -TERM PID           # what it is told to do by Ctrl-C as well
+//! kill -TERM PID           # does the same as Ctrl-C
 //! ```
 
 use std::process::ExitCode;
@@ -38,11 +38,11 @@ fn serve() -> netpoll::Result<()> {
     let server = EventLoop::builder()
         .on_request(|(): &mut (), conn: &mut Connection| {
             loop {
-                // `?` is the end of it in each case: `WouldBlock` waits for the rest of a line, and
-                // a line that is too long is a reason to close, which `on_disconnect` is told.
+                // `?` is right for each error: `WouldBlock` waits for the rest of a line, and a
+                // line that is too long is a reason to close, which `on_disconnect` gets.
                 let line = conn.reader().try_until(b'\n')?.to_vec();
                 if line.starts_with(b"sleep") {
-                    // sleep: it stands for work that takes a while
+                    // sleep: it represents work that takes a while
                     std::thread::sleep(Duration::from_secs(2));
                 }
                 conn.writer().write_bytes(&line);

@@ -1,8 +1,8 @@
 //! A server that is replaced while it serves, with no connection refused.
 //!
-//! Shows `hand_over` and `take_over`: the second process that is started asks the first one for its
-//! listening sockets, and the first one ends when its last connection has. Whatever happens to the
-//! second one before it serves, the first one goes on.
+//! Shows `hand_over` and `take_over`: a second process asks the first one for its listening
+//! sockets, and the first one ends when its last connection has. If the second process fails before
+//! it serves, the first one goes on.
 //!
 //! ```text
 //! cargo run --release --example hot_restart -- 127.0.0.1:7004 /tmp/netpoll.control
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
         Err(error) if is_nobody_there(&error) => vec![Listener::bind("tcp", &address)?],
         Err(error) => return Err(error.into()),
     };
-    // All that may fail comes before this process serves: until then the other one goes on.
+    // Everything that may fail comes before this process serves: until then the other one goes on.
     let fresh = format!("{control}.{}", std::process::id());
     let successors = listen_for_successors(&fresh)?;
     // It waits until every loop serves, and the other process knows.
@@ -69,8 +69,8 @@ fn event_loop() -> Result<EventLoop> {
         .build()
 }
 
-/// Returns when another process serves. None of what a process may do at the control socket ends
-/// this one.
+/// Returns when another process serves. Nothing that a process does at the control socket ends this
+/// one.
 fn wait_for_a_successor(server: &Running, successors: &UnixListener) {
     loop {
         let outcome = successors.accept().map_err(netpoll::Error::from);
@@ -90,14 +90,14 @@ fn is_nobody_there(error: &io::Error) -> bool {
 
 /// A control socket that this user alone may connect to.
 fn listen_for_successors(path: &str) -> io::Result<UnixListener> {
-    // What a crashed process with this number has left.
+    // Removes what a crashed process with this number has left.
     let _ = fs::remove_file(path);
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
 }
 
-/// As `println!`, which panics where nobody reads any more.
+/// As `println!`, which panics when the other end of the pipe is closed.
 fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! A server behind a proxy that tells whom it speaks for.
+//! A server behind a proxy that sends the address of its client.
 //!
 //! Shows a listener with the PROXY protocol: callbacks see the client's address, not the proxy's.
 //!
@@ -17,7 +17,7 @@ use netpoll::{Connection, EventLoop, Listener, ProxyProtocol, Result};
 
 fn main() -> Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7003".into());
-    // Only proxies must be able to connect here: whoever does, says who they are.
+    // Only proxies must be able to connect here: a peer can claim any address.
     let listener = Listener::bind("tcp", &address)?.proxy_protocol(ProxyProtocol::default());
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()

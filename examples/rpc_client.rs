@@ -1,7 +1,7 @@
 //! Loads the example `rpc_server` in one of three ways, and prints what it reached.
 //!
-//! Shows `Pool`, where each request has a connection of its own for as long as it takes, and `Mux`,
-//! where the requests of all threads share four.
+//! Shows `Pool`, where each request has a connection of its own while it lasts, and `Mux`, where
+//! the requests of all threads share four.
 //!
 //! ```text
 //! rpc_client [pool|idle|mux] [ADDRESS] [THREADS] [SECONDS] [BYTES]      (127.0.0.1:7002 64 5 1024)
@@ -88,7 +88,7 @@ impl MuxProtocol for Frames {
     }
 }
 
-/// Calls from so many threads for so long, telling how it goes; then prints what it came to.
+/// Calls from so many threads for so long, with a progress line; then prints the result.
 fn run(call: &(dyn Fn() -> Result<()> + Sync), threads: usize, time: Duration) -> Result<()> {
     let (done, begun) = (AtomicU32::new(0), Instant::now());
     let rate = || f64::from(done.load(Ordering::Relaxed)) / begun.elapsed().as_secs_f64();

@@ -1,4 +1,4 @@
-//! A server of the smallest RPC: each request is 4 bytes of length, big-endian, and a payload; the
+//! A server of a minimal RPC: each request is 4 bytes of length, big-endian, and a payload; the
 //! response is the same again.
 //!
 //! Shows how a callback takes whole frames and leaves the rest for its next call.
@@ -44,7 +44,7 @@ fn serve(address: &str) -> Result<()> {
     Ok(())
 }
 
-/// Answers the requests that are there; all answers leave with one flush.
+/// Answers the requests that have arrived; all answers leave with one flush.
 fn answer(conn: &mut Connection) -> Result<()> {
     let (mut reader, mut writer) = conn.split();
     loop {

@@ -1,4 +1,4 @@
-//! A proxy: whatever comes on one connection leaves on another, both ways.
+//! A proxy: the bytes that come on one connection leave on another, both ways.
 //!
 //! Shows forwarding by moving blocks; a dialled side that callbacks drive (`Client::dial_with`);
 //! half-close passed on each way; and backpressure end to end: a slow client slows the origin, and
@@ -21,7 +21,7 @@ use netpoll::{
     Client, Connection, Dialer, Dispatch, Error, EventLoop, Listener, LoadBalance, PollManager,
     Result, default_loops,
 };
-use relay::{CONNECTIONS, Other, congested, forward, limits, part, relieved};
+use relay::{CONNECTIONS, Other, close_other, congested, forward, limits, relieved};
 
 mod relay;
 
@@ -50,14 +50,15 @@ fn serve() -> Result<()> {
         .on_request(forward)
         .on_high_water(congested)
         .on_drain(relieved)
-        .on_disconnect(part)
+        .on_disconnect(close_other)
         .dialer(Dialer::builder().manager(manager.clone()).build()?)
         .dispatch(Dispatch::Inline) // forwarding never blocks
         .limits(limits())
         .build()?;
     EventLoop::builder()
         .on_prepare(|_: &Connection| Ok(None))
-        // Dialling blocks, hence the default dispatch. Nothing is received before it returns.
+        // Dialling blocks, so this uses the default dispatch. Nothing is received before it
+        // returns.
         .on_connect(move |other: &mut Other, conn: &mut Connection| {
             let client = Some(conn.handle());
             *other = Some(origins.dial_with("tcp", &origin, DIAL_TIMEOUT, client)?);
@@ -66,7 +67,7 @@ fn serve() -> Result<()> {
         .on_request(forward)
         .on_high_water(congested)
         .on_drain(relieved)
-        .on_disconnect(part)
+        .on_disconnect(close_other)
         .manager(manager)
         .limits(limits())
         .max_connections(CONNECTIONS)

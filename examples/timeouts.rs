@@ -1,8 +1,8 @@
-//! A server by lines that waits for nobody without an end.
+//! A server by lines that waits for no client without a limit.
 //!
-//! Shows the limits in time, and how `on_disconnect` is told which of them a client met: the first
-//! byte, a request that trickles in (slowloris), silence, and a time for the whole connection.
-//! Beside those, lines have 4 KiB at most, and clients are 1 000.
+//! Shows the limits in time, and how `on_disconnect` learns which of them ended a connection: the
+//! first byte, a request that trickles in (slowloris), silence, and a time for the whole
+//! connection. Besides, lines have 4 KiB at most, and 1 000 clients may connect.
 //!
 //! ```text
 //! cargo run --release --example timeouts -- [ADDRESS]
@@ -19,7 +19,7 @@ use netpoll::{CloseReason, Connection, EventLoop, Listener, ReceiveRate, Result,
 
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(2);
-/// Of a line that has begun, so much must come in so long.
+/// How many bytes of a line that has begun must come in which time.
 const RATE: ReceiveRate = ReceiveRate { bytes: 10, per: Duration::from_secs(1) };
 /// For a connection as a whole.
 const LIFE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! A server on a Unix socket and on an abstract name, which knows who is at the other end.
+//! A server on a Unix socket and on an abstract name, which gets the credentials of each peer.
 //!
 //! Shows several listeners with names, the permissions of a socket's file, and peer credentials.
 //!
@@ -29,7 +29,7 @@ fn serve() -> netpoll::Result<()> {
     stop.thread_block().map_err(std::io::Error::from)?;
 
     let path = std::env::args().nth(1).unwrap_or_else(|| "/tmp/netpoll.sock".into());
-    // Who may write to the file may connect: here this user alone.
+    // Users that may write to the file may connect: here this user alone.
     let file = Listener::options().mode(0o600).bind("unix", &path)?.named("file");
     let name = Listener::bind("unix", "@netpoll")?.named("abstract");
 

@@ -1,11 +1,11 @@
-//! A chat room by lines: what one says, all others hear.
+//! A chat room by lines: all members get what one of them says.
 //!
-//! Shows a broadcast through `Handle`s, which waits for nobody: who reads so slowly that more is
-//! queued for it than the high-water mark allows makes `send` say `Error::Full`, and is dropped.
+//! Shows a broadcast through `Handle`s, which never waits: for a client that reads so slowly that
+//! more is queued than the high-water mark allows, `send` returns `Error::Full`, and it is dropped.
 //!
 //! Its limits: a name within 10 s, of 16 letters or digits; lines of 1 KiB, 10 of them a second
-//! (`pace`), without what would steer a terminal; 256 KiB of output, or `--high`; an hour without a
-//! byte either way; 1 000 guests, 50 newcomers a second.
+//! (`pace`), without what would control a terminal; 256 KiB of output, or `--high`; an hour without
+//! a byte either way; 1 000 clients, 50 new ones a second.
 //!
 //! ```text
 //! cargo run --release --example chat -- [ADDRESS] [--high BYTES]
@@ -26,27 +26,27 @@ mod room;
 
 /// The longest line, in bytes. A longer one closes its connection.
 const LINE_MAX: usize = 1 << 10;
-/// How long a guest may take to say its name.
+/// How long a client may take to send its name.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What the kernel queues for a guest: its own default of some 2.5 MiB would hide for long that a
-/// guest does not read.
+/// How much the kernel queues for a client: its default of some 2.5 MiB would hide for long that a
+/// client does not read.
 const KERNEL_QUEUE: usize = 16 << 10;
 
-struct Guest {
+struct Client {
     name: Option<String>,
     address: Address,
     pace: Pace,
 }
 
 /// Serves the whole lines that have arrived.
-fn listen(room: &Room, guest: &mut Guest, conn: &mut Connection) -> Result<()> {
-    while guest.pace.allows_more(conn)? {
+fn listen(room: &Room, client: &mut Client, conn: &mut Connection) -> Result<()> {
+    while client.pace.allows_more(conn)? {
         let line = printable(conn.reader().try_until(b'\n')?);
-        guest.pace.count();
-        if let Some(name) = &guest.name {
+        client.pace.count();
+        if let Some(name) = &client.name {
             room.say(format!("{name}: {line}\n"));
         } else if room.join(&line, &conn.handle()) {
-            guest.name = Some(line);
+            client.name = Some(line);
             conn.close_at(None);
         } else {
             conn.writer().write_string("* a name has 1 to 16 letters or digits, and one owner\n");
@@ -55,8 +55,8 @@ fn listen(room: &Room, guest: &mut Guest, conn: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// A line without its end, and without what a terminal would obey: control characters, which begin
-/// escape sequences, and marks that turn the direction of writing.
+/// A line without its end, and without what would control a terminal: control characters, which
+/// begin escape sequences, and marks that turn the direction of writing.
 fn printable(line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     line.chars().filter(|&letter| !letter.is_control() && !turns(letter)).collect()
@@ -99,12 +99,12 @@ fn serve() -> Result<()> {
     EventLoop::builder()
         .on_prepare(|conn: &Connection| {
             conn.handle().close_at(Some(Instant::now() + PATIENCE));
-            Ok(Guest { name: None, address: conn.peer_addr(), pace: Pace::new() })
+            Ok(Client { name: None, address: conn.peer_addr(), pace: Pace::new() })
         })
-        .on_request(move |guest: &mut Guest, conn: &mut Connection| listen(&room, guest, conn))
-        .on_disconnect(move |guest: Guest, why: &CloseReason| {
-            println!("{} leaves: {why}", guest.address);
-            guest.name.iter().for_each(|name| left.leave(name));
+        .on_request(move |client: &mut Client, conn: &mut Connection| listen(&room, client, conn))
+        .on_disconnect(move |client: Client, why: &CloseReason| {
+            println!("{} leaves: {why}", client.address);
+            client.name.iter().for_each(|name| left.leave(name));
         })
         .dispatch(Dispatch::Inline) // nothing here blocks
         .input_limit(LINE_MAX)

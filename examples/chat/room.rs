@@ -1,33 +1,33 @@
-//! The room: its members by name, and what is said to all of them.
+//! The room: its members by name, and the lines that all of them get.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netpoll::{Bytes, Error, Handle};
 
-/// The longest name, in bytes. All that a member says begins with it, so a long one would make much
-/// of little.
+/// The longest name, in bytes. Each line of a member begins with it, so a long name would make
+/// short lines long.
 const NAME_MAX: usize = 16;
 
-/// Who is in the room. A name is no address: the next connection may come from the same address
-/// before this one's end was noticed.
+/// The members. The key is no address: the next connection may come from the same address before
+/// the end of this one was noticed.
 #[derive(Default)]
 pub(crate) struct Room(Mutex<HashMap<String, Handle>>);
 
 impl Room {
-    /// Lets a guest in and welcomes it, if its name is one that nobody has. The others are told.
-    pub(crate) fn join(&self, name: &str, guest: &Handle) -> bool {
+    /// Adds a member and welcomes it, if no other member has its name. The others are told.
+    pub(crate) fn join(&self, name: &str, client: &Handle) -> bool {
         let mut members = self.members();
         let fits = (1..=NAME_MAX).contains(&name.len());
         if !fits || !name.bytes().all(is_in_name) || members.contains_key(name) {
             return false;
         }
-        // Before anything that others say.
-        if guest.send("* welcome\n").is_err() {
+        // Before any line of another member.
+        if client.send("* welcome\n").is_err() {
             return false;
         }
         tell(&members, format!("* {name} is here\n"));
-        members.insert(name.to_owned(), guest.clone());
+        members.insert(name.to_owned(), client.clone());
         true
     }
 
@@ -46,8 +46,8 @@ impl Room {
     }
 }
 
-/// Sends a line to all; under the lock, so that all hear the same order. No send waits, and the one
-/// block of the line is shared by all queues.
+/// Sends a line to all; under the lock, so that all get the same order. No send waits, and all
+/// queues share the one block of the line.
 fn tell(members: &HashMap<String, Handle>, line: String) {
     let line = Bytes::from(line);
     for member in members.values() {

@@ -13,14 +13,14 @@ use crate::request::{Parsed, Request, parse};
 /// A status, and the field that it requires.
 const NOT_ALLOWED: &str = "405 Method Not Allowed\r\nAllow: GET, HEAD";
 
-/// What was done with the input.
+/// What `answer` did with the input.
 #[derive(Default)]
 pub(crate) struct Answered {
     /// The bytes that were answered; those behind them are the start of a request.
     pub(crate) used: usize,
-    /// What comes behind the answers that were written: so many bytes of this file.
+    /// Sent behind the answers that were written: so many bytes of this file.
     pub(crate) file: Option<(File, u64)>,
-    /// Nothing is answered behind that.
+    /// No further request is answered.
     pub(crate) last: bool,
 }
 
@@ -51,7 +51,7 @@ struct Answers<'a> {
 }
 
 impl Answers<'_> {
-    /// Writes the answer, but for the file that is returned.
+    /// Writes the answer, except for the file, which it returns.
     fn answer(&mut self, request: &Request<'_>, files: &Files) -> Option<(File, u64)> {
         match (request.method, request.path) {
             ("GET" | "HEAD", "/plaintext") => self.text("200 OK", "Hello, World!", request),

@@ -8,10 +8,10 @@ use nix::errno::Errno;
 
 const NOT_FOUND: &str = "404 Not Found";
 const UNAVAILABLE: &str = "503 Service Unavailable";
-/// What the system says when it is short of something.
+/// The system's errors when it is short of something.
 const SHORTAGES: [Errno; 4] = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EIO];
 
-/// The files that may be asked for; none without a directory.
+/// The files that clients may ask for; none without a directory.
 pub(crate) struct Files {
     root: Option<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Found {
 }
 
 impl Files {
-    /// Those below `directory`.
+    /// The files below `directory`.
     pub(crate) fn below(directory: Option<String>) -> io::Result<Self> {
         Ok(Self { root: directory.map(|path| Path::new(&path).canonicalize()).transpose()? })
     }
@@ -48,8 +48,7 @@ impl Files {
 }
 
 fn found(root: &Path, path: &str) -> io::Result<Found> {
-    // Neither `..` nor a symbolic link is left in a canonical path, so it can't lie about where it
-    // leads.
+    // Neither `..` nor a symbolic link is left in a canonical path, so it shows where it leads.
     let mut found = root.join(path).canonicalize()?;
     if found.is_dir() {
         found = found.join("index.html").canonicalize()?;
@@ -63,7 +62,7 @@ fn found(root: &Path, path: &str) -> io::Result<Found> {
     Ok(Found { file, length, kind: kind(&found) })
 }
 
-/// With `%20` and the like replaced by what they stand for.
+/// With `%20` and the like replaced by the bytes that they encode.
 fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();

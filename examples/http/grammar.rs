@@ -1,4 +1,4 @@
-//! What stands in a request's head, read strictly: targets, hosts, lengths, lists and lines.
+//! The parts of a request's head, read strictly: targets, hosts, lengths, lists and lines.
 
 use std::net::Ipv6Addr;
 
@@ -45,7 +45,7 @@ pub(crate) fn is_zero(length: &[u8]) -> Option<bool> {
     valid.then(|| length.iter().all(|&digit| digit == b'0'))
 }
 
-/// Whether a field whose value is a list of words has this one.
+/// Whether a field with a list of words as its value has this one.
 pub(crate) fn lists(value: &[u8], word: &[u8]) -> bool {
     value.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
 }

@@ -39,7 +39,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 struct Session {
     /// A file on its way, and how many bytes of it are still to come.
     sending: Option<(File, u64)>,
-    /// Nothing is answered behind that.
+    /// No further request is answered.
     last: bool,
 }
 
@@ -70,7 +70,7 @@ impl Session {
             conn.shutdown_write();
             conn.close_at(Some(Instant::now() + FAREWELL));
         } else {
-            // There is more to do: when this is sent, and though no event may tell.
+            // There is more to do, once this is sent, and perhaps no event follows.
             conn.handle().wake();
         }
         Ok(())

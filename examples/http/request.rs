@@ -1,7 +1,7 @@
-//! Requests: what of their heads a server needs, and what it refuses.
+//! Requests: the parts of their heads that a server needs, and what it refuses.
 //!
-//! A server and a proxy before it must never differ on where a request ends. So everything that
-//! two parsers could read in two ways is refused: see `understand`, and `grammar.rs`.
+//! A server and a proxy before it must always agree on where a request ends. So everything that two
+//! parsers could read in two ways is refused: see `understand`, and `grammar.rs`.
 
 use std::mem::MaybeUninit;
 
@@ -21,13 +21,13 @@ const TOO_LARGE: &str = "413 Content Too Large";
 const NO_SUCH_CODING: &str = "501 Not Implemented";
 const NO_SUCH_VERSION: &str = "505 HTTP Version Not Supported";
 
-/// What stands at the start of the input.
+/// What is at the start of the input.
 pub(crate) enum Parsed<'a> {
     /// A request, and how many bytes its head takes. It has no body.
     Whole(Request<'a>, usize),
     /// A part of one.
     Part,
-    /// None that is answered: with this status, and then no more. What follows may be a body.
+    /// A request to refuse with this status. Nothing is read after it, since a body may follow.
     Refused(&'static str),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Stands in for one that is refused.
+    /// Used in place of a request that is refused.
     pub(crate) const REFUSED: Self = Self { method: "", path: "", keep_alive: false, old: false };
 }
 
@@ -78,7 +78,7 @@ fn understand<'a>(
             }
         } else if name.eq_ignore_ascii_case("connection") {
             keep_alive |= lists(value, b"keep-alive");
-            close |= lists(value, b"close"); // wins, wherever it stands
+            close |= lists(value, b"close"); // wins, in any place
         } else if name.eq_ignore_ascii_case("content-length") {
             lengths += 1;
             body |= !is_zero(value).ok_or(BAD)?;
@@ -87,7 +87,7 @@ fn understand<'a>(
         }
     }
     // RFC 9112: exactly one `Host` since HTTP/1.1 (3.2), at most one length, and none beside a
-    // coding, which HTTP/1.0 does not know (6.1, 6.3); each line ends in CRLF (2.2).
+    // coding, which HTTP/1.0 does not have (6.1, 6.3); each line ends in CRLF (2.2).
     if hosts > 1
         || (hosts == 0 && !old)
         || lengths > 1

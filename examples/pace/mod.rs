@@ -1,11 +1,11 @@
-//! How fast a guest of `chat` or `websocket_chat` may speak. All hear what one says, so one that
-//! floods would have every member dropped that reads less quickly than it floods.
+//! How fast a client of `chat` or `websocket_chat` may send. All members get each message, so a
+//! client that floods would cause every member to be dropped that reads more slowly.
 
 use std::time::{Duration, Instant};
 
 use netpoll::{Connection, Result};
 
-/// How many messages a guest may send in each `SPAN`.
+/// How many messages a client may send in each `SPAN`.
 pub(crate) const MESSAGES: u32 = 10;
 const SPAN: Duration = Duration::from_secs(1);
 
@@ -22,7 +22,7 @@ impl Pace {
     }
 
     /// Whether the next message may be read now. If not, `on_request` runs again when it may; until
-    /// then nothing is received, so the guest's own window closes.
+    /// then nothing is received, so the client's window closes.
     pub(crate) fn allows_more(&mut self, conn: &mut Connection) -> Result<bool> {
         let now = Instant::now();
         let next = self.since + SPAN;

@@ -7,7 +7,7 @@ use crate::resp::Command;
 use crate::store::Store;
 use crate::value::Fault;
 
-/// Carries out a command of which `commands::run` knows nothing, or not with so many arguments.
+/// Carries out a command that `commands::run` does not have, or not with so many arguments.
 pub(crate) fn about(
     name: &[u8],
     command: &Command<'_>,

@@ -29,7 +29,7 @@ pub(crate) fn count(out: &mut LinkBuffer, number: usize) {
     line(out, b":", number as u64);
 }
 
-/// The head of so many answers.
+/// The head of an array of so many answers.
 pub(crate) fn array(out: &mut LinkBuffer, length: usize) {
     line(out, b"*", length as u64);
 }
@@ -40,7 +40,7 @@ pub(crate) fn bulk(out: &mut LinkBuffer, bytes: &[u8]) {
     out.write_bytes(b"\r\n");
 }
 
-/// A value, or that there is none.
+/// A value, or the answer that there is none.
 pub(crate) fn optional(out: &mut LinkBuffer, bytes: Option<&[u8]>) {
     match bytes {
         Some(bytes) => bulk(out, bytes),

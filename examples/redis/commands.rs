@@ -8,14 +8,14 @@ use crate::resp::Command;
 use crate::store::Store;
 use crate::value::{End, Fault, List, Value, number};
 
-/// What is to be done next.
+/// What to do next.
 #[derive(PartialEq)]
 pub(crate) enum Next {
-    /// The next command.
+    /// Read the next command.
     Command,
-    /// Its rest has to arrive.
+    /// Wait for the rest of a command.
     Read,
-    /// Nothing more: the connection ends.
+    /// Nothing: the connection ends.
     Close,
 }
 

@@ -25,7 +25,7 @@ impl Store {
         }
     }
 
-    /// Begun seconds until a key ends; -1 if it never does, -2 without such a key.
+    /// Seconds until a key ends, rounded up; -1 if it never does, -2 without such a key.
     pub(crate) fn seconds_left(&self, key: &[u8]) -> i64 {
         match self.entries.get(key) {
             None => -2,

@@ -36,8 +36,8 @@ use store::Store;
 const COMMAND_MAX: usize = 4 << 20;
 /// The longest answer, in bytes. One value always fits.
 const ANSWER_MAX: usize = 2 * COMMAND_MAX;
-/// How much one callback writes, in bytes, but for the answer that goes beyond it. The next one
-/// comes when the client has read.
+/// How much one callback writes, in bytes, plus the answer that exceeds it. The next callback comes
+/// when the client has read.
 const PIECE: usize = 256 << 10;
 
 /// Carries out the commands that have arrived. They are answered with one flush.
@@ -70,7 +70,7 @@ fn serve(parser: &mut Parser, store: &Mutex<Store>, conn: &mut Connection) -> Re
     match next {
         Next::Read => {}
         Next::Close => conn.close(),
-        // There is more to do: when this is sent, and though no event may tell.
+        // There is more to do, once this is sent, and perhaps no event follows.
         Next::Command => conn.handle().wake(),
     }
     Ok(())

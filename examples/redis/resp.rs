@@ -14,15 +14,15 @@ const ARGUMENTS_MAX: usize = 64 << 10;
 /// Room for so many arguments is kept for the next command.
 const ARGUMENTS_KEPT: usize = 64;
 
-/// Finds commands. It remembers how far it got in one that has not arrived as a whole, so that what
-/// comes byte by byte costs no more.
+/// Finds commands. It keeps how far it got in one that has not arrived as a whole, so that a
+/// command that comes byte by byte costs no more.
 #[derive(Default)]
 pub(crate) struct Parser {
-    /// Where each argument stands, from the start of the command.
+    /// Where each argument lies, from the start of the command.
     arguments: Vec<Range<usize>>,
     /// How many there will be, once that is known.
     count: Option<usize>,
-    /// What was looked at, in bytes.
+    /// How many bytes were looked at.
     at: usize,
 }
 
@@ -43,12 +43,12 @@ impl<'a> Command<'a> {
         &self.input[self.arguments[index].clone()]
     }
 
-    /// All from that one on.
+    /// All arguments from this one on.
     pub(crate) fn arguments_from(&self, index: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.arguments[index..].iter().map(|span| &self.input[span.clone()])
     }
 
-    /// The bytes that it takes.
+    /// How many bytes it takes.
     pub(crate) fn length(&self) -> usize {
         self.length
     }

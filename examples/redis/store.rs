@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::value::{Fault, Value};
 
 const FULL: Fault = "OOM command not allowed when used memory > 'maxmemory'.";
-/// What an entry takes beside its key and its value: about so many bytes.
+/// About how many bytes an entry takes beside its key and its value.
 const ENTRY: usize = 128;
 
 type Key = Box<[u8]>;
@@ -35,13 +35,13 @@ impl Store {
         Self { entries: HashMap::new(), deadlines: BTreeSet::new(), now, used: 0, limit }
     }
 
-    /// Whether there is room for a command of that length. What it needs beyond that is counted
-    /// when it is done, so the store exceeds its limit by one command at most.
+    /// Whether there is room for a command of that length. Memory that it needs beyond that is
+    /// counted when it is done, so the store exceeds its limit by one command at most.
     pub(crate) fn room_for(&self, length: usize) -> Result<(), Fault> {
         if self.used + length > self.limit { Err(FULL) } else { Ok(()) }
     }
 
-    /// Lets time pass: keys whose time is over are gone.
+    /// Removes the keys that have expired.
     pub(crate) fn advance(&mut self, now: Instant) {
         self.now = now;
         while self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
@@ -60,7 +60,7 @@ impl Store {
         self.entries.get(key).map(|entry| &entry.value)
     }
 
-    /// Changes a value; where there is none, a new one.
+    /// Changes a value; a new one if there is none.
     pub(crate) fn change<T>(
         &mut self,
         key: &[u8],
@@ -80,7 +80,7 @@ impl Store {
         outcome
     }
 
-    /// Sets a text that stays.
+    /// Sets a text that does not expire.
     pub(crate) fn set(&mut self, key: &[u8], text: &[u8]) {
         self.end_at(key, None);
         self.change(key, || Value::Text(Vec::new()), |value| value.set(text));

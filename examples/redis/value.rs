@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Why a command can't be done, as its client is told.
+/// Why a command can't be done, as the client gets it.
 pub(crate) type Fault = &'static str;
 
 const WRONG_TYPE: Fault = "WRONGTYPE Operation against a key holding the wrong kind of value";
 const NO_INTEGER: Fault = "ERR value is not an integer or out of range";
 const OVERFLOW: Fault = "ERR increment or decrement would overflow";
 
-/// What a key stands for. All of it is copied from the input.
+/// The value of a key. All of it is copied from the input.
 pub(crate) enum Value {
     Text(Vec<u8>),
     List(List),
@@ -56,7 +56,7 @@ impl Value {
         }
     }
 
-    /// Becomes that text, in the room of the old one if that is not far too large.
+    /// Becomes that text, in the memory of the old one unless that is far too large.
     pub(crate) fn set(&mut self, text: &[u8]) {
         match self {
             Self::Text(old) if old.capacity() / 2 <= text.len() => {

@@ -1,5 +1,5 @@
-//! What `tcp_proxy` and `socks5` have in common: two connections, each of which leaves by the other
-//! what comes by it. These are the callbacks of both.
+//! What `tcp_proxy` and `socks5` have in common: two connections, and the bytes that come on one
+//! leave on the other. These are the callbacks of both.
 
 #![expect(clippy::unnecessary_wraps, reason = "callbacks have one form, those that can't fail too")]
 
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use netpoll::{CloseReason, Connection, Error, Handle, Limits, OutputLimits, Result};
 
-/// What one side knows: the other one, once there is one.
+/// The session of one side: the other side, once there is one.
 pub(crate) type Other = Option<Handle>;
 
 /// Connections that may be open at a time: each takes two descriptors.
 pub(crate) const CONNECTIONS: usize = 4096;
 
 /// With these a side outlives the end of its peer's stream, but not five minutes without a byte
-/// either way: nothing else ends a pair whose peers have vanished, or one whose FIN was not sent.
+/// either way: nothing else ends a pair after its peers have vanished or a FIN was not sent.
 ///
 /// A side that is paused has no byte, so the other one must take `high` - `low` in that time.
 pub(crate) fn limits() -> Limits {
@@ -31,7 +31,7 @@ pub(crate) fn forward(other: &mut Other, conn: &mut Connection) -> Result<()> {
     let Some(other) = other else { return Err(Error::Closed) };
     let mut reader = conn.reader();
     if !reader.is_empty() {
-        // Never refused: what bounds it is that this side stops reading, see `congested`.
+        // Never refused: it is bounded because this side stops reading, see `congested`.
         other.send_buffer(reader.slice(reader.len())?)?; // moves blocks, copies nothing
     }
     if !reader.is_finished() {
@@ -39,13 +39,13 @@ pub(crate) fn forward(other: &mut Other, conn: &mut Connection) -> Result<()> {
     }
     match reader.try_peek(1) {
         Err(Error::EndOfStream) => other.shutdown_write(),
-        failed => drop(failed?), // a reset is no end in order: `part` passes it on
+        failed => drop(failed?), // a reset is no orderly end: `close_other` passes it on
     }
     Ok(())
 }
 
 /// `on_high_water`: the peer of this side takes less than it is sent, so nothing more is received
-/// on the other side, whose peer's window closes then.
+/// on the other side, and the window of that peer closes.
 pub(crate) fn congested(other: &mut Other, _: &mut Connection) -> Result<()> {
     other.iter().for_each(Handle::pause_reading);
     Ok(())
@@ -59,8 +59,9 @@ pub(crate) fn relieved(other: &mut Other, _: &mut Connection) -> Result<()> {
 }
 
 /// `on_disconnect`: a side that ends takes the other with it. In order if both streams have ended;
-/// otherwise by a reset, as a peer that was cut off must not take what it has for the whole.
-pub(crate) fn part(other: Other, why: &CloseReason) {
+/// otherwise by a reset, so that a peer that was cut off does not take the part that it has for the
+/// whole.
+pub(crate) fn close_other(other: Other, why: &CloseReason) {
     let Some(other) = other else { return println!("refused: {why}") };
     match why {
         CloseReason::Peer => other.close(),

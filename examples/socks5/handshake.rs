@@ -1,4 +1,4 @@
-//! The handshake (RFC 1928): which method is taken, where the client wants to go, and the dial.
+//! The handshake (RFC 1928): the method, the address that the client asks for, and the dial.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use netpoll::{Client, Connection, Error, Result};
 use crate::PATIENCE;
 use crate::relay::Other;
 
-/// What a client can be answered (RFC 1928, section 6).
+/// The answers to a client (RFC 1928, section 6).
 const FAILED: u8 = 1;
 const NETWORK_UNREACHABLE: u8 = 3;
 const HOST_UNREACHABLE: u8 = 4;
@@ -20,7 +20,7 @@ const NO_SUCH_ADDRESS: u8 = 8;
 const NO_PASSWORD: u8 = 0;
 const NO_METHOD: u8 = 0xff;
 
-/// Greeting, request, dial, answer. Every read waits for its bytes.
+/// Methods, request, dial, answer. Every read waits for its bytes.
 pub(crate) fn shake_hands(origins: &Client<Other>, conn: &mut Connection) -> Result<Other> {
     conn.close_at(Some(Instant::now() + PATIENCE));
     let mut reader = conn.reader();
@@ -59,7 +59,7 @@ fn answer(code: u8) -> Vec<u8> {
     vec![5, code, 0, 1, 0, 0, 0, 0, 0, 0]
 }
 
-/// What the client wants to be connected to, or what it is answered.
+/// The address that the client asks for, or the answer that refuses it.
 fn target(conn: &mut Connection) -> Result<Result<String, u8>> {
     let mut reader = conn.reader();
     let &[5, command, _, kind] = reader.next(4)? else { return Err(refused("no request")) };

@@ -1,7 +1,8 @@
 //! A SOCKS5 proxy (RFC 1928): CONNECT to IPv4, IPv6 or a name, without authentication.
 //!
 //! Shows a handshake as straight-line reads that wait, with a deadline; then it is a `tcp_proxy`.
-//! It connects to all that its own host can reach: whoever may connect to it may do so as well.
+//! It connects to every address that its own host can reach: so can any client that may connect to
+//! it.
 //!
 //! Its limits: 10 s each for the first byte, the handshake and the dial, then those of `relay`: 5
 //! min without a byte either way, some 1 MiB of input and 256 KiB of output for each side; 4 096
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use handshake::{shake_hands, success};
 use netpoll::{Client, Connection, Dispatch, EventLoop, Limits, Listener, Result};
-use relay::{CONNECTIONS, Other, congested, forward, limits, part, relieved};
+use relay::{CONNECTIONS, Other, close_other, congested, forward, limits, relieved};
 
 mod handshake;
 #[path = "../relay/mod.rs"]
@@ -37,14 +38,14 @@ fn serve() -> Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let origins = Client::builder()
         .session::<Other>()
-        // Before anything that the origin says.
+        // Before any byte of the origin.
         .on_connect(|client: &mut Other, _: &mut Connection| {
             client.as_ref().map_or(Ok(()), |client| client.send(success()))
         })
         .on_request(forward)
         .on_high_water(congested)
         .on_drain(relieved)
-        .on_disconnect(part)
+        .on_disconnect(close_other)
         .dispatch(Dispatch::Inline) // forwarding never blocks
         .limits(limits())
         .build()?;
@@ -58,7 +59,7 @@ fn serve() -> Result<()> {
         })
         .on_high_water(congested)
         .on_drain(relieved)
-        .on_disconnect(part)
+        .on_disconnect(close_other)
         .limits(Limits { first_byte_timeout: Some(PATIENCE), ..limits() })
         .max_connections(CONNECTIONS)
         .build()?

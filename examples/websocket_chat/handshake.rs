@@ -13,8 +13,8 @@ const NOT_GET: &str = "405 Method Not Allowed\r\nAllow: GET";
 const OTHER_VERSION: &str = "426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                              Sec-WebSocket-Version: 13";
 
-/// What a request with this head is to be told, if it asks for a WebSocket: the proof that we have
-/// understood it, or the status that refuses it.
+/// The answer to a request with this head, if it asks for a WebSocket: the proof that the server
+/// has understood it, or the status that refuses it.
 pub(crate) fn asked(request: &Request<'_>, head: &[u8]) -> Option<Result<String, &'static str>> {
     let mut fields = [EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
@@ -35,8 +35,8 @@ fn accept(request: &Request<'_>, fields: &Fields<'_>) -> Result<String, &'static
     if fields.only("sec-websocket-version") != Some(b"13") {
         return Err(OTHER_VERSION);
     }
-    // Browsers name the page that opens the socket. Where we let any page do so, a stranger's page
-    // would speak with the rights of our user.
+    // Browsers name the page that opens the socket. If any page could do so, a foreign page would
+    // act with the rights of the user.
     if fields.has("origin") && !is_ours(fields.only("origin"), fields.only("host")) {
         return Err(FORBIDDEN);
     }
@@ -51,7 +51,7 @@ fn is_ours(origin: Option<&[u8]>, host: Option<&[u8]>) -> bool {
     from.is_some_and(|from| from.eq_ignore_ascii_case(host))
 }
 
-/// Whether it is 16 bytes in base64: 22 digits, of whose last one two bits count, and two `=`.
+/// Whether it is 16 bytes in base64: 22 digits, of which the last one has two bits, and two `=`.
 fn is_key(text: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
     text.len() == 24

@@ -1,12 +1,12 @@
-//! A chat room in the browser: a page, and web sockets (RFC 6455) that carry what is said.
+//! A chat room in the browser: a page, and web sockets (RFC 6455) that carry the messages.
 //!
-//! Shows a protocol crate that knows nothing of us, `tungstenite`, driven over a `Connection` as
+//! Shows a protocol crate that does not know netpoll, `tungstenite`, driven over a `Connection` as
 //! over any `io::Read + io::Write`: under `Dispatch::Inline` reads never wait, so `WouldBlock` ends
-//! a round. What is said is one frame, whose bytes all members' queues share.
+//! a round. A message is one frame, and all members' queues share its bytes.
 //!
 //! Its limits: 10 s for the HTTP part, messages and frames of 16 KiB, 10 of them a second (`pace`),
-//! 256 KiB of output, then a member is dropped; 1 000 guests; TCP's probes for those that vanished.
-//! Pages of other sites may not open a socket (`handshake.rs`).
+//! 256 KiB of output, then a member is dropped; 1 000 clients; TCP's probes for clients that
+//! vanished. Pages of other sites may not open a socket (`handshake.rs`).
 //!
 //! ```text
 //! cargo run --release --example websocket_chat -- [ADDRESS]
@@ -37,39 +37,39 @@ mod upgrade;
 const MESSAGE_MAX: usize = 16 << 10;
 /// How long the HTTP part may take.
 const HTTP: Duration = Duration::from_secs(10);
-/// How long bytes are taken behind our last word. A socket that is closed with unread bytes resets,
-/// and its guest may lose that word.
+/// How long bytes are taken after the last message to a client. A socket that is closed with unread
+/// bytes resets, and its client may lose that message.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// A peer that vanished without a word is found after a minute and a half.
+/// A peer that vanished silently is found after a minute and a half.
 const PROBES: Keepalive =
     Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
 
-struct Guest {
+struct Client {
     speaks: Speaks,
-    /// Once it is in the room.
+    /// Set once it is in the room.
     id: Option<Id>,
     pace: Pace,
 }
 
-fn serve_guest(room: &Room, guest: &mut Guest, conn: &mut Connection) -> Result<()> {
-    if let Speaks::Nothing = guest.speaks {
+fn serve_client(room: &Room, client: &mut Client, conn: &mut Connection) -> Result<()> {
+    if let Speaks::Nothing = client.speaks {
         let mut reader = conn.reader();
         return reader.try_skip(reader.len());
     }
-    if let Speaks::Http = guest.speaks {
-        guest.speaks = upgrade::serve(conn)?;
-        if let Speaks::WebSocket(_) = guest.speaks {
+    if let Speaks::Http = client.speaks {
+        client.speaks = upgrade::serve(conn)?;
+        if let Speaks::WebSocket(_) = client.speaks {
             conn.close_at(None);
-            guest.id = Some(room.join(conn.handle()));
+            client.id = Some(room.join(conn.handle()));
         }
     }
-    if let Speaks::WebSocket(socket) = &mut guest.speaks
-        && !socket::listen(socket, &mut guest.pace, conn, |text| room.say(text))?
+    if let Speaks::WebSocket(socket) = &mut client.speaks
+        && !socket::listen(socket, &mut client.pace, conn, |text| room.say(text))?
     {
-        guest.speaks = Speaks::Nothing;
+        client.speaks = Speaks::Nothing;
     }
-    if let Speaks::Nothing = guest.speaks {
-        guest.id.into_iter().for_each(|id| room.leave(id));
+    if let Speaks::Nothing = client.speaks {
+        client.id.into_iter().for_each(|id| room.leave(id));
         conn.shutdown_write();
         conn.close_at(Some(Instant::now() + FAREWELL));
     }
@@ -95,13 +95,15 @@ fn serve() -> Result<()> {
     EventLoop::builder()
         .on_prepare(|conn: &Connection| {
             conn.handle().close_at(Some(Instant::now() + HTTP));
-            Ok(Guest { speaks: Speaks::Http, id: None, pace: Pace::new() })
+            Ok(Client { speaks: Speaks::Http, id: None, pace: Pace::new() })
         })
-        .on_request(move |guest: &mut Guest, conn: &mut Connection| serve_guest(&room, guest, conn))
-        .on_disconnect(move |guest: Guest, why: &CloseReason| {
-            if let Some(id) = guest.id {
+        .on_request(move |client: &mut Client, conn: &mut Connection| {
+            serve_client(&room, client, conn)
+        })
+        .on_disconnect(move |client: Client, why: &CloseReason| {
+            if let Some(id) = client.id {
                 left.leave(id);
-                println!("guest {id} leaves: {why}");
+                println!("client {id} leaves: {why}");
             }
         })
         .dispatch(Dispatch::Inline)

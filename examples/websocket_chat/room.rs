@@ -1,4 +1,4 @@
-//! The room: its members, and what is said to all of them.
+//! The room: its members, and the messages to all of them.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 /// Names a member for good. Its address does not: the next connection may come from the same one
-/// before this one's end was noticed.
+/// before the end of this one was noticed.
 pub(crate) type Id = u64;
 
 #[derive(Default)]
@@ -20,9 +20,9 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn join(&self, guest: Handle) -> Id {
+    pub(crate) fn join(&self, client: Handle) -> Id {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.members().insert(id, guest);
+        self.members().insert(id, client);
         id
     }
 
@@ -30,15 +30,16 @@ impl Room {
         self.members().remove(&id);
     }
 
-    /// Says it to all, in the same order to each. It is one frame, whose bytes all queues share.
+    /// Sends a message to all, in the same order to each. It is one frame, and all queues share its
+    /// bytes.
     pub(crate) fn say(&self, text: Bytes) -> Result<()> {
         let mut frame = Vec::new();
         let message = Frame::message(text, OpCode::Data(Data::Text), true);
         message.format(&mut frame).map_err(io::Error::other)?;
         let frame = Bytes::from(frame);
-        for guest in self.members().values() {
-            if let Err(Error::Full) = guest.send(frame.clone()) {
-                guest.abort(); // it does not read
+        for client in self.members().values() {
+            if let Err(Error::Full) = client.send(frame.clone()) {
+                client.abort(); // it does not read
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The WebSocket part: takes messages, and tells a guest why it must leave (RFC 6455, 7.4).
+//! The WebSocket part: takes messages, and tells a client why its socket is closed (RFC 6455, 7.4).
 
 use netpoll::{Bytes, Connection, Result};
 use tungstenite::error::{Error as Broken, ProtocolError};
@@ -22,7 +22,7 @@ pub(crate) fn open() -> Box<WebSocketContext> {
     Box::new(WebSocketContext::new(Role::Server, Some(limits)))
 }
 
-/// Takes the messages that are there. Returns whether there can be more of them.
+/// Takes the messages that have arrived. Returns whether more can follow.
 pub(crate) fn listen(
     socket: &mut WebSocketContext,
     pace: &mut Pace,
@@ -48,7 +48,7 @@ pub(crate) fn listen(
     Ok(true)
 }
 
-/// Says why it is over.
+/// Sends the reason of the end.
 fn leave(socket: &mut WebSocketContext, conn: &mut Connection, code: CloseCode) -> Result<bool> {
     match socket.close(conn, Some(CloseFrame { code, reason: "".into() })) {
         Ok(()) | Err(Broken::ConnectionClosed) => Ok(false),

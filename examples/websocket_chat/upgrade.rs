@@ -9,16 +9,16 @@ use crate::socket;
 
 const PAGE: &str = include_str!("page.html");
 
-/// What a connection speaks.
+/// The protocol of a connection at this time.
 pub(crate) enum Speaks {
     Http,
     /// The answer to the handshake is flushed.
     WebSocket(Box<WebSocketContext>),
-    /// Nothing more: the last answer is written.
+    /// None: the last answer is written.
     Nothing,
 }
 
-/// Answers the requests that are there.
+/// Answers the requests that have arrived.
 pub(crate) fn serve(conn: &mut Connection) -> Result<Speaks> {
     let (mut reader, mut writer) = conn.split();
     loop {
