@@ -38,11 +38,11 @@ pub struct Listener {
     further: Vec<Arc<OwnedFd>>,
     pub(crate) service: Service,
     file: Option<SocketFile>,
-    /// It was not opened by this crate, which so has not set its options.
+    /// It was not opened by this crate, so its options are not set yet.
     foreign: bool,
     /// Another process, or the user, may have a descriptor of it.
     shared: AtomicBool,
-    /// How it was opened, if each loop opens a further one to accept for itself.
+    /// How it was opened, if each loop opens a further socket to accept for itself.
     again: Option<Arc<Again>>,
     /// Its share of a hand-over, if it was taken over.
     share: Option<Share>,
@@ -139,7 +139,7 @@ impl Listener {
         std::iter::once(&self.fd).chain(&self.further)
     }
 
-    /// Whether something else may have a descriptor of the socket, and go on with it.
+    /// Whether another process, or the user, may have a descriptor of the socket.
     pub(crate) fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
     }

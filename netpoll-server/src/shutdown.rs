@@ -30,6 +30,7 @@ const GRACE: Duration = Duration::from_millis(200);
 /// How long listeners that close wait for handshakes that have begun: longer than a round trip
 /// takes, and not so long that a client which never completes one holds up the shutdown.
 const HANDSHAKES: Duration = Duration::from_millis(500);
+/// How long it sleeps before it looks for the end of those handshakes again.
 const GLANCE: Duration = Duration::from_millis(1);
 
 /// Closes the listeners once their queues are empty, then ends all connections, in order until the

@@ -22,8 +22,7 @@ pub(crate) struct Acceptor {
     /// The loop that it runs on and accepts for, if it does not accept for all.
     own: Option<Arc<Remote>>,
     backoff: Backoff,
-    /// Given up for a moment when descriptors have run out, to accept one client and close it, so
-    /// that the client learns of it.
+    /// A descriptor in reserve, see [`turn_one_away`](Self::turn_one_away).
     spare: Option<OwnedFd>,
     /// The last field: a thread that waits for the count to fall finds the socket released.
     _count: AcceptorCount,
@@ -102,8 +101,8 @@ impl Acceptor {
         self.own.as_ref().unwrap_or(&self.socket.context.main)
     }
 
-    /// Gives up the spare descriptor to accept and close one client, which so learns at once that
-    /// it is not served.
+    /// Gives up the spare descriptor to accept one client and close it, so that the client learns
+    /// at once that it is not served.
     fn turn_one_away(&mut self) {
         if self.spare.take().is_some()
             && let Ok((stream, peer)) = socket::accept(&self.socket.fd)
@@ -131,9 +130,9 @@ impl Accept for Acceptor {
         if self.socket.overflow().is_empty() {
             return room;
         }
-        // Only as many as there is room for: a stream that is tried and fails is counted for a
-        // moment, other acceptors take that for no room, and its end would wake them and this one
-        // again and again.
+        // Only as many as there is room for. A stream that is tried and fails is counted for a
+        // moment, other acceptors take that for no room, and the end of the count wakes them and
+        // this one: without room this would repeat without end.
         self.admit_overflow(room.count, false);
         if self.socket.overflow().is_empty() {
             return self.socket.count.room(Instant::now);

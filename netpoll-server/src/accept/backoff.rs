@@ -9,6 +9,7 @@ const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 /// At most one line of log in this time says that accepting fails: a peer must not fill the disk.
 const LOG_PERIOD: Duration = Duration::from_secs(5);
 
+/// When a listener may accept again, and what it has logged.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// The last pause.

@@ -9,6 +9,7 @@ use crate::admission::Admission;
 use crate::opening::Opening;
 use crate::sync::{lock, wait_while};
 
+/// Made once for each `serve`; acceptors and the streams that they accept hold it.
 pub(crate) struct AcceptContext {
     pub(crate) group: Arc<Group>,
     pub(crate) callbacks: Arc<dyn Prepare>,

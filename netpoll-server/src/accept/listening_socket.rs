@@ -13,6 +13,7 @@ use crate::admission::ListenerCount;
 use crate::proxy::ProxyProtocol;
 use crate::sync::lock;
 
+/// What an assignment and its acceptor know of their socket.
 pub(crate) struct ListeningSocket {
     pub(super) context: Arc<AcceptContext>,
     pub(super) info: Arc<ListenerInfo>,
