@@ -6,11 +6,12 @@
 //!   Assignment ───── which reactor accepts on one socket, now and when loops come and go
 //!        │ makes
 //!   Acceptor ─────── called by that reactor: how many, a stream, a failure
-//!        │ a permit of admission/, and behind a proxy its header (proxy/)
-//!   Pending ──────── a stream with its permit: admitted to a loop, or refused
+//!        │ with a permit of admission/; behind a proxy by way of Pending, which waits for the
+//!        │ header (proxy/)
+//!   AcceptContext ── admits the stream to a loop, or refuses it
 //! ```
 //! An assignment and its acceptor have a `ListeningSocket` in common, and all acceptors of an event
-//! loop an `AcceptContext`.
+//! loop the `AcceptContext`.
 
 pub(crate) mod acceptor;
 pub(crate) mod assignment;

@@ -10,7 +10,7 @@ use netpoll_core::{Accept, Address, Error, Remote, Room, socket};
 use super::backoff::{Backoff, PAUSE_AT_FIRST};
 use super::context::AcceptorCount;
 use super::listening_socket::ListeningSocket;
-use super::pending::{Pending, refuse};
+use super::pending::Pending;
 use crate::admission::{AcceptLimit, AtLimit, Permit};
 use crate::proxy::handshake;
 
@@ -22,6 +22,8 @@ pub(crate) struct Acceptor {
     /// The loop that it runs on and accepts for, if it does not accept for all.
     own: Option<Arc<Remote>>,
     backoff: Backoff,
+    /// An accept has succeeded since one failed.
+    succeeded: bool,
     /// A descriptor in reserve, see [`turn_one_away`](Self::turn_one_away).
     spare: Option<OwnedFd>,
     /// The last field: a thread that waits for the count to fall finds the socket released.
@@ -41,7 +43,7 @@ impl Acceptor {
         let count = context.count_acceptor();
         context.admission.add_acceptor(own.as_ref().unwrap_or(&context.main));
         let (backoff, spare) = (Backoff::default(), socket::spare_descriptor().ok());
-        Self { on_retired, socket, own, backoff, spare, _count: count }
+        Self { on_retired, socket, own, backoff, succeeded: false, spare, _count: count }
     }
 
     /// Admits or refuses every stream that is in the kernel's queue or in the overflow.
@@ -76,15 +78,15 @@ impl Acceptor {
         // Behind a proxy the source is known only when the header has come.
         let source = if proxy.is_some() { None } else { peer.ip() };
         match Permit::obtain(count, source, Instant::now) {
-            Ok(permit) => {
-                let (context, listener) = (context.clone(), info.clone());
-                let own = self.own.clone();
-                let pending = Pending { context, listener, own, stream, peer, local: None, permit };
-                match *proxy {
-                    Some(proxy) => handshake::begin(pending, proxy, self.reactor(), last),
-                    None => pending.admit(),
+            Ok(permit) => match *proxy {
+                None => context.admit(stream, peer, None, self.own.clone(), permit),
+                Some(proxy) => {
+                    let (context, listener) = (context.clone(), info.clone());
+                    let own = self.own.clone();
+                    let pending = Pending { context, listener, own, stream, peer, permit };
+                    handshake::begin(pending, proxy, self.reactor(), last);
                 }
-            }
+            },
             Err(limit)
                 if matches!(context.admission.at_limit(), AtLimit::Queue)
                     && limit != AcceptLimit::Source
@@ -92,11 +94,11 @@ impl Acceptor {
             {
                 self.socket.overflow().push_back((stream, peer));
             }
-            Err(limit) => refuse(context, stream, &peer, info, limit),
+            Err(limit) => context.refuse(stream, &peer, info, limit),
         }
     }
 
-    /// The reactor that watches streams before they are connections.
+    /// The reactor that waits for PROXY headers.
     fn reactor(&self) -> &Remote {
         self.own.as_ref().unwrap_or(&self.socket.context.main)
     }
@@ -143,13 +145,16 @@ impl Accept for Acceptor {
     }
 
     fn accepted(&mut self, stream: OwnedFd, peer: Address) {
-        self.backoff.reset();
+        self.succeeded = true;
         self.admit_or_refuse(stream, peer, false);
     }
 
     fn failed(&mut self, error: &io::Error) -> bool {
         if socket::is_listener_dead(error) && !socket::is_listening(&self.socket.fd) {
             return false;
+        }
+        if std::mem::take(&mut self.succeeded) {
+            self.backoff.reset();
         }
         if self.backoff.is_stuck() && socket::is_out_of_descriptors(error) {
             self.turn_one_away();

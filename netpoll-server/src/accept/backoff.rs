@@ -48,7 +48,7 @@ impl Backoff {
         self.stuck
     }
 
-    /// An accept succeeded.
+    /// An accept has succeeded since the last failure.
     pub(super) fn reset(&mut self) {
         (self.pause, self.stuck) = (None, false);
     }

@@ -1,11 +1,15 @@
-//! What the acceptors of one event loop have in common, and when they have ended.
+//! What the acceptors of one event loop have in common: where a stream is admitted or refused, and
+//! when they all have ended.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Address, Error, Group, PollManager, Prepare, Remote};
+use netpoll_core::{
+    Address, Error, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, admit, guard, socket,
+};
 
-use crate::admission::Admission;
+use crate::admission::{AcceptLimit, Admission, AtLimit, Permit, Refusal};
 use crate::opening::Opening;
 use crate::sync::{lock, wait_while};
 
@@ -40,7 +44,7 @@ struct State {
 pub(super) struct AcceptorCount(Arc<AcceptContext>);
 
 /// Counts one connection that is being admitted, until it is dropped.
-pub(super) struct Admitting<'a>(&'a AcceptContext);
+struct Admitting<'a>(&'a AcceptContext);
 
 impl AcceptContext {
     pub(crate) fn new(
@@ -85,29 +89,63 @@ impl AcceptContext {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Where a connection of `peer` is served: on `own`, else on the loop that the balance chooses;
-    /// `None` when nothing is admitted any more. A connection that is admitted before the guard is
-    /// dropped is there when the shutdown looks for connections. No lock is held in between, since
-    /// an admission may write to the log.
-    pub(super) fn place(
+    /// Makes an accepted stream a connection, on `own` or on the loop that the balance chooses;
+    /// closes it if nothing is admitted any more. `local` is the address that the client connected
+    /// to, if a proxy has told it.
+    pub(super) fn admit(
         &self,
+        stream: OwnedFd,
+        peer: Address,
+        local: Option<Address>,
         own: Option<Arc<Remote>>,
+        permit: Permit,
+    ) {
+        let reactor = own.or_else(|| Some(self.manager.upgrade()?.pick(peer.ip())));
+        let (Some(reactor), Some(_admitting)) = (reactor, self.begin_admission()) else {
+            return log::debug!("{peer} came when the serving had ended");
+        };
+        // From here on the connection has the place that the permit was for.
+        let origin = Origin { listener: permit.redeem(), peer, local };
+        admit(stream, origin, &self.group, &self.callbacks, &reactor);
+    }
+
+    /// Closes an accepted stream that met a limit, after what `at_limit` says to send.
+    pub(super) fn refuse(
+        &self,
+        stream: OwnedFd,
         peer: &Address,
-    ) -> Option<(Arc<Remote>, Admitting<'_>)> {
-        let reactor = own.or_else(|| Some(self.manager.upgrade()?.pick(peer.ip())))?;
-        let mut state = self.state();
-        if state.closed {
-            return None;
-        }
-        state.admitting += 1;
-        drop(state);
-        Some((reactor, Admitting(self)))
+        listener: &ListenerInfo,
+        limit: AcceptLimit,
+    ) {
+        self.group.count_refusal();
+        log::debug!("{peer} is refused at the limit {limit:?}");
+        let words = match self.admission.at_limit() {
+            AtLimit::Tell(on_refuse) => {
+                let refusal = Refusal { peer, listener, limit };
+                guard("on_refuse", || on_refuse(&refusal)).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        socket::part_with(stream, &words);
     }
 
     /// Counts one more acceptor.
     pub(super) fn count_acceptor(self: &Arc<Self>) -> AcceptorCount {
         self.state().acceptors += 1;
         AcceptorCount(self.clone())
+    }
+
+    /// `None` when nothing is admitted any more. A connection that is admitted before the guard is
+    /// dropped is there when the shutdown looks for connections. The guard holds no lock, since an
+    /// admission may write to the log.
+    fn begin_admission(&self) -> Option<Admitting<'_>> {
+        let mut state = self.state();
+        if state.closed {
+            return None;
+        }
+        state.admitting += 1;
+        drop(state);
+        Some(Admitting(self))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,37 +1,23 @@
-//! An accepted stream that is not a connection yet: it is admitted to a loop, or refused.
+//! An accepted stream that becomes a connection when its PROXY header has come.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use netpoll_core::{Address, Group, ListenerInfo, Origin, Remote, admit, guard, socket};
+use netpoll_core::{Address, Group, ListenerInfo, Remote};
 
 use super::context::AcceptContext;
-use crate::admission::{AcceptLimit, AtLimit, Permit, Refusal};
+use crate::admission::Permit;
 use crate::proxy::handshake::Proxied;
 
-/// A stream with a permit.
 pub(super) struct Pending {
     pub(super) context: Arc<AcceptContext>,
     pub(super) listener: Arc<ListenerInfo>,
     /// The loop that accepted it and keeps it; without one the balance chooses.
     pub(super) own: Option<Arc<Remote>>,
     pub(super) stream: OwnedFd,
+    /// The proxy's address.
     pub(super) peer: Address,
-    pub(super) local: Option<Address>,
     pub(super) permit: Permit,
-}
-
-impl Pending {
-    /// Makes it a connection.
-    pub(super) fn admit(self) {
-        let Self { context, own, stream, peer, local, permit, .. } = self;
-        let Some((reactor, _admitting)) = context.place(own, &peer) else {
-            return log::debug!("{peer} came when the serving had ended");
-        };
-        // From here on the connection has the place that the permit was for.
-        let origin = Origin { listener: permit.redeem(), peer, local };
-        admit(stream, origin, &context.group, &context.callbacks, &reactor);
-    }
 }
 
 impl Proxied for Pending {
@@ -47,37 +33,19 @@ impl Proxied for Pending {
         Arc::ptr_eq(&self.context.group, group)
     }
 
-    fn proceed(mut self, addresses: Option<(Address, Address)>) {
-        if let Some((peer, local)) = addresses {
-            (self.peer, self.local) = (peer, Some(local));
-        }
-        match self.permit.count_source(self.peer.ip()) {
-            Ok(()) => self.admit(),
-            Err(limit) => refuse(&self.context, self.stream, &self.peer, &self.listener, limit),
+    fn proceed(self, addresses: Option<(Address, Address)>) {
+        let Self { context, listener, own, stream, peer, mut permit } = self;
+        let (peer, local) = match addresses {
+            Some((peer, local)) => (peer, Some(local)),
+            None => (peer, None),
+        };
+        match permit.count_source(peer.ip()) {
+            Ok(()) => context.admit(stream, peer, local, own, permit),
+            Err(limit) => context.refuse(stream, &peer, &listener, limit),
         }
     }
 
     fn give_up(self) {
         self.context.group.count_refusal();
     }
-}
-
-/// Closes a stream that met a limit, after what `at_limit` says to send.
-pub(super) fn refuse(
-    context: &AcceptContext,
-    stream: OwnedFd,
-    peer: &Address,
-    listener: &ListenerInfo,
-    limit: AcceptLimit,
-) {
-    context.group.count_refusal();
-    log::debug!("{peer} is refused at the limit {limit:?}");
-    let words = match context.admission.at_limit() {
-        AtLimit::Tell(on_refuse) => {
-            let refusal = Refusal { peer, listener, limit };
-            guard("on_refuse", || on_refuse(&refusal)).unwrap_or_default()
-        }
-        _ => Vec::new(),
-    };
-    socket::part_with(stream, &words);
 }
