@@ -1,4 +1,4 @@
-//! Starts a program with less than it is used to: threads, descriptors, addresses, /proc.
+//! Starts a program with fewer resources: threads, descriptors, addresses, /proc.
 //!
 //! Every child of the siege is started through this, so that it ends when the siege does.
 
@@ -16,10 +16,10 @@ use nix::unistd::{Gid, Uid, execvp, fexecve, setgid, setgroups, setuid};
 /// The status of a child that could not be confined.
 pub(crate) const MISSING: i32 = 75;
 
-/// What a child is denied.
+/// The limits of a child.
 #[derive(Default, Clone)]
 pub(crate) struct Confine {
-    /// Threads and processes of its user, which is one that no other process has.
+    /// How many threads and processes its user may have; no other process has that user.
     pub(crate) threads: Option<u64>,
     pub(crate) descriptors: Option<u64>,
     /// Bytes.
@@ -46,7 +46,7 @@ impl Confine {
     }
 }
 
-/// `confine [LIMIT…] -- PROGRAM [ARGUMENT…]`: becomes the program, or says what is missing.
+/// `confine [LIMIT…] -- PROGRAM [ARGUMENT…]`: executes the program, or prints what is missing.
 pub(crate) fn main(args: &[String]) -> ExitCode {
     let why = apply(args).err().unwrap_or_default();
     eprintln!("siege: missing: {why}");
@@ -56,7 +56,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
 fn apply(args: &[String]) -> Result<(), String> {
     let (limits, command) = args.split_at(args.iter().position(|arg| arg == "--").unwrap_or(0));
     let Some(program) = command.get(1) else { return Err("no program".to_owned()) };
-    // Its user may have no way to the file.
+    // Its user may not be allowed to reach the file.
     let file = File::open(program).ok();
     let mut limits = limits.iter();
     let mut threads = None;
@@ -94,7 +94,7 @@ fn apply(args: &[String]) -> Result<(), String> {
     Err(format!("{program}: {}", error.map_or("?", |error| error.desc())))
 }
 
-/// Root is above this limit, and it counts what other processes of the same user have.
+/// The limit does not bind root, and it counts the threads of all processes of the same user.
 fn become_another_user(threads: u64) -> Result<(), String> {
     let limited = setrlimit(Resource::RLIMIT_NPROC, threads, threads);
     limited.map_err(|error| format!("a limit of threads: {error}"))?;

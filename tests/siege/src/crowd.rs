@@ -10,20 +10,20 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::process::pause;
 use crate::report::Problem;
 
-/// How long a connection may take. On loopback only a full queue lets it wait.
+/// How long a connect may take. On loopback it waits only for a full queue.
 const CONNECT: Duration = Duration::from_secs(3);
 
 pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect_timeout(&address, CONNECT)
 }
 
-/// So many connections.
+/// Opens so many connections.
 pub(crate) fn many(address: SocketAddr, clients: usize) -> Result<Vec<TcpStream>, Problem> {
     room_for(clients)?;
     Ok((0..clients).map(|_| connect(address)).collect::<io::Result<_>>()?)
 }
 
-/// So many connections with a receive buffer of a few KiB, which are non-blocking.
+/// Opens so many non-blocking connections with a receive buffer of a few KiB.
 pub(crate) fn non_readers(address: SocketAddr, clients: usize) -> Result<Vec<TcpStream>, Problem> {
     room_for(clients)?;
     let narrow = || -> io::Result<TcpStream> {
@@ -71,7 +71,7 @@ pub(crate) fn flood(clients: &mut [TcpStream], bytes_each: usize, time: Duration
                     progress = true;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // It was cut off, which a server may do.
+                // The server has cut it off, which it may do.
                 Err(_) => *sent = bytes_each,
             }
         }
@@ -84,11 +84,11 @@ pub(crate) fn flood(clients: &mut [TcpStream], bytes_each: usize, time: Duration
 
 /// Closes a connection with a reset.
 pub(crate) fn reset(client: &TcpStream) {
-    // If it is over already, so much the better.
+    // An error means that it has ended already.
     let _ = SockRef::from(client).set_linger(Some(Duration::ZERO));
 }
 
-/// Whether the other end is gone, as far as this one knows by now.
+/// Whether the other end is known to be gone by now.
 pub(crate) fn is_over(client: &mut TcpStream) -> bool {
     let mut buffer = [0; 4096];
     if client.set_nonblocking(true).is_err() {

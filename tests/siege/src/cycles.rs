@@ -1,4 +1,4 @@
-//! The child of `start-and-stop`: servers that come and go in one process.
+//! The child of `start-and-stop`: servers that start and stop in one process.
 
 use std::fs;
 use std::net::TcpStream;
@@ -10,10 +10,11 @@ use netpoll::{Connection, Dispatch, EventLoop, Listener, PoolOptions, Result};
 use crate::pingers::Talk;
 use crate::process::{pause, until};
 
-/// Cycles before anything is counted: what is made once is made then.
+/// Cycles before anything is counted: resources that are made once are made then.
 const WARM: usize = 5;
 
-/// `cycles TIMES`: says `warm …`, and `done …` after so many more, each with what the process has.
+/// `cycles TIMES`: prints `warm …`, and `done …` after so many more, each with the resources of the
+/// process.
 pub(crate) fn main(args: &[String]) -> ExitCode {
     let times = args.first().and_then(|times| times.parse().ok()).unwrap_or(1);
     match (0..WARM).try_for_each(cycle) {
@@ -24,7 +25,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
         Ok(()) => println!("done {}", settled()),
         Err(error) => return failed(&error),
     }
-    // The parent reads both lines before it lets go.
+    // The parent reads both lines while this process runs.
     pause(Duration::from_secs(2));
     ExitCode::SUCCESS
 }

@@ -1,5 +1,5 @@
-//! Ordinary clients beside an attack: each asks, waits for the answer, and asks again a little
-//! later. What they measure is the service that the attack leaves.
+//! Ordinary clients beside an attack: each sends a request, waits for the answer, and sends the
+//! next one a little later. They measure the service that the attack leaves.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::crowd::connect;
 use crate::report::{Problem, Row, Time};
 
-/// What a client says, and when it has been answered.
+/// What a client sends, and when it has its answer.
 #[derive(Clone)]
 pub(crate) struct Talk {
     pub(crate) ask: Vec<u8>,
@@ -28,16 +28,16 @@ pub(crate) enum Answer {
     Line,
 }
 
-/// Clients that ask, on one thread of their own.
+/// Clients that ping, on one thread of their own.
 pub(crate) struct Pingers {
     shared: Arc<Mutex<Shared>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What that thread tells, and is told.
+/// What that thread reports, and what it must do.
 struct Shared {
     tally: Tally,
-    /// Since when the client waits that has waited longest.
+    /// When the longest wait of a client began.
     waiting: Option<Instant>,
     lost: usize,
     over: bool,
@@ -56,7 +56,7 @@ enum Turn {
     Lost,
 }
 
-/// What the clients have measured since they were last asked.
+/// What the clients have measured since the last report.
 #[derive(Clone)]
 pub(crate) struct Tally {
     times: Vec<Duration>,
@@ -93,7 +93,7 @@ impl Talk {
         }
     }
 
-    /// One question on a blocking stream, and how long the answer took.
+    /// One request on a blocking stream, and how long the answer took.
     pub(crate) fn once(
         &self,
         stream: &mut TcpStream,
@@ -116,7 +116,7 @@ impl Talk {
         Ok(begun.elapsed())
     }
 
-    /// A newcomer: connects, asks once and leaves. `None` if it was not served in time.
+    /// A new client: connects, sends one request and leaves. `None` if it was not served in time.
     pub(crate) fn newcomer(&self, address: SocketAddr, patience: Duration) -> Option<Duration> {
         let begun = Instant::now();
         let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
@@ -126,7 +126,7 @@ impl Talk {
 }
 
 impl Pingers {
-    /// Connects so many; each asks once in `period`.
+    /// Connects so many; each sends a request once in `period`.
     pub(crate) fn start(
         address: SocketAddr,
         clients: usize,
@@ -143,7 +143,7 @@ impl Pingers {
         Self::on(streams, talk, period)
     }
 
-    /// The same on connections that are there.
+    /// The same on existing connections.
     pub(crate) fn on(
         streams: Vec<TcpStream>,
         talk: &Talk,
@@ -188,7 +188,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the answers that are there, asks what is due, and waits at most a few milliseconds.
+/// Takes the answers that have come, sends the requests that are due, and waits at most a few
+/// milliseconds.
 fn turn(clients: &mut [Client], shared: &Mutex<Shared>, talk: &Talk, period: Duration) -> bool {
     let mut told = lock(shared);
     for client in clients.iter_mut() {
@@ -202,7 +203,7 @@ fn turn(clients: &mut [Client], shared: &Mutex<Shared>, talk: &Talk, period: Dur
     let waiting = clients.iter().filter(|client| client.waits().is_some());
     let mut fds: Vec<PollFd<'_>> =
         waiting.map(|it| PollFd::new(it.stream.as_fd(), PollFlags::POLLIN)).collect();
-    // It may be interrupted; then the turn is a short one.
+    // A signal may interrupt it; then the turn is a short one.
     let _ = poll(&mut fds, PollTimeout::from(2_u8));
     !over
 }

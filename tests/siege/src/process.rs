@@ -1,4 +1,4 @@
-//! A child process that serves, what it says, and what the system says of it.
+//! A child process that serves: its output, and the system's figures of it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -17,9 +17,9 @@ use nix::unistd::Pid;
 use crate::confine::{Confine, MISSING};
 use crate::report::Problem;
 
-/// How long a server may take until it says that it listens.
+/// How long a server may take until it prints that it listens.
 const START: Duration = Duration::from_secs(10);
-/// Lines that are kept of what a child says.
+/// How many lines of a child's output are kept.
 const LINES: usize = 40;
 
 /// A child process. It is killed when this is dropped.
@@ -41,12 +41,12 @@ struct Said {
     changed: Condvar,
 }
 
-/// Waits for so long, while the attack goes on elsewhere.
+/// Waits for so long, while the attack goes on on other threads.
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time); // sleep: an attack lasts as long as it is meant to
 }
 
-/// Asks until it is so, or `patience` is over. Returns how long that took.
+/// Polls until the condition is true, or `patience` is over. Returns how long that took.
 pub(crate) fn until(patience: Duration, mut is_so: impl FnMut() -> bool) -> Option<Duration> {
     let begun = Instant::now();
     loop {
@@ -105,7 +105,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // A child that has ended already is noticed where its end is waited for.
+        // A child that has ended already is noticed by `ended`.
         let _ = kill(self.pid(), signal);
     }
 
@@ -131,14 +131,14 @@ impl Process {
         }
     }
 
-    /// The last lines that it said.
+    /// The last lines of its output.
     pub(crate) fn last_words(&self) -> String {
         let lines = self.said.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let last: Vec<&str> = lines.iter().rev().take(3).rev().map(String::as_str).collect();
         last.join(" | ")
     }
 
-    /// Memory that it has, in MiB.
+    /// The memory that it has, in MiB.
     pub(crate) fn resident(&self) -> u64 {
         self.status("VmRSS:") >> 10
     }
@@ -162,7 +162,7 @@ impl Process {
     /// Processor time that it has used.
     pub(crate) fn processor(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        // The second field is a name in brackets, in which anything may stand.
+        // The second field is a name in brackets, which may contain any bytes.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
@@ -180,14 +180,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // What it has started, too: a program does not end with the `strace` that runs it.
+        // Kills its children, too: a program does not end with the `strace` that runs it.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }
 
 impl Server {
-    /// Starts it, and waits until it says where it listens.
+    /// Starts it, and waits until it prints its address.
     pub(crate) fn start(command: &[String], confine: &Confine) -> Result<Self, Problem> {
         let mut process = Process::start(command, confine)?;
         let Some(address) = process.says("listening on ", START) else {
@@ -213,7 +213,7 @@ impl Server {
         Self::start(&example(name, args)?, confine)
     }
 
-    /// An error, if it does not run any more.
+    /// Returns an error if it does not run any more.
     pub(crate) fn is_alive(&mut self) -> Result<(), Problem> {
         match self.process.ended() {
             None => Ok(()),
@@ -232,7 +232,7 @@ fn listen(stream: Option<impl Read + Send + 'static>, said: &Arc<Said>) {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut lines = said.lines.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.len() == LINES {
-                // The first lines stay: what it listens on is among them.
+                // The first lines stay: its address is among them.
                 lines.remove(LINES / 2);
             }
             lines.push_back(line);

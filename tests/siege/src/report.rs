@@ -16,7 +16,7 @@ pub(crate) struct Row {
 pub(crate) enum Problem {
     /// This machine lacks what the attack needs.
     Missing(String),
-    /// The attack, or the server, did something else than it should.
+    /// The attack or the server did something unexpected.
     Broken(String),
 }
 
@@ -46,7 +46,7 @@ impl Row {
         }
     }
 
-    /// A count that must be what it is meant to be.
+    /// A count that must be exactly this.
     pub(crate) fn equal(&mut self, name: &str, value: usize, wanted: usize) {
         self.limit(value == wanted, &format!("{name} {value} (= {wanted})"));
     }
@@ -57,7 +57,8 @@ impl Row {
         self.figures.push(if holds { text.to_owned() } else { format!("!! {text}") });
     }
 
-    /// Whether each figure with a limit is within it. Without any such figure nothing was shown.
+    /// Whether each figure with a limit is within it. Without any such figure the attack shows
+    /// nothing.
     pub(crate) fn holds(&self) -> bool {
         self.limits > 0 && self.exceeded == 0
     }

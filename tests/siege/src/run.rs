@@ -11,7 +11,7 @@ const USAGE: &str = "usage: siege [--long] [--list] [NAME…]";
 
 /// How the attacks are run.
 pub(crate) struct Siege {
-    /// As long as it takes to see what builds up slowly, rather than in a few seconds each.
+    /// Long enough to see what builds up slowly, rather than a few seconds each.
     pub(crate) long: bool,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What is attacked is what stands in the tree: under `cargo run` the examples are built first.
+/// The attacks are on the current tree: under `cargo run` the examples are built first.
 fn build_examples() -> Result<(), String> {
     let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
     let mut command = Command::new(cargo);

@@ -1,4 +1,4 @@
-//! The siege's own server: three dispatch modes, and callbacks that do what they are told.
+//! The siege's own server: three dispatch modes, and callbacks that obey the request.
 
 use std::process::ExitCode;
 use std::thread;
@@ -70,18 +70,18 @@ fn echo(conn: &mut Connection) -> Result<()> {
     writer.flush()
 }
 
-/// A request has eight bytes, which are sent back: a letter, three bytes that mean nothing, and a
-/// number. The read waits for all of them, which under `Dispatch::Inline` is `WouldBlock`.
+/// A request has eight bytes, which are sent back: a letter, three unused bytes, and a number. The
+/// read waits for all of them, which under `Dispatch::Inline` is `WouldBlock`.
 fn commands(conn: &mut Connection) -> Result<()> {
     let (mut reader, mut writer) = conn.split();
     let mut request = [0; 8];
     request.copy_from_slice(reader.next(8)?);
     let number = u32::from_be_bytes([request[4], request[5], request[6], request[7]]);
     match request[0] {
-        // sleep: it stands for a callback that blocks so many milliseconds
+        // sleep: it represents a callback that blocks so many milliseconds
         b's' => thread::sleep(Duration::from_millis(number.into())),
         b'f' => loop {
-            thread::park(); // it stands for a callback that never returns
+            thread::park(); // it represents a callback that never returns
         },
         _ => {}
     }

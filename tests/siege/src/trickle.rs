@@ -11,7 +11,7 @@ const BYTES: usize = 256 << 20;
 /// A prime, so that no buffer begins where another one does.
 const PATTERN: usize = 65_521;
 
-/// `trickle ADDRESS`: says `streaming` after the first bytes, and `whole` after the last.
+/// `trickle ADDRESS`: prints `streaming` after the first bytes, and `whole` after the last.
 pub(crate) fn main(args: &[String]) -> ExitCode {
     let Some(address) = args.first() else { return ExitCode::FAILURE };
     match stream(address) {

@@ -24,7 +24,7 @@ pub(crate) fn run(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
 
     let mut crowd = many(server.address, 600)?;
     for client in &mut crowd {
-        // Served once each, so that their memory is there before the addresses are used up: an
+        // Each is served once, so that its memory is allocated before the addresses are used up: an
         // allocation that fails ends any program of Rust.
         talk.once(client, Duration::from_secs(2))?;
     }

@@ -1,5 +1,5 @@
-//! A callback sleeps on the only loop, and the system does not tell that its thread sleeps: /proc
-//! is empty, or no descriptor is left to read it.
+//! A callback sleeps on the only loop, and the server can't ask the system whether the thread
+//! sleeps: /proc is empty, or no descriptor is left to read it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn sleep_beside(siege: &Siege, row: &mut Row, confine: &Confine, crowd: usize) -
     let times = TIMES * if siege.long { 4 } else { 1 };
     let mut sleepers = Vec::new();
     for _ in 0..times {
-        // Served once each, so that they have their descriptor.
+        // Each is served once, so that it has its descriptor.
         let mut sleeper = connect(server.address)?;
         talk.once(&mut sleeper, Duration::from_secs(5))?;
         sleepers.push(sleeper);

@@ -1,4 +1,5 @@
-//! 100 servers in one process, one after the other: each serves and stops, and nothing stays.
+//! 100 servers in one process, one after the other: each serves and stops, and leaves nothing
+//! behind.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub(crate) fn run(siege: &Siege, row: &mut Row) -> Outcome {
     let mut process = Process::start(&role("cycles", &[times])?, &Confine::default())?;
     let before = process.says("warm ", Duration::from_secs(30));
     let before = before.ok_or_else(|| Problem::Broken(process.last_words()))?;
-    // What it says is what it reads of itself: descriptors, threads, MiB.
+    // It prints what it reads of itself: descriptors, threads, MiB.
     let patience = Duration::from_secs(if siege.long { 300 } else { 60 });
     let after = process.says("done ", patience);
     let after = after.ok_or_else(|| Problem::Broken(process.last_words()))?;

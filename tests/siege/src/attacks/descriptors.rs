@@ -1,5 +1,5 @@
-//! More clients than descriptors, for a while: established connections are served on, no thread
-//! spins, and newcomers are served as soon as there is room again.
+//! More clients than descriptors, for a while: established connections are still served, no thread
+//! spins, and new clients are served as soon as there is room again.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let args = mode.with(&["127.0.0.1:0"]);
     let mut server = Server::example("echo", &args, &confine)?;
     let talk = Talk::echo();
-    // Few questions, so that the processor time is the server's own.
+    // Few requests, so that the processor time is mostly the server's own.
     let pingers = Pingers::start(server.address, 20, &talk, Duration::from_millis(500))?;
     pause(Duration::from_secs(1));
     let alone = pingers.take();

@@ -1,5 +1,5 @@
 //! Floods of the smallest requests: a callback that takes them one by one in a loop always finds
-//! another. Its answers must not pile up, and a client that reads gets them on the way.
+//! another. Its answers must not pile up, and a client that reads gets them meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ use crate::run::Siege;
 /// Bytes of requests.
 const FRAMES: usize = 12 << 20;
 const LINES: usize = 60 << 20;
-/// Fewer, where the answers, which are nine times as long, are read.
+/// Fewer where the client reads the answers, which are nine times as long.
 const LINES_READ: usize = 16 << 20;
 /// Memory that a server may take for a flood: its limits for one connection, and some.
 const MEMORY: u64 = 48;
@@ -105,7 +105,7 @@ fn read(row: &mut Row, example: &str, chunk: &[u8], bytes: usize, answer: usize)
             peak = peak.max(server.process.resident());
         }
     }
-    // Ends the sender's wait too.
+    // Also ends the wait of the sender.
     let _ = client.shutdown(Shutdown::Both);
     drop(sender.join());
     server.is_alive()?;

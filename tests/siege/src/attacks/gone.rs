@@ -1,4 +1,4 @@
-//! Peers that vanish where the server waits for something else: it notices at once.
+//! Peers that vanish while the server waits for something else: it notices at once.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -43,7 +43,7 @@ pub(crate) fn tcp_proxy(_: &Siege, row: &mut Row) -> Outcome {
     let (stuck, _) = origin.accept()?;
     client.set_nonblocking(true)?;
     let chunk = vec![b'x'; 64 << 10];
-    // Until nothing has been taken for a while.
+    // Until the proxy has taken nothing for a while.
     let (mut sent, mut still) = (0, 0);
     while still < 50 && sent < 64 << 20 {
         match client.write(&chunk) {
@@ -62,6 +62,6 @@ pub(crate) fn tcp_proxy(_: &Siege, row: &mut Row) -> Outcome {
     row.equal("kept", proxy.process.sockets().saturating_sub(before), 0);
     row.soon("noticed after", gone, Duration::from_secs(2));
     stuck.set_nonblocking(true)?;
-    let _ = (&stuck).read(&mut [0]); // it was there until now
+    let _ = (&stuck).read(&mut [0]); // it was open until now
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! 2 000 clients that send a part of a request and no more, while callbacks wait for the rest of
-//! it, beside clients whose requests are whole.
+//! it, beside clients with whole requests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -35,7 +35,7 @@ pub(crate) fn own(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     Ok(())
 }
 
-/// The example `socks5`: its handshake waits for each byte. Beside it relays that stand already.
+/// The example `socks5`: its handshake waits for each byte. Beside it there are established relays.
 pub(crate) fn socks5(siege: &Siege, row: &mut Row) -> Outcome {
     let origin = Server::example("echo", &["127.0.0.1:0"], &Confine::default())?;
     let mut proxy = Server::example("socks5", &["127.0.0.1:0"], &Confine::default())?;
@@ -63,13 +63,13 @@ fn newcomers(mut one: impl FnMut() -> Option<Duration>) -> Duration {
     (0..4).map(|_| one().unwrap_or(missed)).max().unwrap_or(missed)
 }
 
-/// A newcomer of `socks5`: it greets, and is told that it needs no password.
+/// A new client of `socks5`: it offers its methods, and learns that it needs no password.
 pub(super) fn greeting(proxy: SocketAddr, patience: Duration) -> Option<Duration> {
     use crate::pingers::Answer;
     Talk { ask: vec![5, 1, 0], answer: Answer::Bytes(2) }.newcomer(proxy, patience)
 }
 
-/// A connection to `origin` by way of `proxy`.
+/// A connection to `origin` through `proxy`.
 fn relay(proxy: SocketAddr, origin: SocketAddr) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(proxy)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -1,4 +1,4 @@
-//! What bursts of clients that never read cost, and what of it is given back.
+//! How much memory bursts of clients that never read cost, and how much of it is given back.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::process::{Server, pause, until};
 use crate::report::{Outcome, Problem, Row};
 use crate::run::Siege;
 
-/// What each sends: more than its output's high-water mark, 1 MiB, and its input's limit.
+/// How much each sends: more than its output's high-water mark, 1 MiB, and its input's limit.
 const BYTES_EACH: usize = 3 << 20;
-/// How long after the last has gone memory is back, and how nearly, in MiB.
+/// How long after the last client has gone the memory is back, and to within how many MiB.
 const BACK: Duration = Duration::from_secs(5);
 const NEARLY: u64 = 16;
 
@@ -56,7 +56,7 @@ fn bursts(row: &mut Row, clients: usize, rounds: usize) -> Outcome {
     Ok(())
 }
 
-/// A budget of 64 MiB is what the process has for its connections, within a quarter.
+/// With a budget of 64 MiB the process takes that much for its connections, within a quarter.
 pub(crate) fn budget(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     const BUDGET: u64 = 64;
     enough_memory()?;
@@ -66,7 +66,7 @@ pub(crate) fn budget(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let mut server = Server::own(&args, &Confine::default())?;
     let before = server.process.resident();
     let mut crowd = Vec::new();
-    // Newcomers are refused above the budget, so all connect before any sends.
+    // New clients are refused above the budget, so all connect before any sends.
     let clients = 2_000;
     crowd.extend(non_readers(server.address, clients)?);
     let time = Duration::from_secs(if siege.long { 20 } else { 4 });

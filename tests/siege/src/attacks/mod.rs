@@ -26,7 +26,7 @@ use crate::run::Siege;
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Siege, &mut Row) -> Outcome,
-    /// Why it is known not to hold, while that is so.
+    /// Why it is known not to hold, as long as it does not.
     pub(crate) not_yet: Option<&'static str>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// As arguments of an example, whose default is the first one.
+    /// As arguments of an example. Its default is the first mode.
     pub(crate) fn args(self) -> &'static [&'static str] {
         match self {
             Self::HandOff => &[],
@@ -59,7 +59,7 @@ pub(crate) const PERIOD: Duration = Duration::from_millis(25);
 /// How many of them there are.
 pub(crate) const PINGERS: usize = 100;
 
-/// Attacks that are known not to hold, and why: their figures are printed and fail nothing.
+/// Attacks that are known not to hold, and why: their figures are printed, and no figure fails.
 const NOT_YET: &[(&str, &str)] = &[];
 
 /// All attacks, in the order in which they run.

@@ -13,8 +13,8 @@ use crate::process::{Server, pause};
 use crate::report::{Outcome, Problem, Row, Time};
 use crate::run::Siege;
 
-/// What a connection may have in the kernel, in bytes, and where its high-water mark is: so low
-/// that output piles up in the server soon.
+/// How much a connection may have in the kernel, in bytes, which is also its high-water mark: so
+/// low that output piles up in the server soon.
 pub(super) const SEND_BUFFER: &str = "16384";
 const HIGH: &str = "65536";
 

@@ -1,5 +1,5 @@
-//! A successor that fails on its way: after each fault either process serves. The example
-//! `hot_restart`.
+//! A successor that fails while it takes over: after each fault one of the processes serves. The
+//! example `hot_restart`.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::run::Siege;
 /// How long a successor may take until it serves, or gives up.
 const TAKES: Duration = Duration::from_secs(4);
 
-/// What a successor may meet: a system call, and how it fails. The first error is tried always, the
+/// The faults of a successor: a system call, and how it fails. The first error is always tried, the
 /// others with `--long`.
 const FAULTS: &[(&str, &[&str])] = &[
     ("socket", &["EMFILE", "ENFILE", "ENOMEM"]),
@@ -75,11 +75,11 @@ impl Scene {
         let took = successor.says("listening on ", TAKES).is_some();
         let mut served = is_served(address);
         if took {
-            // One of them leaves.
+            // One of the two ends.
             let over = || predecessor.process.ended().is_some() || successor.ended().is_some();
             until(Duration::from_millis(1_500), over);
         }
-        // Often enough for each loop to be asked.
+        // Often enough that each loop gets a request.
         served &= (0..4).all(|_| is_served(address));
         self.runs += 1;
         if !served {
@@ -91,13 +91,13 @@ impl Scene {
         Ok(())
     }
 
-    /// The one that serves, started anew where the last one was replaced.
+    /// The process that serves, started anew if the last one was replaced.
     fn predecessor(&mut self) -> Result<&mut Server, Problem> {
         if self.server.as_mut().is_none_or(|server| server.is_alive().is_err()) {
             let _ = std::fs::remove_file(&self.control);
             let args = ["127.0.0.1:0", self.control.as_str()];
             self.server = Some(Server::example("hot_restart", &args, &Confine::default())?);
-            // It says where it listens before its control socket is there.
+            // It prints its address before its control socket exists.
             let there = || std::fs::exists(&self.control).unwrap_or(false);
             until(Duration::from_secs(3), there);
         }
@@ -119,7 +119,7 @@ impl Drop for Scene {
     }
 }
 
-/// One fault may hit the answer to one client; the next one is served.
+/// One fault may hit the answer to one client; the next client is served.
 fn is_served(address: SocketAddr) -> bool {
     let line = || -> std::io::Result<String> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -143,7 +143,7 @@ pub(crate) fn few_descriptors(siege: &Siege, row: &mut Row) -> Outcome {
     Ok(())
 }
 
-/// One call fails once, by way of `strace`: each of the kinds above, the first time and later.
+/// One call fails once, through `strace`: each of the kinds above, the first time and later.
 pub(crate) fn one_errno(siege: &Siege, row: &mut Row) -> Outcome {
     let mut scene = Scene::new()?;
     let log = scene.directory.join("strace").display().to_string();
@@ -176,7 +176,7 @@ pub(crate) fn one_errno(siege: &Siege, row: &mut Row) -> Outcome {
     Ok(())
 }
 
-/// Whether `strace` is there, and may do what it is for.
+/// Whether `strace` is installed, and may trace.
 pub(super) fn strace_works(log: &str) -> Outcome {
     let tried = std::process::Command::new("strace")
         .args(["-f", "-qq", "-o", log, "-e", "trace=none", "true"])

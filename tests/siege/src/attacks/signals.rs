@@ -1,4 +1,4 @@
-//! System calls that are interrupted again and again: nothing is lost by it.
+//! System calls that are interrupted again and again: no byte is lost.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use crate::run::Siege;
 const CLIENTS: usize = 1_000;
 
 pub(crate) fn run(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
-    // Four bytes a second are asked for, two are sent; the first of them within two seconds.
+    // The server demands four bytes a second, two are sent; the first of them within two seconds.
     let args = mode.with(&["--first-byte", "2000", "--rate", "4"]);
     let mut server = Server::own(&args, &Confine::default())?;
     let pingers = Pingers::start(server.address, PINGERS, &Talk::command(b'p', 0), PERIOD)?;
@@ -32,7 +32,7 @@ pub(crate) fn run(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
             // Some never send anything.
             for (_, client) in crowd.iter_mut().enumerate().filter(|(number, _)| number % 10 > 0) {
                 if round < 7 {
-                    let _ = client.write(b"l"); // the next look finds out whether it is over
+                    let _ = client.write(b"l"); // the next look checks whether it has ended
                 }
             }
             crowd.retain_mut(|client| !is_over(client));

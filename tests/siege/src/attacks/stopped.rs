@@ -45,7 +45,7 @@ pub(crate) fn clients(siege: &Siege, row: &mut Row) -> Outcome {
     Ok(())
 }
 
-/// The server itself is stopped: when it goes on it answers all that was asked meanwhile.
+/// The server itself is stopped: when it goes on, it answers all requests that were sent meanwhile.
 pub(crate) fn server(siege: &Siege, row: &mut Row) -> Outcome {
     let mut server = Server::example("echo", &["127.0.0.1:0"], &Confine::default())?;
     let pingers = Pingers::start(server.address, PINGERS, &Talk::echo(), PERIOD)?;

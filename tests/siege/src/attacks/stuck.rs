@@ -13,7 +13,7 @@ use crate::run::Siege;
 
 const MAX_THREADS: usize = 16;
 
-/// One less than may block: the others are served.
+/// One callback less than may block: the other connections are served.
 pub(crate) fn up_to(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let mut server = server(mode)?;
     let pingers = Pingers::start(server.address, 20, &Talk::command(b'p', 0), PERIOD)?;
@@ -33,8 +33,8 @@ pub(crate) fn up_to(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     Ok(())
 }
 
-/// Four times as many as may block. Under hand-off the other connections are served on; in a pool
-/// all wait, which costs no processor time.
+/// Four times as many as may block. Under hand-off the other connections are still served; in a
+/// pool all wait, which costs no processor time.
 pub(crate) fn beyond(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let mut server = server(mode)?;
     let pingers = Pingers::start(server.address, 20, &Talk::command(b'p', 0), PERIOD)?;

@@ -12,18 +12,18 @@ use crate::process::{Process, Server, pause, role};
 use crate::report::{Outcome, Problem, Row};
 use crate::run::Siege;
 
-/// What a server with so many threads did.
+/// What a server under a limit of threads did.
 enum Did {
-    /// It said that it can't serve, and ended.
+    /// It printed that it can't serve, and ended.
     Refused,
     Serves,
-    /// It said that it listens, and ended.
+    /// It printed that it listens, and ended.
     Announced,
     /// It runs, and answers no client.
     Deaf,
 }
 
-/// With each limit from one thread on: the server serves, or it ends with an error.
+/// With each limit, from one thread on, the server serves, or it ends with an error.
 pub(crate) fn at_start(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let (mut refused, mut serve, mut announced, mut deaf) = (0, 0, 0, 0);
     let most = if siege.long { 24 } else { 10 };
@@ -64,7 +64,8 @@ fn start(mode: Mode, confine: &Confine) -> Result<Did, Problem> {
     Ok(Did::Serves)
 }
 
-/// Callbacks block, and no thread can be had for them: the other connections are served on.
+/// Callbacks block, and the system refuses threads for them: the other connections are still
+/// served.
 pub(crate) fn refused(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
     let least = least(mode)?;
     let confine = Confine { threads: Some(least + 4), ..Confine::default() };
@@ -104,7 +105,7 @@ fn least(mode: Mode) -> Result<u64, Problem> {
     Err(Problem::broken("it does not start with 39 threads"))
 }
 
-/// Without the right to limit threads there is nothing to see.
+/// Without the right to limit threads the attack shows nothing.
 fn missing(mode: Mode) -> Outcome {
     let confine = Confine { threads: Some(500), ..Confine::default() };
     Server::own(mode.args(), &confine).map(drop)
