@@ -11,6 +11,10 @@ use std::path::Path;
 use rules::{DOCUMENT_RULES, RUST_RULES};
 use source::Source;
 
+#[path = "tidy/floors.rs"]
+mod floors;
+#[path = "tidy/modules.rs"]
+mod modules;
 #[path = "tidy/promises.rs"]
 mod promises;
 #[path = "tidy/rules.rs"]
