@@ -78,6 +78,6 @@ impl HandOverOptions {
 }
 
 /// An error of the same kind, which also says what did not happen.
-fn said(error: &io::Error, what: &str) -> io::Error {
+fn describe(error: &io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::socket;
 
-use super::{MAGIC, REVOKED, SERVING, YOURS, manifest, said};
+use super::{MAGIC, REVOKED, SERVING, YOURS, describe, manifest};
 
 /// How long a peer may take to say that it is a successor.
 const MAGIC_AT_MOST: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(crate) fn give(
     // A client that says nothing is given nothing, and does not hold up a real successor.
     let soon = deadline.min(Instant::now() + MAGIC_AT_MOST);
     socket::receive_within(to, &mut magic, soon)
-        .map_err(|it| said(&it, "the peer does not begin a hand-over"))?;
+        .map_err(|it| describe(&it, "the peer does not begin a hand-over"))?;
     if magic != *MAGIC {
         return Err(io::Error::new(
             ErrorKind::InvalidData,
@@ -39,7 +39,7 @@ pub(crate) fn give(
     socket::send_descriptors(to, &descriptors, deadline)?;
     let mut answer = [0];
     let serving = socket::receive_within(to, &mut answer, deadline);
-    serving.map_err(|it| said(&it, "the successor does not serve"))?;
+    serving.map_err(|it| describe(&it, "the successor does not serve"))?;
     if answer != [SERVING] {
         return Err(io::Error::new(ErrorKind::InvalidData, "the successor said something else"));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{Error, Group, Preamble, Remote, Result, socket};
 
-use super::{HandOverOptions, MAGIC, MANIFEST_MAX, REVOKED, SERVING, YOURS, manifest, said};
+use super::{HandOverOptions, MAGIC, MANIFEST_MAX, REVOKED, SERVING, YOURS, describe, manifest};
 use crate::opening::Hold;
 use crate::socket_file::SocketFile;
 use crate::sync::lock;
@@ -30,7 +30,7 @@ struct State {
     /// Listeners that are not served yet.
     missing: usize,
     /// "Serving" was sent; what follows is decided by the old process's answer.
-    said: bool,
+    sent_serving: bool,
     participants: Vec<Participant>,
     /// The paths of listeners that are not wanted.
     declined: Vec<SocketFile>,
@@ -91,26 +91,6 @@ struct Waiting {
     answer: Option<Answer>,
 }
 
-/// Asks the old process for its sockets; returns the entries that describe them.
-fn ask(from: &UnixStream, deadline: Instant) -> Result<Vec<manifest::Entry>> {
-    let invalid = |what| Error::Io(io::Error::new(ErrorKind::InvalidData, what));
-    socket::send_within(from, MAGIC, deadline)?;
-    let mut head = [0; MAGIC.len() + 4];
-    socket::receive_within(from, &mut head, deadline)
-        .map_err(|it| said(&it, "the old process gives no sockets"))?;
-    let Some((magic, length)) = head.split_last_chunk() else { return Err(invalid("no head")) };
-    let length = u32::from_le_bytes(*length) as usize;
-    if magic != MAGIC || length > MANIFEST_MAX {
-        return Err(invalid("the peer is no predecessor of netpoll's"));
-    }
-    let mut bytes = vec![0; length];
-    socket::receive_within(from, &mut bytes, deadline)?;
-    match manifest::decode(&bytes) {
-        Some(entries) if !entries.is_empty() => Ok(entries),
-        _ => Err(invalid("the predecessor's manifest can't be understood")),
-    }
-}
-
 impl Succession {
     /// Asks the process at the other end of `from` for its listeners, and receives them.
     pub(crate) fn begin(from: UnixStream, options: HandOverOptions) -> Result<Vec<Handed>> {
@@ -118,11 +98,11 @@ impl Succession {
         let entries = ask(&from, deadline)?;
         let count = entries.iter().map(|it| it.sockets).sum();
         let mut sockets = socket::receive_descriptors(&from, count, deadline)
-            .map_err(|it| said(&it, "cannot receive the sockets of a hand-over"))?
+            .map_err(|it| describe(&it, "cannot receive the sockets of a hand-over"))?
             .into_iter();
         let state = State {
             missing: entries.len(),
-            said: false,
+            sent_serving: false,
             participants: Vec::new(),
             declined: Vec::new(),
             answer: None,
@@ -160,7 +140,7 @@ impl Succession {
         }
         let last = state.participants.last().map(|it| &it.successor);
         let last = last.map(|it| (it.group().clone(), it.main().clone()));
-        state.said = last.is_some();
+        state.sent_serving = last.is_some();
         drop(state);
         let Some((group, main)) = last else { return self.settle(Answer::GivenUp) };
         let late = Instant::now() + ANSWER_AT_MOST;
@@ -211,6 +191,26 @@ impl Succession {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+/// Asks the old process for its sockets; returns the entries that describe them.
+fn ask(from: &UnixStream, deadline: Instant) -> Result<Vec<manifest::Entry>> {
+    let invalid = |what| Error::Io(io::Error::new(ErrorKind::InvalidData, what));
+    socket::send_within(from, MAGIC, deadline)?;
+    let mut head = [0; MAGIC.len() + 4];
+    socket::receive_within(from, &mut head, deadline)
+        .map_err(|it| describe(&it, "the old process gives no sockets"))?;
+    let Some((magic, length)) = head.split_last_chunk() else { return Err(invalid("no head")) };
+    let length = u32::from_le_bytes(*length) as usize;
+    if magic != MAGIC || length > MANIFEST_MAX {
+        return Err(invalid("the peer is no predecessor of netpoll's"));
+    }
+    let mut bytes = vec![0; length];
+    socket::receive_within(from, &mut bytes, deadline)?;
+    match manifest::decode(&bytes) {
+        Some(entries) if !entries.is_empty() => Ok(entries),
+        _ => Err(invalid("the predecessor's manifest can't be understood")),
     }
 }
 
@@ -267,7 +267,7 @@ impl fmt::Debug for Share {
 impl Drop for Share {
     fn drop(&mut self) {
         // After "serving" was sent, the old process's answer decides.
-        if !self.declined && !self.succession.state().said {
+        if !self.declined && !self.succession.state().sent_serving {
             self.succession.settle(Answer::GivenUp);
         }
     }
