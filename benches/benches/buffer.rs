@@ -1,4 +1,4 @@
-//! `LinkBuffer` beside what one would otherwise use: `BytesMut`, `VecDeque<u8>`, a ring.
+//! `LinkBuffer` beside the usual alternatives: `BytesMut`, `VecDeque<u8>`, a ring.
 //!
 //! `cargo bench -p netpoll-benches --bench buffer`. Figures of one run can be compared with each
 //! other; `docs/buffer.md` has those of ours.
@@ -43,7 +43,7 @@ fn write_then_read_with<Q: Queue>(group: &mut BenchmarkGroup<'_, WallTime>, size
     });
 }
 
-/// The same with a queue that never runs empty, so that nothing is given back to be taken again.
+/// The same with a queue that never runs empty, so that no block is given back and taken again.
 fn backlog(criterion: &mut Criterion) {
     for size in [64, 1 << 10] {
         let mut group = criterion.benchmark_group(format!("backlog/{size}"));
@@ -168,7 +168,7 @@ fn forward(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What the buffers cost in an echo of 64 bytes: all of it but the system calls.
+/// The cost of the buffers in an echo of 64 bytes: all of it except the system calls.
 fn echo(criterion: &mut Criterion) {
     let (mut input, mut output) = (LinkBuffer::new(), LinkBuffer::new());
     criterion.bench_function("echo/64", |bencher| {

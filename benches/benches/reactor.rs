@@ -1,4 +1,4 @@
-//! What a reactor does for each event and each timer, beside what one would otherwise use.
+//! What a reactor does for each event and each timer, beside the usual alternatives.
 //!
 //! `cargo bench -p netpoll-benches --bench reactor`. Figures of one run can be compared with each
 //! other.
@@ -16,9 +16,9 @@ use netpoll_core::bench::{Key, Timers, Word};
 criterion_group!(benches, task_word, rearm, fire);
 criterion_main!(benches);
 
-/// An event that finds its connection idle, and one that finds it scheduled already; beside them a
-/// lock that nobody contends, which does not even say who is to run: two locked operations, where a
-/// turn of the word has three.
+/// An event that finds its connection idle, and one that finds it scheduled already; beside them an
+/// uncontended lock, which does not even say which thread runs the connection: two locked
+/// operations, where a turn of the word has three.
 fn task_word(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("task_word");
     let (word, scheduled) = (Word::default(), Word::default());
@@ -36,7 +36,7 @@ fn task_word(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One of many connections has been heard of: its timeout begins anew.
+/// Bytes of one of many connections have come: its timeout begins anew.
 fn rearm(criterion: &mut Criterion) {
     for timers in [100, 10_000] {
         let mut group = criterion.benchmark_group(format!("rearm/{timers}"));

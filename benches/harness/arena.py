@@ -139,7 +139,7 @@ class Arena:
             self.absent[server] = str(error)
 
     def order(self, rotation):
-        """Whose turns come one after the other: shuffled, the same way in every run."""
+        """The order in which servers are measured: shuffled, the same way in every run."""
         servers = list(self.running)
         random.Random(rotation).shuffle(servers)
         return servers

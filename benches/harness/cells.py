@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def block_options(self):
-        """What a server is told about requests that block."""
+        """The options of a server for requests that block."""
         if self.block_pct is None:
             return []
         micros = COMPUTE_US if self.way == "compute" else BLOCK_US
@@ -152,7 +152,7 @@ def dispatching():
 
 
 def matrix(pinned):
-    """Every combination, those first that say most."""
+    """Every combination, the most telling ones first."""
     plain = Cell("echo", 64, pinned=pinned)
     rest = tuple(
         Cell("echo", connections, size, depth, pinned)

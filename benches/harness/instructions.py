@@ -34,9 +34,9 @@ from harness.machine import output
 from harness.servers import BENCHES, Skipped, build
 
 STORED = BENCHES / "instructions.json"
-# Of our modes only the one that leaves nothing to the clock: under valgrind, where all is some fifty
-# times slower, a hand-off's monitor sees callbacks that seem to block, and its looks are counted, as
-# are those of a loop that spins.
+# Of netpoll's modes only the one that does not depend on the clock: under valgrind, where
+# everything is some fifty times slower, callbacks seem to block to a hand-off's monitor, and its
+# looks are counted, as are those of a loop that spins.
 SLEEPING = ("--dispatch", "inline", "--spin", "never")
 # What is measured: a name, the program and its options, connections.
 TURNS = {
@@ -47,7 +47,7 @@ TURNS = {
 }
 REQUESTS = 3200
 SIZE = 64
-# A new compiler's other choices are within this; ours should not hide there.
+# Other choices of a new compiler stay within this; a change of the code should not hide in it.
 TOLERANCE = 0.01
 # How long a run under valgrind may take, in seconds.
 TIMEOUT = 120
@@ -219,5 +219,5 @@ def listing(counts):
 
 
 def short_path(file):
-    """The last parts of a path, which are enough to know it by."""
+    """The last parts of a path, which are enough to recognise it."""
     return "/".join(Path(file).parts[-3:])

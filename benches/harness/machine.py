@@ -1,4 +1,4 @@
-"""The machine: what it is, and who used its CPUs."""
+"""The machine: what it is, and which processes used its CPUs."""
 
 import os
 import platform
@@ -59,7 +59,7 @@ def children_cpu():
 
 
 def others(before, after, ours):
-    """The share of all CPUs that others used between two readings, of which `ours` is not theirs.
+    """The share of all CPUs that other processes used between two readings; `ours` is not counted.
 
     /proc/stat counts in hundredths of a second, so a short window is off by a few percent.
     """

@@ -6,7 +6,7 @@ from html import escape
 INK, FAINT, PAPER = "#1b1f24", "#d9dde2", "#ffffff"
 OURS = ("#d1410c", "#f08c2e", "#8f2d56")
 LIMITS = ("#1b1f24", "#6b7280")
-# Told apart also by those who don't see all colours, as far as so many can be.
+# Also distinct for people who don't see all colours, as far as that is possible for so many.
 PEERS = (
     "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#7a5195", "#5d8a1f", "#b8860b",
     "#2f4b7c", "#a05195", "#00868b", "#8c6d31", "#637939", "#7f7f7f",

@@ -4,7 +4,7 @@ from harness.cells import Cell
 from harness.servers import BASE
 from harness.summary import ratios, spread
 
-# Hand-written loops: what could be reached, and nobody's framework.
+# Hand-written loops: what could be reached, and no frameworks.
 LIMITS = (BASE, "raw io_uring")
 
 # How each value is read from the load generator's report; time is in microseconds.

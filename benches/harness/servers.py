@@ -1,4 +1,4 @@
-"""Who takes part, how each is built, and how it is started."""
+"""Which servers take part, how each is built, and how it is started."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class Server:
     idles: bool = True
     # Whether it is one of the choices where our dispatch modes are compared.
     dispatches: bool = False
-    # Whether it has one thread, whatever it is told.
+    # Whether it has one thread, whatever its options say.
     single: bool = False
 
 

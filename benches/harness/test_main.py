@@ -1,4 +1,4 @@
-"""How cells are run: in rotations, until the time is over, and without who always fails."""
+"""How cells are run: in rotations, until the time is over, without servers that always fail."""
 
 import math
 import unittest
@@ -12,7 +12,7 @@ CELL = Cell("echo", 1)
 
 
 class Stage:
-    """An arena whose servers do what they are told."""
+    """An arena with servers that behave as the test says."""
 
     def __init__(self, rates=()):
         self.running, self.absent, self.rates = {GOOD: None, BAD: None}, {}, iter(rates)

@@ -13,7 +13,7 @@ use crate::pattern::{Mismatch, Pattern};
 /// a saturating one does not starve the others.
 const SENDS_MAX: usize = 4;
 
-/// Why a connection is of no more use.
+/// Why a connection can't be used any more.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Mismatch(Mismatch),
@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     sent: u64,
     /// Messages of the stream that may be sent.
     released: u64,
-    /// Since when each released message waits that is not answered, where that is of interest.
+    /// Since when each released message waits that is not answered, if that is measured.
     waiting: VecDeque<Instant>,
     /// What epoll reports: nothing yet, or answers and perhaps room to send.
     pub(crate) interest: Option<Interest>,
@@ -78,7 +78,7 @@ impl Connection {
         (self.socket, self.interest) = (Some(socket), None);
     }
 
-    /// Closes the socket; what waits for an answer still does.
+    /// Closes the socket; messages that wait for an answer still do.
     pub(crate) fn close(&mut self) {
         self.socket = None;
     }
@@ -97,7 +97,8 @@ impl Connection {
         self.waiting.push_back(since);
     }
 
-    /// Lets everything go that the socket takes. Nothing is timed: it would be the time in buffers.
+    /// Releases everything that the socket takes. Nothing is timed: it would be the time in
+    /// buffers.
     pub(crate) fn release_all(&mut self) {
         self.released = u64::MAX;
     }
@@ -112,13 +113,13 @@ impl Connection {
         self.waiting.pop_front()
     }
 
-    /// Closes the socket, and waits for nothing any more.
+    /// Closes the socket, and waits for no answer any more.
     pub(crate) fn give_up(&mut self) {
         self.socket = None;
         self.waiting.clear();
     }
 
-    /// Forgets the message on the way, and the rest of the stream begins behind it.
+    /// Drops the message on the way; the rest of the stream begins behind it.
     pub(crate) fn skip_message(&mut self, pattern: &Pattern) {
         self.waiting.pop_front();
         self.received = (self.answered(pattern) + 1) * pattern.message_size();

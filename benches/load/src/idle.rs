@@ -1,4 +1,4 @@
-//! Many connections that say one thing each and then nothing: what they cost the server.
+//! Many connections that send one message each and then nothing: what they cost the server.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -24,9 +24,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The server's memory in bytes, in the order in which it was measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// With none of our connections.
+    /// Without the load generator's connections.
     pub(crate) before: u64,
-    /// With all of them open, and nothing said.
+    /// With all of them open, before any message.
     pub(crate) connected: u64,
     /// When each has got its answer.
     pub(crate) answered: u64,

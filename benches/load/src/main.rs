@@ -1,7 +1,7 @@
 //! `load`: measures a server from outside, over its sockets, and checks every byte it sends back.
 //!
-//! It is neutral: its epoll loop is its own and shares nothing with netpoll. `README.md` beside
-//! the benches says what is measured and what is not.
+//! It is neutral: its epoll loop is its own and shares nothing with netpoll. `README.md` beside the
+//! benches says what is measured and what is not.
 
 #![expect(
     clippy::cast_precision_loss,

@@ -50,7 +50,7 @@ pub(crate) enum Mode {
     Stream,
 }
 
-/// A run, as it was asked for.
+/// A run, as the arguments describe it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Options {
     pub(crate) address: SocketAddr,
@@ -69,7 +69,7 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-/// What was given; the rest depends on the mode.
+/// The options given; the rest depends on the mode.
 #[derive(Default)]
 struct Given {
     address: Option<String>,
@@ -86,7 +86,7 @@ struct Given {
 }
 
 impl Options {
-    /// The error is one sentence for whoever typed the arguments.
+    /// The error is one sentence for the user.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut given = Given::default();
         let mut arguments = arguments.into_iter();
@@ -149,7 +149,7 @@ impl Given {
         })
     }
 
-    /// An option that would be ignored is an error: whoever gave it expects something of it.
+    /// An option that would be ignored is an error: the user expects it to have an effect.
     fn agree(&self, mode: Mode) -> Result<(), String> {
         let pipelines = matches!(mode, Mode::Echo | Mode::Rpc);
         let ignored = [

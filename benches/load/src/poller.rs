@@ -13,7 +13,7 @@ use crate::connection::{Connection, Interest};
 
 /// Events that one wait reports at most.
 const EVENTS_MAX: usize = 1024;
-/// What epoll says of the timer; connections are named by their index.
+/// The token of the timer; the token of a connection is its index.
 const TIMER: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Poller {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event {
     pub(crate) index: usize,
-    /// Whether there is something to read, be it an end or an error.
+    /// Whether there is something to read: bytes, an end or an error.
     pub(crate) answers: bool,
 }
 
@@ -41,7 +41,7 @@ impl Poller {
         Ok(Self { epoll, timer, events: vec![EpollEvent::empty(); EVENTS_MAX].into() })
     }
 
-    /// Has a connection's events reported, if they aren't. A closed socket leaves by itself.
+    /// Registers a connection, unless it is. A closed socket leaves the set by itself.
     pub(crate) fn hear_of(
         &self,
         connection: &mut Connection,
@@ -105,7 +105,7 @@ mod tests {
     fn a_timer_is_finer_than_a_millisecond() {
         let mut poller = Poller::new().unwrap();
         let after = Duration::from_micros(300);
-        // Again and again, though nobody reads the timer.
+        // Again and again, although the timer is never read.
         let waits = (0..50).map(|_| {
             let start = Instant::now();
             assert_eq!(

@@ -46,9 +46,9 @@ impl Window {
     }
 }
 
-/// Who is to send when, for one thread of an open loop. Message `i` of all is due `i / rate` after
-/// the start, if that is before the end, and the connections take turns: all threads' timetables
-/// together make one, without a word between them.
+/// Which connection sends when, for one thread of an open loop. Message `i` of all is due `i /
+/// rate` after the start, if that is before the end, and the connections take turns: the timetables
+/// of all threads make up one, although the threads exchange nothing.
 #[derive(Debug)]
 pub(crate) struct Timetable {
     window: Window,
@@ -63,7 +63,7 @@ impl Timetable {
         Self { window, rate, share, taken: 0 }
     }
 
-    /// When the next message is to be sent.
+    /// When the next message is due.
     pub(crate) fn due(&self) -> Instant {
         let mine = self.share.ids().len() as u64;
         let (round, turn) = (self.taken / mine, self.taken % mine);

@@ -82,8 +82,8 @@ pub(crate) fn start(address: SocketAddr, serial: u64) -> io::Result<TcpStream> {
 }
 
 /// The address to connect from; `None` leaves it to the kernel. Only the loopback device has more
-/// than one for nothing. Each process begins with another, and so does not look for its ports among
-/// those that the last one has just left.
+/// than one without setup. Each process begins with another one, so that it does not search for
+/// ports among those that the last process has just left.
 fn source(address: SocketAddr, process: u64, serial: u64) -> Option<Ipv4Addr> {
     let loopback = address.is_ipv4() && address.ip().is_loopback();
     let index = ((process + serial / PORTS_PER_SOURCE) % SOURCES) as u8;

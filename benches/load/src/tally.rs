@@ -89,7 +89,7 @@ impl Tally {
 
 impl Live {
     pub(crate) fn add(&self, requests: u64, errors: u64) {
-        // Only shown: nothing is ordered by it.
+        // Only displayed: it orders nothing.
         self.requests.fetch_add(requests, Ordering::Relaxed);
         self.errors.fetch_add(errors, Ordering::Relaxed);
     }

@@ -17,16 +17,16 @@ const BUFFER_SIZE: usize = 64 << 10;
 /// Errors after which a thread that connects again and again stops trying.
 const CHURN_ERRORS_MAX: u64 = 1000;
 
-/// What lets messages go.
+/// What releases messages.
 #[derive(Debug)]
 enum Pace {
-    /// Each answer lets the next one go, with so many on the way.
+    /// Each answer releases the next message, with so many on the way.
     Closed { depth: u32 },
-    /// The clock does, whatever the answers do.
+    /// The clock, no matter what the answers do.
     Open(Timetable),
-    /// Room in the socket does.
+    /// Room in the socket.
     Saturating,
-    /// Whoever drives this worker does: `release_one_each`.
+    /// The caller, by `release_one_each`.
     Driven,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct Worker<'a> {
     window: Window,
     poller: Poller,
     connections: Vec<Connection>,
-    /// Connections, by index, that the next turn lets go on.
+    /// Connections, by index, that go on in the next turn.
     listed: Vec<usize>,
     /// Sockets that were opened to churn.
     opened: u64,
@@ -90,7 +90,7 @@ impl<'a> Worker<'a> {
         Ok(worker)
     }
 
-    /// Runs from the window's start to its end, or until nothing is left to do it with.
+    /// Runs from the window's start to its end, or until no connection is left.
     pub(crate) fn run(mut self, window: Window) -> io::Result<Tally> {
         self.begin(window);
         while Instant::now() < window.until && self.is_able() {
@@ -112,7 +112,7 @@ impl<'a> Worker<'a> {
         self.connections.iter().map(|connection| connection.waiting().len()).sum()
     }
 
-    /// Closes everything, and says what was counted.
+    /// Closes everything, and returns what was counted.
     pub(crate) fn end(mut self) -> Tally {
         let now = Instant::now();
         self.release_due(now); // what this thread was too late for is unanswered as well
@@ -124,7 +124,7 @@ impl<'a> Worker<'a> {
         self.tally
     }
 
-    /// Lets go what may, waits for events, at most until `until`, and handles them.
+    /// Sends what may be sent, waits for events, at most until `until`, and handles them.
     pub(crate) fn turn(&mut self, until: Instant) -> io::Result<()> {
         let errors = self.tally.errors();
         self.release_due(Instant::now());
@@ -168,7 +168,7 @@ impl<'a> Worker<'a> {
         self.healthy > 0 && !(self.churns && self.tally.errors() >= CHURN_ERRORS_MAX)
     }
 
-    /// Releases the messages whose time has come.
+    /// Releases the messages that are due.
     fn release_due(&mut self, now: Instant) {
         let Pace::Open(timetable) = &mut self.pace else {
             return;
@@ -236,7 +236,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sends what may go, on a new socket if that is due, and asks to hear of what comes next.
+    /// Sends what may be sent, on a new socket if that is due, and registers for the next events.
     fn try_go_on(&mut self, index: usize) -> Result<(), Failure> {
         let connection = &mut self.connections[index];
         if self.churns && !connection.is_open() {

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
-/// Serves each connection on a thread of its own. `alter` sees what is to be sent back, and where
-/// in the connection's stream it begins.
+/// Serves each connection on a thread of its own. `alter` gets the bytes to send back, and where in
+/// the connection's stream they begin.
 fn serve(alter: fn(u64, &mut [u8])) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -123,7 +123,7 @@ fn an_open_loop_omits_nothing() {
     assert!(number(&load(stalling(), &format!("{options} --rate 500")), "p90") > 2e8);
 }
 
-/// Also one that is late, because the server is slow, has one message per connection.
+/// A run that is late because the server is slow has one message per connection, too.
 #[test]
 fn churn_connects_for_each_message() {
     let once = serve(|position, bytes| {
@@ -136,7 +136,7 @@ fn churn_connects_for_each_message() {
     }
 }
 
-/// A server that says nothing has nothing to be compared by.
+/// A server that answers nothing gives nothing to compare.
 #[test]
 fn silence_is_a_failure() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -14,7 +14,7 @@ thread_local! {
     static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// One connection in so many has requests that block, where not all have.
+/// One connection in so many has requests that block, unless all have.
 const SOME: u64 = 8;
 
 /// How long, how often, and in what way.
@@ -69,7 +69,7 @@ impl Blocking {
         Some(Self { time, share, way: Way::Sleep, begun: Instant::now() })
     }
 
-    /// The same for the next connection, which may be one of those whose requests don't block.
+    /// The same for the next connection, which may be one that never blocks.
     pub fn for_connection(self) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
         let spared = self.way == Way::Some
@@ -95,7 +95,7 @@ impl Blocking {
             let begun = Instant::now();
             while begun.elapsed() < self.time {}
         } else {
-            thread::sleep(self.time); // sleep: it stands for a slow call
+            thread::sleep(self.time); // sleep: it represents a slow call
         }
     }
 

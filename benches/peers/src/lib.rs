@@ -1,4 +1,4 @@
-//! What every server shares and none is measured by: its command line, its listener, and requests
+//! What all servers share, and what is not measured: the command line, the listener, and requests
 //! that block.
 
 mod blocking;
@@ -61,7 +61,7 @@ impl Arguments {
         Ok(Self { port, threads, options })
     }
 
-    /// What was given for an option.
+    /// The value of an option.
     pub fn option(&self, name: &str) -> Option<&str> {
         self.options.get(name).map(String::as_str)
     }
@@ -115,7 +115,7 @@ impl Arguments {
     }
 }
 
-/// Says where a server listens, to whoever started it.
+/// Prints where a server listens.
 pub fn announce(listener: &TcpListener) {
     println!("listening on {}", listener.local_addr().expect("it is bound"));
 }

@@ -1,5 +1,5 @@
-//! Ours: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
-//! `--blocking block_in_place` says beforehand which requests block; `--spin never` has its loops
+//! netpoll: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
+//! `--blocking block_in_place` says beforehand which requests block; with `--spin never` its loops
 //! sleep whenever they have nothing to do.
 
 use netpoll::{

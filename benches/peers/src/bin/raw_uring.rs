@@ -78,7 +78,7 @@ impl Loop {
 
     fn accepted(&mut self, done: &cqueue::Entry) -> io::Result<()> {
         if done.result() >= 0 {
-            // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+            // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
             let stream = unsafe { TcpStream::from_raw_fd(done.result()) };
             stream.set_nodelay(true)?;
             let buffer = vec![0; OWN_BUFFER].into();

@@ -1,9 +1,9 @@
 //! tokio, after its README: a task per connection.
 //!
 //! `--runtime multi` has a scheduler over `THREADS`, `--runtime current` stays on one thread. The
-//! handler that may block does so in one of three ways: `naive` is what happens to who does not
-//! know, `block_in_place` is for who knows which requests will block, and `spawn_blocking`, for
-//! every request, is for who does not.
+//! handler that may block does so in one of three ways: `naive` blocks the task's thread,
+//! `block_in_place` is for programs that know which requests will block, and `spawn_blocking`, for
+//! every request, is for programs that do not.
 
 use std::io;
 
