@@ -14,11 +14,10 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
 
-use netpoll_core::{Notify, guard};
+use netpoll_core::{Notify, ThreadPool, ThreadPoolOptions, guard};
 
 use crate::hosts;
 use crate::sync::lock;
@@ -64,7 +63,7 @@ struct ResolverInner {
     /// Its answers hold for every port, and `/etc/hosts` is read before it is called.
     is_system: bool,
     state: Mutex<ResolverState>,
-    work: Condvar,
+    pool: Arc<ThreadPool>,
 }
 
 #[derive(Default)]
@@ -72,8 +71,9 @@ struct ResolverState {
     lookups: HashMap<Key, Lookup>,
     /// Names that no thread resolves yet.
     queue: VecDeque<Key>,
-    threads: usize,
-    /// Threads that resolve a name. The others wait for one, or are about to.
+    /// Threads that were told of a name in the queue, and take names until it is empty.
+    at_work: usize,
+    /// Those of them that resolve a name. The others are about to look at the queue.
     busy: usize,
 }
 
@@ -108,8 +108,14 @@ impl Resolver {
     }
 
     fn over(resolve: impl Resolve, is_system: bool) -> Self {
+        let pool = ThreadPool::new(ThreadPoolOptions {
+            name: |_| "netpoll-resolve".to_owned(),
+            what: "a thread that resolves names, so names wait for those there are",
+            max_threads: THREADS_AT_MOST,
+            idle: IDLE,
+        });
         let (resolve, state) = (Box::new(resolve), Mutex::new(ResolverState::default()));
-        Self { inner: Arc::new(ResolverInner { resolve, is_system, state, work: Condvar::new() }) }
+        Self { inner: Arc::new(ResolverInner { resolve, is_system, state, pool }) }
     }
 
     /// Asks for a name; `notify` is notified when the answer is there, which may be before this
@@ -136,10 +142,10 @@ impl Resolver {
         let question = Arc::new(question(Some((inner.clone(), key.clone()))));
         let mut state = lock(&inner.state);
         state.add(key, &question);
-        let grown = inner.grow(&mut state);
+        let told = inner.tell_thread(&mut state);
         drop(state);
-        grown?;
-        inner.work.notify_one();
+        inner.pool.tell();
+        told?;
         Ok(question)
     }
 }
@@ -166,10 +172,10 @@ impl Drop for Question {
         let Some((inner, key)) = &self.lookup else { return };
         let mut state = lock(&inner.state);
         state.forget(key);
-        if let Err(error) = inner.grow(&mut state) {
-            drop(state);
-            log::debug!("cannot start a thread that resolves names: {error}");
-        }
+        // Where it fails, the log says so.
+        let _ = inner.tell_thread(&mut state);
+        drop(state);
+        inner.pool.tell();
     }
 }
 
@@ -200,13 +206,14 @@ impl Lookup {
 }
 
 impl ResolverInner {
-    /// Starts a thread if a name is queued that no idle thread will take, within the limits.
+    /// Has a parked thread, or a new one, look at the queue if a name is there that no thread is
+    /// about to take, within the limits.
     ///
     /// # Errors
     /// The system's, if no thread runs that will take the name.
-    fn grow(self: &Arc<Self>, state: &mut ResolverState) -> io::Result<()> {
-        let free = state.threads - state.busy;
-        if state.queue.len() <= free || state.threads >= THREADS_AT_MOST {
+    fn tell_thread(self: &Arc<Self>, state: &mut ResolverState) -> io::Result<()> {
+        let free = state.at_work - state.busy;
+        if state.queue.len() <= free {
             return Ok(());
         }
         let asked = |lookup: &&Lookup| lookup.is_asked && lookup.is_waited_for();
@@ -214,9 +221,9 @@ impl ResolverInner {
             return Ok(());
         }
         let inner = self.clone();
-        match thread::Builder::new().name("netpoll-resolve".into()).spawn(move || inner.work()) {
-            Ok(_) => state.threads += 1,
-            Err(error) if state.threads == 0 => return Err(error),
+        match self.pool.run(move || inner.work()) {
+            Ok(()) => state.at_work += 1,
+            Err(error) if state.at_work == 0 => return Err(error),
             Err(_) => {} // a thread that runs will take the name
         }
         Ok(())
@@ -246,25 +253,18 @@ impl ResolverInner {
         last.tell(answer, self.is_system);
     }
 
-    /// The next name. `None` when none has come for a while: the thread ends.
+    /// The next name. `None` when the queue is empty: the thread parks.
     fn next(&self) -> Option<Key> {
-        let until = Instant::now() + IDLE;
         let mut state = lock(&self.state);
-        loop {
-            if let Some(key) = state.queue.pop_front() {
-                let Some(lookup) = state.lookups.get_mut(&key) else { continue };
+        while let Some(key) = state.queue.pop_front() {
+            if let Some(lookup) = state.lookups.get_mut(&key) {
                 lookup.is_asked = true;
                 state.busy += 1;
                 return Some(key);
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                state.threads -= 1;
-                return None;
-            }
-            let waited = self.work.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.at_work -= 1;
+        None
     }
 }
 
@@ -306,7 +306,9 @@ fn is_unknown(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Condvar, mpsc};
+    use std::thread;
+    use std::time::Instant;
 
     use super::*;
 
@@ -371,7 +373,8 @@ mod tests {
         }
         waiting.extend((0..2).map(|it| ask(&resolver, &format!("slow another {it}"))));
         let queued = ask(&resolver, "quick");
-        assert!(lock(&resolver.inner.state).threads <= ASKED_AT_MOST);
+        let asked = lock(&resolver.inner.state).lookups.values().filter(|it| it.is_asked).count();
+        assert!(asked <= ASKED_AT_MOST);
         waiting.clear(); // and with that their threads are no longer counted
         wait(&queued).expect("an address");
     }
@@ -428,7 +431,7 @@ mod tests {
         let question = ask(&resolver, "localhost");
         let answer = question.answer().expect("at once").expect("an address");
         assert!(answer.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{answer:?}");
-        assert_eq!(lock(&resolver.inner.state).threads, 0);
+        assert_eq!(resolver.inner.pool.threads(), 0);
     }
 
     #[test]

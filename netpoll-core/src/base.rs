@@ -8,6 +8,7 @@ pub(crate) mod chance;
 pub mod clock;
 pub(crate) mod error;
 pub(crate) mod limits;
+pub(crate) mod log_period;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod origin;

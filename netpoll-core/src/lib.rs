@@ -19,6 +19,8 @@ pub use base::blocking;
 pub use base::clock::{self, later};
 pub use base::error::{CloseReason, Error, LimitReached, Result, Wait};
 pub use base::limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
+#[doc(hidden)]
+pub use base::log_period::OncePer;
 pub use base::memory::MemoryStats;
 pub use base::notify::Notify;
 pub use base::origin::{ListenerInfo, Origin, Release};
@@ -44,6 +46,8 @@ pub use pure::spin::Spin;
 pub use threads::dispatch::{Dispatch, HandOffOptions, PoolOptions};
 pub use threads::hand_off::block_in_place;
 pub use threads::manager::{OnLoop, PollManager, default_loops};
+#[doc(hidden)]
+pub use threads::pool::{Next, ThreadPool, ThreadPoolOptions};
 pub use threads::ticks::Ticks;
 pub use threads::turn::Reactor;
 

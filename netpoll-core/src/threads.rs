@@ -1,12 +1,11 @@
 //! The top floor: the threads that turn reactors and run callbacks, and what decides which does.
 
-mod berths;
+mod asleep;
 pub(crate) mod dispatch;
 pub(crate) mod hand_off;
 pub(crate) mod manager;
 mod monitor;
-mod spares;
-mod starter;
+pub(crate) mod pool;
 pub(crate) mod ticks;
 pub(crate) mod turn;
 mod workers;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
+use crate::base::log_period::OncePer;
 use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// How long a wait for a served peer may go without a byte, where a callback waits for a thread.
@@ -53,7 +54,7 @@ pub(crate) trait Wake: Send + Sync {
 pub(crate) struct Waits {
     list: Mutex<List>,
     ended: AtomicU64,
-    log: Mutex<Log>,
+    log: OncePer,
 }
 
 #[derive(Default)]
@@ -71,12 +72,6 @@ struct Listed {
     of: Of,
     wake: Option<Arc<dyn Wake>>,
     is_over: bool,
-}
-
-#[derive(Default)]
-struct Log {
-    last: Option<Instant>,
-    untold: usize,
 }
 
 /// One wait, for as long as it lasts.
@@ -115,7 +110,7 @@ fn replace(next: Option<Arc<Waits>>) -> Option<Arc<Waits>> {
 
 impl Waits {
     pub(crate) fn new() -> Arc<Self> {
-        let (list, log) = (Mutex::new(List::default()), Mutex::new(Log::default()));
+        let (list, log) = (Mutex::new(List::default()), OncePer::new(LOG_PERIOD));
         Arc::new(Self { list, ended: AtomicU64::new(0), log })
     }
 
@@ -154,24 +149,14 @@ impl Waits {
             return;
         }
         self.ended.fetch_add(ended.len() as u64, Ordering::Relaxed);
-        self.tell(ended.len());
-        ended.into_iter().flatten().for_each(|it| it.wake());
-    }
-
-    fn tell(&self, ended: usize) {
-        let now = clock::now();
-        let mut log = lock(&self.log);
-        log.untold += ended;
-        if log.last.is_some_and(|last| now.duration_since(last) < LOG_PERIOD) {
-            return;
+        if let Some(unlogged) = self.log.pass(clock::now(), ended.len()) {
+            let count = unlogged + ended.len() as u64;
+            log::warn!(
+                "threads have run out: {count} waits of callbacks that made no progress for \
+                 longest were ended"
+            );
         }
-        log.last = Some(now);
-        let untold = std::mem::take(&mut log.untold);
-        drop(log);
-        log::warn!(
-            "threads have run out: {untold} waits of callbacks that made no progress for longest \
-             were ended"
-        );
+        ended.into_iter().flatten().for_each(|it| it.wake());
     }
 
     fn begin(&self, of: Of, wake: Option<Arc<dyn Wake>>) -> u64 {

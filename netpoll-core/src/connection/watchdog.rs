@@ -3,18 +3,19 @@
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
+use crate::base::log_period::OncePer;
 use crate::base::stats::Traffic;
-use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
+use crate::base::sync::{AtomicU64, Ordering};
 
 /// At most one line of log in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// The limit of one group, and when it was last logged that it was passed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Watchdog {
     /// In nanoseconds; 0 is off.
     limit: AtomicU64,
-    logged: Mutex<Log>,
+    log: OncePer,
 }
 
 /// A callback that took too long, for the log.
@@ -26,10 +27,10 @@ pub(crate) struct Slow {
     pub(crate) unlogged: u64,
 }
 
-#[derive(Debug, Default)]
-struct Log {
-    last: Option<Instant>,
-    unlogged: u64,
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self { limit: AtomicU64::new(0), log: OncePer::new(LOG_PERIOD) }
+    }
 }
 
 impl Watchdog {
@@ -59,12 +60,6 @@ impl Watchdog {
             return None;
         }
         traffic.slow.fetch_add(1, Ordering::Relaxed);
-        let mut log = lock(&self.logged);
-        if log.last.is_some_and(|last| now.duration_since(last) < LOG_PERIOD) {
-            log.unlogged += 1;
-            return None;
-        }
-        log.last = Some(now);
-        Some(Slow { took, limit, unlogged: std::mem::take(&mut log.unlogged) })
+        Some(Slow { took, limit, unlogged: self.log.pass(now, 1)? })
     }
 }

@@ -18,7 +18,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::monitor::{Monitor, Watch};
-use super::spares::{Next, Spares};
 use crate::base::blocking::{self, Hook, Permission};
 use crate::base::stats::{Cause, HandOffStats};
 use crate::base::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -31,6 +30,7 @@ use crate::pure::baton::{Baton, Epoch, Held};
 use crate::pure::placement::Behaviour;
 use crate::reactor::Core;
 use crate::sys;
+use crate::threads::pool::{Next, ThreadPool, ThreadPoolOptions};
 
 /// What changes threads as one value: a reactor's core, and what is known of the threads behind it.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub fn block_in_place<R>(block: impl FnOnce() -> R) -> R {
     block()
 }
 
+/// How long a thread without a reactor stays.
+const IDLE: Duration = Duration::from_secs(10);
 /// Stands in `Crew::away` while the system refuses threads: so one load tells both.
 const REFUSED: usize = 1 << (usize::BITS - 1);
 
@@ -97,7 +99,7 @@ fn pass_on<T, S>(
 /// when. None of them is started before it is needed.
 #[derive(Debug)]
 pub(crate) struct Crew {
-    pub(crate) spares: Arc<Spares>,
+    pub(crate) pool: Arc<ThreadPool>,
     pub(crate) monitor: Monitor,
     /// Threads whose core was taken and whose callback has not ended, and [`REFUSED`].
     away: AtomicUsize,
@@ -112,7 +114,12 @@ impl Crew {
     pub(crate) fn new(turn: Turn) -> Arc<Self> {
         Arc::new(Self {
             turn,
-            spares: Spares::new(),
+            pool: ThreadPool::new(ThreadPoolOptions {
+                name: |number| format!("netpoll-spare-{number}"),
+                what: "a spare thread, so callbacks that wait may fail",
+                max_threads: usize::MAX,
+                idle: IDLE,
+            }),
             monitor: Monitor::new(),
             away: AtomicUsize::new(0),
             stalls: AtomicU64::new(0),
@@ -126,7 +133,7 @@ impl Crew {
     /// The system's, where it has no more threads.
     pub(crate) fn start(self: &Arc<Self>, name: String, core: Core) -> io::Result<()> {
         let (turn, backing) = (self.turn, Backing::of(self.clone()));
-        self.spares.start(name, Box::new(move || turn(Baton::held(Loop { core, backing }))))
+        self.pool.start(name, Box::new(move || turn(Baton::held(Loop { core, backing }))))
     }
 
     /// Has the baton taken over by a spare, if it still lies in that epoch.
@@ -138,7 +145,7 @@ impl Crew {
         stalled: Duration,
     ) -> Passed {
         let reserve = || {
-            let spare = self.spares.reserve();
+            let spare = self.pool.reserve();
             if spare.is_none() {
                 self.stalls.fetch_add(1, Ordering::Relaxed);
                 self.away.fetch_or(REFUSED, Ordering::SeqCst);
@@ -149,7 +156,7 @@ impl Crew {
             held.core.remote().counters.hand_off(cause, stalled);
             self.away.fetch_add(1, Ordering::SeqCst);
             let turn = self.turn;
-            spare.go(Box::new(move || turn(held)));
+            spare.run(Box::new(move || turn(held)));
         })
     }
 
@@ -167,12 +174,12 @@ impl Crew {
 
     /// Whether there is a spare again, after the system has refused one.
     fn may_start(&self) -> bool {
-        if self.spares.is_refused() {
+        if self.pool.is_exhausted() {
             return false;
         }
         self.away.fetch_and(!REFUSED, Ordering::SeqCst);
-        self.spares.keep_one_ready();
-        if self.spares.parked() > 0 {
+        self.pool.keep_one_ready();
+        if self.pool.parked() > 0 {
             return true;
         }
         self.away.fetch_or(REFUSED, Ordering::SeqCst);
@@ -188,14 +195,14 @@ impl Crew {
     /// left there.
     pub(crate) fn stop(&self, deadline: Option<Instant>) -> usize {
         self.monitor.stop();
-        self.spares.stop(deadline)
+        self.pool.stop(deadline)
     }
 
     pub(crate) fn stats(&self) -> HandOffStats {
         HandOffStats {
-            threads: self.spares.threads(),
-            threads_peak: self.spares.peak(),
-            parked: self.spares.parked(),
+            threads: self.pool.threads(),
+            threads_peak: self.pool.peak(),
+            parked: self.pool.parked(),
             away: self.away(),
             stalls: self.stalls.load(Ordering::Relaxed),
             waits_ended: self.waits.ended(),

@@ -45,8 +45,9 @@ use crate::base::sync::{
     AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, lock, wait_until,
 };
 use crate::pure::baton::{Baton, Epoch};
-use crate::sys::{self, StateFile, TimerSlack};
-use crate::threads::starter::Starter;
+use crate::sys::{self, TimerSlack};
+use crate::threads::asleep::{Clock, StateReader, ThreadClock};
+use crate::threads::pool::Starter;
 use cadence::{Cadence, LONGEST};
 
 /// Where steals come more often than this, in a second, who sleeps is believed to sleep for long.
@@ -89,8 +90,9 @@ struct Watched {
     seen: Option<Sighting>,
     /// The epoch that it was in, or had behind it, at the last look.
     epochs: u64,
-    /// That of the thread that was found in a callback last; none while the monitor sleeps.
-    file: Option<StateFile>,
+    /// Keeps the file of the thread that was found in a callback last; none while the monitor
+    /// sleeps.
+    state: StateReader,
 }
 
 /// A baton that lay there.
@@ -100,9 +102,8 @@ struct Sighting {
     since: Instant,
     /// What its thread had computed when it was first found awake.
     computed: Option<Duration>,
-    /// What its thread had computed at the last look, and since which look it was no more. Only
-    /// where its state can't be read.
-    still: Option<(Duration, Instant)>,
+    /// Used only where the state of its thread can't be read.
+    clock: ThreadClock,
 }
 
 impl Watch {
@@ -205,7 +206,7 @@ impl Monitor {
             self.looks.fetch_add(1, Ordering::Relaxed);
             if look.taken > 0 {
                 // Not before the core has its thread.
-                crew.spares.keep_one_ready();
+                crew.pool.keep_one_ready();
             }
             let mut pause = LONGEST;
             if regular || look.taken > 0 {
@@ -322,14 +323,14 @@ impl All {
     /// Nobody is looked at for a while.
     fn close_files(&mut self) {
         for each in &mut self.watched {
-            each.file = None;
+            each.state.close();
         }
     }
 }
 
 impl Watched {
     fn new(baton: Arc<Baton<Loop>>, watch: Arc<Watch>) -> Self {
-        Self { baton, watch, seen: None, epochs: 0, file: None }
+        Self { baton, watch, seen: None, epochs: 0, state: StateReader::default() }
     }
 
     fn is_idle(&self) -> bool {
@@ -352,7 +353,7 @@ impl Watched {
             _ => Sighting::new(epoch, at.now),
         };
         let holder = self.watch.holder();
-        let is_asleep = self.is_asleep(holder);
+        let is_asleep = self.state.is_asleep(holder);
         let verdict = seen.judge(at, holder, is_asleep.as_ref().ok().copied());
         all.blind = all.blind.take().or(is_asleep.err());
         self.seen = Some(seen);
@@ -367,16 +368,6 @@ impl Watched {
             }
         }
     }
-
-    fn is_asleep(&mut self, holder: i32) -> io::Result<bool> {
-        let file = match self.file.take() {
-            Some(file) if file.number() == holder => file,
-            _ => StateFile::open(holder)?,
-        };
-        let is_asleep = file.is_asleep()?;
-        self.file = Some(file);
-        Ok(is_asleep)
-    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -387,7 +378,7 @@ enum Verdict {
 
 impl Sighting {
     fn new(epoch: Epoch, since: Instant) -> Self {
-        Self { epoch, since, computed: None, still: None }
+        Self { epoch, since, computed: None, clock: ThreadClock::default() }
     }
 
     /// What is to be done about a thread that is in the same callback since it was first seen;
@@ -423,13 +414,11 @@ impl Sighting {
         computed: Option<Duration>,
         enough: Duration,
     ) -> Option<Verdict> {
-        let (since, rest) = match (computed, self.still) {
-            (None, _) => (self.since, enough),
-            (Some(computed), Some((then, since))) if computed == then => (since, at.threshold),
-            (Some(computed), before) => {
-                self.still = Some((computed, at.now));
-                return before.is_none().then_some(Verdict::LookAgain(at.threshold));
-            }
+        let (since, rest) = match self.clock.look(computed, at.now) {
+            Clock::Hidden => (self.since, enough),
+            Clock::Still(since) => (since, at.threshold),
+            Clock::Unknown => return Some(Verdict::LookAgain(at.threshold)),
+            Clock::Runs => return None,
         };
         let rest = rest.saturating_sub(at.now.duration_since(since));
         let is_long = rest.is_zero();
@@ -452,12 +441,13 @@ mod tests {
     use std::thread;
 
     use super::super::hand_off::Backing;
-    use super::super::spares::Next;
     use super::cadence::SHORTEST;
     use super::*;
     use crate::pure::baton::Held;
     use crate::pure::spin::Spin;
     use crate::reactor::Core;
+    use crate::sys::StateFile;
+    use crate::threads::pool::Next;
 
     /// A reactor in the hands of a test, and a thread that holds its core.
     fn watched(crew: &Arc<Crew>, holder: i32) -> (Held<Loop>, Watched) {

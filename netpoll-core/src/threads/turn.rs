@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::dispatch;
 use super::hand_off::{Backing, Loop, Seated};
-use super::spares::Next;
 use crate::base::panic::{Panicked, guard};
 use crate::connection::mailbox::Remote;
 use crate::pure::baton::{Baton, Held};
 use crate::pure::spin::Spin;
 use crate::reactor::Core;
+use crate::threads::pool::Next;
 
 /// A reactor that no thread turns yet, and that needs no manager.
 #[derive(Debug)]

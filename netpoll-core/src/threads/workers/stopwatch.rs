@@ -10,8 +10,12 @@ use crate::pure::placement::Behaviour;
 use crate::sys::{self, Usage};
 use crate::threads::monitor::COMPUTING;
 
-/// Runs a connection on a worker of a pool, and notes whether it waited in one of our calls: so is
-/// known which connections wait for slow peers.
+/// After so many callbacks in a row the mark is renewed: together they must not look like one that
+/// computes for long, and each of them takes less than a threshold.
+const RUNS_PER_MARK: u32 = COMPUTING;
+
+/// Runs a connection on a worker of a pool, and notes whether it waited in one of our calls, which
+/// shows the connections that wait for slow peers.
 pub(crate) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
     let outcome = run::run(shared);
     let behaviour = if blocking::take_waited() { Behaviour::Waited } else { Behaviour::Returned };
@@ -19,8 +23,8 @@ pub(crate) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
     outcome
 }
 
-/// Times the callbacks of a worker, and tells those that blocked from those that the system kept
-/// from a core.
+/// Times the callbacks of a worker. It tells a callback that blocked from one that waited for a
+/// processor.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     threshold: Duration,
@@ -71,7 +75,3 @@ impl Stopwatch {
         }
     }
 }
-
-/// After so many callbacks in a row the mark is renewed: together they must not look like one that
-/// computes for long, and each of them takes less than a threshold.
-const RUNS_PER_MARK: u32 = COMPUTING;

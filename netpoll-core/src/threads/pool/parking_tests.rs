@@ -1,15 +1,15 @@
-//! Berths: orders in every interleaving (loom), and a thread that gets none.
+//! Parking: orders in every interleaving (loom), and a thread that gets none.
 
 use super::*;
 
 #[cfg(not(loom))]
 #[test]
-fn who_waits_too_long_withdraws() {
-    let berths = Berths::<()>::new();
-    let berth = Arc::new(Berth::new());
-    assert!(berths.park(&berth));
-    assert!(berths.wait(&berth, Some(Duration::from_millis(1))).is_none());
-    assert_eq!(berths.parked(), 0);
+fn a_thread_that_waits_too_long_withdraws() {
+    let parking = Parking::<()>::new();
+    let slot = Arc::new(Slot::new());
+    assert!(parking.park(&slot));
+    assert!(parking.wait(&slot, Some(Duration::from_millis(1))).is_none());
+    assert_eq!(parking.parked(), 0);
 }
 
 #[cfg(loom)]
@@ -25,28 +25,28 @@ mod loom_models {
         builder.check(model);
     }
 
-    /// A shutdown against a hand-off in flight: a spare is parked, the monitor reserves it and
-    /// takes the core, and the crew is stopped meanwhile. The core is with exactly one thread,
-    /// which turns it once, and the spare ends.
+    /// A stop against a hand-off in flight: a thread is parked, the monitor reserves it and takes
+    /// the core, and the pool is stopped meanwhile. Exactly one thread gets the core and turns it
+    /// once, and the parked thread ends.
     #[test]
     fn loom_a_stop_against_a_hand_off_in_flight() {
         explore(|| {
-            let berths = Arc::new(Berths::new());
+            let parking = Arc::new(Parking::new());
             let lying = Baton::held(0).put_down();
             let core = lying.baton().clone();
             let epoch = lying.epoch();
-            let spare = {
-                let berths = berths.clone();
-                let berth = Arc::new(Berth::new());
-                assert!(berths.park(&berth));
+            let parked = {
+                let parking = parking.clone();
+                let slot = Arc::new(Slot::new());
+                assert!(parking.park(&slot));
                 thread::spawn(move || {
                     let mut turns = 0;
-                    while let Some(held) = berths.wait(&berth, None) {
+                    while let Some(held) = parking.wait(&slot, None) {
                         let mut held: crate::pure::baton::Held<i32> = held;
                         *held += 1;
                         turns += 1;
                         drop(held);
-                        if !berths.park(&berth) {
+                        if !parking.park(&slot) {
                             break;
                         }
                     }
@@ -54,37 +54,38 @@ mod loom_models {
                 })
             };
             let monitor = {
-                let berths = berths.clone();
+                let parking = parking.clone();
                 thread::spawn(move || {
-                    let Some(berth) = berths.reserve() else { return };
+                    let Some(slot) = parking.reserve() else { return };
                     match core.take(epoch) {
-                        Some(held) => berth.give(Order::Go(held)),
-                        None => berths.give_back(&berth),
+                        Some(held) => slot.give(Order::Run(held)),
+                        None => parking.give_back(&slot),
                     }
                 })
             };
-            berths.close();
+            parking.close();
             let kept = usize::from(lying.take_up().is_some());
             monitor.join().expect("the model's thread");
-            let turns = spare.join().expect("the model's thread");
+            let turns = parked.join().expect("the model's thread");
             assert!(kept + turns == 1, "kept {kept}, turned {turns}");
         });
     }
 
-    /// Two who want the one spare, while one of them gives it back: every order is carried out.
+    /// Two threads reserve the one that is parked, and one of them gives it back: each order is
+    /// carried out.
     #[test]
     fn loom_no_order_is_overtaken() {
         explore(|| {
-            let berths = Arc::new(Berths::new());
-            let berth = Arc::new(Berth::new());
-            assert!(berths.park(&berth));
+            let parking = Arc::new(Parking::new());
+            let slot = Arc::new(Slot::new());
+            assert!(parking.park(&slot));
             let worker = {
-                let (berths, berth) = (berths.clone(), berth.clone());
+                let (parking, slot) = (parking.clone(), slot.clone());
                 thread::spawn(move || {
                     let mut done = 0;
-                    while let Some(n) = berths.wait(&berth, None) {
+                    while let Some(n) = parking.wait(&slot, None) {
                         done += n;
-                        if !berths.park(&berth) {
+                        if !parking.park(&slot) {
                             break;
                         }
                     }
@@ -92,19 +93,19 @@ mod loom_models {
                 })
             };
             let undecided = {
-                let berths = berths.clone();
+                let parking = parking.clone();
                 thread::spawn(move || {
-                    if let Some(berth) = berths.reserve() {
-                        berths.give_back(&berth);
+                    if let Some(slot) = parking.reserve() {
+                        parking.give_back(&slot);
                     }
                 })
             };
-            let given = berths.reserve().map_or(0, |berth| {
-                berth.give(Order::Go(1));
+            let given = parking.reserve().map_or(0, |slot| {
+                slot.give(Order::Run(1));
                 1
             });
             undecided.join().expect("the model's thread");
-            berths.close();
+            parking.close();
             assert_eq!(worker.join().expect("the model's thread"), given);
         });
     }

@@ -1,14 +1,15 @@
 //! Starting threads: after a refusal by the system the next try has to wait, and the log has a line
 //! now and then.
 //!
-//! A refusal is cheap to meet and dear to ask for: it takes the system some 30 µs to find out. A
-//! reactor that asked for each callback would do nothing else.
+//! The system needs some 30 µs to refuse a thread. A reactor that asked for one with each callback
+//! would do nothing else.
 
 use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
+use crate::base::log_period::OncePer;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// How long a refusal stands: by then a thread may have ended, or the limit may be another.
@@ -19,22 +20,22 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Starter {
-    /// What it starts and what is done without, for the log.
+    /// What it starts, and what happens without that, for the log.
     what: &'static str,
     /// The last try failed.
     refused: AtomicBool,
     state: Mutex<State>,
-    /// Plays the system that has no more threads.
+    log: OncePer,
+    /// It acts as a system that has no more threads.
     #[cfg(test)]
     pub(crate) denies: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the last try failed.
-    failed: Option<Instant>,
-    logged: Option<Instant>,
-    /// What the log is to say.
+    /// When the last try failed, and with what.
+    failed: Option<(Instant, io::Error)>,
+    /// The refusal that is still to be logged.
     untold: Option<io::Error>,
 }
 
@@ -44,12 +45,13 @@ impl Starter {
             what,
             refused: AtomicBool::new(false),
             state: Mutex::new(State::default()),
+            log: OncePer::new(LOG_PERIOD),
             #[cfg(test)]
             denies: AtomicBool::new(false),
         }
     }
 
-    /// Starts a thread. Without a lock the caller calls [`tell`](Self::tell) after it.
+    /// Starts a thread. When it holds no lock any more, the caller calls [`tell`](Self::tell).
     ///
     /// # Errors
     /// The system's, where it has no more threads or no memory for one.
@@ -74,8 +76,17 @@ impl Starter {
 
     /// Whether the system has refused a thread just now, so that it need not be asked again.
     pub(crate) fn is_refused(&self) -> bool {
-        self.refused.load(Ordering::SeqCst)
-            && lock(&self.state).failed.is_some_and(|at| clock::now().duration_since(at) < PAUSE)
+        self.refusal().is_some()
+    }
+
+    /// The refusal, for as long as it stands.
+    pub(crate) fn refusal(&self) -> Option<io::Error> {
+        if !self.refused.load(Ordering::SeqCst) {
+            return None;
+        }
+        let state = lock(&self.state);
+        let (at, error) = state.failed.as_ref()?;
+        (clock::now().duration_since(*at) < PAUSE).then(|| copy(error))
     }
 
     /// Logs what there is to say of a refusal.
@@ -91,14 +102,20 @@ impl Starter {
 
     fn note(&self, error: &io::Error, now: Instant) {
         let mut state = lock(&self.state);
-        state.failed = Some(now);
-        if state.logged.is_none_or(|last| now.duration_since(last) >= LOG_PERIOD) {
-            state.logged = Some(now);
-            state.untold = Some(io::Error::new(error.kind(), error.to_string()));
+        state.failed = Some((now, copy(error)));
+        if self.log.pass(now, 1).is_some() {
+            state.untold = Some(copy(error));
         }
         drop(state);
         self.refused.store(true, Ordering::SeqCst);
     }
+}
+
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(
+        || io::Error::new(error.kind(), error.to_string()),
+        io::Error::from_raw_os_error,
+    )
 }
 
 #[cfg(all(test, not(loom)))]
@@ -111,7 +128,7 @@ mod tests {
         assert!(!starter.is_refused());
         starter.denies.store(true, Ordering::SeqCst);
         assert!(starter.start("refused".into(), || ()).is_err());
-        let refused = lock(&starter.state).failed.expect("the time");
+        let refused = lock(&starter.state).failed.as_ref().expect("the time").0;
         while starter.is_refused() {
             thread::yield_now();
         }

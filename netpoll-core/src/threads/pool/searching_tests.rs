@@ -1,4 +1,4 @@
-//! The lobby: nobody is called in vain, and no job is left lying (loom).
+//! Searching: no thread is woken without need, and no job is left lying (loom).
 
 use std::collections::VecDeque;
 
@@ -7,28 +7,28 @@ use crate::base::sync::{Mutex, lock};
 
 #[cfg(not(loom))]
 #[test]
-fn one_worker_is_called_for_many_jobs() {
-    let lobby = Lobby::new();
-    let mut seats: Vec<_> = (0..3).map(|_| lobby.enter()).collect();
-    assert_eq!(lobby.idle(), 3);
-    for seat in &mut seats {
-        lobby.found(seat);
-        lobby.berths.park(&seat.berth);
+fn one_thread_is_woken_for_many_jobs() {
+    let parking = Parking::new();
+    let mut searchers: Vec<_> = (0..3).map(|_| parking.begin_search()).collect();
+    assert_eq!(parking.idle(), 3);
+    for searcher in &mut searchers {
+        parking.found(searcher);
+        parking.park(&searcher.slot);
     }
     for _ in 0..5 {
-        lobby.call(|| true);
-        assert_eq!((lobby.berths.parked(), lobby.idle()), (2, 3));
+        parking.wake_one(|| true);
+        assert_eq!((parking.parked(), parking.idle()), (2, 3));
     }
-    // It has found one of the five: the next is called.
-    let mut called = seats.pop().expect("the last who parked");
-    assert!(lobby.berths.wait(&called.berth, None).is_some());
-    called.searches = true;
-    lobby.found(&mut called);
-    lobby.call(|| true);
-    assert_eq!((lobby.berths.parked(), lobby.idle()), (1, 2));
+    // It has found one of the five: the next one is woken.
+    let mut woken = searchers.pop().expect("the one that parked last");
+    assert!(parking.wait(&woken.slot, None).is_some());
+    woken.searches = true;
+    parking.found(&mut woken);
+    parking.wake_one(|| true);
+    assert_eq!((parking.parked(), parking.idle()), (1, 2));
 }
 
-/// What the workers' queue is, for a model.
+/// In a model: the queue of jobs.
 #[derive(Default)]
 struct Jobs(Mutex<VecDeque<u32>>);
 
@@ -46,16 +46,16 @@ impl Jobs {
     }
 }
 
-/// A worker's life: what the workers do between two callbacks.
+/// What the workers do between two callbacks.
 #[cfg(not(loom))]
-fn work(lobby: &Lobby, jobs: &Jobs, mut seat: Seat) -> u32 {
+fn work(parking: &Parking<()>, jobs: &Jobs, mut searcher: Searcher) -> u32 {
     let mut done = 0;
     loop {
         if let Some(job) = jobs.take() {
-            lobby.found(&mut seat);
-            lobby.call(|| jobs.wait());
+            parking.found(&mut searcher);
+            parking.wake_one(|| jobs.wait());
             done += job;
-        } else if !lobby.wait(&mut seat, None, || jobs.wait()) {
+        } else if !parking.wait_for_job(&mut searcher, None, || jobs.wait()) {
             return done;
         }
     }
@@ -63,20 +63,21 @@ fn work(lobby: &Lobby, jobs: &Jobs, mut seat: Seat) -> u32 {
 
 #[cfg(not(loom))]
 #[test]
-fn all_jobs_are_done_by_whoever_is_there() {
+fn all_jobs_are_done_by_the_threads_that_are_there() {
     for _ in 0..200 {
-        let (lobby, jobs) = (Lobby::new(), Jobs::default());
+        let (parking, jobs) = (Parking::new(), Jobs::default());
         let done: u32 = std::thread::scope(|scope| {
-            let seats = [lobby.enter(), lobby.enter(), lobby.enter()];
-            let workers = seats.map(|seat| scope.spawn(|| work(&lobby, &jobs, seat)));
+            let searchers =
+                [parking.begin_search(), parking.begin_search(), parking.begin_search()];
+            let workers = searchers.map(|searcher| scope.spawn(|| work(&parking, &jobs, searcher)));
             for job in 1..=100 {
                 jobs.push(job);
-                lobby.call(|| jobs.wait());
+                parking.wake_one(|| jobs.wait());
             }
             while jobs.wait() {
                 std::thread::yield_now();
             }
-            lobby.close();
+            parking.close();
             workers.map(|worker| worker.join().expect("it returns")).iter().sum()
         });
         assert_eq!(done, 5050);
@@ -96,7 +97,7 @@ mod loom_models {
         builder.check(model);
     }
 
-    /// What a model waits for: all jobs done.
+    /// In a model: the sum of the jobs done, which it waits for.
     #[derive(Default)]
     struct Tally(Mutex<u32>, Condvar);
 
@@ -110,41 +111,41 @@ mod loom_models {
         fn wait_for(&self, sum: u32) {
             let mut now = lock(&self.0);
             while *now < sum {
-                now = self.1.wait(now).expect("nobody panics");
+                now = self.1.wait(now).expect("no thread panics");
             }
         }
     }
 
-    fn work_and_tell(lobby: &Lobby, jobs: &Jobs, tally: &Tally, mut seat: Seat) {
+    fn work_and_tell(parking: &Parking<()>, jobs: &Jobs, tally: &Tally, mut searcher: Searcher) {
         loop {
             if let Some(job) = jobs.take() {
-                lobby.found(&mut seat);
-                lobby.call(|| jobs.wait());
+                parking.found(&mut searcher);
+                parking.wake_one(|| jobs.wait());
                 tally.add(job);
-            } else if !lobby.wait(&mut seat, None, || jobs.wait()) {
+            } else if !parking.wait_for_job(&mut searcher, None, || jobs.wait()) {
                 return;
             }
         }
     }
 
-    /// Two submitters, one worker on its way to its berth: both jobs are done.
+    /// Two threads submit a job each while a worker is about to park: both jobs are done.
     #[test]
     fn loom_no_job_is_left_lying() {
         explore(|| {
-            let shared = Arc::new((Lobby::new(), Jobs::default(), Tally::default()));
+            let shared = Arc::new((Parking::new(), Jobs::default(), Tally::default()));
             let worker = {
-                let (shared, seat) = (shared.clone(), shared.0.enter());
-                thread::spawn(move || work_and_tell(&shared.0, &shared.1, &shared.2, seat))
+                let (shared, searcher) = (shared.clone(), shared.0.begin_search());
+                thread::spawn(move || work_and_tell(&shared.0, &shared.1, &shared.2, searcher))
             };
             let other = {
                 let shared = shared.clone();
                 thread::spawn(move || {
                     shared.1.push(1);
-                    shared.0.call(|| shared.1.wait());
+                    shared.0.wake_one(|| shared.1.wait());
                 })
             };
             shared.1.push(2);
-            shared.0.call(|| shared.1.wait());
+            shared.0.wake_one(|| shared.1.wait());
             shared.2.wait_for(3);
             shared.0.close();
             worker.join().expect("the model's thread");
@@ -152,26 +153,26 @@ mod loom_models {
         });
     }
 
-    /// A worker blocks in its first job until the second is done: another must have been called.
+    /// A worker blocks in its first job until the second is done: another must have been woken.
     #[test]
     fn loom_a_worker_that_blocks_has_a_successor() {
         explore(|| {
-            let shared = Arc::new((Lobby::new(), Jobs::default(), Tally::default()));
+            let shared = Arc::new((Parking::new(), Jobs::default(), Tally::default()));
             let workers = [0; 2].map(|_| {
-                let (shared, mut seat) = (shared.clone(), shared.0.enter());
+                let (shared, mut searcher) = (shared.clone(), shared.0.begin_search());
                 thread::spawn(move || {
-                    let (lobby, jobs, tally) = &*shared;
+                    let (parking, jobs, tally) = &*shared;
                     loop {
                         match jobs.take() {
                             Some(job) => {
-                                lobby.found(&mut seat);
-                                lobby.call(|| jobs.wait());
+                                parking.found(&mut searcher);
+                                parking.wake_one(|| jobs.wait());
                                 if job == 1 {
                                     tally.wait_for(2);
                                 }
                                 tally.add(job);
                             }
-                            None if lobby.wait(&mut seat, None, || jobs.wait()) => {}
+                            None if parking.wait_for_job(&mut searcher, None, || jobs.wait()) => {}
                             None => return,
                         }
                     }
@@ -179,7 +180,7 @@ mod loom_models {
             });
             for job in [1, 2] {
                 shared.1.push(job);
-                shared.0.call(|| shared.1.wait());
+                shared.0.wake_one(|| shared.1.wait());
             }
             shared.2.wait_for(3);
             shared.0.close();
