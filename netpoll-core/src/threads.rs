@@ -5,6 +5,7 @@ pub(crate) mod dispatch;
 pub(crate) mod hand_off;
 pub(crate) mod manager;
 mod monitor;
+pub(crate) mod options;
 pub(crate) mod pool;
 pub(crate) mod ticks;
 pub(crate) mod turn;

@@ -68,8 +68,12 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         "a type and its methods, by topic",
     ),
     ("netpoll-core", &["sys", "sys::connect"], "system calls by topic share a helper"),
-    ("netpoll-core", &["threads::dispatch", "threads::workers"], "workers take their options"),
     ("netpoll-core", &["threads::hand_off", "threads::monitor"], "each calls the other"),
+    (
+        "netpoll-core",
+        &["threads::workers", "threads::workers::growth"],
+        "a type and its methods, by topic",
+    ),
 ];
 
 #[test]

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!     all workers that it looks at sleep      ─► it starts a quarter more, up to `max_threads`
-//!     they compute                            ─► nothing: more of them would be in each other's way
+//!     they compute                            ─► nothing: more would be in each other's way
 //!     no job was taken for a while            ─► it starts more, whatever the workers do
 //!     there are as many as may be, or the
 //!       system refuses more                   ─► it ends the waits that have made no progress for
@@ -23,7 +23,7 @@ use super::Workers;
 use crate::base::clock;
 use crate::base::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use crate::connection::schedule::{Schedule, kept_of};
-use crate::threads::dispatch::PoolOptions;
+use crate::threads::options::PoolOptions;
 use crate::threads::pool::{ThreadPool, ThreadPoolOptions};
 
 /// Workers that are kept idle where most callbacks block: with fewer, a callback that does not
