@@ -271,7 +271,7 @@ struct Header {
     data: NonNull<u8>,
     capacity: u32,
     class: Class,
-    home: Home,
+    backing: Backing,
     witness: Witness,
     /// The account that is charged with the block's capacity: null, then once a pointer from
     /// `Arc::into_raw`, of which the block owns the count. Only the last owner of the block takes
@@ -284,7 +284,7 @@ struct Header {
 
 /// Where a block's memory is from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Home {
+enum Backing {
     Allocator,
     /// The block with this number in a slab.
     Slab(u8),
@@ -426,8 +426,8 @@ unsafe impl Send for Idle {}
 impl Idle {
     fn allocate(class: Class, room: usize) -> Self {
         let capacity = class.capacity().unwrap_or(room);
-        let (header, data, home) = match slab::take(class, capacity) {
-            Some(Place { header, data, number }) => (header.cast(), data, Home::Slab(number)),
+        let (header, data, backing) = match slab::take(class, capacity) {
+            Some(Place { header, data, number }) => (header.cast(), data, Backing::Slab(number)),
             None => allocate(class, capacity),
         };
         let value = Header {
@@ -435,7 +435,7 @@ impl Idle {
             data,
             capacity: capacity as u32,
             class,
-            home,
+            backing,
             witness: Witness::default(),
             account: AtomicPtr::default(),
             foreign: None,
@@ -482,20 +482,20 @@ impl Idle {
 
 impl Drop for Idle {
     fn drop(&mut self) {
-        let Header { class, home, .. } = *self.header();
+        let Header { class, backing, .. } = *self.header();
         // An idle block with a foreign header carries no foreign memory any more, and no bytes.
         let capacity = class.capacity().unwrap_or(self.header().capacity as usize);
         stats::count_gone(capacity);
         // SAFETY: written by `allocate` and dropped here only; the `Bytes` inside goes with it.
         unsafe { self.header.drop_in_place() };
-        match home {
+        match backing {
             // SAFETY: allocated with this very layout: the class and, where it has no capacity of
             // its own, the header's capacity never change.
-            Home::Allocator => unsafe {
+            Backing::Allocator => unsafe {
                 dealloc(self.header.as_ptr().cast(), layout(class, capacity));
             },
             // SAFETY: a place of that class, capacity and number; this was its last owner.
-            Home::Slab(number) => unsafe {
+            Backing::Slab(number) => unsafe {
                 slab::give(class, capacity, self.header.cast(), number);
             },
         }
@@ -504,14 +504,14 @@ impl Drop for Idle {
 
 /// Memory for a block from the system's allocator: where its header and its bytes are.
 #[expect(clippy::cast_ptr_alignment, reason = "the layout has a header's alignment")]
-fn allocate(class: Class, capacity: usize) -> (NonNull<Header>, NonNull<u8>, Home) {
+fn allocate(class: Class, capacity: usize) -> (NonNull<Header>, NonNull<u8>, Backing) {
     let layout = layout(class, capacity);
     // SAFETY: the layout has a header in it, so its size is not zero.
     let memory = unsafe { alloc_zeroed(layout) };
     let Some(header) = NonNull::new(memory.cast::<Header>()) else { handle_alloc_error(layout) };
     // SAFETY: the allocation has `DATA` bytes, in which a header fits, and `capacity` behind them.
     let data = unsafe { header.byte_add(DATA) }.cast::<u8>();
-    (header, data, Home::Allocator)
+    (header, data, Backing::Allocator)
 }
 
 /// How a block lies in memory: its bytes begin with a cache line, behind the header.

@@ -2,7 +2,9 @@
 
 mod buf_mut;
 mod charge;
+mod last_search;
 mod read;
+mod read_hint;
 mod search;
 mod socket;
 mod traits;
@@ -12,9 +14,9 @@ use std::{fmt, mem};
 
 use crate::block::Segment;
 use crate::chain::Chain;
-use search::Search;
-use socket::Appetite;
-pub use socket::Filled;
+use last_search::LastSearch;
+pub use read_hint::Filled;
+use read_hint::ReadHint;
 
 /// A queue of bytes in linked blocks.
 ///
@@ -49,8 +51,8 @@ pub struct LinkBuffer {
     chain: Chain,
     len: usize,
     pending: usize,
-    search: Search,
-    appetite: Appetite,
+    last_search: LastSearch,
+    read_hint: ReadHint,
 }
 
 impl LinkBuffer {
@@ -66,8 +68,8 @@ impl LinkBuffer {
             chain: Chain::new(),
             len: 0,
             pending: 0,
-            search: Search::new(),
-            appetite: Appetite::new(),
+            last_search: LastSearch::new(),
+            read_hint: ReadHint::new(),
         }
     }
 
@@ -109,7 +111,7 @@ impl LinkBuffer {
     #[inline]
     pub fn is_new(&self) -> bool {
         // Without a segment there are no bytes, neither readable nor pending.
-        self.chain.first().is_none() && self.appetite.is_new()
+        self.chain.first().is_none() && self.read_hint.is_new()
     }
 
     /// Forgets all bytes, readable and pending, and gives the blocks back.
@@ -122,7 +124,7 @@ impl LinkBuffer {
     pub fn clear(&mut self) {
         self.len = 0;
         self.pending = 0;
-        self.search.forget();
+        self.last_search.forget();
         // Taken out first: the owner of foreign memory may panic.
         drop(mem::take(&mut self.chain));
     }

@@ -92,9 +92,9 @@ pub fn share_cache() {
 /// shrink_store(); // nothing was, unless other threads are at work
 /// ```
 pub fn shrink_store() -> usize {
-    let shelves = STORE.blocks.iter().zip(CLASSES);
+    let lists = STORE.blocks.iter().zip(CLASSES);
     // Freed after the locks are released.
-    let freed = shelves.map(|(shelf, size)| shelf.take_unneeded(size).len() * size.capacity);
+    let freed = lists.map(|(list, size)| list.take_unneeded(size).len() * size.capacity);
     freed.sum()
 }
 
@@ -247,12 +247,12 @@ impl Drop for Local {
 
 /// The store that all threads share.
 struct Store {
-    blocks: [Shelf<Idle>; Class::COUNT],
-    spills: Shelf<Box<Spill>>,
+    blocks: [StoreList<Idle>; Class::COUNT],
+    spills: StoreList<Box<Spill>>,
 }
 
 /// One list of the store.
-struct Shelf<T>(Mutex<Resting<T>>);
+struct StoreList<T>(Mutex<Resting<T>>);
 
 struct Resting<T> {
     /// The last ones are used first.
@@ -266,7 +266,7 @@ thread_local! {
 }
 
 static STORE: Store =
-    Store { blocks: [const { Shelf::new() }; Class::COUNT], spills: Shelf::new() };
+    Store { blocks: [const { StoreList::new() }; Class::COUNT], spills: StoreList::new() };
 
 /// How many bytes rest in the store. Changes under the locks of its lists.
 static STORED: AtomicUsize = AtomicUsize::new(0);
@@ -274,7 +274,7 @@ static STORED: AtomicUsize = AtomicUsize::new(0);
 /// A model must begin every execution with fresh blocks, so it runs without the pool.
 const POOLED: bool = cfg!(not(loom));
 
-impl<T> Shelf<T> {
+impl<T> StoreList<T> {
     const fn new() -> Self {
         Self(Mutex::new(Resting { items: Vec::new(), least: 0 }))
     }
@@ -308,7 +308,7 @@ impl<T> Resting<T> {
 
 /// Takes up to half a cache out of the store.
 #[cold]
-fn refill<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
+fn refill<T>(local: &mut Vec<T>, store: &StoreList<T>, size: Size) {
     let mut resting = lock(&store.0);
     let n = resting.items.len().min((size.local / 2).max(1));
     local.extend(resting.take_last(n, size));
@@ -316,18 +316,18 @@ fn refill<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
 
 /// Moves half a cache into the store; items that the store has no place for are freed.
 #[cold]
-fn spill_over<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
+fn spill_over<T>(local: &mut Vec<T>, store: &StoreList<T>, size: Size) {
     give(local.drain(size.local / 2..), store, size);
 }
 
 /// Moves what a thread that waits for long does not keep into the store.
-fn share<T>(local: &mut Vec<T>, store: &Shelf<T>, size: Size) {
+fn share<T>(local: &mut Vec<T>, store: &StoreList<T>, size: Size) {
     if local.len() > size.parked {
         give(local.drain(size.parked..), store, size);
     }
 }
 
-fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &Shelf<T>, size: Size) {
+fn give<T>(mut items: impl ExactSizeIterator<Item = T>, store: &StoreList<T>, size: Size) {
     let mut resting = lock(&store.0);
     let room = size.shared.saturating_sub(resting.items.len()).min(items.len());
     STORED.fetch_add(room * size.capacity, Ordering::Relaxed);

@@ -36,11 +36,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         "a block goes back to the pool with its last owner; the pool stores chains of blocks",
     ),
     (
-        "netpoll-buffer",
-        &["link_buffer", "link_buffer::search", "link_buffer::socket"],
-        "a type and its methods, by topic",
-    ),
-    (
         "netpoll-core",
         &[
             "connection",

@@ -320,7 +320,7 @@ impl LinkBuffer {
     #[inline]
     pub(super) fn took(&mut self, n: usize) {
         self.len -= n;
-        self.search.consumed(n);
+        self.last_search.consumed(n);
     }
 
     /// Drops the first `n` bytes and the blocks that held nothing else. Counts each block before it

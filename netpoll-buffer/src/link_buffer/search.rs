@@ -1,29 +1,9 @@
 //! Searches for a byte or several bytes, without looking twice at what an earlier search has seen.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
-
 use memchr::{memchr, memmem};
 
 use super::LinkBuffer;
-
-/// The result of the last search: its needle does not begin anywhere before `looked`.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Search {
-    /// In bytes from the front. Stays at 4 GiB: to look twice from there on costs less than a
-    /// larger field.
-    looked: u32,
-    needle: Key,
-}
-
-/// Which needle was looked for: its length and all of its bytes, if they are seven at most.
-///
-/// Of a longer needle it is 56 bits of a hash. The hash's key is drawn once per process, so a peer
-/// that may choose needles (the boundary of a multipart message, say) can't choose two with the
-/// same hash; that two have it by chance is so rare that storing whole needles is not worth the
-/// memory.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Key([u8; 8]);
+use super::last_search::Key;
 
 impl LinkBuffer {
     /// Where the first `byte` is, as an offset from the front.
@@ -41,7 +21,7 @@ impl LinkBuffer {
     pub fn find(&mut self, byte: u8) -> Option<usize> {
         let mut offset = 0;
         let key = Key::of(&[byte]);
-        let from = self.search.resume(key);
+        let from = self.last_search.resume(key);
         let mut found = None;
         for chunk in self.chunks() {
             let skip = from.saturating_sub(offset).min(chunk.len());
@@ -51,7 +31,7 @@ impl LinkBuffer {
             }
             offset += chunk.len();
         }
-        self.search.remember(key, found.unwrap_or(self.len));
+        self.last_search.remember(key, found.unwrap_or(self.len));
         found
     }
 
@@ -71,11 +51,11 @@ impl LinkBuffer {
             return needle.first().map_or(Some(0), |&byte| self.find(byte));
         }
         let key = Key::of(needle);
-        let found = self.search_from(needle, self.search.resume(key));
+        let found = self.search_from(needle, self.last_search.resume(key));
         // A needle that is not complete yet may have begun with the last bytes, but not before
         // them.
         let looked = found.unwrap_or((self.len + 1).saturating_sub(needle.len()));
-        self.search.remember(key, looked);
+        self.last_search.remember(key, looked);
         found
     }
 
@@ -133,58 +113,6 @@ fn begins_with<'a>(chunks: impl Iterator<Item = &'a [u8]>, mut bytes: &[u8]) -> 
     bytes.is_empty()
 }
 
-impl Search {
-    pub(super) const fn new() -> Self {
-        Self { looked: 0, needle: Key::NONE }
-    }
-
-    pub(super) fn forget(&mut self) {
-        *self = Self::new();
-    }
-
-    /// The first `n` bytes were removed.
-    #[inline]
-    pub(super) fn consumed(&mut self, n: usize) {
-        self.looked = self.looked.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
-    }
-
-    /// Where a search for `needle` may begin.
-    #[inline]
-    fn resume(&self, needle: Key) -> usize {
-        if self.needle == needle { self.looked as usize } else { 0 }
-    }
-
-    #[inline]
-    fn remember(&mut self, needle: Key, looked: usize) {
-        self.looked = u32::try_from(looked).unwrap_or(u32::MAX);
-        self.needle = needle;
-    }
-}
-
-impl Key {
-    const NONE: Self = Self([0; 8]);
-    /// Marks a hash, in the place of a short needle's length.
-    const HASHED: u8 = u8::MAX;
-
-    #[inline]
-    fn of(needle: &[u8]) -> Self {
-        let mut key = [0; 8];
-        if let Some(place) = key.get_mut(1..=needle.len()) {
-            place.copy_from_slice(needle);
-            key[0] = needle.len() as u8;
-        } else {
-            key = hash(needle);
-            key[0] = Self::HASHED;
-        }
-        Self(key)
-    }
-}
-
-fn hash(needle: &[u8]) -> [u8; 8] {
-    static SECRET: OnceLock<RandomState> = OnceLock::new();
-    SECRET.get_or_init(RandomState::new).hash_one(needle).to_ne_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +126,7 @@ mod tests {
         for _ in 0..pieces {
             buffer.write_bytes(&[b'x'; 4096]);
             buffer.flush();
-            looked_at += buffer.len() - buffer.search.resume(Key::of(needle));
+            looked_at += buffer.len() - buffer.last_search.resume(Key::of(needle));
             assert_eq!(buffer.find_bytes(needle), None);
         }
         looked_at
@@ -212,17 +140,6 @@ mod tests {
                 let again = (pieces - 1) * (needle.len() - 1);
                 assert_eq!(looked_at(pieces, needle), arrived + again, "{needle:?}");
             }
-        }
-    }
-
-    #[test]
-    fn a_key_tells_needles_apart() {
-        let needles: [&[u8]; 7] =
-            [b"", b"\0", b"\0\0", b"1234567", b"12345678", b"12345679", b"1234567\0"];
-        for (i, one) in needles.iter().enumerate() {
-            let copied = one.to_vec();
-            assert!(Key::of(one) == Key::of(&copied));
-            assert!(needles[..i].iter().all(|other| Key::of(one) != Key::of(other)));
         }
     }
 }

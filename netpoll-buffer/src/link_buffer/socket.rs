@@ -3,37 +3,14 @@
 use std::io::{self, IoSlice, IoSliceMut};
 
 use super::LinkBuffer;
+use super::read_hint::{Filled, ReadHint};
 use crate::block::Segment;
-
-/// What a [`LinkBuffer::fill`] did.
-///
-/// ```
-/// use netpoll_buffer::{Filled, LinkBuffer};
-///
-/// let ended = LinkBuffer::new().fill(4096, |_| Ok(0))?;
-/// assert_eq!(ended, Filled { read: 0, reserved: 4096 });
-/// # std::io::Result::Ok(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filled {
-    /// How many bytes were read. 0 of a `reserved` that is not 0 is the end of the stream.
-    pub read: usize,
-    /// How much space was offered. If fewer bytes were read, the source had no more.
-    pub reserved: usize,
-}
-
-/// How much space is offered, by level. A read that fills all of it goes up two levels; several
-/// reads in a row that would have fitted a lower level go down one.
-const OFFERS: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 
 /// Space is taken in blocks of at most this size.
 const LARGEST_BLOCK: usize = 64 << 10;
 
 /// The room behind the last bytes, and the largest offer in the largest blocks.
 const MAX_PIECES: usize = 1 + 4;
-
-/// How many small reads in a row lead to a smaller offer.
-const PATIENCE: u8 = 4;
 
 /// Less room than this behind the last bytes is not worth an `iovec` and a message cut in two.
 const WORTH_FILLING: usize = 512;
@@ -74,11 +51,11 @@ impl LinkBuffer {
     ) -> io::Result<Filled> {
         self.flush();
         self.release();
-        let offer = self.appetite.offer();
+        let offer = self.read_hint.offer();
         let least = offer.min(max);
         if self.chain.first().is_none() && (1..=LARGEST_BLOCK).contains(&least) {
             let filled = self.fill_one(least, max, read)?;
-            self.appetite.learn(filled.read, filled.reserved, offer);
+            self.read_hint.learn(filled.read, filled.reserved, offer);
             return Ok(filled);
         }
         let (pieces, room) = self.reserve(least);
@@ -90,7 +67,7 @@ impl LinkBuffer {
         let read = reservation.buffer.read_into(pieces, reserved, read)?;
         reservation.read = read;
         drop(reservation);
-        self.appetite.learn(read, reserved, offer);
+        self.read_hint.learn(read, reserved, offer);
         Ok(Filled { read, reserved })
     }
 
@@ -102,23 +79,23 @@ impl LinkBuffer {
     /// # use netpoll_buffer::LinkBuffer;
     /// let mut buffer = LinkBuffer::new();
     /// buffer.fill(1 << 20, |space| Ok(space.iter().map(|it| it.len()).sum()))?; // it was all full
-    /// let learnt = buffer.take_read_hint();
+    /// let hint = buffer.take_read_hint();
     /// assert_eq!(buffer.take_read_hint(), 0);
     ///
     /// let mut next = LinkBuffer::new();
-    /// next.set_read_hint(learnt);
+    /// next.set_read_hint(hint);
     /// assert!(next.fill(1 << 20, |_| Ok(0))?.reserved > 4096);
     /// # std::io::Result::Ok(())
     /// ```
     #[inline]
     pub fn take_read_hint(&mut self) -> u16 {
-        std::mem::take(&mut self.appetite).to_bits()
+        std::mem::take(&mut self.read_hint).to_bits()
     }
 
     /// Goes on with the hint of another buffer.
     #[inline]
-    pub fn set_read_hint(&mut self, learnt: u16) {
-        self.appetite = Appetite::from_bits(learnt);
+    pub fn set_read_hint(&mut self, hint: u16) {
+        self.read_hint = ReadHint::from_bits(hint);
     }
 
     /// Reserves and reads as `fill` does, where one block is enough: that is so for most reads, and
@@ -271,60 +248,4 @@ fn checked(read: usize, reserved: usize) -> io::Result<usize> {
         ));
     }
     Ok(read)
-}
-
-/// How much to offer to the next read.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Appetite {
-    level: u8,
-    /// Reads in a row that would have fitted the next lower level.
-    small_reads: u8,
-}
-
-impl Appetite {
-    pub(super) const fn new() -> Self {
-        Self { level: 0, small_reads: 0 }
-    }
-
-    /// At the lowest level no small reads are counted.
-    #[inline]
-    pub(super) fn is_new(self) -> bool {
-        self.level == 0
-    }
-
-    #[inline]
-    pub(super) fn to_bits(self) -> u16 {
-        u16::from_le_bytes([self.level, self.small_reads])
-    }
-
-    #[inline]
-    pub(super) fn from_bits(bits: u16) -> Self {
-        let [level, small_reads] = bits.to_le_bytes();
-        Self { level: level.min(OFFERS.len() as u8 - 1), small_reads }
-    }
-
-    #[inline]
-    fn offer(self) -> usize {
-        OFFERS[usize::from(self.level)]
-    }
-
-    #[inline]
-    fn learn(&mut self, read: usize, reserved: usize, offer: usize) {
-        if read == reserved {
-            // A reservation that was cut short by the caller's maximum says nothing about the
-            // traffic.
-            if reserved >= offer / 2 {
-                self.level = (self.level + 2).min(OFFERS.len() as u8 - 1);
-            }
-            self.small_reads = 0;
-        } else if self.level > 0 && read < OFFERS[usize::from(self.level) - 1] {
-            // Strictly less: a read that fills the lower offer would go up again.
-            self.small_reads = self.small_reads.saturating_add(1);
-            if self.small_reads >= PATIENCE {
-                *self = Self { level: self.level - 1, small_reads: 0 };
-            }
-        } else {
-            self.small_reads = 0;
-        }
-    }
 }
