@@ -1,4 +1,4 @@
-//! What `benches/` measures of the parts that no other crate sees. Nothing else is to use it.
+//! Access for `benches/` to parts that no other crate sees. Nothing else may use this.
 
 use std::time::Instant;
 
@@ -19,28 +19,28 @@ impl Timers {
         Self(timer::Timers::new(now))
     }
 
-    /// Has `what` fall due at `at`.
+    /// Arms a timer: `what` is due at `at`.
     pub fn arm(&mut self, at: Instant, what: usize) -> Key {
         Key(self.0.arm(at, what))
     }
 
-    /// Takes it back, unless it was due.
+    /// Cancels a timer; `None` if it has fired.
     pub fn cancel(&mut self, key: Key) -> Option<usize> {
         self.0.cancel(key.0)
     }
 
-    /// What is due at `now`, one at a time.
+    /// The next timer that is due at `now`.
     pub fn fire(&mut self, now: Instant) -> Option<usize> {
         self.0.fire(now)
     }
 }
 
-/// The word of a connection with its cell: a counter here.
+/// The task of a connection, with a counter in its cell.
 #[derive(Debug)]
 pub struct Word(Task<u64>);
 
 impl Default for Word {
-    /// An idle one.
+    /// An idle task.
     fn default() -> Self {
         let task = Task::new(0);
         if let Some(run) = task.begin() {
@@ -51,7 +51,7 @@ impl Default for Word {
 }
 
 impl Word {
-    /// What an event costs that finds its connection idle: it is scheduled, begun, and idle again.
+    /// An event that finds its connection idle: the task is scheduled, begun, and idle again.
     pub fn turn(&self) -> bool {
         self.0.word.notify(Events::READABLE)
             && self.0.begin_and_look().is_some_and(|(mut run, _)| {
@@ -60,7 +60,8 @@ impl Word {
             })
     }
 
-    /// What an event costs that finds it scheduled; `false`, since nobody has to begin it.
+    /// An event. Returns `false` if the task was scheduled already, so the caller need not begin
+    /// it.
     pub fn notify_again(&self) -> bool {
         self.0.word.notify(Events::READABLE)
     }
@@ -76,6 +77,6 @@ mod tests {
         assert!(word.turn() && word.turn());
         assert!(word.notify_again(), "it was idle");
         assert!(!word.notify_again(), "it was scheduled");
-        assert!(!word.turn(), "somebody else is to begin it");
+        assert!(!word.turn(), "another thread is to begin it");
     }
 }

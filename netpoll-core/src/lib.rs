@@ -1,8 +1,8 @@
-//! The reactors, connections, callbacks and workers of netpoll: what its server and its client
-//! stand on. Users depend on the crate `netpoll`, which re-exports what they need.
+//! The reactors, connections, callbacks and workers of netpoll, on which its server and its client
+//! are built. Users depend on the crate `netpoll`, which re-exports what they need.
 //!
-//! Start at [`PollManager`] for the threads, at [`Connection`] for what a callback holds, and at
-//! [`OnRequest`] for what users implement. `ARCHITECTURE.md` draws how they hang together.
+//! Start at [`PollManager`] for the threads, at [`Connection`] for what a callback works with, and
+//! at [`OnRequest`] for what users implement. `ARCHITECTURE.md` draws how the parts fit together.
 
 mod base;
 #[doc(hidden)]

@@ -1,5 +1,5 @@
-//! State machines without a descriptor and without a clock: each is given the time, and tested
-//! alone.
+//! State machines without a descriptor and without a clock: the caller passes the time in, and
+//! each is tested alone.
 
 pub(crate) mod balance;
 pub(crate) mod baton;

@@ -1,4 +1,4 @@
-//! The address of one end of a connection, or of a listener, of whichever family.
+//! The address of one end of a connection, or of a listener, of any family.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The address of one end of a connection, or of a listener. Cheap to clone.
+/// The address of one end of a connection, or of a listener.
+///
+/// A clone copies an internet address and shares the path or the name of a Unix socket.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -20,18 +22,18 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
-    /// Of the internet: IPv4 or IPv6, and a port.
+    /// An internet address: IPv4 or IPv6, and a port.
     Inet(SocketAddr),
     /// A Unix socket, by its path in the file system.
     Path(Arc<Path>),
-    /// A Unix socket, by its name in Linux's abstract namespace, without the zero byte before it.
+    /// A Unix socket, by its name in Linux's abstract namespace, without the leading zero byte.
     Abstract(Arc<[u8]>),
-    /// A Unix socket without a name, as most of those that dial are.
+    /// A Unix socket without a name; most sockets that dial have none.
     Unnamed,
 }
 
 impl Address {
-    /// The Unix address that `text` names: `@name` is abstract, all else a path.
+    /// The Unix address that `text` names: `@name` is an abstract name, any other text a path.
     pub fn unix(text: &str) -> Self {
         match text.strip_prefix('@') {
             Some(name) => Self::Abstract(name.as_bytes().into()),
@@ -39,7 +41,7 @@ impl Address {
         }
     }
 
-    /// The address of the internet, if it is one.
+    /// The internet address; `None` for a Unix socket.
     pub fn inet(&self) -> Option<SocketAddr> {
         match self {
             Self::Inet(address) => Some(*address),
@@ -47,8 +49,8 @@ impl Address {
         }
     }
 
-    /// The IP address; `None` for a Unix socket. An IPv4 client of a listener for both families has
-    /// its IPv4 address here, not the IPv6 one that the system maps it to.
+    /// The IP address; `None` for a Unix socket. For an IPv4 client of a listener for both families
+    /// this is the IPv4 address, not the IPv6 address that the system maps it to.
     pub fn ip(&self) -> Option<IpAddr> {
         self.inet().map(|address| address.ip().to_canonical())
     }
@@ -58,7 +60,7 @@ impl Address {
         self.inet().map_or(0, |address| address.port())
     }
 
-    /// The path of a Unix socket that has one.
+    /// The path of a Unix socket; `None` if it has no path.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
@@ -66,13 +68,13 @@ impl Address {
         }
     }
 
-    /// Whether it is of a Unix socket.
+    /// Whether this is the address of a Unix socket.
     pub fn is_unix(&self) -> bool {
         !matches!(self, Self::Inet(_))
     }
 }
 
-/// The number of a port as text: digits alone, where `str::parse` takes a sign as well.
+/// Parses the number of a port: digits only, unlike `str::parse`, which also takes a sign.
 ///
 /// ```
 /// use netpoll_core::parse_port;
@@ -96,8 +98,8 @@ impl PartialEq<SocketAddr> for Address {
     }
 }
 
-/// As it is written to dial it: `127.0.0.1:80`, `[::1]:80`, `/run/socket`, `@abstract`. Bytes that
-/// are no printable ASCII are escaped: a peer chooses its name, and logs reach terminals.
+/// The text that dials this address: `127.0.0.1:80`, `[::1]:80`, `/run/socket`, `@abstract`. Bytes
+/// that are not printable ASCII are escaped: a peer chooses its name, and logs reach terminals.
 impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,23 +1,22 @@
-//! What can go wrong, by who is at fault, and why a connection ended.
+//! The errors, by which side caused them, and the reasons why a connection ended.
 
 use std::{error, fmt, io};
 
 use netpoll_buffer::Shortfall;
 
-/// What every fallible operation of this crate returns.
+/// The result of every operation of this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, by who is at fault.
+/// What went wrong, and on which side: the caller's, the peer's or the system's.
 ///
-/// It converts to and from [`io::Error`] without loss: an `Error` that travelled inside an
-/// `io::Error` comes out again as itself, and every kind survives (`TimedOut`, `UnexpectedEof`,
-/// `ConnectionRefused`, …).
+/// It converts to and from [`io::Error`] without loss: an `Error` inside an `io::Error` comes out
+/// again as itself, and every kind is kept (`TimedOut`, `UnexpectedEof`, `ConnectionRefused`, …).
 ///
-/// A program that returns it from `main` prints its sentence: `Debug` is `Display`, with the causes
-/// that the sentence does not name.
+/// A program that returns it from `main` prints one sentence: `Debug` prints what `Display` does,
+/// and then the causes that the sentence does not name.
 ///
-/// A callback returns errors of its own by [`Error::other`] and [`Error::protocol`], or by `?`
-/// where the type says once how it converts:
+/// A callback returns its own errors through [`Error::other`] and [`Error::protocol`], or with `?`
+/// if their type converts into `Error`:
 ///
 /// ```
 /// use netpoll_core::Error;
@@ -56,41 +55,41 @@ pub enum Error {
     Config(Box<str>),
     /// Listening on an address, or dialling it, failed.
     Address {
-        /// What was being done, to which address: `dial tcp 127.0.0.1:7000`.
+        /// The operation and the address: `dial tcp 127.0.0.1:7000`.
         what: Box<str>,
-        /// What the system answered.
+        /// The system's error.
         source: io::Error,
     },
     /// The connection was closed on this side.
     Closed,
-    /// The peer ended its stream before the bytes that were asked for had come; those that did come
+    /// The peer ended its stream before all bytes that were asked for had come. The bytes that came
     /// stay readable.
     EndOfStream,
-    /// A wait reached its limit. Reading: the buffered bytes stay readable. Writing: the queued
-    /// bytes stay queued.
+    /// A wait reached its limit. After a read the buffered bytes stay readable; after a flush the
+    /// queued bytes stay queued.
     TimedOut(Wait),
-    /// The operation would have to wait, and must not: call again when there is more.
+    /// The operation would have to wait, and must not. Call it again when more bytes have come.
     WouldBlock,
-    /// The output queue stands above its high-water mark and takes no more.
+    /// The output queue is above its high-water mark and takes no more bytes.
     Full,
-    /// More bytes were asked for than the input limit lets a connection buffer.
+    /// A read asked for more bytes than the input limit lets a connection buffer.
     InputLimit {
-        /// How many bytes were asked for.
+        /// The number of bytes that the read asked for.
         requested: usize,
-        /// How many may be buffered.
+        /// The number of bytes that may be buffered.
         limit: usize,
     },
     /// The wait would stop an event loop, since the system refuses the thread that would go on with
-    /// it: raise its limit of threads, or lower `max_threads`.
+    /// the loop: raise the system's limit of threads, or lower `max_threads`.
     NoThread,
-    /// A read waited for memory: `memory_budget` was used up, and what others hold was not given
-    /// back in time.
+    /// A read waited for memory: `memory_budget` was used up, and other connections did not give
+    /// memory back in time.
     NoMemory,
-    /// The system said no, or a callback returned an error of its own.
+    /// The system reported an error, or a callback returned its own error.
     Io(io::Error),
 }
 
-/// What a wait that timed out was waiting for.
+/// What a wait that timed out had waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
@@ -98,24 +97,23 @@ pub enum Wait {
     Read,
     /// The peer to take bytes.
     Write,
-    /// Any byte, either way: the idle timeout.
+    /// Any byte, sent or received: the idle timeout.
     Idle,
     /// The first byte of a new connection.
     FirstByte,
     /// The rest of a request, at the minimum receive rate.
     Rate,
-    /// The end of the connection's own deadline, see
-    /// [`Handle::close_at`](crate::Handle::close_at).
+    /// The connection's own deadline; see [`Handle::close_at`](crate::Handle::close_at).
     Deadline,
 }
 
-/// What a connection went beyond.
+/// The limit that ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitReached {
     /// A callback asked for more bytes than the input limit lets a connection buffer.
     Input,
-    /// The output queue was full, and a callback gave up on that.
+    /// The output queue was full, and a callback returned that error.
     Output,
     /// A callback had to wait, and the system refused a thread for that.
     Threads,
@@ -123,7 +121,7 @@ pub enum LimitReached {
     Memory,
 }
 
-/// Why a connection ended, as `on_disconnect` is told.
+/// Why a connection ended, as `on_disconnect` receives it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -131,14 +129,14 @@ pub enum CloseReason {
     Peer,
     /// The peer reset the connection, or a write found it gone.
     Reset,
-    /// We closed it: [`Connection::close`](crate::Connection::close), `abort`, or the same by a
-    /// [`Handle`](crate::Handle).
+    /// This side closed it: [`Connection::close`](crate::Connection::close), `abort`, or the same
+    /// methods of a [`Handle`](crate::Handle).
     Local,
     /// Its socket was given away: [`Connection::detach`](crate::Connection::detach).
     Detached,
-    /// The peer was too slow, or silent; or a callback passed on that its read or flush timed out.
+    /// The peer was too slow, or silent; or a callback returned the timeout of its read or flush.
     Timeout(Wait),
-    /// A callback passed on that a limit was reached.
+    /// A callback returned the error that a limit was reached.
     Limit(LimitReached),
     /// A callback returned this error.
     Callback(Error),
@@ -151,7 +149,7 @@ pub enum CloseReason {
 }
 
 impl Error {
-    /// The kind of this error in `std::io`'s terms.
+    /// The kind of this error, as `std::io` names it.
     ///
     /// ```
     /// use netpoll_core::Error;
@@ -171,18 +169,19 @@ impl Error {
         }
     }
 
-    /// An unusable option or address: one sentence that names it and says what would do.
+    /// Makes an error for an option or address that can't be used. The sentence names it and says
+    /// which value is valid.
     pub fn config(sentence: impl Into<String>) -> Self {
         Self::Config(sentence.into().into_boxed_str())
     }
 
-    /// A failure of the program's own, from any error or from a text. Its kind is `Other`.
+    /// Makes an error of the program itself, from any error or from a text. Its kind is `Other`.
     pub fn other(error: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
         io::Error::other(error).into()
     }
 
-    /// The peer sent what its protocol forbids, told by any error or by a text. Its kind is
-    /// `InvalidData`.
+    /// Makes an error for a peer that broke its protocol, from any error or from a text. Its kind
+    /// is `InvalidData`.
     ///
     /// ```
     /// use netpoll_core::Error;
@@ -194,7 +193,7 @@ impl Error {
     }
 
     /// The error that [`other`](Self::other), [`protocol`](Self::protocol) or an [`io::Error`]
-    /// carries, if it is of that type.
+    /// carries; `None` if it has another type.
     pub fn downcast_ref<E: error::Error + 'static>(&self) -> Option<&E> {
         match self {
             Self::Io(carrier) => carrier.get_ref()?.downcast_ref(),
@@ -202,7 +201,7 @@ impl Error {
         }
     }
 
-    /// A failure to do something, as in "dial", with an address.
+    /// Makes an error for an operation on an address; `doing` names the operation, such as "dial".
     pub fn address(
         doing: &str,
         network: &str,
@@ -245,8 +244,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// The sentence, and the causes that it does not name: what `fn main() -> netpoll::Result<()>`
-/// prints.
+/// The sentence, and the causes that it does not name. A program whose `main` returns
+/// `netpoll::Result<()>` prints this.
 impl fmt::Debug for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = self.to_string();
@@ -275,7 +274,7 @@ impl fmt::Display for Wait {
     }
 }
 
-/// What the reader of an address error can do about it.
+/// What the reader of an address error can do.
 fn advice(kind: io::ErrorKind, what: &str) -> &'static str {
     use io::ErrorKind as Kind;
     if what.starts_with("listen on unix") {
@@ -289,11 +288,11 @@ fn advice(kind: io::ErrorKind, what: &str) -> &'static str {
         };
     }
     match (kind, what.starts_with("listen")) {
-        (Kind::AddrInUse, true) => "; choose another port, or stop who holds it",
+        (Kind::AddrInUse, true) => "; choose another port, or stop the process that holds it",
         (Kind::AddrNotAvailable, true) => "; this machine doesn't have that address",
         (Kind::PermissionDenied, true) => "; ports below 1024 need privileges",
         (Kind::AddrNotAvailable, false) => "; are all local ports in use?",
-        (Kind::ConnectionRefused, false) => "; nobody listens there",
+        (Kind::ConnectionRefused, false) => "; no process listens there",
         _ => "",
     }
 }
@@ -315,14 +314,14 @@ impl From<io::Error> for Error {
         }
         match error.into_inner().map(|inner| inner.downcast::<Self>()) {
             Some(Ok(ours)) => *ours,
-            // Checked above; nothing else can be inside.
+            // The check above excludes this.
             Some(Err(inner)) => Self::Io(io::Error::other(inner)),
             None => Self::Io(io::ErrorKind::Other.into()),
         }
     }
 }
 
-/// As [`Error::other`]; one of ours inside comes out as itself.
+/// As [`Error::other`]; an `Error` inside comes out as itself.
 impl From<Box<dyn error::Error + Send + Sync>> for Error {
     fn from(error: Box<dyn error::Error + Send + Sync>) -> Self {
         match error.downcast::<Self>() {
@@ -412,7 +411,8 @@ mod tests {
     fn an_address_error_is_one_sentence_with_advice() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let text = Error::address("dial", "tcp", "127.0.0.1:1", refused).to_string();
-        assert_eq!(text, "cannot dial tcp 127.0.0.1:1: connection refused; nobody listens there");
+        let advised = "cannot dial tcp 127.0.0.1:1: connection refused; no process listens there";
+        assert_eq!(text, advised);
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The limits of a connection: data, each with a name, a unit and a default, checked once.
+//! The limits of a connection: each has a name, a unit and a default, and is checked once.
 
 use std::time::Duration;
 
 use crate::base::error::{Error, Result};
 
-/// The limits of a connection. `docs/limits.md` has them all in one table, with the reason of each
+/// The limits of a connection. `docs/limits.md` has them in one table, with the reason for each
 /// default.
 ///
 /// ```
@@ -16,70 +16,74 @@ use crate::base::error::{Error, Result};
 pub struct Limits {
     /// How long one read waits for all the bytes that it asked for. `None`, the default: for ever.
     pub read_timeout: Option<Duration>,
-    /// How long a flush that has to wait does so; and how long the peer of a served connection may
-    /// take nothing while the output stands above its high-water mark: then the connection ends.
+    /// How long a flush waits. It is also the time for which the peer of a served connection may
+    /// take nothing while the output stands above its high-water mark; then the connection ends.
     /// Default 60 s; `None` is for ever.
     pub write_timeout: Option<Duration>,
-    /// How long no byte may pass either way while no callback runs. Looked at four times in that
-    /// span, so it ends a connection after up to a quarter more. `None`, the default: for ever.
+    /// How long a connection may neither send nor receive a byte while no callback runs. The
+    /// reactor looks four times in that span, so the connection ends up to a quarter later.
+    /// `None`, the default: for ever.
     pub idle_timeout: Option<Duration>,
     /// How long a new connection may take to send its first byte. `None`, the default: for ever.
     pub first_byte_timeout: Option<Duration>,
-    /// How slowly the rest of a request may come, once a part of it is there. `None`, the default:
-    /// as slowly as it likes.
+    /// The least rate at which the rest of a request must come, once a part of it has come.
+    /// `None`, the default: any rate.
     pub min_receive_rate: Option<ReceiveRate>,
-    /// Bytes that may be buffered unread; beyond them the kernel's receive window fills and the
-    /// peer waits. It also bounds what one read may ask for. Default 1 MiB.
+    /// Bytes that may be buffered unread. Beyond that the kernel's receive window fills, and the
+    /// peer waits. One read may not ask for more, either. Default 1 MiB.
     pub input_limit: usize,
-    /// Bytes of received blocks that slices and `Bytes` of the input may keep alive before no more
-    /// is received; at least `input_limit`. Default 16 MiB; `None` is no bound. A read that waits
-    /// goes on all the same; one that does not is `WouldBlock`.
+    /// Bytes of received blocks that slices and `Bytes` of the input may keep alive; at this limit
+    /// nothing more is received. Never less than `input_limit`. Default 16 MiB; `None` is no bound.
+    /// A read that may wait receives all the same; one that may not returns `WouldBlock`.
     pub held_limit: Option<usize>,
     /// Bytes that all connections of an event loop together may hold: unread input, received
-    /// blocks in live slices, unsent output, each block once and whole. Above it those that hold
-    /// more than their share are not received from, reads in callbacks wait, and may fail with
-    /// [`Error::NoMemory`](crate::Error::NoMemory), and new connections are refused. A reserve of
-    /// 1/16 above it serves those that hold little. `None`, the default: no bound.
+    /// blocks in live slices, and unsent output. Each block counts once, with all its memory. Above
+    /// the budget nothing is received from connections that hold more than their share; reads in
+    /// callbacks wait, and may fail with [`Error::NoMemory`](crate::Error::NoMemory); new
+    /// connections are refused. A reserve of 1/16 above the budget serves connections that hold
+    /// little. `None`, the default: no bound.
     pub memory_budget: Option<usize>,
     /// The water marks of the output queue.
     pub output: OutputLimits,
     /// How long an orderly close may take to send what was accepted. Default 10 s.
     pub linger: Duration,
-    /// What one connection may use before others have their turn.
+    /// The work of one connection in one turn, before other connections have theirs.
     pub turn: TurnLimits,
-    /// Whether a connection stays when its peer has ended its stream, until we close it or end
-    /// ours. `false`, the default: it closes after the last callback, when its output is sent.
+    /// Whether a connection stays open after its peer has ended its stream, until this side closes
+    /// it or ends its own stream. `false`, the default: it closes after the last callback, when its
+    /// output is sent.
     pub half_open: bool,
 }
 
 /// The water marks of a connection's output queue, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimits {
-    /// Below this, those who wait above `high` go on. Default 256 KiB.
+    /// When the queue falls below this mark, what waited because of `high` goes on. Default
+    /// 256 KiB.
     pub low: usize,
-    /// Above this, `Handle::send` refuses, no callback reads or is called for more, and a flush of
-    /// a dialled connection waits; a callback's flush waits above four times as much. Default
-    /// 1 MiB.
+    /// Above this mark `Handle::send` refuses, no callback is called for more input or receives
+    /// any, and a flush of a dialled connection waits. A callback's flush waits above four times
+    /// the mark. Default 1 MiB.
     pub high: usize,
 }
 
-/// What one connection may use of its loop, or of its worker, before others have their turn.
+/// How long one connection may use its loop or its worker before others have their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TurnLimits {
     /// Rounds of one receive and one callback. Default 16.
     pub rounds: usize,
-    /// Bytes received, also by reads of the callback that do not wait; the round that crosses it is
-    /// its last one. Default 256 KiB.
+    /// Bytes received, by reads of the callback that do not wait as well; the round that reaches
+    /// this is the last of the turn. Default 256 KiB.
     pub bytes: usize,
 }
 
-/// At least so many bytes in each such span, while a request is incomplete: unread bytes are left
-/// in the buffer, and no callback is busy with them.
+/// A rate: at least `bytes` in each span of `per`, while a request is incomplete. A request is
+/// incomplete while unread bytes are left in the buffer and no callback is busy with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReceiveRate {
     /// Bytes.
     pub bytes: u32,
-    /// In how long. It is also the shortest time that a request has to come.
+    /// The span. It is also the shortest time that a request has to come.
     pub per: Duration,
 }
 
@@ -108,14 +112,14 @@ impl Default for Limits {
 pub struct LimitRow {
     /// The field's name.
     pub name: &'static str,
-    /// In what it is counted.
+    /// Its unit.
     pub unit: &'static str,
     /// Its value, in that unit; `none` for no limit.
     pub value: String,
 }
 
 impl Limits {
-    /// Every limit with its unit and value, for a log line or a page of settings.
+    /// All limits with their units and values, for a log line or a page of settings.
     ///
     /// ```
     /// use netpoll_core::Limits;

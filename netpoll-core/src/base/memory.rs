@@ -1,4 +1,4 @@
-//! What the connections of a group hold of memory, and who has to wait when it is too much.
+//! How much memory the connections of a group hold, and which of them wait when it is too much.
 //!
 //! ```text
 //!   input ───────┐
@@ -6,14 +6,15 @@
 //!                │   (held_limit: slices)      ├─► the group's account ◄─ … other connections
 //!   output ──────┴─► its backlog's account ────┘   (memory_budget: all)
 //! ```
-//! Blocks are charged, each once with all its memory, from when they are received or queued until
-//! their last owner lets go; foreign memory is charged with its length, in each queue.
+//! A block is charged once, with all its memory, from the time when it is received or queued until
+//! its last owner drops it. Foreign memory is charged with its length, in each queue.
 //!
-//! The policy: a receive offers no more than is left of the budget. Above it, who holds more than
-//! its share waits, who holds less may take from a reserve, and who holds nothing gets a small
-//! block, so that short requests are served whatever the others do. Who comes anew is refused. What
-//! rests in the pool counts as well, and is what is given back first. Parts of requests may use up
-//! the budget, and wait for each other: so who has waited for long ends, one after the other.
+//! The policy: a receive offers no more than is left of the budget. Above the budget, a connection
+//! that holds more than its share waits; one that holds less may take from a reserve; and one that
+//! holds nothing gets a small block, so that short requests are always served. A new connection is
+//! refused. Unused blocks in the pool count as well, and are given back first. Incomplete requests
+//! may use up the budget and wait for each other, so connections that have waited for long end, one
+//! after the other.
 
 use std::time::{Duration, Instant};
 
@@ -25,30 +26,30 @@ use crate::base::clock;
 use crate::base::limits::Limits;
 use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
 
-/// The reserve above the budget is such a part of it.
+/// The reserve above the budget is this fraction of it.
 const RESERVE: usize = 16;
-/// What may be received whatever is left: the smallest offer of a buffer.
+/// A receive may always offer this much: the smallest offer of a buffer.
 const LEAST: usize = 4 << 10;
-/// Its largest.
+/// The largest offer of a buffer.
 const LARGEST_OFFER: usize = 256 << 10;
-/// How often one of those that wait for memory may end for the want of it. So the others find what
-/// that one gives back.
+/// The time from one connection that ends because it lacks memory to the next. In between the
+/// others find what the first gives back.
 const GIVE_UP: Duration = Duration::from_millis(20);
 
-/// See the module.
+/// The accounts and limits of a group's memory; the module's page has the policy.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// Charged only where there is a budget: it is a cache line that all threads write.
+    /// Charged only if there is a budget: it is a cache line that all threads write.
     all: Account,
     budget: Option<usize>,
     held_limit: Option<usize>,
     pauses: AtomicU64,
     refusals: AtomicU64,
-    /// When one last ended for the want of memory, and how many have.
+    /// When a connection last ended because it lacked memory, and how many have.
     gave_up: Mutex<(Option<Instant>, u64)>,
 }
 
-/// What a connection holds.
+/// How many bytes a connection holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Holding {
     /// In blocks that slices of its input keep alive.
@@ -57,17 +58,17 @@ pub(crate) struct Holding {
     pub(crate) all: usize,
 }
 
-/// What the connections of an event loop hold, and what became of the limits on it.
+/// How much memory the connections of an event loop hold, and how often its limits acted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MemoryStats {
-    /// Bytes that count against `memory_budget`; 0 where there is none, for then nobody counts.
+    /// Bytes that count against `memory_budget`; 0 without a budget, since then nothing is counted.
     pub held: usize,
-    /// Receives that were put off, by `memory_budget` or by `held_limit`.
+    /// Receives that `memory_budget` or `held_limit` put off.
     pub pauses: u64,
-    /// Connections that were refused by `memory_budget`.
+    /// New connections that `memory_budget` refused.
     pub refusals: u64,
-    /// Connections that ended, or whose read failed, since they had waited for memory for long.
+    /// Connections that ended, or whose read failed, because they had waited for memory too long.
     pub gave_up: u64,
 }
 
@@ -83,7 +84,7 @@ impl Memory {
         }
     }
 
-    /// The account for a connection's slices, where anybody wants to know.
+    /// The account for a connection's slices; `None` if no limit needs it.
     pub(crate) fn open_account(&self) -> Option<Account> {
         match (self.budget, self.held_limit) {
             (Some(_), _) => Some(Account::within(&self.all)),
@@ -97,20 +98,20 @@ impl Memory {
         self.budget.is_some()
     }
 
-    /// What counts a connection's output, where there is a budget.
+    /// The tally for a connection's output; `None` without a budget.
     pub(crate) fn open_tally(&self) -> Option<Tally> {
         self.has_budget()
             .then(|| Tally { blocks: Account::within(&self.all), foreign: self.all.charge(0) })
     }
 
-    /// Whether any connection may receive that has `held` in slices, whatever else it holds.
+    /// Whether a connection with `held` bytes in slices may receive, whatever else it holds.
     #[inline]
     pub(crate) fn is_ample(&self, held: usize) -> bool {
         self.budget.is_none() && self.held_limit.is_none_or(|limit| held < limit)
     }
 
-    /// How much a receive may offer, up to `room`; what it does is charged until the returned value
-    /// is dropped, so that receives at the same time don't offer the same.
+    /// How much a receive may offer, up to `room`. The offer is charged until the returned value is
+    /// dropped, so that two receives at one time don't offer the same memory.
     #[inline]
     pub(crate) fn offer(&self, room: usize) -> (usize, Option<Charge>) {
         let Some(budget) = self.budget else { return (room, None) };
@@ -118,23 +119,24 @@ impl Memory {
         (offer, Some(self.all.charge(offer.min(LARGEST_OFFER))))
     }
 
-    /// Counts what is written and not flushed.
+    /// Counts bytes that are written and not flushed.
     pub(crate) fn count_staged(&self, staged: &LinkBuffer) {
         if self.has_budget() {
             staged.charge_added(&self.all);
         }
     }
 
-    /// Whether more is held than the budget, so that memory is worth a copy.
+    /// Whether the budget is used up, so that a copy is worth the memory that it saves.
     pub(crate) fn is_short(&self) -> bool {
         self.budget.is_some_and(|budget| self.left(budget) == 0)
     }
 
-    /// What is left of the budget. What rests in the pool makes room for it.
+    /// What is left of the budget. Unused blocks of the pool are given back to make room.
     fn left(&self, budget: usize) -> usize {
         let held = self.all.held();
         if bytes_existing() > budget {
-            // What others hold is in it, so it only says that a look is worth its while.
+            // It counts the blocks of other groups too, so it only says that a look is worth its
+            // cost.
             share_cache();
             if bytes_stored() > 0 && held.saturating_add(bytes_stored()) > budget {
                 trim();
@@ -143,15 +145,16 @@ impl Memory {
         budget.saturating_sub(held)
     }
 
-    /// Whether a connection may receive that holds so much; `live` counts the connections there
-    /// are.
+    /// Whether a connection that holds so much may receive; `live` returns the number of
+    /// connections.
     pub(crate) fn allows(&self, holding: Holding, live: impl FnOnce() -> usize) -> bool {
         let too_much = self.held_limit.is_some_and(|limit| holding.slices >= limit)
             || self.budget.is_some_and(|budget| {
                 self.left(budget) == 0 && !self.is_in_reserve(budget, holding.all, live)
             });
         if too_much && self.pauses.fetch_add(1, Ordering::Relaxed) == 0 {
-            // Once: the counter tells how often, and a stall without a word is hard to find.
+            // Only the first time, since the counter has the rest; a stall without a line in the
+            // log is hard to find.
             log::warn!(
                 "a connection is not received from: its slices reached held_limit, or all \
                  connections memory_budget (EventLoop::memory counts how often)"
@@ -160,14 +163,15 @@ impl Memory {
         !too_much
     }
 
-    /// Whether a connection that holds so much may receive above the budget.
+    /// Whether a connection that holds so much may receive above the budget: it holds nothing, or
+    /// less than its share while the reserve lasts.
     fn is_in_reserve(&self, budget: usize, held: usize, live: impl FnOnce() -> usize) -> bool {
         let most = with_reserve(budget);
         held == 0 || (self.all.held() < most && held < most / live().max(1))
     }
 
-    /// Whether a callback may receive that waits for bytes, and holds its thread meanwhile: it may
-    /// use up the reserve, whatever its share is.
+    /// Whether a callback that waits for bytes may receive. Since it holds its thread meanwhile, it
+    /// may use up the reserve, whatever its share is.
     pub(crate) fn allows_waiting(&self, holding: Holding) -> bool {
         let allows = |budget| {
             self.left(budget) > 0 || self.all.held() < with_reserve(budget) || holding.all == 0
@@ -175,8 +179,8 @@ impl Memory {
         self.budget.is_none_or(allows)
     }
 
-    /// Whether one that has waited for memory since then, for `patience` and more, is to end now,
-    /// so that others go on. A yes is counted.
+    /// Whether a connection that has waited for memory since then, for `patience` or longer, is to
+    /// end now, so that others go on. Each `true` is counted.
     pub(crate) fn gives_up(&self, since: Instant, patience: Duration) -> bool {
         let now = clock::now();
         if now.saturating_duration_since(since) < patience {
@@ -190,7 +194,7 @@ impl Memory {
         is_next
     }
 
-    /// Whether there is room for another connection. A no is counted.
+    /// Whether another connection may come. Each `false` is counted.
     pub(crate) fn admits(&self) -> bool {
         let admits = self.budget.is_none_or(|budget| self.all.held() <= budget);
         if !admits {
@@ -213,7 +217,7 @@ fn with_reserve(budget: usize) -> usize {
     budget.saturating_add(budget / RESERVE)
 }
 
-/// Counts a buffer whose bytes are appended and consumed.
+/// The bytes of one buffer, to which bytes are appended and of which others are consumed.
 #[derive(Debug)]
 pub(crate) struct Tally {
     blocks: Account,
@@ -221,18 +225,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts what is to be appended.
+    /// Counts bytes that are to be appended.
     pub(crate) fn add(&self, bytes: &LinkBuffer) {
         bytes.charge(&self.blocks);
     }
 
-    /// Counts what was written to the end of `bytes`, and what foreign memory is left in it.
+    /// Counts bytes that were written to the end of `bytes`, and the foreign memory left in it.
     pub(crate) fn update(&mut self, bytes: &LinkBuffer) {
         bytes.charge_added(&self.blocks);
         self.foreign.resize(bytes.linked());
     }
 
-    /// What it has counted and is held still.
+    /// The bytes that were counted and are still held.
     pub(crate) fn held(&self) -> usize {
         self.blocks.held() + self.foreign.bytes()
     }
@@ -255,7 +259,7 @@ mod tests {
         assert!(memory.admits() && memory.allows(holds(900), || 4));
         let (offer, reserved) = memory.offer(1 << 20);
         assert_eq!(offer, LEAST, "what is left is less");
-        assert_eq!(memory.stats().held, 999 + LEAST, "nobody else is offered the same");
+        assert_eq!(memory.stats().held, 999 + LEAST, "no other receive is offered the same");
         drop(reserved);
         others.resize(1001);
         assert!(!memory.admits());
@@ -272,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_queued_counts_once_whoever_else_holds_it() {
+    fn what_is_queued_counts_once_if_others_hold_it_too() {
         let memory = Memory::new(&Limits { memory_budget: Some(1 << 30), ..Limits::default() });
         let input = memory.open_account().expect("an account");
         let mut tally = memory.open_tally().expect("there is a budget");
@@ -311,7 +315,7 @@ mod tests {
     #[test]
     fn slices_that_are_kept_stop_their_own_connection() {
         let memory = Memory::new(&Limits { held_limit: Some(2 << 20), ..Limits::default() });
-        assert!(memory.open_tally().is_none(), "without a budget nobody counts for all");
+        assert!(memory.open_tally().is_none(), "without a budget nothing is counted for all");
         let holds = |slices| Holding { slices, all: slices };
         assert!(memory.allows(holds((2 << 20) - 1), || 1));
         assert!(!memory.allows(holds(2 << 20), || 1));

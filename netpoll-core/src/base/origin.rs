@@ -1,4 +1,4 @@
-//! Where a served connection came from: its addresses, and its listener, which counts it.
+//! Where a served connection came from: its addresses, and the listener that counts it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,33 +8,35 @@ use crate::base::address::Address;
 /// A listener as its connections know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerInfo {
-    /// Its place among those that `serve` was given, from 0.
+    /// Its index among the listeners that were passed to `serve`, from 0.
     pub index: usize,
-    /// The name that it was given, or its address.
+    /// Its name, or its address if it was given no name.
     pub name: Box<str>,
-    /// What it listens on.
+    /// The address that it listens on.
     pub address: Address,
 }
 
-/// What counts the connections that came by a listener. There is one for each listener, not one for
-/// each connection: what it needs to know when a connection leaves, the connection knows anyway.
+/// Counts the connections of a listener.
+///
+/// There is one for each listener, not for each connection: a connection passes the peer's address
+/// to [`release`](Self::release), and nothing else is needed.
 pub trait Release: Send + Sync {
     /// The listener.
     fn info(&self) -> &ListenerInfo;
 
-    /// The socket of a connection that came from `peer` has closed. Called once for each
-    /// [`Origin`] that [`admit`](crate::admit) was given, from any thread; it must not block.
+    /// The socket of a connection from `peer` has closed. Any thread calls this, once for each
+    /// [`Origin`] that was passed to [`admit`](crate::admit). It must not block.
     fn release(&self, peer: &Address);
 }
 
-/// What an acceptor says of a stream that it admits.
+/// Where an admitted stream came from, as its acceptor knows it.
 #[derive(Debug)]
 pub struct Origin {
-    /// What it came by, and is counted by until its socket has closed.
+    /// The listener that accepted the stream, which counts it until its socket has closed.
     pub listener: Arc<dyn Release>,
-    /// The peer: who connected, or whom a trusted proxy spoke for.
+    /// The address of the peer, or the one that a trusted proxy named.
     pub peer: Address,
-    /// The address that the peer connected to, where a proxy has told; else it is the socket's.
+    /// The address that the peer connected to, if a proxy named it; else it is the socket's.
     pub local: Option<Address>,
 }
 

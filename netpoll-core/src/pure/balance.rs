@@ -7,35 +7,37 @@ use std::sync::Arc;
 use crate::base::panic::guard;
 use crate::base::sync::{AtomicU64, Ordering};
 
-/// How new connections spread over the loops. The choice is made once, when a connection comes in
-/// or is dialled; it costs a look at each loop's load at most.
+/// How new connections are spread over the loops.
+///
+/// The loop is chosen once, on the thread that accepts or dials the connection. The choice reads
+/// the load of each loop once at the most, and never blocks.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum LoadBalance {
-    /// Each loop in its turn: after any number of picks the loops differ by one at most. The
-    /// default: the even spread, where connections are alike.
+    /// Each loop in turn: after any number of picks the loops differ by one at most. The default;
+    /// the spread is even where connections are alike.
     #[default]
     RoundRobin,
-    /// Any, by chance.
+    /// A random loop.
     Random,
-    /// The loop with the fewest connections, those on their way to it among them; of several, the
-    /// one whose turn is next. For connections that live long and end at different times.
+    /// The loop with the fewest connections, those on their way to it included; of several such
+    /// loops, the next in turn. For connections that live long and end at different times.
     LeastConnections,
-    /// The less loaded of two that are drawn by chance: nearly as even as `LeastConnections`, and
-    /// its cost does not grow with the number of loops (Mitzenmacher's power of two choices).
+    /// The less loaded of two random loops: nearly as even as `LeastConnections`, at a cost that
+    /// does not grow with the number of loops (Mitzenmacher's power of two choices).
     PowerOfTwoChoices,
-    /// By the peer's IP address: the same client comes to the same loop. When the number of loops
-    /// changes from n to n + 1, one client in n + 1 moves, to the new loop (rendezvous hashing).
-    /// Peers without one, those of Unix sockets, go round robin.
+    /// By the peer's IP address: the same client always comes to the same loop. When the number of
+    /// loops changes from n to n + 1, one client in n + 1 moves, to the new loop (rendezvous
+    /// hashing). Peers without an IP address, those of Unix sockets, go round robin.
     SourceHash,
-    /// Whatever this says.
+    /// The loop that this [`Balance`] picks.
     Custom(Arc<dyn Balance>),
 }
 
-/// A load balance of one's own; see [`LoadBalance::Custom`].
+/// A load balance that the user writes; see [`LoadBalance::Custom`].
 ///
-/// It runs on the threads that accept and dial, under no lock of ours, and must not block. Where
-/// it panics the connection goes round robin. A closure is one:
+/// It runs on the threads that accept and dial, under no lock of the library, and must not block.
+/// If it panics, the connection goes round robin. A closure is a load balance:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -46,8 +48,9 @@ pub enum LoadBalance {
 /// # Ok::<(), netpoll_core::Error>(())
 /// ```
 pub trait Balance: Send + Sync {
-    /// The place in `loops`, which is not empty, of the loop that a connection from `peer` goes to.
-    /// A place beyond the end counts on from the start.
+    /// Returns the index in `loops` of the loop that a connection from `peer` goes to.
+    ///
+    /// `loops` is never empty. An index beyond its end wraps around to its start.
     fn pick(&self, peer: Option<IpAddr>, loops: &[LoopLoad]) -> usize;
 }
 
@@ -60,13 +63,13 @@ where
     }
 }
 
-/// What a load balance may know of a loop.
+/// The load of one loop, as a load balance sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoopLoad {
-    /// Its number, which it keeps while it lives and no other loop of the manager ever has.
+    /// The loop's number. It never changes, and no other loop of the manager ever has it.
     pub number: usize,
-    /// Its connections, those on their way to it among them.
+    /// The number of its connections, those on their way to it included.
     pub connections: usize,
 }
 
@@ -83,7 +86,7 @@ impl fmt::Debug for LoadBalance {
     }
 }
 
-/// A load balance at work.
+/// A load balance and the number of its picks.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     kind: LoadBalance,
@@ -95,12 +98,12 @@ impl Balancer {
         Self { kind, picks: AtomicU64::new(0) }
     }
 
-    /// Whether `pick` runs code of the user's.
+    /// Whether `pick` runs the user's code.
     pub(crate) fn is_custom(&self) -> bool {
         matches!(self.kind, LoadBalance::Custom(_))
     }
 
-    /// The place of one of `count` loops, of which `load` tells; `count` is not 0.
+    /// The index of one of `count` loops, whose loads `load` returns; `count` is not 0.
     pub(crate) fn pick(
         &self,
         peer: Option<IpAddr>,
@@ -109,7 +112,7 @@ impl Balancer {
     ) -> usize {
         let pick = self.picks.fetch_add(1, Ordering::Relaxed);
         let turn = (pick % count as u64) as usize;
-        // No generator has to be shared: mixing the numbers of the picks is random enough.
+        // The mixed number of the pick is random enough, so threads share no generator.
         let chance = || mix(pick);
         match (&self.kind, peer) {
             (LoadBalance::RoundRobin, _) | (LoadBalance::SourceHash, None) => turn,
@@ -120,7 +123,7 @@ impl Balancer {
             }
             (LoadBalance::PowerOfTwoChoices, _) => {
                 let first = below(count, chance());
-                // Another one, if there is another one.
+                // A second loop, which differs from the first if there are several.
                 let step = 1 + below((count - 1).max(1), mix(chance()));
                 let second = (first + step) % count;
                 let fewer = load(second).connections < load(first).connections;
@@ -139,7 +142,7 @@ impl Balancer {
     }
 }
 
-/// Splitmix64's finalizer: every bit of the input changes half of the output's.
+/// Splitmix64's finalizer: each bit of the input changes half of the output's bits.
 fn mix(seed: u64) -> u64 {
     let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -167,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// A burst of connections that all stay: how many each loop has in the end.
+    /// How many connections each loop has after a burst of them, none of which closes.
     fn burst(kind: LoadBalance, count: usize, picks: u32) -> Vec<usize> {
         let balancer = Balancer::new(kind);
         let loads = RefCell::new(vec![0; count]);
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn least_connections_fills_up_who_has_fewer() {
+    fn least_connections_picks_the_loop_that_has_fewer() {
         let balancer = Balancer::new(LoadBalance::LeastConnections);
         let load = |place| LoopLoad { number: place, connections: [5, 3, 4][place] };
         assert!((0..10).all(|_| balancer.pick(None, 3, load) == 1));

@@ -82,10 +82,10 @@ mod loom_models {
         builder.check(model);
     }
 
-    /// A giver or returner and two thieves want one epoch: exactly one of them gets it, and loom's
-    /// cell sees that what the first holder wrote is there, and that no two write at once.
+    /// The owner and two thieves try to take one epoch: exactly one of them gets it, and loom's
+    /// cell checks that the first holder's write is seen, and that no two threads write at once.
     #[test]
-    fn loom_exactly_one_gets_a_lap() {
+    fn loom_exactly_one_gets_an_epoch() {
         explore(|| {
             let mut held = Baton::held(0);
             *held += 1;
@@ -110,12 +110,12 @@ mod loom_models {
             for thief in thieves {
                 thief.join().expect("the model's thread");
             }
-            assert_eq!(holders.load(Ordering::Relaxed), 1, "nobody has it, or two have");
+            assert_eq!(holders.load(Ordering::Relaxed), 1, "the number of threads that took it");
         });
     }
 
-    /// A thief that looks by itself, as the monitor does, against an owner that runs callback after
-    /// callback. At the end one of them holds it, and the turns of both have been counted.
+    /// A thief that reads the epoch itself, as the monitor does, against an owner that runs one
+    /// callback after another. At the end one of them holds the baton, and no turn is lost.
     #[test]
     fn loom_a_thief_against_callback_after_callback() {
         explore(|| {
@@ -138,15 +138,15 @@ mod loom_models {
                 });
             }
             let stolen = thief.join().expect("the model's thread");
-            assert!(kept.is_some() != stolen.is_some(), "nobody holds it, or two do");
+            assert!(kept.is_some() != stolen.is_some(), "no thread holds it, or both do");
             let sum = kept.or(stolen).and_then(Held::into_inner);
             assert!(matches!(sum, Some(2 | 21 | 22)), "{sum:?}: a turn is lost");
         });
     }
 
-    /// A connection whose callback outlasts the baton: its thread gives it back, through the
-    /// reactor's queue where it is still scheduled, while the thread that took the core delivers
-    /// an event to it. Every event is seen, by one owner at a time.
+    /// A callback that outlasts its hold of the core: its thread gives the connection back (through
+    /// the reactor's queue if it is still scheduled), while the thread that took the core delivers
+    /// an event to it. No event is lost, and the connection has one owner at a time.
     #[test]
     fn loom_giving_a_connection_back_against_new_events() {
         struct Model {
@@ -203,14 +203,14 @@ mod loom_models {
             let core = lying.take_up();
             let stolen = thief.join().expect("the model's thread");
             assert!(core.is_some() != stolen.is_some());
-            // Whoever has the core serves what was posted to it.
+            // The thread that has the core serves the commands posted to it.
             while std::mem::take(&mut *lock(&model.commands)) > 0 {
                 model.run(9);
             }
             let (arrived, seen) =
                 (model.arrived.load(Ordering::SeqCst), model.seen.load(Ordering::SeqCst));
             assert_eq!(arrived, seen, "an event was lost");
-            assert!(model.task.begin().is_none(), "left scheduled, and nobody would run it");
+            assert!(model.task.begin().is_none(), "left scheduled, and no thread would run it");
         });
     }
 }

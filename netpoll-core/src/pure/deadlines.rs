@@ -1,54 +1,54 @@
-//! When a connection's time is over: idle, silent from the start, slow, or past its deadline.
+//! When a connection's time is over: it is idle, silent from the start, slow, or past its deadline.
 //!
-//! Nothing is measured where bytes pass. The reactor looks now and then at how many have passed,
-//! and a [`Watch`] decides, from one look to the next; it is given the time.
+//! The paths of the bytes measure nothing. The reactor looks now and then at how many bytes have
+//! passed, and a [`Watch`] compares one look with the next; the caller passes the time in.
 
 use std::time::{Duration, Instant};
 
 use crate::base::error::Wait;
 use crate::base::limits::{Limits, ReceiveRate};
 
-/// In how many parts an idle timeout is divided: it ends at most one of them late.
+/// The number of looks in one idle timeout: a connection is closed at most one such part late.
 const LOOKS: u32 = 4;
 
-/// The least time from one look to the next.
+/// The shortest time from one look to the next.
 const LEAST: Duration = Duration::from_millis(1);
 
-/// What passed until a look.
+/// What a look sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Progress {
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// We are at work for it: whatever it waits for is not the peer.
+    /// The connection waits for work on this side, not for the peer.
     pub(crate) busy: bool,
-    /// A part of a request is there, and the rest is waited for.
+    /// A part of a request has come, and the rest is missing.
     pub(crate) partial: bool,
     /// The output stands above its high-water mark.
     pub(crate) congested: bool,
 }
 
-/// See the module.
+/// The time limits of one connection, and what the last look saw.
 #[derive(Debug)]
 pub(crate) struct Watch {
     idle: Option<Duration>,
     first_byte: Option<Instant>,
     rate: Option<ReceiveRate>,
     deadline: Option<Instant>,
-    /// What the last look saw, and since when nothing has passed.
+    /// What the last look saw, and since when no byte has passed.
     seen: Progress,
     quiet_since: Instant,
-    /// Where the span began over which the rate is taken, and what had been received by then;
-    /// `None` unless a part of a request was there.
+    /// When the span began over which the rate is measured, and the bytes received by then; `None`
+    /// unless a part of a request had come.
     span: Option<(Instant, u64)>,
     /// Set while the output stands above its high-water mark.
     output: Option<Output>,
 }
 
-/// Whether the peer takes any of an output that stands above its high-water mark.
+/// Whether the peer takes anything of an output that stands above its high-water mark.
 #[derive(Debug, Clone, Copy)]
 struct Output {
     timeout: Duration,
-    /// How much it had taken, and since when that has not changed.
+    /// How many bytes the peer had taken, and since when that number has not changed.
     sent: u64,
     since: Instant,
 }
@@ -85,7 +85,7 @@ impl Watch {
         self.span = None;
     }
 
-    /// The output went above its high-water mark, with so much `sent`.
+    /// Begins to watch an output that went above its high-water mark after `sent` bytes.
     pub(crate) fn set_output(&mut self, timeout: Duration, sent: u64, now: Instant) {
         self.output = Some(Output { timeout, sent, since: now });
     }
@@ -94,7 +94,7 @@ impl Watch {
         self.output.is_some()
     }
 
-    /// The same, but that it watches the output as `before` does.
+    /// The same watch, except that it watches the output as `before` does.
     pub(crate) fn with_output_of(self, before: &Self) -> Self {
         Self { output: before.output, ..self }
     }
@@ -103,7 +103,7 @@ impl Watch {
         self.deadline = at;
     }
 
-    /// What is over, if something is.
+    /// Compares with the last look; an error says which time is over.
     pub(crate) fn look(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
         if self.deadline.is_some_and(|at| at <= now) {
             return Err(Wait::Deadline);
@@ -140,7 +140,7 @@ impl Watch {
         let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
         let all = [idle, rate, output, self.first_byte, self.deadline];
         let next = all.into_iter().flatten().min();
-        // A look that asked for itself at once would be the last thing that its reactor does.
+        // A watch whose next look were always due at once would keep its reactor busy for ever.
         next.map(|at| at.max(now + LEAST))
     }
 
@@ -189,7 +189,7 @@ mod tests {
         Progress { received, ..Progress::default() }
     }
 
-    /// Looks whenever the watch asks for it, for `seconds`; what is over, and after how long.
+    /// Looks whenever the watch asks for it, for `seconds`: which time was over, and when.
     fn follow(
         watch: &mut Watch,
         start: Instant,

@@ -1,7 +1,7 @@
-//! The history: whether the next callback of a connection will block, from what the last ones did.
+//! Where the next callback of a connection runs, by the history of its last callbacks.
 //!
-//! There are two places for a callback, and a cost for guessing wrong in either. In units of one
-//! *hop* to a worker (about 2 µs of processor time):
+//! A callback runs on the reactor or on a worker, and a wrong guess costs something on either. The
+//! unit is one *hop* to a worker, which is about 2 µs of processor time:
 //!
 //! ```text
 //!                       it returns at once    it waits in our calls    it blocks elsewhere
@@ -9,19 +9,19 @@
 //!     on a worker               1                       1                      1
 //! ```
 //!
-//! This is a metrical task system of two states (Borodin, Linial & Saks, 1992), and its answer is
-//! the work function: add up by how much the reactor was dearer than the worker would have been,
-//! within bounds, and change places when the sum reaches one. So a connection's level goes up by
-//! `cost - 1` with a callback that blocks, and down by 1 with one that doesn't; it drifts upwards
-//! where the share of blocking callbacks is above the break-even, 1 / 190 = 0.5 %, downwards where
-//! it is below, and never farther from the other end than some hundred callbacks. Whatever a
-//! workload does, what this costs stays within a small factor of the best that a seer could do,
-//! and it needs no window, no clock and no division: two bytes a connection.
+//! This is a metrical task system of two states (Borodin, Linial & Saks, 1992), and the solution
+//! is the work function: it adds up, within bounds, by how much the reactor cost more than a
+//! worker would have, and moves the callbacks when the sum reaches a bound. So a connection's level
+//! goes up by `cost - 1` with each callback that blocks, and down by 1 with each that doesn't. It
+//! rises where the share of blocking callbacks is above the break-even, 1 / 190 = 0.5 %, and falls
+//! where the share is below. Some hundred callbacks take it from one end to the other. For every
+//! workload the cost stays within a small factor of the optimal offline algorithm's, which knows
+//! all callbacks in advance. It needs no window, no clock and no division: two bytes a connection.
 //!
-//! Beside its own level a connection has a share in the *loop's history*. Every callback of its
-//! reactor moves that in the same way, only slower. It is worth up to 160 of a connection's own
-//! callbacks: enough to send a new connection to the workers where many block, not enough to keep
-//! there one that has shown 160 times that it doesn't.
+//! The *loop's history* is added to the level of each connection. Every callback of the reactor
+//! moves it in the same way, only slower. It weighs up to 160 of a connection's own callbacks: this
+//! is enough to send a new connection to the workers of a loop where many callbacks block, and not
+//! enough to keep a connection there after 160 callbacks that did not block.
 //!
 //! ```text
 //!     -160 ............ 0 ............... 128 ........................... 384    own level
@@ -29,38 +29,38 @@
 //!                       |<── to the reactor  to the workers ──>|     own level + loop's history
 //! ```
 //!
-//! No probes are needed: workers see as well as reactors how long a callback takes.
+//! No probes are needed: a worker sees how long a callback takes, as a reactor does.
 
 use crate::base::sync::{AtomicU32, Ordering};
 
-/// What a callback costs on the reactor that blocks outside of our calls, in hops: the time until
-/// the monitor sees it, in which everybody waits, and the change of threads.
+/// The cost of a callback that blocks on the reactor outside of our calls, in hops: the time until
+/// the monitor sees it, in which all connections of the loop wait, and the change of threads.
 const STOLEN: i32 = 190;
-/// What one costs there that waits in one of our calls, and so passes the core on by itself.
+/// The cost of a callback there that waits in one of our calls, which pass the core on first.
 const PASSED: i32 = 8;
 
 /// The bounds of a connection's level.
 const QUIET: i32 = -PRIOR_WEIGHT;
 const BLOCKS: i32 = 2 * STOLEN + 4;
-/// From here on a connection has shown that its callbacks return.
+/// At this level and below, a connection has shown that its callbacks return.
 const PROVEN: i32 = -PASSED;
-/// Own level and loop's history together: from here on callbacks run on workers …
+/// The sum of own level and loop's history at which callbacks move to the workers …
 const TO_WORKERS: i32 = 128;
-/// … and from here on they run on the reactor.
+/// … and at which they move back to the reactor.
 const TO_REACTOR: i32 = 0;
 
-/// What the loop's history adds at the most. It moves as a level does, and weighs 1 / 32 of it.
+/// The most that the loop's history adds. It moves as a level does, and weighs 1 / 32 of it.
 const PRIOR_WEIGHT: i32 = 160;
 const PRIOR_SCALE: i32 = 32;
 
-/// What a callback did to the thread that it ran on.
+/// How long a callback kept the thread that it ran on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     /// It returned soon.
     Returned,
     /// It waited in one of our calls.
     Waited,
-    /// It blocked, or computed, for longer than a reactor waits.
+    /// It blocked or computed for longer than a reactor may stand still.
     Blocked,
 }
 
@@ -71,8 +71,8 @@ pub(crate) enum Placement {
     Worker,
 }
 
-/// What one connection has shown. Written by whoever runs it; where two write at once, by a
-/// connection that is on its way between threads, one of their steps is lost, which does no harm.
+/// The history of one connection. The thread that runs the connection writes it. Two threads may
+/// write at once while the connection moves between them: one step is lost, which does no harm.
 ///
 /// ```text
 ///    bit 31 .. 17      16      15 ............ 0
@@ -81,12 +81,13 @@ pub(crate) enum Placement {
 #[derive(Debug, Default)]
 pub(crate) struct History(AtomicU32);
 
-/// What all connections of one reactor have shown lately.
+/// The recent history of all connections of one reactor.
 #[derive(Debug, Default)]
 pub(crate) struct LoopHistory(AtomicU32);
 
 impl History {
-    /// Where the next callback should run. To be asked once for each run: it remembers the answer.
+    /// Where the next callback should run. The caller asks once for each run, since the answer is
+    /// remembered.
     pub(crate) fn place(&self, loop_history: &LoopHistory) -> Placement {
         let (level, before) = self.read();
         let now = decide(level, before, loop_history.weight());
@@ -96,13 +97,14 @@ impl History {
         now
     }
 
-    /// Notes what a callback did.
+    /// Counts what a callback did, here and in the loop's history.
     pub(crate) fn note(&self, behaviour: Behaviour, loop_history: &LoopHistory) {
         self.note_alone(behaviour);
         loop_history.note(behaviour);
     }
 
-    /// The same, where the loop's history is not moved: on a pool it would be others' as well.
+    /// Counts what a callback did on a pool, here alone: the loop's history places the callbacks of
+    /// other groups on the same loop, and this callback shows nothing of them.
     pub(crate) fn note_alone(&self, behaviour: Behaviour) {
         let (level, place) = self.read();
         let next = level_after(level, behaviour);
@@ -111,7 +113,7 @@ impl History {
         }
     }
 
-    /// Whether it has shown that its callbacks return: more than one that waits could make good.
+    /// Whether its callbacks returned so often that one that waits would not undo it.
     pub(crate) fn is_proven(&self) -> bool {
         self.read().0 <= PROVEN
     }
@@ -132,7 +134,7 @@ const LEVEL: u32 = 0xFFFF;
 const AT_WORKERS: u32 = 1 << 16;
 
 impl LoopHistory {
-    /// By how much it moves the decision.
+    /// What it adds to a connection's level.
     fn weight(&self) -> i32 {
         self.0.load(Ordering::Relaxed).cast_signed() / PRIOR_SCALE
     }
@@ -140,7 +142,7 @@ impl LoopHistory {
     fn note(&self, behaviour: Behaviour) {
         let sum = self.0.load(Ordering::Relaxed).cast_signed();
         let next = prior_after(sum, behaviour);
-        // While nothing blocks it rests at 0, and no two threads fight for its cache line.
+        // While no callback blocks it stays 0: no store, so no contention for its cache line.
         if next != sum {
             self.0.store(next.cast_unsigned(), Ordering::Relaxed);
         }
@@ -155,7 +157,7 @@ fn decide(level: i32, before: Placement, loop_history: i32) -> Placement {
     }
 }
 
-/// The regret of having run on the reactor, within bounds.
+/// The level after one more callback, within bounds.
 fn level_after(level: i32, behaviour: Behaviour) -> i32 {
     (level + step(behaviour)).clamp(QUIET, BLOCKS)
 }
@@ -164,7 +166,7 @@ fn prior_after(sum: i32, behaviour: Behaviour) -> i32 {
     (sum + step(behaviour)).clamp(0, PRIOR_WEIGHT * PRIOR_SCALE)
 }
 
-/// How much dearer the reactor was than a worker would have been, in hops.
+/// By how much the reactor cost more than a worker would have, in hops.
 fn step(behaviour: Behaviour) -> i32 {
     match behaviour {
         Behaviour::Returned => -1,

@@ -1,10 +1,10 @@
-//! The history's promises, by the cost that it is charged for a sequence of callbacks.
+//! What the history promises: a bound of its cost for any sequence of callbacks.
 
 use super::*;
 use crate::base::chance::Random;
 
-/// What a sequence costs whoever places its callbacks by a history, in hops; and what it would
-/// have cost on the reactor alone, and on workers alone.
+/// The cost of a sequence whose callbacks are placed by a history, in hops; and the cost that it
+/// would have had on the reactor alone, and on workers alone.
 #[derive(Debug, Default, Clone, Copy)]
 struct Bill {
     ours: i32,
@@ -71,15 +71,15 @@ fn it_comes_near_the_best_fixed_choice_at_every_share() {
     }
 }
 
-/// The bound that the work function gives, for any sequence: here against whoever may change places
-/// as he likes and knows what comes, and pays a block's cost for each change.
+/// The bound that the work function gives, for any sequence: here against an offline algorithm
+/// that knows the whole sequence, may move at any time, and pays a block's cost for each move.
 #[test]
 fn no_sequence_costs_much_more_than_a_seer_pays() {
     for seed in 1..200 {
         let mut random = Random(seed);
         let (history, loop_history) = (History::default(), LoopHistory::default());
         let mut bill = Bill::default();
-        // The seer: the least that it can have cost to be here, or there, by now.
+        // The offline algorithm: the least cost of being on the reactor, or on a worker, by now.
         let mut seer = [0, 0];
         for _ in 0..=random.below(60) {
             let (share, length) = (random.below(4), random.below(2_000));

@@ -1,26 +1,26 @@
-//! Slots with generations: a token that outlives what it named finds nothing.
+//! Slots with generations: a token that outlives its value finds nothing.
 
-/// Names one slot of one slab at one time.
+/// Names one slot of one slab, between one filling and the next emptying.
 ///
 /// ```text
 ///    63 ................ 32 31 ................. 0
 ///   [ generation           ][ slot                ]
 /// ```
-/// The generation counts the times that the slot was emptied; an event for a connection that was
+/// The generation counts how often the slot was emptied. An event for a connection that has been
 /// closed, even earlier in the same batch, carries an old generation and is dropped (nginx has one
 /// bit for this, `HAProxy` 32).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Token(u64);
 
 impl Token {
-    /// The token of nothing: no slab hands it out.
+    /// A token that finds nothing in any slab.
     pub(crate) const NONE: Self = Self(u64::MAX);
 
     pub(crate) fn new(slot: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(slot))
     }
 
-    /// The token as epoll carries it.
+    /// The number that epoll carries for the token.
     pub(crate) fn to_u64(self) -> u64 {
         self.0
     }
@@ -38,7 +38,8 @@ impl Token {
     }
 }
 
-/// Values by token. Insert, find and remove are O(1); slots are reused, last emptied first.
+/// Values, found by token. Insert, find and remove cost O(1). Slots are reused, the one emptied
+/// last first.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     slots: Vec<Slot<T>>,
@@ -79,7 +80,7 @@ impl<T> Slab<T> {
         slot.value.take()
     }
 
-    /// The tokens of all values for which that is so.
+    /// The tokens of all values for which `wanted` returns `true`.
     pub(crate) fn tokens(&self, wanted: impl Fn(&T) -> bool) -> Vec<Token> {
         let slots = self.slots.iter().enumerate();
         let filled = slots.filter(|(_, slot)| slot.value.as_ref().is_some_and(&wanted));

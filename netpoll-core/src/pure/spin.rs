@@ -1,103 +1,103 @@
-//! Whether a reactor that has nothing to do sleeps at once or first looks again for a while.
+//! Whether a reactor without work sleeps at once or first spins: looks for events for a while.
 //!
-//! To sleep and be woken costs two changes of threads and, on a virtual machine, exits to its host:
+//! A sleep and its wake cost two changes of threads and, on a virtual machine, exits to the host,
 //! on the side that sleeps and on the side that wakes it. Where the next event comes within some
-//! microseconds it is cheaper to stay awake; elsewhere that only burns a processor. Which of the
-//! two it is depends on the machine and on the load, so it is measured, in windows of [`WAITS`]:
+//! microseconds it is cheaper to stay awake; elsewhere a spin only burns a processor. Which of the
+//! two is cheaper depends on the machine and on the load, so it is measured, in windows of
+//! [`WAITS`]:
 //!
 //! ```text
 //!              most sleeps were short                     cheaper by 5 %
 //!   Sleeping ──────────────────────────► Spinning, on trial ────────────► Spinning
 //!      ▲  ▲      their cost is noted            │                            │
-//!      │  └─── dearer, in vain, or robbed ──────┴──── in vain, robbed ───────┤
-//!      │       (not again for twice as many windows as the last time)        │
+//!      │  └─── dearer, missed or preempted ─────┴── missed or preempted ─────┤
+//!      │       (no trial for twice as many windows as after the last)        │
 //!      └────── dearer by now, another thread has the reactor, or it is ──────┘
 //!              time to measure again
 //! ```
 //! The cost is the processor time of the reactor's thread, for each byte that its connections moved
-//! and for each callback: it must be less by both, so that neither larger messages nor shorter
-//! callbacks pass for a success. It includes the wakes of others and the spinning itself. *In vain*
-//! is a spin that found nothing before it gave up, *robbed* one in which somebody else had use for
-//! the processor, and took it for long: both end the spinning early in the window, so that a load
-//! that has gone costs [`IN_VAIN`] spins. The idea is that of KVM's halt polling and of competitive
-//! spinning (Karlin, Li, Manasse & Owicki, 1991). They compare times with a fixed limit; here it is
-//! what each of the two really costs.
+//! and for each callback: both must fall, so that neither larger messages nor shorter callbacks
+//! look like a success. The cost includes the wakes of other threads and the spins themselves. A
+//! spin is *missed* if no event came before it gave up, and *preempted* if another thread took the
+//! processor for long. Several of either kind end the spinning early in a window, so that a load
+//! that has ended costs [`MISSES`] spins. KVM's halt polling and competitive spinning (Karlin, Li,
+//! Manasse & Owicki, 1991) have the same idea. They compare times with a fixed limit; here the
+//! measured costs of both are compared.
 
 use std::time::Duration;
 
-/// What a loop does that has nothing to do: sleep at once, or look again for some microseconds
-/// before.
+/// What a loop without work does: it sleeps at once, or looks for events for some microseconds
+/// first.
 ///
-/// A sleep costs both sides: whoever sends has to wake the loop. On the virtual machine of
-/// `docs/benchmarks.md` one client that waits for each answer is served three times as often by a
-/// loop that stays awake, for less processor time. On other machines, or where somebody else has
-/// use for the processor, it is not worth it. A loop that spins yields to other threads now and
-/// then.
+/// A sleep costs both sides, since the sender has to wake the loop. On the virtual machine of
+/// `docs/benchmarks.md`, a loop that stays awake serves one client that waits for each answer three
+/// times as often, for less processor time. On other machines, or where other threads need the
+/// processor, spinning does not pay. A loop that spins yields to other threads now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Spin {
-    /// Spins, 50 µs at most, where it has measured that this takes *less* processor time than to
-    /// sleep, by 5 % at least, for each byte moved and for each callback; and measures again every
-    /// now and then.
+    /// Spins, 50 µs at most, where the loop has measured that spinning takes *less* processor time
+    /// than sleeping, by 5 % at least, for each byte moved and for each callback. The loop measures
+    /// again every now and then.
     #[default]
     WhenCheaper,
     /// Sleeps at once.
     Never,
-    /// Spins for so long before each sleep, whatever that costs: for those who have a processor to
-    /// give for latency. It sleeps sooner where other threads keep the processor from it. A loop
-    /// without any traffic spins once for each time that it is woken.
+    /// Spins for so long before each sleep, whatever that costs: for machines that can spend a
+    /// processor on latency. The loop sleeps sooner if other threads keep the processor from it. A
+    /// loop without any traffic spins once each time that it is woken.
     For(Duration),
 }
 
 /// The longest spin where the cost decides.
 const LIMIT: Duration = Duration::from_micros(50);
-/// A sleep up to this is one that a spin might have saved. More than [`LIMIT`], since being woken
-/// is in it, and since peers answer sooner when they need not be woken either.
+/// A spin might have saved a sleep of up to this time. It is more than [`LIMIT`], since a sleep
+/// includes the wake, and since peers answer sooner if they need not be woken either.
 const SHORT: Duration = Duration::from_micros(150);
-/// Waits in a window.
+/// The waits in a window.
 const WAITS: u32 = 128;
-/// Every so many waits of a window the sleep is timed.
+/// One of so many sleeps is timed.
 const TIMED: u32 = 8;
-/// So many spins in vain end the spinning.
-const IN_VAIN: u32 = 16;
-/// So many of those end it as well.
-const ROBBERIES: u32 = 4;
-/// To spin must cost so many percent of what it costs to sleep, at most.
+/// So many missed spins in a window end the spinning.
+const MISSES: u32 = 16;
+/// So many preempted spins in a window end the spinning.
+const PREEMPTIONS: u32 = 4;
+/// Spinning must cost so many percent of what sleeping costs, at most.
 const WORTHWHILE: u128 = 95;
-/// After so many windows of spinning the cost of sleeping is measured again.
+/// After so many windows of spinning, the cost of sleeping is measured again.
 const AGREED: u32 = 256;
-/// The most windows for which it is not tried again.
+/// The most windows from one trial to the next.
 const PAUSE_AT_MOST: u32 = 256;
 
-/// What a reactor's thread had done when it was asked.
+/// The work of a reactor's thread so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Reading {
-    /// Processor time that the thread has had.
+    /// The processor time of the thread.
     pub(crate) computed: Duration,
-    /// Bytes that the reactor's connections have received and sent.
+    /// The bytes that the reactor's connections have received and sent.
     pub(crate) moved: u64,
-    /// Callbacks of theirs that have run.
+    /// The callbacks that those connections have run.
     pub(crate) callbacks: u64,
 }
 
 /// How a spin ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spun {
-    /// There is something to do.
+    /// An event or a command came.
     pub(crate) found: bool,
-    /// Somebody else took the processor meanwhile, and kept it.
-    pub(crate) robbed: bool,
+    /// Another thread took the processor meanwhile, and kept it.
+    pub(crate) preempted: bool,
 }
 
-/// Decides how a reactor waits; see the module.
+/// Decides how a reactor waits; the module's page has the states.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     spin: Spin,
     phase: Phase,
     window: Window,
-    /// Of the last window of sleeps.
+    /// The cost of the last window of sleeps.
     sleeping: Cost,
-    /// Windows of sleeps to go before a trial, and how many after the next that fails.
+    /// How many windows of sleeps pass before the next trial, and how many after it if it fails.
     pause: u32,
     penalty: u32,
 }
@@ -105,7 +105,7 @@ pub(crate) struct Spinner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Sleeping,
-    /// With how many windows behind it; in the first it is on trial.
+    /// With the number of windows so far; at 0 it is on trial.
     Spinning(u32),
 }
 
@@ -114,16 +114,16 @@ struct Window {
     start: Option<Reading>,
     waits: u32,
     short: u32,
-    in_vain: u32,
-    robberies: u32,
+    misses: u32,
+    preemptions: u32,
 }
 
-/// How the next wait is to be.
+/// How the reactor is to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// Asleep; timed or not.
+    /// It sleeps; the sleep is timed or not.
     Sleep { timed: bool },
-    /// Awake for so long at most, and only then asleep.
+    /// It looks for events for so long at most, and then sleeps.
     Spin(Duration),
 }
 
@@ -133,13 +133,13 @@ impl Spinner {
         Self { spin, phase, window, sleeping: Cost::default(), pause: 0, penalty: 1 }
     }
 
-    /// Another thread has the reactor: what was read of the last one's time says nothing. So this
-    /// window decides nothing, but that nobody spins on unmeasured.
+    /// Another thread has the reactor. The times of two threads can't be compared, so the window
+    /// has no cost: it begins no trial, and it ends a spinning that it can't measure.
     pub(crate) fn change_threads(&mut self) {
         self.window.start = None;
     }
 
-    /// The reactor has nothing to do, and may sleep.
+    /// Decides how the reactor waits, which has nothing to do.
     pub(crate) fn plan(&mut self, read: impl FnOnce() -> Reading) -> Plan {
         match self.spin {
             Spin::Never | Spin::For(Duration::ZERO) => return Plan::Sleep { timed: false },
@@ -158,25 +158,25 @@ impl Spinner {
         }
     }
 
-    /// It slept for so long, in a wait that was to be timed.
+    /// Counts a timed sleep.
     pub(crate) fn slept(&mut self, time: Duration) {
         self.window.short += u32::from(time <= SHORT);
     }
 
-    /// It spun.
-    pub(crate) fn spun(&mut self, Spun { found, robbed }: Spun) {
+    /// Counts a spin.
+    pub(crate) fn spun(&mut self, Spun { found, preempted }: Spun) {
         if self.spin != Spin::WhenCheaper {
             return;
         }
-        self.window.in_vain += u32::from(!found);
-        self.window.robberies += u32::from(robbed);
-        if self.window.in_vain >= IN_VAIN || self.window.robberies >= ROBBERIES {
+        self.window.misses += u32::from(!found);
+        self.window.preemptions += u32::from(preempted);
+        if self.window.misses >= MISSES || self.window.preemptions >= PREEMPTIONS {
             self.give_up();
         }
     }
 
-    /// Says what the window that has ended tells of the next. It tells nothing if it had no start:
-    /// there was none yet, or the reactor has changed threads in it.
+    /// Decides the next phase by the cost of the window that has ended. A window without a start
+    /// has no cost: it is the first, or the reactor has changed threads in it.
     fn end_window(&mut self, now: Reading) {
         let cost = self.window.start.map(|start| Cost::between(start, now));
         match (self.phase, cost) {
@@ -210,13 +210,13 @@ impl Spinner {
 }
 
 impl Window {
-    /// Most of those that were timed. A loop that is busy beside many long sleeps is left alone.
+    /// Whether three of four timed sleeps were short; else there is no trial.
     fn is_of_short_sleeps(&self) -> bool {
         self.short * TIMED * 4 >= WAITS * 3
     }
 }
 
-/// Processor time, and what was done in it.
+/// Processor time, and the work done in it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     nanoseconds: u128,
@@ -233,8 +233,8 @@ impl Cost {
         }
     }
 
-    /// Whether a byte and a callback cost at most `percent` of what they cost by `other`. Not where
-    /// there were none.
+    /// Whether a byte and a callback cost at most `percent` of what they cost in `other`; `false`
+    /// if either had none.
     fn is_at_most(self, percent: u128, other: Self) -> bool {
         let each_is = |ours: u128, theirs: u128| {
             let bound = other.nanoseconds * ours * percent;

@@ -1,18 +1,18 @@
-//! What the spinner decides, by the processor time that it is charged for a load on a machine.
+//! What the spinner decides, by the processor time that a load costs on a pretend machine.
 
 use super::*;
 use crate::base::chance::Random;
 
-/// A load: how long after each wait the next event comes, and what it brings. Times are in
-/// microseconds.
+/// A load: how long after the beginning of a wait the next event comes, and what its callback
+/// does. Times are in microseconds.
 #[derive(Debug, Clone, Copy)]
 struct Load {
-    /// What a sleep and its end take of processor time.
+    /// The processor time of a sleep and its wake.
     sleep: u64,
-    /// Until the next event, awake and asleep.
+    /// The time to the next event, awake and asleep.
     gap: u64,
     gap_asleep: u64,
-    /// What a callback takes, and moves.
+    /// The processor time and the bytes of a callback.
     work: u64,
     bytes: u64,
 }
@@ -28,7 +28,7 @@ struct Machine {
     spinner: Spinner,
     now: Reading,
     computed: Duration,
-    /// What it would have computed had it slept each time.
+    /// The processor time of the same load if each wait had been a sleep.
     asleep: Duration,
     spins: u32,
 }
@@ -52,7 +52,7 @@ impl Machine {
                 self.spins += 1;
                 let limit = limit.as_micros() as u64;
                 let found = load.gap <= limit;
-                self.spinner.spun(Spun { found, robbed: false });
+                self.spinner.spun(Spun { found, preempted: false });
                 if found { load.gap } else { limit + load.sleep }
             }
         };
@@ -69,7 +69,7 @@ impl Machine {
         self.spins - before
     }
 
-    /// What it has computed, by what it would have, had it slept.
+    /// The processor time, divided by that of sleeps alone.
     fn ratio(&self) -> f64 {
         self.computed.as_secs_f64() / self.asleep.as_secs_f64()
     }
@@ -89,7 +89,7 @@ fn it_sleeps_where_that_is_cheaper() {
     machine.windows(METAL, 10_000);
     assert!(machine.spins > 0, "it never tried");
     assert!(machine.ratio() < 1.05, "{}", machine.ratio());
-    // The longer it goes on the less it tries.
+    // The longer the load lasts, the rarer are the trials.
     let spins = machine.windows(METAL, 10_000);
     assert!(spins <= 10_000 / PAUSE_AT_MOST * WAITS, "{spins}");
 }
@@ -104,7 +104,7 @@ fn long_sleeps_are_not_tried_to_be_saved() {
 fn a_load_that_has_gone_costs_a_few_spins() {
     let mut machine = Machine::new(Spin::WhenCheaper);
     machine.windows(PING_PONG, 50);
-    assert_eq!(machine.windows(SPARSE, 1_000), IN_VAIN);
+    assert_eq!(machine.windows(SPARSE, 1_000), MISSES);
 }
 
 #[test]
@@ -118,14 +118,14 @@ fn what_has_become_dearer_is_measured_again() {
 }
 
 #[test]
-fn who_is_robbed_sleeps_and_tries_less_and_less() {
+fn a_spinner_that_is_preempted_sleeps_and_tries_less_and_less() {
     let mut machine = Machine::new(Spin::WhenCheaper);
-    let mut robberies = Vec::new();
+    let mut preemptions = Vec::new();
     for wait in 0..2_000 * WAITS {
         let now = machine.now;
         if let Plan::Spin(_) = machine.spinner.plan(|| now) {
-            machine.spinner.spun(Spun { found: true, robbed: true });
-            robberies.push(wait);
+            machine.spinner.spun(Spun { found: true, preempted: true });
+            preemptions.push(wait);
         } else {
             machine.spinner.slept(Duration::from_micros(60));
         }
@@ -133,13 +133,14 @@ fn who_is_robbed_sleeps_and_tries_less_and_less() {
         machine.now.moved += 1;
         machine.now.callbacks += 1;
     }
-    let ends = robberies.iter().skip(ROBBERIES as usize - 1).step_by(ROBBERIES as usize);
+    let last = PREEMPTIONS as usize;
+    let ends = preemptions.iter().skip(last - 1).step_by(last);
     let pauses: Vec<u32> = ends.clone().zip(ends.skip(1)).map(|(a, b)| b - a).collect();
     assert!((6..20).contains(&pauses.len()), "{pauses:?}");
     assert!(pauses.is_sorted(), "{pauses:?}");
 }
 
-/// Loads that change at random, on machines of all kinds, cost little more than to sleep each time.
+/// Loads that change at random, on machines of all kinds, cost little more than sleeps alone.
 #[test]
 fn no_load_makes_it_dear() {
     for seed in 1..=20 {
@@ -153,7 +154,8 @@ fn no_load_makes_it_dear() {
     }
 }
 
-/// A few answers are large, so that windows differ in what they move and compute: luck is no proof.
+/// A few answers are large, so the bytes and times of windows vary; a cheap window by luck is no
+/// success.
 #[test]
 fn large_answers_now_and_then_do_not_make_it_dear() {
     for seed in 1..=20 {
@@ -168,7 +170,7 @@ fn large_answers_now_and_then_do_not_make_it_dear() {
     }
 }
 
-/// Larger messages cost less for each byte, and shorter callbacks less for each of them: neither
+/// Larger messages cost less for each byte, and shorter callbacks less for each callback: neither
 /// keeps a loop spinning.
 #[test]
 fn another_load_is_no_success() {
@@ -181,7 +183,7 @@ fn another_load_is_no_success() {
     }
 }
 
-/// Who spins does not see by it that to sleep has become cheap.
+/// A loop that spins can't see that sleeping has become cheap, unless it measures that again.
 #[test]
 fn what_a_sleep_costs_is_measured_again() {
     let mut machine = Machine::new(Spin::WhenCheaper);
@@ -190,8 +192,8 @@ fn what_a_sleep_costs_is_measured_again() {
     assert!(spins <= (AGREED + 16) * WAITS, "{spins}");
 }
 
-/// The second thread has had less time: its readings must not look like a cheap window. And who
-/// can't be measured does not go on to spin.
+/// The second thread has used less time: its readings must not look like a cheap window. And a
+/// loop that can't be measured must not go on spinning.
 #[test]
 fn times_of_two_threads_are_not_compared() {
     for (before, after) in [(PING_PONG, PING_PONG), (PING_PONG, METAL), (PING_PONG, SPARSE)] {
@@ -212,7 +214,7 @@ fn times_of_two_threads_are_not_compared() {
 }
 
 #[test]
-fn who_knows_better_is_obeyed() {
+fn a_choice_of_the_user_is_obeyed() {
     assert_eq!(Machine::new(Spin::Never).windows(PING_PONG, 100), 0);
     let always = Spin::For(Duration::from_micros(20));
     assert_eq!(Machine::new(always).windows(SPARSE, 100), 100 * WAITS);

@@ -1,5 +1,5 @@
-//! The task: one atomic word that says who owns a connection, and the cell that its owner may
-//! enter.
+//! The task: one atomic word that says which thread owns a connection, and the cell that its owner
+//! may enter.
 //!
 //! ```text
 //!            notify            begin               release, nothing new
@@ -10,14 +10,15 @@
 //!                                         │
 //!                                         └── close ──► closed, for good
 //!
-//!    bit  31 ............ 4 of them, see Events   3       2      1 0
-//!        [ events                            ][WAITING][NOTIFIED][state]
+//!    bit  31 ............................ 4      3        2      1 0
+//!        [ events, see `Events`            ][WAITING][NOTIFIED][state]
 //! ```
 //!
-//! Whoever moves the word from scheduled to running has the cell to itself until it moves the word
-//! on. That one rule replaces the processing, connecting and closing locks of `CloudWeGo` netpoll.
-//! An event that comes while a runner runs is never lost and never needs a second thread: its bits
-//! and NOTIFIED are set in one step, and `release` succeeds only while NOTIFIED is clear.
+//! The thread that moves the word from scheduled to running, the *runner*, has the cell to itself
+//! until it moves the word on. That one rule replaces the processing, connecting and closing locks
+//! of `CloudWeGo` netpoll. An event that comes while a runner runs is never lost and never needs a
+//! second thread: its bits and NOTIFIED are set in one step, and `release` succeeds only while
+//! NOTIFIED is clear.
 
 #![expect(unsafe_code, reason = "the cell: its exclusivity is what the word proves")]
 
@@ -28,60 +29,60 @@ use std::time::Instant;
 
 use crate::base::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, wait_until};
 
-/// What has happened to a connection, as bits of its word.
+/// Messages to the owner of a connection, as bits of its word.
 ///
-/// What asks for something to be done once is taken back by the owner:
-/// [`READABLE`](Events::READABLE) as it looks; as it does it, [`WAKE`](Events::WAKE),
-/// [`JOBS`](Events::JOBS),
-/// [`HIGH_WATER`](Events::HIGH_WATER), [`RESUMED`](Events::RESUMED). Two are states that end:
-/// [`PAUSED`](Events::PAUSED), [`PARTIAL`](Events::PARTIAL). The rest stay.
+/// The owner takes a request back: [`READABLE`](Events::READABLE) as it looks, and
+/// [`WAKE`](Events::WAKE), [`JOBS`](Events::JOBS), [`HIGH_WATER`](Events::HIGH_WATER) and
+/// [`RESUMED`](Events::RESUMED) as it does what they ask for. Three are states that end:
+/// [`PAUSED`](Events::PAUSED), [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED). The
+/// other bits, once set, stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events(u32);
 
 impl Events {
     pub(crate) const NONE: Self = Self(0);
-    /// The socket may have bytes. The owner takes it as it looks, *before* the read that may drain
+    /// The socket may have bytes. The owner takes it as it looks, *before* the read that may empty
     /// the socket, so that an edge in between is not lost.
     pub(crate) const READABLE: Self = Self(1 << 4);
     /// The peer ended its stream (FIN).
     pub(crate) const PEER_CLOSED: Self = Self(1 << 6);
     /// The socket failed or hung up.
     pub(crate) const FAILED: Self = Self(1 << 7);
-    /// Either: no bytes will come but those that the socket has.
+    /// Either of the two: no bytes will come beyond those that the socket has.
     pub(crate) const PEER_GONE: Self = Self::PEER_CLOSED.or(Self::FAILED);
     /// Urgent data has come: from now on a short read does not mean that the socket is empty.
     pub(crate) const URGENT: Self = Self(1 << 14);
-    /// Somebody asked for a callback.
+    /// `wake` was called: a callback is due.
     pub(crate) const WAKE: Self = Self(1 << 8);
-    /// Somebody asked for an orderly close.
+    /// An orderly close was asked for.
     pub(crate) const CLOSE: Self = Self(1 << 9);
-    /// Close when there is nothing left to serve: the event loop shuts down.
+    /// The event loop shuts down: the connection closes when there is nothing left to serve.
     pub(crate) const SHUTDOWN: Self = Self(1 << 10);
-    /// Close now, whatever is left.
+    /// The connection is to close at once, whatever is left.
     pub(crate) const ABORT: Self = Self(1 << 11);
-    /// The reactor knows the connection: callbacks may start.
+    /// The reactor has registered the connection: callbacks may start.
     pub(crate) const STARTED: Self = Self(1 << 12);
     /// The time that an orderly close may take is over.
     pub(crate) const LINGERED: Self = Self(1 << 13);
-    /// The watch found something to be over: close now.
+    /// The watch found a time to be over: the connection closes at once.
     pub(crate) const EXPIRED: Self = Self(1 << 15);
     /// There are jobs to run.
     pub(crate) const JOBS: Self = Self(1 << 16);
-    /// The output output went above its high-water mark.
+    /// The output went above its high-water mark.
     pub(crate) const HIGH_WATER: Self = Self(1 << 17);
-    /// The reactor receives nothing until somebody resumes.
+    /// Runs receive nothing until `resume_reading`.
     pub(crate) const PAUSED: Self = Self(1 << 18);
     /// The close is to be a reset.
     pub(crate) const RESET: Self = Self(1 << 20);
-    /// A part of a request is buffered, and the rest is waited for. Noted by the owner.
+    /// A part of a request is buffered, and the rest is missing. The owner sets and clears it.
     pub(crate) const PARTIAL: Self = Self(1 << 21);
-    /// Somebody resumed what was paused: what is buffered is to be served.
+    /// Reading goes on after a pause: what is buffered is to be served.
     pub(crate) const RESUMED: Self = Self(1 << 22);
-    /// Somebody was shown the descriptor, and may have duplicated it: the socket may outlive us.
+    /// The user has seen the descriptor and may have duplicated it: the socket may outlive us.
     pub(crate) const SHOWN: Self = Self(1 << 23);
-    /// A read or a flush of the caller's has failed. Noted by the owner.
+    /// A read or a flush of the caller has failed. The owner sets and clears it.
     pub(crate) const FALTERED: Self = Self(1 << 25);
-    /// Whoever waits is to stop: the connection is closed on this side.
+    /// Any of the three ends a wait: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 
     /// `|`, for constants.
@@ -124,29 +125,30 @@ const CLOSED: u32 = 3;
 const NOTIFIED: u32 = 1 << 2;
 const WAITING: u32 = 1 << 3;
 
-/// A connection's word and the cell it guards.
+/// A connection's word, and the cell that it guards.
 pub(crate) struct Task<T> {
     pub(crate) word: Word,
     cell: UnsafeCell<T>,
 }
 
-// SAFETY: the cell is reached only through a `Run`, of which the word allows one at a time; `T`
-// then moves between threads, one after the other, which is what `Send` allows.
+// SAFETY: only a `Run` reaches the cell, and the word allows one `Run` at a time; so `T` moves
+// between threads, one after the other, which is what `Send` allows.
 unsafe impl<T: Send> Sync for Task<T> {}
 
 impl<T> Task<T> {
-    /// A scheduled task: its maker begins it, and so decides when it becomes idle.
+    /// Makes a scheduled task. The caller begins it, and so decides when it becomes idle.
     pub(crate) fn new(value: T) -> Self {
         Self { word: Word::new(SCHEDULED), cell: UnsafeCell::new(value) }
     }
 
-    /// Takes the cell, if the task is scheduled: with its twin the one call that makes an owner.
+    /// Takes the cell, if the task is scheduled. Only this and
+    /// [`begin_and_look`](Self::begin_and_look) make a thread the owner.
     pub(crate) fn begin(&self) -> Option<Run<'_, T>> {
         self.word.begin(Events::NONE)?;
         Some(Run { task: self, value: PhantomData })
     }
 
-    /// [`begin`](Self::begin) and the first [`look`](Run::look), in one step.
+    /// [`begin`](Self::begin) and the first [`look`](Run::look) in one step.
     pub(crate) fn begin_and_look(&self) -> Option<(Run<'_, T>, Events)> {
         let events = self.word.begin(Events::READABLE)?;
         Some((Run { task: self, value: PhantomData }, events))
@@ -159,38 +161,38 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-/// The proof that this thread owns a task's cell. It ends by one of its consuming methods.
+/// The proof that this thread owns a task's cell. One of its consuming methods must end it.
 #[must_use = "a task that is not moved on stays running for ever"]
 pub(crate) struct Run<'a, T> {
     task: &'a Task<T>,
-    /// It lends out `&T`, so it may be shared by threads only if that may.
+    /// It lends out `&T`, so threads may share it only if they may share `T`.
     value: PhantomData<T>,
 }
 
 impl<'a, T> Run<'a, T> {
-    /// The events so far; those that come from now on make `release` fail. READABLE is taken out
-    /// of the word: from here on it is the caller's to remember.
+    /// Returns the events so far; events that come from now on make `release` fail. READABLE is
+    /// taken out of the word, and the caller must remember it.
     pub(crate) fn look(&self) -> Events {
         self.task.word.look()
     }
 
-    /// Gives the cell back, unless something happened since the last `look`.
+    /// Gives the cell back, unless an event has come since the last `look`.
     pub(crate) fn release(self) -> Result<(), Self> {
         if self.task.word.release() { Ok(()) } else { Err(self) }
     }
 
-    /// Gives the cell to the next `begin`: the caller passes the task on to somebody who calls it.
+    /// Gives the cell to the next `begin`; the caller sees to it that a thread calls that.
     pub(crate) fn reschedule(self) {
         self.task.word.hand_over(Events::NONE);
     }
 
     /// Leaves the task running, for an owner that goes on with the word alone: a dialled
-    /// connection, whose caller drives it until it calls [`Word::hand_over`].
+    /// connection, which its caller drives until it calls [`Word::hand_over`].
     pub(crate) fn keep(self) -> &'a Word {
         &self.task.word
     }
 
-    /// Ends the task: no `begin` succeeds any more.
+    /// Ends the task: no later `begin` succeeds.
     pub(crate) fn close(self) {
         self.task.word.close();
     }
@@ -218,7 +220,7 @@ impl<T> DerefMut for Run<'_, T> {
     }
 }
 
-/// The word alone, with the place where its owner may wait for events.
+/// The word alone, and the lock under which its owner waits for events.
 pub(crate) struct Word {
     bits: AtomicU32,
     parked: Mutex<()>,
@@ -231,7 +233,7 @@ impl Word {
     }
 
     /// Adds events. `true`: the task was idle and is now scheduled, and the caller must see to it
-    /// that somebody begins it.
+    /// that a thread begins it.
     pub(crate) fn notify(&self, events: Events) -> bool {
         let before = self.update(|now| match now & STATE {
             IDLE => (now & !STATE) | SCHEDULED | events.0,
@@ -247,7 +249,7 @@ impl Word {
         before & STATE == IDLE
     }
 
-    /// The events as they stand.
+    /// The events so far.
     pub(crate) fn events(&self) -> Events {
         Events(self.bits.load(Ordering::Acquire))
     }
@@ -257,8 +259,8 @@ impl Word {
         self.bits.load(Ordering::Acquire) & STATE == CLOSED
     }
 
-    /// Takes these events back, and says which of them were set. For the owner; but whoever likes
-    /// takes back what no runner waits for, as [`Events::PAUSED`].
+    /// Clears these events, and returns those that were set. For the owner; other threads may only
+    /// clear what no runner waits for, such as [`Events::PAUSED`].
     pub(crate) fn clear(&self, events: Events) -> Events {
         if !self.events().has_any(events) {
             return Events::NONE;
@@ -266,8 +268,8 @@ impl Word {
         Events(self.bits.fetch_and(!events.0, Ordering::AcqRel) & events.0)
     }
 
-    /// Adds events of which nobody need be told: the owner found them out by itself, or will see
-    /// them when it looks next.
+    /// Adds events without scheduling the task: the owner has found them itself, or will see them
+    /// when it looks next.
     pub(crate) fn note(&self, events: Events) {
         if events != Events::NONE {
             self.bits.fetch_or(events.0, Ordering::AcqRel);
@@ -275,7 +277,7 @@ impl Word {
     }
 
     /// Waits until one of `events` is set or the deadline has passed, and returns those that are
-    /// set. The deadline is asked for again after each [`nudge`](Self::nudge). For the owner, on a
+    /// set. It asks for the deadline again after each [`nudge`](Self::nudge). For the owner, on a
     /// thread that has [entered](crate::base::blocking::enter) a wait.
     pub(crate) fn wait(&self, events: Events, deadline: impl Fn() -> Option<Instant>) -> Events {
         let already = self.bits.fetch_or(WAITING, Ordering::AcqRel);
@@ -293,28 +295,28 @@ impl Word {
         Events(end & events.0)
     }
 
-    /// Makes whoever is in `wait` ask for its deadline again.
+    /// Makes a thread in `wait` ask for its deadline again.
     pub(crate) fn nudge(&self) {
-        // A waiter that isn't seen here has yet to ask, and will find what the caller has changed:
-        // both go through the lock that guards the deadline.
+        // A waiter that isn't seen here has not asked yet, and will find what the caller has
+        // changed: both take the lock that guards the deadline.
         if self.bits.load(Ordering::Acquire) & WAITING != 0 {
             drop(lock(&self.parked));
             self.unpark.notify_all();
         }
     }
 
-    /// Whether its owner is at work: it runs, and waits for no event; or is about to.
+    /// Whether a thread works for the connection: it runs and waits for no event, or is about to.
     pub(crate) fn is_busy(&self) -> bool {
         let bits = self.bits.load(Ordering::Acquire);
         bits & STATE == SCHEDULED || bits & (STATE | WAITING) == RUNNING
     }
 
-    /// Moves running on to scheduled, adding events: the caller passes the task on. For the owner.
+    /// Moves running to scheduled and adds events; the caller passes the task on. For the owner.
     pub(crate) fn hand_over(&self, events: Events) {
         self.update(|now| (now & !(STATE | NOTIFIED)) | SCHEDULED | events.0);
     }
 
-    /// Moves scheduled to running and takes the events of `taken` out. Returns those that stood.
+    /// Moves scheduled to running and clears the events of `taken`. Returns the events before that.
     fn begin(&self, taken: Events) -> Option<Events> {
         let mut now = self.bits.load(Ordering::Relaxed);
         while now & STATE == SCHEDULED {

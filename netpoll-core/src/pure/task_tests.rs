@@ -13,7 +13,7 @@ mod rules {
         task
     }
 
-    /// It lends out references, so two threads could use a `Cell` at once.
+    /// A `Run` lends out references, so threads that share one could use a `Cell` at once.
     #[test]
     fn a_run_is_shared_by_threads_only_if_what_it_owns_may_be() {
         use std::cell::Cell;
@@ -125,7 +125,7 @@ mod loom_models {
             model
         }
 
-        /// A reactor: bytes arrive, the edge is delivered, and who schedules runs.
+        /// A reactor: bytes arrive, the edge is delivered, and the thread that schedules also runs.
         fn edge(&self) {
             self.progress.arrived.fetch_add(1, Ordering::SeqCst);
             if self.task.word.notify(Events::READABLE) {
@@ -139,7 +139,7 @@ mod loom_models {
             }
         }
 
-        /// The runner's loop, as in `runner.rs`.
+        /// The runner's loop, as in `connection/run.rs`.
         fn run(&self) {
             let Some((mut run, mut events)) = self.task.begin_and_look() else {
                 return;
@@ -195,7 +195,7 @@ mod loom_models {
             model.edge();
             join(threads);
             assert_eq!((model.seen(), model.closed()), (2, 0));
-            assert!(model.task.begin().is_none(), "left scheduled, and nobody would run it");
+            assert!(model.task.begin().is_none(), "left scheduled, and no thread would run it");
         });
     }
 
@@ -213,7 +213,7 @@ mod loom_models {
         });
     }
 
-    /// An owner that waits for bytes on its own thread wakes when they come, whenever they come.
+    /// An owner that waits for bytes on its own thread wakes when they come, at any moment.
     #[test]
     fn loom_a_waiting_owner_is_woken() {
         explore(|| {

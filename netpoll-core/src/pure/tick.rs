@@ -1,4 +1,4 @@
-//! What a loop calls again and again.
+//! A tick: a closure of the user that a loop calls once a period.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::base::clock::later;
 use crate::base::panic::guard;
 
-/// What one loop does.
+/// The tick of one loop. The loop's thread runs it.
 pub(crate) struct Tick {
     number: usize,
     period: Duration,
@@ -23,16 +23,16 @@ impl Tick {
         Self { number, period, call }
     }
 
-    /// When it ticks for the first time.
+    /// When the first call is due.
     pub(crate) fn first(&self, now: Instant) -> Instant {
         later(now, self.period)
     }
 
-    /// Ticks, and says when next.
+    /// Calls the closure, and returns when the next call is due.
     pub(crate) fn run(self: Arc<Self>, now: Instant) -> Instant {
         guard("a tick", || (self.call)(self.number)).ok();
         let next = later(now, self.period);
-        // This may be the last hold of what the user's closure captured.
+        // This may be the last reference to what the user's closure captured.
         guard("the release of a tick", || drop(self)).ok();
         next
     }

@@ -8,8 +8,8 @@ use crate::pure::spin::Spun;
 
 /// After so many looks, each of which is a system call, other threads may have the processor.
 const LOOKS: u64 = 8;
-/// Another thread had the processor for so long that a sleep would have ended sooner.
-const ROBBED: Duration = Duration::from_micros(200);
+/// If another thread has the processor for longer, a sleep would have ended sooner.
+const PREEMPTED: Duration = Duration::from_micros(200);
 
 /// Looks until there is something to do, at most for `limit`; `look` says whether there is. Other
 /// threads have the processor now and then, if they want it.
@@ -20,7 +20,7 @@ pub(crate) fn spin<E>(
     let begun = clock::now();
     for looks in 1u64.. {
         if look()? {
-            return Ok(Spun { found: true, robbed: false });
+            return Ok(Spun { found: true, preempted: false });
         }
         let looked = clock::now();
         if looked.duration_since(begun) >= limit {
@@ -28,12 +28,12 @@ pub(crate) fn spin<E>(
         }
         if looks.is_multiple_of(LOOKS) {
             thread::yield_now();
-            if clock::now().duration_since(looked) >= ROBBED {
-                return Ok(Spun { found: look()?, robbed: true });
+            if clock::now().duration_since(looked) >= PREEMPTED {
+                return Ok(Spun { found: look()?, preempted: true });
             }
         }
     }
-    Ok(Spun { found: false, robbed: false })
+    Ok(Spun { found: false, preempted: false })
 }
 
 #[cfg(all(test, not(loom)))]

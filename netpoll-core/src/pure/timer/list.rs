@@ -1,8 +1,8 @@
-//! The timers themselves, and lists through them from which each can be unlinked in O(1).
+//! The timers themselves, in linked lists from which each can be unlinked in O(1).
 
 use crate::pure::slab::{Slab, Token};
 
-/// Timers in a slab, each in one list.
+/// The timers, in a slab. Each is in one list.
 ///
 /// ```text
 ///   List.first ──► ┌───┐ ──► ┌───┐ ──► ┌───┐ ──┐      next
@@ -16,7 +16,7 @@ use crate::pure::slab::{Slab, Token};
 pub(super) struct Entries<T> {
     slab: Slab<Entry<T>>,
     len: usize,
-    /// How often an entry was looked at: what a call costs, whatever the machine.
+    /// How often an entry was looked at: the cost of a call, independent of the machine.
     #[cfg(test)]
     pub(super) steps: usize,
 }
@@ -29,7 +29,7 @@ struct Entry<T> {
     what: T,
 }
 
-/// One of the lists. Empty when `first` is the token of nothing.
+/// One of the lists; empty if `first` is [`Token::NONE`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct List {
     first: Token,
@@ -57,13 +57,13 @@ impl<T> Entries<T> {
         self.len
     }
 
-    /// A new entry, which is in no list yet.
+    /// Adds an entry, which is in no list yet.
     pub(super) fn insert(&mut self, tick: u64, what: T) -> Token {
         self.len += 1;
         self.slab.insert(Entry { tick, previous: Token::NONE, next: Token::NONE, what })
     }
 
-    /// Takes out an entry that is in no list any more.
+    /// Removes an entry that is in no list any more.
     pub(super) fn remove(&mut self, token: Token) -> Option<T> {
         let entry = self.slab.remove(token)?;
         self.len -= 1;

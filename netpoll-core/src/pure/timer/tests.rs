@@ -1,4 +1,4 @@
-//! What the wheel promises, one by one; `tests/model.rs` has them all at once.
+//! What the wheel promises, one test for each; `tests/model.rs` checks all at once.
 
 use super::*;
 
@@ -74,7 +74,7 @@ fn a_deadline_beyond_the_last_tick_is_due_then() {
     assert_eq!(timers.fire(after(LAST - 1)), None);
     assert_eq!(timers.wait(|| after(LAST - 1)), Some(Duration::from_millis(1)));
     assert_eq!(fired(&mut timers, after(LAST)), ["beyond", "far beyond"]);
-    // Whoever comes that far is served at once.
+    // When the time comes that far, it fires at once.
     timers.arm(after(u64::MAX), "beyond");
     assert_eq!(timers.fire(after(LAST + HOUR)), Some("beyond"));
 }
@@ -159,13 +159,13 @@ fn a_stale_key_finds_nothing_though_its_place_is_taken_again() {
     assert_eq!(size_of::<TimerKey>(), 8);
 }
 
-/// How many looks at entries each may take, however many timers there are.
+/// How many looks at entries a call may take, however many timers there are.
 const STEPS_TO_LINK: usize = 5;
 const STEPS_TO_UNLINK: usize = 5;
 /// A move for each level, and the removal.
 const STEPS_TO_FIRE: usize = LEVELS * (STEPS_TO_UNLINK + STEPS_TO_LINK) + STEPS_TO_UNLINK;
 
-/// What `call` takes, in looks at entries.
+/// The cost of `call`, in looks at entries.
 fn steps<T, R>(timers: &mut Timers<T>, call: impl FnOnce(&mut Timers<T>) -> R) -> (usize, R) {
     let before = timers.wheel.entries.steps;
     let result = call(timers);
@@ -194,7 +194,7 @@ fn arming_and_cancelling_cost_the_same_among_100_000() {
 #[test]
 fn a_timer_moves_once_per_level_at_most() {
     let (mut timers, after) = timers();
-    // The digit of every level is 1: as far to go as can be.
+    // The digit of every level is 1: the most moves that a timer can make.
     let millis = (0..LEVELS).map(|level| 1 << (6 * level)).sum();
     timers.arm(after(millis), ());
     let mut now = after(0);

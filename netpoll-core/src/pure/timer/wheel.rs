@@ -1,15 +1,15 @@
-//! The wheel: which list a timer is in, and how it comes nearer as ticks go by.
+//! The wheel: in which list a timer waits, and how it moves to finer levels as ticks go by.
 
 use super::list::{Entries, List};
 use crate::pure::slab::Token;
 
-/// A tick is read as so many digits, one per level.
+/// The number of digits of a tick: one per level.
 const LEVELS: usize = 8;
 const DIGIT_BITS: usize = 6;
-/// A level has one slot for each value of its digit, and one bit of a word for each slot.
+/// A level has one slot for each value of its digit, and a bit of one word for each slot.
 const SLOTS: usize = 1 << DIGIT_BITS;
 
-/// The last tick that there is.
+/// The last tick.
 pub(super) const LAST: u64 = (1 << (LEVELS * DIGIT_BITS)) - 1;
 
 /// A hierarchical timing wheel (Varghese and Lauck, 1987). Timers wait at the level of the highest
@@ -29,29 +29,30 @@ pub(super) const LAST: u64 = (1 << (LEVELS * DIGIT_BITS)) - 1;
 ///            └──┴──┴──┴──┴──┴──┴──┴──┴─ ─┴──┘
 /// ```
 ///
-/// So all digits above a timer's level are those of the current tick, and that of its level is
-/// greater. Hence the level and slot follow from the timer's tick and the current one, and need not
-/// be stored; whatever waits at a lower level is sooner than all that waits higher; and the next
-/// slot is the lowest bit of the lowest level that has one, however many ticks away it is.
+/// All digits above a timer's level equal those of the current tick, and the digit of its level is
+/// greater. Three things follow: the timer's tick and the current one give its level and slot,
+/// which need not be stored; a timer at a lower level is due before all at higher levels; and the
+/// next slot is the lowest bit of the lowest level that has one, however many ticks away it is.
 ///
-/// The current tick upholds this by never passing an occupied slot: it stops at the slot's first
-/// tick and moves its timers to where they belong then, in their order, which is that of arming.
-/// What comes to a slot later was armed later, so lists need no sorting.
+/// `advance` upholds this. The current tick never passes an occupied slot: it stops at the slot's
+/// first tick, and `empty` moves the slot's timers to where they belong then. They keep their
+/// order, in which they were armed; a timer that comes to a slot later was armed later, so the
+/// lists need no sorting.
 #[derive(Debug)]
 pub(super) struct Wheel<T> {
     current: u64,
-    /// A bit for each slot that is not empty, the slot's number being the bit's.
+    /// A bit for each slot that is not empty; slot `n` has bit `n`.
     occupied: [u64; LEVELS],
-    /// On the heap, once: the core that owns the wheel is moved between threads.
+    /// On the heap, since the core that owns the wheel moves between threads.
     slots: Box<[[List; SLOTS]; LEVELS]>,
-    /// What is due at the current tick.
+    /// The timers that are due at the current tick.
     due: List,
     pub(super) entries: Entries<T>,
 }
 
 /// A slot by its level and the value of its digit.
 #[derive(Clone, Copy)]
-struct Placement {
+struct SlotIndex {
     level: usize,
     digit: usize,
 }
@@ -88,7 +89,7 @@ impl<T> Wheel<T> {
         self.remove(self.due.first()?)
     }
 
-    /// Makes `tick` the current one and everything up to it due, unless that is so already.
+    /// Makes `tick` the current one and all timers up to it due; an earlier tick changes nothing.
     pub(super) fn advance(&mut self, tick: u64) {
         while let Some((place, start)) = self.next_slot()
             && start <= tick
@@ -99,7 +100,7 @@ impl<T> Wheel<T> {
         self.current = self.current.max(tick);
     }
 
-    /// The next tick at which there is something to do: to fire, or to move.
+    /// The next tick at which a timer fires or moves.
     pub(super) fn next_tick(&self) -> Option<u64> {
         if self.due.first().is_some() {
             return Some(self.current);
@@ -107,18 +108,18 @@ impl<T> Wheel<T> {
         self.next_slot().map(|(_, start)| start)
     }
 
-    /// The occupied slot that is reached next, and its first tick.
-    fn next_slot(&self) -> Option<(Placement, u64)> {
+    /// The next occupied slot, and its first tick.
+    fn next_slot(&self) -> Option<(SlotIndex, u64)> {
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
         let digit = self.occupied[level].trailing_zeros();
         let shift = level * DIGIT_BITS;
         let above = self.current >> (shift + DIGIT_BITS) << (shift + DIGIT_BITS);
         let start = above | u64::from(digit) << shift;
-        Some((Placement { level, digit: digit as usize }, start))
+        Some((SlotIndex { level, digit: digit as usize }, start))
     }
 
     /// Moves the timers of a slot whose first tick is the current one to where they belong now.
-    fn empty(&mut self, place: Placement) {
+    fn empty(&mut self, place: SlotIndex) {
         let mut list = std::mem::replace(&mut self.slots[place.level][place.digit], List::EMPTY);
         self.occupied[place.level] &= !place.bit();
         while let Some(token) = list.first() {
@@ -149,17 +150,17 @@ impl<T> Wheel<T> {
     }
 
     /// Where a timer of `tick` waits; `None` if it is due.
-    fn place(&self, tick: u64) -> Option<Placement> {
+    fn place(&self, tick: u64) -> Option<SlotIndex> {
         if tick <= self.current {
             return None;
         }
         let level = (tick ^ self.current).ilog2() as usize / DIGIT_BITS;
         let digit = (tick >> (level * DIGIT_BITS)) as usize % SLOTS;
-        Some(Placement { level, digit })
+        Some(SlotIndex { level, digit })
     }
 }
 
-impl Placement {
+impl SlotIndex {
     fn bit(self) -> u64 {
         1 << self.digit
     }

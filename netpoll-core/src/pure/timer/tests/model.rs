@@ -1,4 +1,4 @@
-//! Random operations on the wheel and on a sorted map that promises the same.
+//! Random operations on the wheel and on its model, a sorted map that promises the same.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// From within a tick to years, and where the digits of ticks turn over.
+/// From within a tick to years, and near the ticks at which digits turn over.
 fn span() -> impl Strategy<Value = Duration> {
     let turn = (1..7_u32, 0..3_u64).prop_map(|(digit, off)| (1 << (6 * digit)) + off - 1);
     prop_oneof![
@@ -68,15 +68,15 @@ fn span() -> impl Strategy<Value = Duration> {
 /// The wheel and its model, which get the same calls.
 struct Pair {
     timers: Timers<usize>,
-    /// What is armed, by the tick at which it is due and the number of its arming.
+    /// The armed timers, by the tick at which they are due and the number of the arming.
     model: BTreeSet<(u64, usize)>,
-    /// By the number of their arming: the key and the tick.
+    /// The key and the tick of each timer, by the number of the arming.
     armed: Vec<(TimerKey, u64)>,
     origin: Instant,
     now: Duration,
     /// The ticks that were over when it last fired.
     current: u64,
-    /// The most timers that there were at a time.
+    /// The most timers that were armed at one time.
     peak: usize,
 }
 
