@@ -16,7 +16,7 @@ pub use netpoll_client::{
 pub use netpoll_codec as codec;
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
-    HandOffOptions, HandOffStats, Handle, LimitReached, LimitRow, Limits, ListenerInfo,
+    HandOffOptions, HandOffStats, Handle, Handler, LimitReached, LimitRow, Limits, ListenerInfo,
     LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater,
     OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader,
     ReceiveRate, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf,
@@ -24,6 +24,6 @@ pub use netpoll_core::{
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,
-    HandOverOptions, Handler, ListenOptions, Listener, Listeners, OnRefuse, ProxyProtocol, Refusal,
-    Report, Running,
+    HandOverOptions, ListenOptions, Listener, Listeners, OnRefuse, ProxyProtocol, Refusal, Report,
+    Running,
 };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Limits, OnConnect,
-    OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, PollManager, Prepare, Remote, Result,
+    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Handler, Limits, OnPrepare,
+    PollManager, Prepare, Remote, Result,
 };
 
 use crate::dialer::Dialer;
@@ -173,39 +173,11 @@ impl ClientBuilder<()> {
 }
 
 impl<S> ClientBuilder<S> {
-    /// Runs once when the connection is established; see [`OnConnect`].
-    #[must_use]
-    pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
-        self.callbacks.on_connect = Some(Box::new(callback));
-        self
-    }
+    netpoll_core::callback_setters!();
 
-    /// Runs whenever bytes have arrived; see [`OnRequest`].
-    #[must_use]
-    pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
-        self.callbacks.on_request = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs when the peer takes bytes more slowly than they are sent; see [`OnHighWater`].
-    #[must_use]
-    pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
-        self.callbacks.on_high_water = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs when the peer has caught up; see [`OnDrain`].
-    #[must_use]
-    pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
-        self.callbacks.on_drain = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
-    #[must_use]
-    pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
-        self.callbacks.on_disconnect = Some(Box::new(callback));
-        self
+    /// Sets one value as all the callbacks; see [`Handler`]. It replaces callbacks set before.
+    pub fn handler<H: Handler>(self, handler: H) -> ClientBuilder<H::Session> {
+        ClientBuilder { callbacks: Callbacks::of_handler(handler), options: self.options }
     }
 
     /// Dials by this dialer, on its manager. Its limits have no effect here, those of

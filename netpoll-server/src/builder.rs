@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Callbacks, Dispatch, Limits, LoadBalance, OnConnect, OnDisconnect, OnDrain, OnHighWater,
-    OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, ReceiveRate, Result, Spin,
-    TurnLimits,
+    Callbacks, Dispatch, Handler, Limits, LoadBalance, OnPrepare, OutputLimits, PollManager,
+    ReceiveRate, Result, Spin, TurnLimits,
 };
 
 use crate::admission::AtLimit;
 use crate::event_loop::EventLoop;
-use crate::handler::{Callback, Handler};
 use crate::settings::Settings;
 
 /// Builds an [`EventLoop`]; `S` is the session that each connection has.
@@ -66,59 +64,11 @@ impl EventLoopBuilder<()> {
 }
 
 impl<S> EventLoopBuilder<S> {
-    /// Runs once when the connection is established; see [`OnConnect`].
-    #[must_use]
-    pub fn on_connect(mut self, callback: impl OnConnect<S>) -> Self {
-        self.callbacks.on_connect = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs whenever bytes have arrived; see [`OnRequest`].
-    #[must_use]
-    pub fn on_request(mut self, callback: impl OnRequest<S>) -> Self {
-        self.callbacks.on_request = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs when the output rises above its high-water mark; see [`OnHighWater`].
-    #[must_use]
-    pub fn on_high_water(mut self, callback: impl OnHighWater<S>) -> Self {
-        self.callbacks.on_high_water = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs when the output has fallen below its low-water mark again; see [`OnDrain`].
-    #[must_use]
-    pub fn on_drain(mut self, callback: impl OnDrain<S>) -> Self {
-        self.callbacks.on_drain = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs once when a shutdown has begun; see [`OnShutdown`].
-    #[must_use]
-    pub fn on_shutdown(mut self, callback: impl OnShutdown<S>) -> Self {
-        self.callbacks.on_shutdown = Some(Box::new(callback));
-        self
-    }
-
-    /// Runs once, last, with the session and the reason; see [`OnDisconnect`].
-    #[must_use]
-    pub fn on_disconnect(mut self, callback: impl OnDisconnect<S>) -> Self {
-        self.callbacks.on_disconnect = Some(Box::new(callback));
-        self
-    }
+    netpoll_core::callback_setters!();
 
     /// Sets one value as all the callbacks; see [`Handler`]. It replaces callbacks set before.
     pub fn handler<H: Handler>(self, handler: H) -> EventLoopBuilder<H::Session> {
-        let handler = Arc::new(handler);
-        let mut callbacks = Callbacks::with(Box::new(Callback(handler.clone())));
-        callbacks.on_connect = Some(Box::new(Callback(handler.clone())));
-        callbacks.on_request = Some(Box::new(Callback(handler.clone())));
-        callbacks.on_high_water = Some(Box::new(Callback(handler.clone())));
-        callbacks.on_drain = Some(Box::new(Callback(handler.clone())));
-        callbacks.on_shutdown = Some(Box::new(Callback(handler.clone())));
-        callbacks.on_disconnect = Some(Box::new(Callback(handler)));
-        EventLoopBuilder { callbacks, settings: self.settings }
+        EventLoopBuilder { callbacks: Callbacks::of_handler(handler), settings: self.settings }
     }
 
     /// How many loops serve the connections: 1 to 1 024. Default: one for each core that the

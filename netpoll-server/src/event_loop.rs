@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Error, Group, MemoryStats, PollManager, Prepare, Remote, Result,
+    Callbacks, Connection, Error, Group, MemoryStats, Moment, PollManager, Prepare, Remote, Result,
 };
 
 use crate::accept::open_listeners::OpenListeners;
@@ -75,8 +75,7 @@ impl EventLoop {
         F: Fn(&mut Connection) -> Result<()> + Send + Sync + 'static,
     {
         let mut callbacks = Callbacks::new();
-        callbacks.on_request =
-            Some(Box::new(move |(): &mut (), connection: &mut Connection| on_request(connection)));
+        callbacks.set(Moment::Request, move |(): &mut (), connection| on_request(connection));
         Self::with(Arc::new(callbacks), Settings::default())
     }
 

@@ -12,7 +12,7 @@
 //!   options, listener                      listening sockets
 //!   handover/                              listening sockets to a successor: what is said
 //!   admission/, proxy/                     limits; the PROXY header
-//!   handler, settings, service, socket_file, opening, sync
+//!   settings, service, socket_file, opening, sync
 //! ```
 
 #![forbid(unsafe_code)]
@@ -21,7 +21,6 @@ mod accept;
 mod admission;
 mod builder;
 mod event_loop;
-mod handler;
 mod handover;
 mod listener;
 mod opening;
@@ -40,7 +39,6 @@ mod sync;
 pub use admission::{AcceptLimit, AtLimit, OnRefuse, Refusal};
 pub use builder::EventLoopBuilder;
 pub use event_loop::EventLoop;
-pub use handler::Handler;
 pub use handover::HandOverOptions;
 pub use listener::{Listener, Listeners};
 pub use netpoll_core::socket::{Credentials, Keepalive};

@@ -261,3 +261,41 @@ fn callbacks_that_have_handles_go_with_their_client() {
         eventually("nobody knows them any more", || kept.upgrade().is_none());
     }
 }
+
+/// Counts what it is told, as one value that is all callbacks.
+struct Handled(Journal);
+
+impl netpoll::Handler for Handled {
+    type Session = u32;
+
+    fn on_prepare(&self, _: &Connection) -> netpoll::Result<u32> {
+        Ok(7)
+    }
+
+    fn on_request(&self, session: &mut u32, conn: &mut Connection) -> netpoll::Result<()> {
+        let line = conn.reader().until(b'\n')?.len();
+        self.0.add(format!("{session}: {line} bytes"));
+        Ok(())
+    }
+
+    fn on_shutdown(&self, session: &mut u32, conn: &mut Connection) -> netpoll::Result<()> {
+        conn.writer().write_string("bye\n");
+        self.0.add(format!("{session}: shutdown"));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_client_takes_a_handler_as_a_server_does() {
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let client = Client::builder().handler(Handled(journal.clone())).dispatch(dispatch);
+        let client = client.build().expect("options");
+        let (_handle, mut peer) = pair(&client);
+        peer.write_all(b"12345\n").expect("an open connection");
+        assert_eq!(journal.wait(1), ["7: 6 bytes"]);
+        client.shutdown(PATIENCE);
+        peer.hear(b"bye\n");
+        assert_eq!(journal.wait(2)[1], "7: shutdown");
+    }
+}

@@ -40,6 +40,8 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &[
             "connection",
             "connection::callbacks",
+            "connection::callbacks::service",
+            "connection::callbacks::table",
             "connection::extras",
             "connection::group",
             "connection::incoming",

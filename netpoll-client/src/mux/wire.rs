@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Instant;
 
 use netpoll_buffer::{LinkBuffer, Source};
-use netpoll_core::{Callbacks, CloseReason, Connection, Error, Handle, Prepare, Result, Wait};
+use netpoll_core::{
+    Callbacks, CloseReason, Connection, Error, Handle, Moment, Prepare, Result, Wait,
+};
 
 use super::context::MuxContext;
 use super::pending::{Match, Pending};
@@ -92,12 +94,11 @@ impl<P: MuxProtocol> Wire<P> {
     /// What the connection's reactor calls.
     pub(super) fn callbacks(self: &Arc<Self>) -> Arc<dyn Prepare> {
         let wire = self.clone();
-        let mut callbacks = Callbacks::with(Box::new(move |_: &Connection| Ok(wire.clone())));
-        callbacks.on_request =
-            Some(Box::new(|wire: &mut Arc<Self>, conn: &mut Connection| wire.receive(conn)));
-        callbacks.on_disconnect = Some(Box::new(|wire: Arc<Self>, reason: &CloseReason| {
+        let mut callbacks = Callbacks::with(move |_: &Connection| Ok(wire.clone()));
+        callbacks.set(Moment::Request, |wire: &mut Arc<Self>, conn| wire.receive(conn));
+        callbacks.set_on_disconnect(|wire: Arc<Self>, reason: &CloseReason| {
             wire.end(Failure::of(reason));
-        }));
+        });
         Arc::new(callbacks)
     }
 

@@ -1,6 +1,6 @@
 //! The clock of reactors and connections, and times that lie ahead.
 //!
-//! It stands on the ground floor because the waits of [`sync`](super::sync) need it. Nothing else
+//! It stands on the ground floor because the waits of `sync` need it. Nothing else
 //! asks the system for the time, so a simulation has one place to answer.
 
 use std::time::{Duration, Instant};

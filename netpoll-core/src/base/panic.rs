@@ -15,9 +15,18 @@ pub struct Panicked;
 /// [`Panicked`], where it has; `name` says in the log what did.
 #[inline]
 pub fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
+    guard_named(|| name, callback)
+}
+
+/// [`guard`], for a name that is only looked up for the log.
+#[inline]
+pub(crate) fn guard_named<'a, R>(
+    name: impl FnOnce() -> &'a str,
+    callback: impl FnOnce() -> R,
+) -> Result<R, Panicked> {
     match catch_unwind(AssertUnwindSafe(callback)) {
         Ok(returned) => Ok(returned),
-        Err(payload) => Err(panicked(name, payload)),
+        Err(payload) => Err(panicked(name(), payload)),
     }
 }
 

@@ -1,18 +1,25 @@
-//! What users implement: the callbacks of a served connection, and its session.
+//! What users implement: the callbacks of a connection, and its session.
 //!
-//! Their order is `on_prepare → on_connect → on_request* → on_disconnect`; each runs at most once
+//! Their order is `on_prepare → on_connect → on_request* → on_disconnect`. Each runs at most once
 //! but `on_request` and those about the output, never two at a time for one connection, and
 //! `on_disconnect` exactly once for every connection that `on_prepare` admitted. A callback runs on
 //! one thread from start to end; the next one of the same connection may run on another.
+//!
+//! A new callback that is given the session and the connection is, in this file: a trait and its
+//! closures, a [`Moment`], a setter, a method of [`Handler`]. `run/step.rs` says when it is due.
 
-use std::fmt;
-use std::io;
+mod service;
+mod table;
+
 use std::sync::Arc;
 
-use crate::base::error::{CloseReason, Error, Result};
-use crate::base::panic::{Panicked, guard};
-use crate::base::sync::{Mutex, lock};
-use crate::connection::Connection;
+use super::Connection;
+use crate::base::error::{CloseReason, Result};
+
+pub use service::Prepare;
+pub(crate) use service::{Service, verdict};
+pub(crate) use table::Call;
+pub use table::Callbacks;
 
 /// Makes the session of a connection, before anything else happens to it.
 ///
@@ -32,6 +39,15 @@ pub trait OnPrepare<S>: Send + Sync + 'static {
     fn on_prepare(&self, connection: &Connection) -> Result<S>;
 }
 
+impl<S, F> OnPrepare<S> for F
+where
+    F: Fn(&Connection) -> Result<S> + Send + Sync + 'static,
+{
+    fn on_prepare(&self, connection: &Connection) -> Result<S> {
+        self(connection)
+    }
+}
+
 /// Runs once, when the connection is registered, before its first `on_request`.
 ///
 /// It runs where the dispatch mode says, and may block where that mode allows it. An error closes
@@ -47,6 +63,15 @@ pub trait OnConnect<S>: Send + Sync + 'static {
     /// # Errors
     /// Closes the connection with that reason.
     fn on_connect(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
+}
+
+impl<S, F> OnConnect<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_connect(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
 }
 
 /// Runs when bytes have arrived since it last ran, and when [`Handle::wake`](crate::Handle::wake)
@@ -73,15 +98,13 @@ pub trait OnRequest<S>: Send + Sync + 'static {
     fn on_request(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
 }
 
-/// Runs once, as the last callback, after the output was sent or given up. It is given the session
-/// for good, and the reason.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not an `OnDisconnect<{S}>`",
-    note = "as a closure it is `|session: {S}, reason: &CloseReason|`, types annotated"
-)]
-pub trait OnDisconnect<S>: Send + Sync + 'static {
-    /// See the trait.
-    fn on_disconnect(&self, session: S, reason: &CloseReason);
+impl<S, F> OnRequest<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_request(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
 }
 
 /// Runs when more is queued for the peer than the high-water mark allows: the time to stop making
@@ -101,6 +124,15 @@ pub trait OnHighWater<S>: Send + Sync + 'static {
     fn on_high_water(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
 }
 
+impl<S, F> OnHighWater<S> for F
+where
+    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
+{
+    fn on_high_water(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+        self(session, connection)
+    }
+}
+
 /// Runs once after each [`OnHighWater`], when the queue is below its low-water mark again.
 ///
 /// It runs as `on_request` does, and its errors mean the same.
@@ -117,11 +149,11 @@ pub trait OnDrain<S>: Send + Sync + 'static {
     fn on_drain(&self, session: &mut S, connection: &mut Connection) -> Result<()>;
 }
 
-impl<S, F> OnHighWater<S> for F
+impl<S, F> OnDrain<S> for F
 where
     F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
 {
-    fn on_high_water(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
+    fn on_drain(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
         self(session, connection)
     }
 }
@@ -154,40 +186,15 @@ where
     }
 }
 
-impl<S, F> OnDrain<S> for F
-where
-    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
-{
-    fn on_drain(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
-        self(session, connection)
-    }
-}
-
-impl<S, F> OnPrepare<S> for F
-where
-    F: Fn(&Connection) -> Result<S> + Send + Sync + 'static,
-{
-    fn on_prepare(&self, connection: &Connection) -> Result<S> {
-        self(connection)
-    }
-}
-
-impl<S, F> OnConnect<S> for F
-where
-    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
-{
-    fn on_connect(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
-        self(session, connection)
-    }
-}
-
-impl<S, F> OnRequest<S> for F
-where
-    F: Fn(&mut S, &mut Connection) -> Result<()> + Send + Sync + 'static,
-{
-    fn on_request(&self, session: &mut S, connection: &mut Connection) -> Result<()> {
-        self(session, connection)
-    }
+/// Runs once, as the last callback, after the output was sent or given up. It is given the session
+/// for good, and the reason.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `OnDisconnect<{S}>`",
+    note = "as a closure it is `|session: {S}, reason: &CloseReason|`, types annotated"
+)]
+pub trait OnDisconnect<S>: Send + Sync + 'static {
+    /// See the trait.
+    fn on_disconnect(&self, session: S, reason: &CloseReason);
 }
 
 impl<S, F> OnDisconnect<S> for F
@@ -199,197 +206,193 @@ where
     }
 }
 
-/// The callbacks of one event loop; `S` is the session that each connection has.
-pub struct Callbacks<S> {
-    /// Makes the session.
-    pub on_prepare: Box<dyn OnPrepare<S>>,
-    /// Greets.
-    pub on_connect: Option<Box<dyn OnConnect<S>>>,
-    /// Serves. Nobody can do without it, see [`validate`](Self::validate).
-    pub on_request: Option<Box<dyn OnRequest<S>>>,
-    /// Learns that the peer takes less than it is sent.
-    pub on_high_water: Option<Box<dyn OnHighWater<S>>>,
-    /// Learns that it has caught up.
-    pub on_drain: Option<Box<dyn OnDrain<S>>>,
-    /// Learns that a shutdown has begun.
-    pub on_shutdown: Option<Box<dyn OnShutdown<S>>>,
-    /// Takes leave.
-    pub on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
-    /// `on_prepare` came after a callback, which is lost by it.
-    is_misordered: bool,
-}
+/// All the callbacks of a server or of a client, on one value. It is shared by all connections;
+/// what belongs to one connection is its `Session`.
+///
+/// Each method is the callback of its name: [`OnRequest`] and the other traits say where it runs,
+/// whether it may block, and what its errors mean. All but two have a default.
+///
+/// `EventLoopBuilder::handler` and `ClientBuilder::handler` take it.
+///
+/// ```
+/// use netpoll_core::{Connection, Handler, Result};
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type Session = ();
+///
+///     fn on_prepare(&self, _: &Connection) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn on_request(&self, (): &mut (), conn: &mut Connection) -> Result<()> {
+///         let (mut reader, mut writer) = conn.split();
+///         writer.append(reader.slice(reader.len())?);
+///         writer.flush()
+///     }
+/// }
+/// ```
+pub trait Handler: Send + Sync + 'static {
+    /// What belongs to one connection.
+    type Session: Send + 'static;
 
-impl Callbacks<()> {
-    /// None yet, and `()` for the session.
-    pub fn new() -> Self {
-        Self::with(Box::new(|_: &Connection| Ok(())))
-    }
-
-    /// Makes sessions of another type. Callbacks that were given the former one are lost, which
-    /// [`validate`](Self::validate) tells.
-    pub fn prepared_by<S>(self, on_prepare: impl OnPrepare<S>) -> Callbacks<S> {
-        let is_misordered = self.on_connect.is_some()
-            || self.on_request.is_some()
-            || self.on_high_water.is_some()
-            || self.on_drain.is_some()
-            || self.on_shutdown.is_some()
-            || self.on_disconnect.is_some();
-        Callbacks { is_misordered, ..Callbacks::with(Box::new(on_prepare)) }
-    }
-}
-
-impl Default for Callbacks<()> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<S> Callbacks<S> {
-    /// None yet but `on_prepare`.
-    pub fn with(on_prepare: Box<dyn OnPrepare<S>>) -> Self {
-        Self {
-            on_prepare,
-            on_connect: None,
-            on_request: None,
-            on_high_water: None,
-            on_drain: None,
-            on_shutdown: None,
-            on_disconnect: None,
-            is_misordered: false,
-        }
-    }
-
-    /// Checks that they can serve.
+    /// Makes the session; see [`OnPrepare`].
     ///
     /// # Errors
-    /// [`Error::Config`] where `on_request` is missing, or `on_prepare` came too late.
-    pub fn validate(&self) -> Result<()> {
-        if self.is_misordered {
-            return Err(Error::config(
-                "on_prepare was called after a callback whose session it makes: call it first",
-            ));
-        }
-        if self.on_request.is_none() {
-            return Err(Error::config("on_request is missing, so nobody would take what arrives"));
-        }
+    /// Refuses the connection.
+    fn on_prepare(&self, connection: &Connection) -> Result<Self::Session>;
+
+    /// See [`OnConnect`]. Does nothing by default.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_connect(&self, session: &mut Self::Session, connection: &mut Connection) -> Result<()> {
+        let _ = (session, connection);
         Ok(())
     }
-}
 
-impl<S> fmt::Debug for Callbacks<S> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Callbacks").finish_non_exhaustive()
+    /// See [`OnRequest`].
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_request(&self, session: &mut Self::Session, connection: &mut Connection) -> Result<()>;
+
+    /// See [`OnHighWater`]. Does nothing by default.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_high_water(
+        &self,
+        session: &mut Self::Session,
+        connection: &mut Connection,
+    ) -> Result<()> {
+        let _ = (session, connection);
+        Ok(())
+    }
+
+    /// See [`OnDrain`]. Does nothing by default.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_drain(&self, session: &mut Self::Session, connection: &mut Connection) -> Result<()> {
+        let _ = (session, connection);
+        Ok(())
+    }
+
+    /// See [`OnShutdown`]. Does nothing by default.
+    ///
+    /// # Errors
+    /// Closes the connection with that reason.
+    fn on_shutdown(&self, session: &mut Self::Session, connection: &mut Connection) -> Result<()> {
+        let _ = (session, connection);
+        Ok(())
+    }
+
+    /// See [`OnDisconnect`]. Drops the session by default.
+    fn on_disconnect(&self, session: Self::Session, reason: &CloseReason) {
+        let _ = (session, reason);
     }
 }
 
-/// Callbacks whose session type is forgotten: what an acceptor holds.
-pub trait Prepare: Send + Sync {
-    /// Runs `on_prepare`.
-    ///
-    /// # Errors
-    /// The callback's, or one that says that it panicked.
-    #[doc(hidden)]
-    fn prepare(self: Arc<Self>, connection: &Connection) -> Result<Box<dyn Service>>;
-}
-
-/// One connection's callbacks and session, whose type is forgotten: what its task runs.
+/// The callbacks that are given the session and the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(hidden)]
-pub trait Service: Send {
-    fn connect(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
-    fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
-    fn high_water(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
-    fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
-    fn shutdown(&mut self, connection: &mut Connection) -> Result<(), CloseReason>;
-    /// Whether `disconnect` runs anything of the user's.
-    fn minds_disconnect(&self) -> bool;
-    fn disconnect(self: Box<Self>, reason: &CloseReason);
+pub enum Moment {
+    Connect,
+    Request,
+    HighWater,
+    Drain,
+    Shutdown,
 }
 
-impl<S: Send + 'static> Prepare for Callbacks<S> {
-    fn prepare(self: Arc<Self>, connection: &Connection) -> Result<Box<dyn Service>> {
-        let prepared = guard("on_prepare", || self.on_prepare.on_prepare(connection));
-        match prepared {
-            Ok(session) => Ok(Box::new(Served { session: session?, callbacks: self })),
-            Err(Panicked) => Err(io::Error::other("on_prepare panicked").into()),
+impl Moment {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Connect, Self::Request, Self::HighWater, Self::Drain, Self::Shutdown];
+
+    /// The callback's name, for the log.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "on_connect",
+            Self::Request => "on_request",
+            Self::HighWater => "on_high_water",
+            Self::Drain => "on_drain",
+            Self::Shutdown => "on_shutdown",
+        }
+    }
+
+    /// A handler's method for it.
+    pub(crate) fn call_of<H: Handler>(self, handler: &Arc<H>) -> Call<H::Session> {
+        let it = handler.clone();
+        match self {
+            Self::Connect => Box::new(move |session, conn| it.on_connect(session, conn)),
+            Self::Request => Box::new(move |session, conn| it.on_request(session, conn)),
+            Self::HighWater => Box::new(move |session, conn| it.on_high_water(session, conn)),
+            Self::Drain => Box::new(move |session, conn| it.on_drain(session, conn)),
+            Self::Shutdown => Box::new(move |session, conn| it.on_shutdown(session, conn)),
         }
     }
 }
 
-impl<S: Send + 'static> Callbacks<S> {
-    /// These callbacks for one connection whose session is there already: `on_prepare` does not
-    /// run for it.
-    pub fn with_session(self: &Arc<Self>, session: S) -> Arc<dyn Prepare> {
-        Arc::new(Prepared { session: Mutex::new(Some(session)), callbacks: self.clone() })
-    }
-}
+/// The setters of callbacks of a builder, whose field `callbacks` is a [`Callbacks<S>`]. A macro,
+/// since the builders of the server and of the client have the same methods.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! callback_setters {
+    () => {
+        /// Runs once when the connection is established; see
+        /// [`OnConnect`](netpoll_core::OnConnect).
+        #[must_use]
+        pub fn on_connect(mut self, callback: impl $crate::OnConnect<S>) -> Self {
+            self.callbacks.set($crate::Moment::Connect, move |session, conn| {
+                callback.on_connect(session, conn)
+            });
+            self
+        }
 
-struct Prepared<S> {
-    /// Taken by the one connection that it is for.
-    session: Mutex<Option<S>>,
-    callbacks: Arc<Callbacks<S>>,
-}
+        /// Runs whenever bytes have arrived; see [`OnRequest`](netpoll_core::OnRequest).
+        #[must_use]
+        pub fn on_request(mut self, callback: impl $crate::OnRequest<S>) -> Self {
+            self.callbacks.set($crate::Moment::Request, move |session, conn| {
+                callback.on_request(session, conn)
+            });
+            self
+        }
 
-impl<S: Send + 'static> Prepare for Prepared<S> {
-    fn prepare(self: Arc<Self>, _: &Connection) -> Result<Box<dyn Service>> {
-        let session = lock(&self.session).take().ok_or(Error::Closed)?;
-        Ok(Box::new(Served { session, callbacks: self.callbacks.clone() }))
-    }
-}
+        /// Runs when the output rises above its high-water mark; see
+        /// [`OnHighWater`](netpoll_core::OnHighWater).
+        #[must_use]
+        pub fn on_high_water(mut self, callback: impl $crate::OnHighWater<S>) -> Self {
+            self.callbacks.set($crate::Moment::HighWater, move |session, conn| {
+                callback.on_high_water(session, conn)
+            });
+            self
+        }
 
-struct Served<S> {
-    session: S,
-    callbacks: Arc<Callbacks<S>>,
-}
+        /// Runs when the output has fallen below its low-water mark again; see
+        /// [`OnDrain`](netpoll_core::OnDrain).
+        #[must_use]
+        pub fn on_drain(mut self, callback: impl $crate::OnDrain<S>) -> Self {
+            self.callbacks
+                .set($crate::Moment::Drain, move |session, conn| callback.on_drain(session, conn));
+            self
+        }
 
-impl<S: Send + 'static> Service for Served<S> {
-    fn connect(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let Some(on_connect) = &self.callbacks.on_connect else {
-            return Ok(());
-        };
-        verdict(guard("on_connect", || on_connect.on_connect(&mut self.session, connection)))
-    }
+        /// Runs once when a shutdown has begun; see [`OnShutdown`](netpoll_core::OnShutdown).
+        #[must_use]
+        pub fn on_shutdown(mut self, callback: impl $crate::OnShutdown<S>) -> Self {
+            self.callbacks.set($crate::Moment::Shutdown, move |session, conn| {
+                callback.on_shutdown(session, conn)
+            });
+            self
+        }
 
-    fn request(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let Some(on_request) = &self.callbacks.on_request else { return Ok(()) };
-        verdict(guard("on_request", || on_request.on_request(&mut self.session, connection)))
-    }
-
-    fn high_water(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let Some(callback) = &self.callbacks.on_high_water else { return Ok(()) };
-        verdict(guard("on_high_water", || callback.on_high_water(&mut self.session, connection)))
-    }
-
-    fn drained(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let Some(callback) = &self.callbacks.on_drain else { return Ok(()) };
-        verdict(guard("on_drain", || callback.on_drain(&mut self.session, connection)))
-    }
-
-    fn shutdown(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let Some(callback) = &self.callbacks.on_shutdown else { return Ok(()) };
-        verdict(guard("on_shutdown", || callback.on_shutdown(&mut self.session, connection)))
-    }
-
-    fn minds_disconnect(&self) -> bool {
-        self.callbacks.on_disconnect.is_some() || std::mem::needs_drop::<S>()
-    }
-
-    fn disconnect(self: Box<Self>, reason: &CloseReason) {
-        let Self { session, callbacks } = *self;
-        // Without the callback the session is dropped here, and its Drop is user code as well.
-        let _ = guard("on_disconnect", || match &callbacks.on_disconnect {
-            Some(on_disconnect) => on_disconnect.on_disconnect(session, reason),
-            None => drop(session),
-        });
-    }
-}
-
-/// What the outcome of a callback means for its connection.
-#[inline]
-pub(crate) fn verdict(outcome: Result<Result<()>, Panicked>) -> Result<(), CloseReason> {
-    match outcome {
-        Ok(Ok(()) | Err(Error::WouldBlock)) => Ok(()),
-        Ok(Err(Error::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Ok(Err(error)) => Err(CloseReason::Callback(error)),
-        Err(Panicked) => Err(CloseReason::Panic),
-    }
+        /// Runs once, last, with the session and the reason; see
+        /// [`OnDisconnect`](netpoll_core::OnDisconnect).
+        #[must_use]
+        pub fn on_disconnect(mut self, callback: impl $crate::OnDisconnect<S>) -> Self {
+            self.callbacks.set_on_disconnect(callback);
+            self
+        }
+    };
 }

@@ -97,7 +97,7 @@ impl Group {
     }
 
     /// Says that a shutdown has begun, to whoever asks; the connections are told by
-    /// [`Remote::drain`](crate::Remote::drain).
+    /// [`Remote::shut_down`](crate::Remote::shut_down).
     pub fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
     }

@@ -6,6 +6,7 @@ use super::close::{failure, passed_on, reason_of, reason_unread};
 use super::{Role, Runner, Step};
 use crate::base::error::{CloseReason, LimitReached};
 use crate::connection::Shared;
+use crate::connection::callbacks::Moment;
 use crate::connection::input::{End, Received};
 use crate::connection::mailbox::Command;
 use crate::pure::task::Events;
@@ -59,7 +60,7 @@ impl Runner {
             Received::Nothing => false,
         };
         if due || resumed || woken {
-            let verdict = service.request(connection);
+            let verdict = service.call(Moment::Request, connection);
             return self.after_callback(shared, verdict);
         }
         if let Received::End(end) = received {

@@ -7,7 +7,7 @@ use super::{Life, Role, Runner, Step};
 use crate::base::error::CloseReason;
 use crate::base::panic::guard;
 use crate::connection::Shared;
-use crate::connection::callbacks::verdict;
+use crate::connection::callbacks::{Moment, verdict};
 use crate::pure::task::Events;
 
 /// What comes before a receive.
@@ -65,7 +65,7 @@ impl Runner {
             // A dialled connection that its caller dropped.
             return self.begin_close(shared, CloseReason::Local);
         };
-        let verdict = service.connect(connection);
+        let verdict = service.call(Moment::Connect, connection);
         self.after_callback(shared, verdict)
     }
 
@@ -101,13 +101,13 @@ impl Runner {
             verdict(guard("a job", || job.run(connection)))
         } else if events.has_any(Events::SHUTDOWN) && self.life == Life::Open {
             self.life = Life::ShuttingDown;
-            service.shutdown(connection)
+            service.call(Moment::Shutdown, connection)
         } else if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE
             && !self.told.high_water
         {
             self.told.high_water = true;
             shared.watch_output();
-            service.high_water(connection)
+            service.call(Moment::HighWater, connection)
         } else if shared.output.is_congested() {
             // The output has it look when that is over. Until then the peer's bytes stay in the
             // kernel.
@@ -115,7 +115,7 @@ impl Runner {
         } else if std::mem::replace(&mut self.told.high_water, false) {
             // Whoever stopped in the middle of its input because of the queue goes on with it.
             word.note(Events::RESUMED);
-            service.drained(connection)
+            service.call(Moment::Drain, connection)
         } else {
             return None;
         };
