@@ -65,7 +65,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         "a type and its methods, by topic",
     ),
     ("netpoll-core", &["sys", "sys::connect"], "system calls by topic share a helper"),
-    ("netpoll-core", &["threads::hand_off", "threads::monitor"], "each calls the other"),
     (
         "netpoll-core",
         &["threads::workers", "threads::workers::growth"],

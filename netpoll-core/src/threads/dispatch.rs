@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::hand_off::{self, Loop};
+use super::hand_off;
 use super::options::{Dispatch, HandOffOptions};
+use super::takeover::{self, Loop};
 use super::workers::Workers;
 use crate::base::blocking::Forbidden;
 use crate::base::error::Result;
@@ -45,10 +46,10 @@ pub(crate) fn run(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop
         Mode::HandOff(workers, terms) => {
             let (place, terms) = (shared.place(), *terms);
             if place == Placement::Reactor {
-                if hand_off::may_run(&mut held, terms, &shared) {
+                if takeover::may_run(&mut held, terms, &shared) {
                     return hand_off::run(held, shared);
                 }
-                hand_off::want_thread(&held);
+                held.takeover.want_thread();
             }
             held.core.remote().counters.to_workers.add(1);
             send(held, &workers.clone(), shared)
@@ -88,7 +89,7 @@ fn send(
 #[cold]
 fn run_for_want_of_threads(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
     held.core.remote().counters.without_worker.add(1);
-    if hand_off::is_watched(&held) {
+    if held.takeover.is_watched() {
         return hand_off::run(held, shared);
     }
     run_here(&mut held.core, shared, Forbidden::for_want_of_threads());

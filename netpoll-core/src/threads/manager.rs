@@ -17,7 +17,8 @@ use crate::connection::mailbox::Remote;
 use crate::pure::balance::{Balancer, LoadBalance, LoopLoad};
 use crate::pure::spin::Spin;
 use crate::reactor::Core;
-use crate::threads::hand_off::{self, Crew};
+use crate::threads::hand_off;
+use crate::threads::takeover::LoopThreads;
 
 /// More loops than this are a mistake, not a machine.
 const LOOPS_AT_MOST: usize = 1024;
@@ -42,7 +43,7 @@ pub struct PollManager {
     /// Held for a few instructions, never while user code runs or a line is logged.
     loops: Mutex<Loops>,
     balancer: Balancer,
-    crew: Arc<Crew>,
+    threads: Arc<LoopThreads>,
     spin: Spin,
     patience: Duration,
     started: AtomicUsize,
@@ -81,7 +82,7 @@ impl PollManager {
         let manager = Self {
             loops: Mutex::new(Loops::default()),
             balancer: Balancer::new(balance),
-            crew: Crew::new(turn),
+            threads: LoopThreads::new(turn),
             spin,
             patience: PATIENCE,
             started: AtomicUsize::new(0),
@@ -260,7 +261,7 @@ impl PollManager {
 
     /// What became of the threads that turn the loops.
     pub fn hand_off_stats(&self) -> HandOffStats {
-        self.crew.stats()
+        self.threads.stats()
     }
 
     fn start_loop(&self) -> Result<Arc<Remote>> {
@@ -268,7 +269,7 @@ impl PollManager {
         let core =
             Core::new(number, self.spin).map_err(with("cannot open a reactor's descriptors"))?;
         let remote = core.remote().clone();
-        let started = self.crew.start(format!("netpoll-loop-{number}"), core);
+        let started = self.threads.start(format!("netpoll-loop-{number}"), core);
         started.map_err(with("cannot start a reactor's thread"))?;
         Ok(remote)
     }
@@ -322,7 +323,7 @@ impl Drop for PollManager {
                 log::warn!("a loop is left behind: a callback on it doesn't return");
             }
         }
-        let left = self.crew.stop(if is_inside { Some(now) } else { deadline });
+        let left = self.threads.stop(if is_inside { Some(now) } else { deadline });
         if left > 0 && !is_inside {
             log::warn!("{left} threads are left behind inside callbacks, and end with them");
         }

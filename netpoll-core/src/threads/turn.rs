@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::dispatch;
-use super::hand_off::{Backing, Loop, Seated};
+use super::hand_off::Entered;
+use super::takeover::{Loop, Takeover};
 use crate::base::panic::{Panicked, guard};
 use crate::connection::mailbox::Remote;
 use crate::pure::baton::{Baton, Held};
@@ -41,17 +42,17 @@ impl Reactor {
     /// from outside of callbacks.
     pub fn run(self) -> io::Result<()> {
         let remote = self.remote();
-        turn(Baton::held(Loop { core: self.core, backing: Backing::default() }));
+        turn(Baton::held(Loop { core: self.core, takeover: Takeover::default() }));
         remote.take_failure().map_or(Ok(()), Err)
     }
 }
 
 /// Turns a reactor on this thread until it ends, or until another thread has taken it over.
 pub(crate) fn turn(held: Held<Loop>) -> Next {
-    let (_seated, baton) = (Seated::at(&held), held.baton().clone());
+    let (_entered, baton) = (Entered::with(&held), held.baton().clone());
     guard("a loop, outside of callbacks", || go_on(held)).unwrap_or_else(|Panicked| {
         // What it was about to do is not known, so its connections end.
-        Seated::let_go();
+        Entered::let_go();
         if let Some(Loop { core, .. }) = baton.take_abandoned().and_then(Held::into_inner) {
             core.fail(io::Error::other("a panic outside of callbacks"));
         }
@@ -60,18 +61,18 @@ pub(crate) fn turn(held: Held<Loop>) -> Next {
 }
 
 fn go_on(mut held: Held<Loop>) -> Next {
-    held.backing.begin_hold();
+    held.takeover.begin_hold();
     held.core.change_threads();
     loop {
-        let Loop { core, backing } = &mut *held;
-        let Some(scheduled) = core.next(|| backing.begin_wait()) else { break };
+        let Loop { core, takeover } = &mut *held;
+        let Some(scheduled) = core.next(|| takeover.begin_wait()) else { break };
         match dispatch::run(held, scheduled) {
             Some(kept) => held = kept,
             None => return Next::Park,
         }
     }
     if let Some(Loop { core, .. }) = held.into_inner() {
-        Seated::let_go();
+        Entered::let_go();
         core.end();
     }
     Next::Leave

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 const LOOK: f64 = 15e-6;
 pub(super) const SHORTEST: Duration = Duration::from_micros(50);
 pub(super) const LONGEST: Duration = Duration::from_millis(10);
-/// How far back the rate of steals reaches, in seconds.
+/// How far back the rate of take-overs reaches, in seconds.
 const MEMORY: f64 = 0.25;
 
 /// When to look next: see [`super`]. It has no clock: it is given the time.
 pub(super) struct Cadence {
-    /// Steals a second.
+    /// Take-overs a second.
     pub(super) rate: f64,
     pause: Duration,
     last: Instant,
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_grows_while_nothing_is_taken_and_follows_the_rate_of_steals() {
+    fn the_pause_grows_while_nothing_is_taken_and_follows_the_rate_of_take_overs() {
         let mut now = Instant::now();
         let mut cadence = Cadence::new(now);
         let mut pauses = Vec::new();

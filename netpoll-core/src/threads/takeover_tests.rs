@@ -18,26 +18,26 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 struct World {
     delivered: Mutex<bool>,
     there: Condvar,
-    spares: Mutex<usize>,
+    parked: Mutex<usize>,
     cores: Mutex<usize>,
 }
 
 /// A thread that was reserved. One that was not needed goes back.
-struct Spare<'a>(&'a World, bool);
+struct Reserved<'a>(&'a World, bool);
 
-impl Drop for Spare<'_> {
+impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.1 {
-            *lock(&self.0.spares) += 1;
+            *lock(&self.0.parked) += 1;
         }
     }
 }
 
 impl World {
-    fn reserve(&self) -> Option<Spare<'_>> {
-        let mut spares = lock(&self.spares);
-        *spares = spares.checked_sub(1)?;
-        Some(Spare(self, false))
+    fn reserve(&self) -> Option<Reserved<'_>> {
+        let mut parked = lock(&self.parked);
+        *parked = parked.checked_sub(1)?;
+        Some(Reserved(self, false))
     }
 
     /// The turn of a reactor that others wait for.
@@ -49,8 +49,8 @@ impl World {
     }
 
     fn pass_on(self: &Arc<Self>, baton: &Arc<Baton<()>>, epoch: Epoch) -> Passed {
-        let go = |mut spare: Spare<'_>, core| {
-            spare.1 = true;
+        let go = |mut reserved: Reserved<'_>, core| {
+            reserved.1 = true;
             let world = self.clone();
             thread::spawn(move || world.turn(core));
         };
@@ -62,9 +62,9 @@ impl World {
 /// refused, no thread waits while its core lies there, which would be a deadlock.
 #[test]
 fn loom_no_thread_waits_with_its_core_in_its_hands() {
-    for spares in 0..2 {
+    for parked in 0..2 {
         explore(move || {
-            let world = Arc::new(World { spares: Mutex::new(spares), ..World::default() });
+            let world = Arc::new(World { parked: Mutex::new(parked), ..World::default() });
             let lying = Baton::held(()).put_down();
             let (baton, epoch) = (lying.baton().clone(), lying.epoch());
             let monitor = {
@@ -72,20 +72,20 @@ fn loom_no_thread_waits_with_its_core_in_its_hands() {
                 thread::spawn(move || {
                     let passed = world.pass_on(&baton, epoch);
                     // Another callback has ended.
-                    *lock(&world.spares) += 1;
+                    *lock(&world.parked) += 1;
                     passed
                 })
             };
             let passed = world.pass_on(&baton, epoch);
             if passed == Passed::NoThread {
-                // The wait has failed, and with it the callback. The monitor may have been luckier.
+                // The wait has failed, and with it the callback. The monitor may have had a thread.
                 if let Some(core) = lying.take_up() {
                     world.turn(core);
                 }
             }
             let mut delivered = lock(&world.delivered);
             while !*delivered {
-                delivered = world.there.wait(delivered).expect("nobody panics");
+                delivered = world.there.wait(delivered).expect("no thread panics");
             }
             drop(delivered);
             let monitors = monitor.join().expect("the model's thread");

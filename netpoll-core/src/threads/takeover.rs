@@ -1,0 +1,295 @@
+//! The threads behind the loops of one manager: how one of them takes a loop over, and when there
+//! is a thread for it.
+//!
+//! ```text
+//!     a loop ─ Takeover ──► LoopThreads ─┬─ the pool: netpoll-loop-N, netpoll-spare-N
+//!                 │                      └─ the monitor, which looks at
+//!                 └── Activity ◄──────────────────────────────────┘
+//! ```
+//! A thread is reserved before the core is taken, since a core that no thread turns serves no
+//! connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::monitor::{Activity, Monitor, TakeOver};
+use crate::base::stats::{Cause, HandOffStats};
+use crate::base::sync::{AtomicU64, AtomicUsize, Ordering};
+use crate::base::waits::Waits;
+use crate::connection::Shared;
+use crate::connection::schedule::Terms;
+use crate::pure::baton::{Baton, Epoch, Held};
+use crate::reactor::Core;
+use crate::sys;
+use crate::threads::pool::{Next, ThreadPool, ThreadPoolOptions};
+
+/// What changes threads as one value: a reactor's core, and what lets other threads take it over.
+#[derive(Debug)]
+pub(crate) struct Loop {
+    pub(crate) core: Core,
+    pub(crate) takeover: Takeover,
+}
+
+/// What a thread does with a loop that it is given.
+pub(crate) type Turn = fn(Held<Loop>) -> Next;
+
+/// How long a thread without a loop stays.
+const IDLE: Duration = Duration::from_secs(10);
+/// Stands in `LoopThreads::away` while the system refuses threads: so one load tells both.
+const REFUSED: usize = 1 << (usize::BITS - 1);
+
+/// See the module. None of the threads is started before it is needed.
+#[derive(Debug)]
+pub(crate) struct LoopThreads {
+    pool: Arc<ThreadPool>,
+    monitor: Arc<Monitor<Loop>>,
+    /// Threads whose core was taken and whose callback has not ended, and [`REFUSED`].
+    away: AtomicUsize,
+    /// Times that a reactor had to stand still because there was no thread to take it over.
+    stalls: AtomicU64,
+    /// The waits of callbacks on these threads.
+    waits: Arc<Waits>,
+    turn: Turn,
+}
+
+/// What became of passing a core on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    Done,
+    /// Its epoch was over.
+    Late,
+    /// There is no thread for it.
+    NoThread,
+}
+
+impl LoopThreads {
+    /// No thread yet; each will run `turn` with a loop.
+    pub(crate) fn new(turn: Turn) -> Arc<Self> {
+        Arc::new(Self {
+            turn,
+            pool: ThreadPool::new(ThreadPoolOptions {
+                name: |number| format!("netpoll-spare-{number}"),
+                what: "a spare thread, so callbacks that wait may fail",
+                max_threads: usize::MAX,
+                idle: IDLE,
+            }),
+            monitor: Monitor::new(),
+            away: AtomicUsize::new(0),
+            stalls: AtomicU64::new(0),
+            waits: Waits::new(),
+        })
+    }
+
+    /// Starts a reactor on a thread of its own.
+    ///
+    /// # Errors
+    /// The system's, where it has no more threads.
+    pub(crate) fn start(self: &Arc<Self>, name: String, core: Core) -> io::Result<()> {
+        let (turn, takeover) = (self.turn, Takeover::by(self.clone()));
+        self.pool.start(name, Box::new(move || turn(Baton::held(Loop { core, takeover }))))
+    }
+
+    /// Has another thread take the baton over, if it still lies in that epoch.
+    pub(crate) fn pass_on(
+        &self,
+        baton: &Arc<Baton<Loop>>,
+        epoch: Epoch,
+        cause: Cause,
+        stalled: Duration,
+    ) -> Passed {
+        let reserve = || {
+            let reserved = self.pool.reserve();
+            if reserved.is_none() {
+                self.stalls.fetch_add(1, Ordering::Relaxed);
+                self.away.fetch_or(REFUSED, Ordering::SeqCst);
+            }
+            reserved
+        };
+        pass_on(baton, epoch, reserve, |reserved, held| {
+            held.core.remote().counters.hand_off(cause, stalled);
+            self.away.fetch_add(1, Ordering::SeqCst);
+            let turn = self.turn;
+            reserved.run(Box::new(move || turn(held)));
+        })
+    }
+
+    /// The callback that cost a thread its core has ended.
+    pub(crate) fn came_back(&self) {
+        self.away.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The waits of callbacks on these threads.
+    pub(crate) fn waits(&self) -> &Arc<Waits> {
+        &self.waits
+    }
+
+    /// Ends all threads, waiting for those inside callbacks until `deadline`. Returns how many are
+    /// left there.
+    pub(crate) fn stop(&self, deadline: Option<Instant>) -> usize {
+        self.monitor.stop();
+        self.pool.stop(deadline)
+    }
+
+    pub(crate) fn stats(&self) -> HandOffStats {
+        HandOffStats {
+            threads: self.pool.threads(),
+            threads_peak: self.pool.peak(),
+            parked: self.pool.parked(),
+            away: self.away(),
+            stalls: self.stalls.load(Ordering::Relaxed),
+            waits_ended: self.waits.ended(),
+            monitor_looks: self.monitor.looks(),
+        }
+    }
+
+    /// For [`may_run`], where there is no plain answer: whether a callback that is run on the
+    /// reactor has a thread to be away on, if it should block.
+    #[cold]
+    fn has_thread_for(&self, shared: &Shared, terms: Terms) -> bool {
+        let is_proven = shared.is_proven();
+        if self.away.load(Ordering::SeqCst) & REFUSED != 0 && !is_proven && !self.may_start() {
+            return false;
+        }
+        let most = if is_proven { terms.away_at_most } else { terms.away_unproven };
+        self.away() < most
+    }
+
+    /// Whether there is a thread again, after the system has refused one.
+    fn may_start(&self) -> bool {
+        if self.pool.is_exhausted() {
+            return false;
+        }
+        self.away.fetch_and(!REFUSED, Ordering::SeqCst);
+        self.pool.keep_one_ready();
+        if self.pool.parked() > 0 {
+            return true;
+        }
+        self.away.fetch_or(REFUSED, Ordering::SeqCst);
+        false
+    }
+
+    /// How many threads are inside callbacks that have lost their reactor.
+    fn away(&self) -> usize {
+        self.away.load(Ordering::SeqCst) & !REFUSED
+    }
+}
+
+impl TakeOver<Loop> for LoopThreads {
+    fn take_over(
+        &self,
+        baton: &Arc<Baton<Loop>>,
+        epoch: Epoch,
+        cause: Cause,
+        stalled: Duration,
+    ) -> bool {
+        self.pass_on(baton, epoch, cause, stalled) == Passed::Done
+    }
+
+    fn keep_one_ready(&self) {
+        self.pool.keep_one_ready();
+    }
+}
+
+/// Passes a core that lies in `epoch` on to a thread that is reserved before the core is taken.
+fn pass_on<T, S>(
+    baton: &Arc<Baton<T>>,
+    epoch: Epoch,
+    reserve: impl FnOnce() -> Option<S>,
+    run: impl FnOnce(S, Held<T>),
+) -> Passed {
+    let Some(reserved) = reserve() else {
+        // Another caller that had a thread may have taken it meanwhile.
+        return if baton.epoch() == Some(epoch) { Passed::NoThread } else { Passed::Late };
+    };
+    let Some(core) = baton.take(epoch) else { return Passed::Late };
+    run(reserved, core);
+    Passed::Done
+}
+
+/// What a loop knows of the threads that may take it over.
+#[derive(Debug, Default)]
+pub(crate) struct Takeover {
+    /// None for a reactor that stays on its thread.
+    threads: Option<Arc<LoopThreads>>,
+    activity: Arc<Activity>,
+    /// For how long the monitor lets it stand still; none while it is not watched.
+    watched: Option<Duration>,
+    /// It has run a callback since it last waited for events, and the monitor knows.
+    is_active: bool,
+}
+
+impl Takeover {
+    fn by(threads: Arc<LoopThreads>) -> Self {
+        Self { threads: Some(threads), ..Self::default() }
+    }
+
+    pub(crate) fn threads(&self) -> Option<&Arc<LoopThreads>> {
+        self.threads.as_ref()
+    }
+
+    /// This thread holds the core from here on.
+    pub(crate) fn begin_hold(&self) {
+        self.activity.set_holder(sys::thread_number());
+    }
+
+    /// The reactor is about to wait for events.
+    pub(crate) fn begin_wait(&mut self) {
+        if std::mem::replace(&mut self.is_active, false) {
+            self.activity.set_idle(true);
+        }
+    }
+
+    /// It is about to run a callback.
+    pub(crate) fn begin_callback(&mut self) {
+        if self.is_active {
+            return;
+        }
+        self.is_active = true;
+        self.activity.set_idle(false);
+        if let Some(threads) = &self.threads {
+            threads.monitor.wake();
+        }
+    }
+
+    /// Whether the core may be put down because the monitor makes sure that it does not lie for
+    /// long.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// A callback of this reactor has to go to the workers, since there is no thread for it here:
+    /// makes sure that the next one finds a thread.
+    #[cold]
+    pub(crate) fn want_thread(&self) {
+        if let Some(threads) = &self.threads {
+            threads.waits.want_one();
+        }
+    }
+}
+
+/// Whether a callback may be run with the core put down: the monitor watches, and there may be one
+/// more thread if the callback blocks.
+pub(crate) fn may_run(held: &mut Held<Loop>, terms: Terms, shared: &Shared) -> bool {
+    if held.takeover.watched.is_none_or(|least| least > terms.threshold) && !enroll(held, terms) {
+        return false;
+    }
+    let Some(threads) = &held.takeover.threads else { return false };
+    threads.away.load(Ordering::Relaxed) < terms.away_unproven
+        || threads.has_thread_for(shared, terms)
+}
+
+fn enroll(held: &mut Held<Loop>, terms: Terms) -> bool {
+    let (baton, Takeover { threads, activity, .. }) = (held.baton().clone(), &held.takeover);
+    let Some(threads) = threads else { return false };
+    let watched = held.core.may_change_threads()
+        && threads.monitor.enroll(threads, &baton, activity, terms.threshold);
+    if watched {
+        held.takeover.watched = Some(terms.threshold);
+    }
+    watched
+}
+
+#[cfg(all(test, loom))]
+#[path = "takeover_tests.rs"]
+mod tests;
