@@ -27,7 +27,7 @@ pub struct Group {
 #[derive(Default)]
 struct Live {
     connections: usize,
-    /// Threads in `wait_empty`: to wake nobody is a system call all the same.
+    /// Threads in `wait_empty`: a wake costs a system call even where none waits.
     waiting: usize,
 }
 
@@ -96,8 +96,8 @@ impl Group {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Says that a shutdown has begun, to whoever asks; the connections are told by
-    /// [`Remote::shut_down`](crate::Remote::shut_down).
+    /// Notes that a shutdown has begun, for callers of `is_shutting_down`. The connections are told
+    /// by [`Remote::shut_down`](crate::Remote::shut_down).
     pub fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
     }

@@ -30,23 +30,23 @@ use crate::pure::tick::Tick;
 pub(crate) enum Command {
     /// Watch this connection and start its callbacks.
     Register(Arc<Shared>),
-    /// This connection is scheduled: see that it is run.
+    /// Run this connection, which is scheduled.
     Run(Arc<Shared>),
     /// Send more of what this connection has queued.
     Transmit(Token),
     /// A pool that had no room for a connection of this reactor has room again.
     Capacity,
-    /// This connection has ended: close its socket. Behind its registration, if that is on its way.
+    /// Close the socket of this connection, which has ended. It stands behind the registration.
     Finish(Arc<Shared>),
     /// End this connection's orderly close at that time.
     Linger(Token, Instant),
-    /// Have this connection do that, at that time.
+    /// Run this job of that connection at that time.
     Later(Arc<Shared>, Instant, Arc<Job>),
     /// Forget this job of that connection.
     Cancel(Arc<Shared>, usize),
     /// What is watched of this connection has changed.
     Watch(Arc<Shared>),
-    /// Memory has run short for this connection: have it try to receive again, in a while.
+    /// Let this connection, for which memory was too short, try to receive again after a while.
     Retry(Token),
     /// Tick, at that time for the first time.
     Tick(Instant, Weak<Tick>),
@@ -54,11 +54,11 @@ pub(crate) enum Command {
     ShutDown(Arc<Group>),
     /// Close this group's connections now.
     Abort(Arc<Group>),
-    /// Whoever is to be of this group must have said by now what comes before a connection.
+    /// End the preambles of this group: what has arrived by now completes them or not.
     EndPreambles(Arc<Group>),
     /// Accept on this listener.
     Listen(Arc<OwnedFd>, Box<dyn Accept>),
-    /// Watch a stream until it has said what must come first, or that time.
+    /// Watch a stream until its preamble is complete, or that time has come.
     Await(Box<dyn Preamble>, Instant),
     /// Stop accepting on this listener.
     Unlisten(Arc<OwnedFd>),
@@ -76,28 +76,28 @@ pub struct Remote {
     commands: Mutex<Queue>,
     ended: Condvar,
     waker: Waker,
-    /// It has ended though nobody asked it to.
+    /// It has ended though nothing asked it to.
     failed: AtomicBool,
-    /// Written by whoever holds the core.
+    /// Written by the thread that holds the core.
     pub(crate) counters: Counters,
     pub(crate) traffic: Traffic,
-    /// What its connections' callbacks have done lately.
+    /// What the callbacks of its connections have done lately.
     pub(crate) loop_history: LoopHistory,
-    /// Connections that were given to it and whose sockets are not closed. It counts them from the
-    /// moment of the choice, before the reactor has heard of them: so a burst spreads evenly.
+    /// Connections that were given to it and are not closed. A connection counts from the moment
+    /// that this loop was picked for it, before the reactor knows it: so a burst spreads evenly.
     load: AtomicUsize,
 }
 
-/// What a peer can cause is bounded by the connections there are: each is registered, run, watched
-/// and finished by one command at a time. What users ask for has one for each job and tick.
+/// Its length is bounded: of each connection one command at a time registers, runs, watches and
+/// finishes it, and each job and each tick of a user has one.
 #[derive(Debug, Default)]
 struct Queue {
     list: VecDeque<Command>,
-    /// The reactor has ended: nobody would run them.
+    /// The reactor has ended: nothing would run a command.
     dead: bool,
-    /// What it had left to do is done as well: its thread only returns any more.
+    /// The reactor has done all that was left, and its thread returns.
     ended: bool,
-    /// Why it ended, if nobody asked it to.
+    /// Why it ended, if nothing asked it to.
     failure: Option<io::Error>,
 }
 
@@ -139,7 +139,7 @@ impl Remote {
         self.waker.wake();
     }
 
-    /// Closes the connections of `group` as each comes to have nothing left to serve.
+    /// Closes each connection of `group` when it has nothing left to serve.
     pub fn shut_down(&self, group: &Arc<Group>) {
         drop(self.post(Command::ShutDown(group.clone())));
     }
@@ -154,7 +154,7 @@ impl Remote {
         drop(self.post(Command::Tick(tick.first(clock::now()), Arc::downgrade(tick))));
     }
 
-    /// Says that there may be room again for those that were to be run elsewhere.
+    /// Says that a pool has room again for connections that this reactor keeps for it.
     pub(crate) fn tell_of_capacity(&self) {
         drop(self.post(Command::Capacity));
     }
@@ -175,7 +175,7 @@ impl Remote {
         self.number
     }
 
-    /// Whether the reactor has ended though nobody asked it to: it must not be picked.
+    /// Whether the reactor has ended though nothing asked it to: it must not be picked.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -257,8 +257,8 @@ impl Remote {
         drop(self.post(Command::Await(preamble, late)));
     }
 
-    /// Ends the preambles of a group that is about to take no more connections; those that have
-    /// arrived are complete.
+    /// Ends the preambles of a group that takes no more connections: one whose bytes have arrived
+    /// is complete.
     pub fn end_preambles(&self, group: &Arc<Group>) {
         drop(self.post(Command::EndPreambles(group.clone())));
     }
@@ -268,7 +268,7 @@ impl Remote {
         self.wake();
     }
 
-    /// How many connections are its own, those on their way to it among them.
+    /// How many connections it has, with those on their way to it.
     pub(crate) fn load(&self) -> usize {
         self.load.load(Ordering::Relaxed)
     }

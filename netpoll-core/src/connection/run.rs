@@ -38,10 +38,10 @@ pub(crate) struct Runner {
     ran_job: bool,
 }
 
-/// Who calls back.
+/// What calls back.
 #[derive(Default)]
 enum Role {
-    /// Nobody: a dialled one's caller drives it.
+    /// Nothing: the caller that dialled the connection drives it.
     #[default]
     None,
     /// What makes the service, until it has.
@@ -83,7 +83,7 @@ struct Told {
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Given back, or ended, or somebody else's already: nothing to do.
+    /// Given back, or ended, or begun by another thread: nothing to do.
     Done,
     /// Used up its rounds and is still scheduled: to be run again when others had their turn.
     Again,
@@ -166,7 +166,7 @@ fn log_slow(shared: &Shared, Slow { took, limit, unlogged }: &Slow) {
     );
 }
 
-/// Runs a connection that nobody else will run again: after an abort this ends it.
+/// Runs a connection that no other thread will run again: after an abort this ends it.
 pub(crate) fn run_to_end(shared: &Arc<Shared>) {
     while run(shared) == Outcome::Again {}
 }

@@ -123,7 +123,7 @@ impl Dispatcher {
     }
 }
 
-/// Makes sure that a scheduled connection is begun, from a thread that is not its reactor's.
+/// Makes sure that a thread begins a scheduled connection. For threads other than its reactor's.
 pub(crate) fn schedule(shared: &Arc<Shared>) {
     let Err(shared) = shared.group.dispatcher().submit(shared.clone()) else {
         return;

@@ -1,4 +1,4 @@
-//! How a close begins, what it leaves to be sent, and its last acts.
+//! How a close begins, what is still sent after that, and what it does last.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::io::socket::Stream;
 use crate::pure::slab::Token;
 use crate::pure::task::{Events, Run};
 
-/// The last acts, each outside of the cell: `on_disconnect`, then the reactor closes the socket.
+/// What a close does last, outside of the cell: `on_disconnect`, then the reactor closes the
+/// socket.
 pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
     log::debug!("connection from {}: {reason}", shared.peer());
@@ -27,7 +28,7 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let service = match std::mem::take(&mut run.role) {
         Role::Service(service) => Some(service),
         Role::Callbacks(callbacks) => {
-            // They may be the last, and hold what is the user's.
+            // This may be the last reference to the user's callbacks, and what they captured.
             guard("the release of callbacks", || drop(callbacks)).ok();
             None
         }
@@ -35,8 +36,8 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     };
     let is_read_out = run.life == Life::Closing { is_read_out: true };
     if !is_reset && (!is_read_out || shared.close_is_put_off(service.as_deref())) {
-        // The close of the socket sends the FIN as well. But it sends a reset instead where more
-        // has come from a peer that still sends, and none of them must wait for the user.
+        // The close of the socket sends the FIN, too. But it sends a reset where a peer that still
+        // sends has sent more, and the FIN must not wait for the user's `on_disconnect`.
         shared.output.end_stream();
     }
     if let Some(service) = service {
@@ -48,7 +49,7 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
 }
 
 impl Runner {
-    /// Nothing more is received, and nothing more is written: the close has begun.
+    /// The close has begun: nothing more is received, and nothing more is written.
     fn let_go(&mut self) {
         let Some(connection) = self.connection.take() else {
             if !matches!(self.life, Life::Closing { .. }) {
@@ -63,11 +64,11 @@ impl Runner {
     /// Begins an orderly close: what was accepted is still sent, within the linger time.
     pub(super) fn begin_close(&mut self, shared: &Arc<Shared>, reason: CloseReason) -> Step {
         if shared.task.word.events().has_any(Events::RESET) {
-            // It came while a callback ran: a FIN would overtake the reset.
+            // The reset was asked for while a callback ran: a FIN would overtake it.
             return self.end_at_once(reason);
         }
         if matches!(reason, CloseReason::Timeout(Wait::Write)) {
-            // The peer had that time to take what is left, and did not.
+            // The peer had the write timeout to take what is left, and did not.
             return self.end_at_once(reason);
         }
         self.reason.get_or_insert_with(|| Box::new(reason));
@@ -81,24 +82,24 @@ impl Runner {
             (token, Some(at)) => shared.reactor.post(Command::Linger(token, at)).map_err(drop),
             (_, None) => Ok(()),
         };
-        // Without a reactor nobody drains the output.
+        // Without a reactor nothing sends the rest of the output.
         if armed.is_ok() { Step::Wait } else { Step::Closed }
     }
 
-    /// Ends at once, because the watch found something to be over.
+    /// Ends at once, because the watch found a timeout or deadline passed.
     pub(super) fn expire(&mut self, shared: &Shared) -> Step {
         let wait = shared.extras.expired();
         self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
     }
 
-    /// Ends at once, because somebody said so.
+    /// Ends at once, because of an abort.
     pub(super) fn give_up(&mut self, shared: &Shared) -> Step {
         let meant = shared.task.word.events().has_any(Events::RESET);
         let reason = if meant { reason_local(shared) } else { CloseReason::Shutdown };
         self.end_at_once(shared.output.failure().map_or(reason, CloseReason::of_socket))
     }
 
-    /// Whatever is left to send is dropped; if something is, the peer is told by a reset.
+    /// Drops what is left to send; where there is some, the peer gets a reset.
     fn end_at_once(&mut self, reason: CloseReason) -> Step {
         self.reason.get_or_insert_with(|| Box::new(reason));
         self.let_go();
@@ -106,7 +107,7 @@ impl Runner {
     }
 }
 
-/// Why we ended it.
+/// Why this side ended it.
 pub(super) fn reason_local(shared: &Shared) -> CloseReason {
     if shared.output.is_detached() { CloseReason::Detached } else { CloseReason::Local }
 }
@@ -120,7 +121,7 @@ pub(super) fn reason_of(end: End, shared: &Shared) -> CloseReason {
     }
 }
 
-/// Why a peer is gone whose stream was not read to its end.
+/// Why the peer is gone, where its stream was not read to its end.
 pub(super) fn reason_unread(shared: &Shared) -> CloseReason {
     failure(shared).map_or(CloseReason::Peer, CloseReason::of_socket)
 }
@@ -131,8 +132,8 @@ pub(super) fn failure(shared: &Shared) -> Option<io::Error> {
     pending.or_else(|| shared.output.failure())
 }
 
-/// The reason behind an error that a callback returned, where it only passed on what a read or a
-/// flush had told it.
+/// The reason behind an error that a callback returned, where the callback only passed on the error
+/// of a read or a flush.
 pub(super) fn passed_on(
     error: &Error,
     connection: &Connection,

@@ -11,7 +11,7 @@ use crate::connection::input::{End, Received};
 use crate::connection::mailbox::Command;
 use crate::pure::task::Events;
 
-/// What makes another round worth its while after a callback.
+/// What makes another round useful after a callback.
 const WORTH_A_LOOK: Events = Events::PEER_GONE
     .or(Events::WAKE)
     .or(Events::OVER)
@@ -41,7 +41,8 @@ impl Runner {
             drop(shared.reactor.post(Command::Retry(shared.token())));
             Received::Nothing
         };
-        // What the callback left as it paused is served again: no edge announces it.
+        // A callback that paused left bytes in the buffer. They are served again, since no event
+        // announces them.
         let resumed = !paused
             && word.clear(events.and(Events::RESUMED)) != Events::NONE
             && !connection.scratch().input.buffer.is_empty();
@@ -50,12 +51,12 @@ impl Runner {
         let told_before = std::mem::replace(&mut self.told.end, full);
         let due = match received {
             Received::Bytes => true,
-            // The last call for what was left unread: now it is known that nothing follows.
+            // The last call, for bytes that were left unread: nothing follows them.
             Received::End(_) => {
                 !ended_before && (half_open || !connection.scratch().input.buffer.is_empty())
             }
-            // The last call as well, unless it makes room: the end stands behind bytes that nobody
-            // takes, and no edge will come any more.
+            // A last call, too, unless it makes room: the end stands behind bytes that no callback
+            // takes, and no further event will come.
             Received::Full => full && !told_before,
             Received::Nothing => false,
         };
@@ -77,7 +78,7 @@ impl Runner {
             return self.begin_close(shared, reason_unread(shared));
         }
         if let (Received::Nothing, true) = (received, events.has_any(Events::FAILED)) {
-            // Only a send met it, or the peer has reset and nobody receives.
+            // Only a send met the error, or the peer has reset and no receive asked for it.
             if let Some(error) = failure(shared) {
                 return self.begin_close(shared, CloseReason::of_socket(error));
             }
@@ -88,7 +89,7 @@ impl Runner {
         Step::Wait
     }
 
-    /// Flushes what the callback left, or closes as it said.
+    /// Flushes what the callback left, or closes for the reason that it returned.
     pub(super) fn after_callback(
         &mut self,
         shared: &Arc<Shared>,
@@ -103,7 +104,7 @@ impl Runner {
             _ => reason,
         });
         // A callback that reads until the end of the stream ends by that error, and what it wrote
-        // on the way is as good as any; what another error or a panic cut short is not.
+        // is sent. After another error or a panic it is not: it may be half a message.
         let scratch = connection.scratch();
         scratch.input.end_pulls();
         scratch.pace.clear();
@@ -126,7 +127,7 @@ impl Runner {
             return self.begin_close(shared, reason);
         }
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
-        // The output may have drained before the callback heard that it was high.
+        // The output may have drained before `on_high_water` ran.
         let events = shared.task.word.events();
         let again = events.has_any(WORTH_A_LOOK)
             || scratch.input.is_promising(shared, events)

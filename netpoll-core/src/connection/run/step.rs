@@ -27,20 +27,14 @@ impl Runner {
             return self.give_up(shared);
         }
         match self.life {
-            Life::New | Life::Open | Life::ShuttingDown if events.has_any(Events::CLOSE) => {
-                self.begin_close(shared, reason_local(shared))
+            Life::Closing { .. } => {
+                let is_done = events.has_any(Events::LINGERED) || shared.output.is_empty();
+                if is_done { Step::Closed } else { Step::Wait }
             }
-            Life::New | Life::Open | Life::ShuttingDown if events.has_any(Events::EXPIRED) => {
-                self.expire(shared)
-            }
+            _ if events.has_any(Events::CLOSE) => self.begin_close(shared, reason_local(shared)),
+            _ if events.has_any(Events::EXPIRED) => self.expire(shared),
             Life::New => self.connect(shared),
             Life::Open | Life::ShuttingDown => self.serve(shared, events),
-            Life::Closing { .. }
-                if events.has_any(Events::LINGERED) || shared.output.is_empty() =>
-            {
-                Step::Closed
-            }
-            Life::Closing { .. } => Step::Wait,
         }
     }
 
@@ -109,11 +103,11 @@ impl Runner {
             shared.watch_output();
             service.call(Moment::HighWater, connection)
         } else if shared.output.is_congested() {
-            // The output has it look when that is over. Until then the peer's bytes stay in the
+            // The output wakes the task when that is over. Until then the peer's bytes stay in the
             // kernel.
             return (!shared.group.reads_when_congested()).then_some(Step::Wait);
         } else if std::mem::replace(&mut self.told.high_water, false) {
-            // Whoever stopped in the middle of its input because of the queue goes on with it.
+            // A callback that stopped in the middle of its input because of the queue goes on.
             word.note(Events::RESUMED);
             service.call(Moment::Drain, connection)
         } else {
