@@ -1,17 +1,20 @@
-//! A connection: what its owner holds, and what everybody shares of it.
+//! A connection: the part that its owner alone uses, and the part that all threads share.
 //!
 //! ```text
-//!   Connection, for the owner alone           Shared, for all (Arc)
-//!   ┌───────────────────────────────┐         ┌─────────────────────────────────────────┐
-//!   │ shared, its socket held ──────┼────────►│ task    the word ─► owner; the cell:     │
-//!   │ scratch    input: what arrived;  │         │         Connection, session              │
-//!   │         staged: written, not  │         │ output    socket; lock ─► queue            │
-//!   │         flushed; none if both │         │ group   options, dispatch, head count    │
-//!   │         are empty             │         │ reactor    the reactor's command queue      │
-//!   └───────────────────────────────┘         └─────────────────────────────────────────┘
+//!   Connection: for its owner alone            Shared: for all threads (Arc)
+//!   ┌────────────────────────────────┐         ┌───────────────────────────────────────────┐
+//!   │ shared: Owner, holds the ──────┼────────►│ task     word: who owns it; cell: Runner  │
+//!   │         socket                 │         │ output   write side, queue, socket        │
+//!   │ scratch, lent by the thread:   │         │ group    policy, dispatcher, live count   │
+//!   │    input   received, not read  │         │ reactor  Remote: the reactor's mailbox    │
+//!   │    staged  written, not flushed│         │ extras   deadlines, jobs, close callbacks,│
+//!   │    pace    from one to the     │         │          a watch; allocated on first use  │
+//!   │            other               │         └───────────────────────────────────────────┘
+//!   └────────────────────────────────┘
 //! ```
-//! A served connection lives in the cell of its own task; a dialled one is out with the caller, and
-//! its task stays running until the caller drops it.
+//! A served connection lives in the `Runner`, in the cell of its own task. A dialled one is with
+//! its caller, and its task stays running until the caller drops it. Between two runs a connection
+//! without unread input has no scratch.
 
 pub(crate) mod accepted;
 mod backlog;
@@ -70,17 +73,20 @@ use input::{End, Received};
 pub(crate) use owner::Owner;
 use scratch::Scratch;
 
-/// A connection in the hands of its owner: a callback, or the caller that dialled it.
+/// A connection, as its owner uses it: a callback, or the caller that dialled it.
 ///
-/// `&mut Connection` is the promise that nobody else reads this connection or runs a callback of
-/// it. Other threads hold a [`Handle`]. Where its methods may wait is decided by who drives it: on
-/// a worker or on the caller's own thread they wait, under `Dispatch::Inline` they return
-/// [`Error::WouldBlock`].
+/// While code has a `&mut Connection`, no other thread reads this connection or runs a callback of
+/// it. Other threads use a [`Handle`].
 ///
-/// It is also [`io::Read`] and [`io::Write`]; its reader is [`io::BufRead`] as well. A dialled
-/// connection that is dropped closes in order: what was written, flushed or not, is still sent,
-/// within the linger time, without blocking the dropper. One that a panic drops sends what was
-/// flushed alone: what was cut short must not look whole.
+/// Reads and flushes may wait on the thread of a callback, except under `Dispatch::Inline`, and on
+/// the thread of the caller that dialled. Under `Dispatch::HandOff` a callback may run on its
+/// loop's thread; before it waits there, another thread takes the loop over. Under
+/// `Dispatch::Inline` a read or flush that would have to wait returns [`Error::WouldBlock`].
+///
+/// It is also [`io::Read`] and [`io::Write`], and its reader is [`io::BufRead`]. A dialled
+/// connection that is dropped closes in order: everything written, flushed or not, is still sent
+/// within the linger time, and the drop does not block. If a panic drops it, only what was flushed
+/// is sent, since a message that was cut short must not look complete.
 pub struct Connection {
     pub(crate) shared: Owner,
     scratch: Option<Box<Scratch>>,
@@ -112,44 +118,44 @@ impl Connection {
         (Reader::new(&self.shared, input, pace), Writer::new(&self.shared, staged, pace))
     }
 
-    /// What other threads may hold of this connection. Costs one atomic increment.
+    /// Returns a handle for other threads. Costs one atomic increment.
     pub fn handle(&self) -> Handle {
         Handle::new(self.shared.clone())
     }
 
-    /// Closes in order: flushes what was written, sends what was accepted, within the linger time,
-    /// then ends the stream. Returns at once; from here on reads that would wait and all writes
-    /// fail with [`Error::Closed`], and no further callback but `on_disconnect` runs. A peer that
-    /// still sends after that may be reset, and lose the end of what it was sent.
+    /// Closes in order: flushes what was written, sends what was accepted within the linger time,
+    /// and then ends the stream. Returns at once. From here on reads that would wait and all writes
+    /// fail with [`Error::Closed`], and no callback runs except `on_disconnect`. A peer that still
+    /// sends after that may be reset, and may then lose the end of what was sent to it.
     pub fn close(&mut self) {
         self.send_staged();
         self.shared.request_close();
     }
 
-    /// Closes by a reset, at once, dropping what was written and accepted and is not sent. See
+    /// Closes at once by a reset. What was written or accepted and is not sent yet is dropped. See
     /// [`Handle::abort`].
     pub fn abort(&mut self) {
         self.scratch().staged.clear();
         self.shared.request_reset();
     }
 
-    /// Flushes what was written, and ends our stream (FIN) when all that was accepted is sent;
-    /// reading goes on. Nothing can be written after it. A connection whose peer has ended its
-    /// stream as well closes then.
+    /// Flushes what was written, and ends this side's stream (FIN) when all that was accepted is
+    /// sent. Reads go on; writes fail from here on. If the peer has ended its stream too, the
+    /// connection closes.
     pub fn shutdown_write(&mut self) {
         self.send_staged();
         self.handle().shutdown_write();
     }
 
-    /// Gives the connection away: its socket, what of its input is unread, and what was written or
-    /// accepted and is not sent. From here on this connection is closed, without a FIN or a reset;
+    /// Gives the connection away: its socket, the unread input, and what was written or accepted
+    /// and is not sent. From here on this connection is closed, without a FIN or a reset;
     /// `on_disconnect` follows with [`CloseReason::Detached`](crate::CloseReason::Detached). The
-    /// socket is a duplicate of the descriptor, and still non-blocking. Receipts that are
-    /// outstanding tell that their message was not sent.
+    /// socket is a duplicate of the descriptor, and still non-blocking. Outstanding receipts report
+    /// that their message was not sent.
     ///
     /// # Errors
-    /// [`Error::Closed`] when a close has begun; the system's, when no descriptor is free. The
-    /// connection is unchanged then.
+    /// [`Error::Closed`] if a close has begun, or the system's error if no descriptor is free. The
+    /// connection is then unchanged.
     pub fn detach(&mut self) -> Result<Detached> {
         self.shared.check_over()?;
         let (socket, mut output) = self.shared.output.detach()?;
@@ -162,9 +168,10 @@ impl Connection {
         Ok(Detached { socket, input, output })
     }
 
-    /// Has `on_request` called once more when this callback has returned, though no byte arrives:
-    /// for one that stops in the middle of its input or its answer, to let others have a turn or
-    /// the peer read. A dialled connection has no callbacks, and nothing happens.
+    /// Calls `on_request` once more after this callback has returned, even if no byte arrives. A
+    /// callback may so stop in the middle of its input or its answer, to give other connections
+    /// their turn or the peer time to read. Does nothing on a dialled connection, which has no
+    /// callbacks.
     pub fn wake(&mut self) {
         self.shared.task.word.note(Events::WAKE);
     }
@@ -183,83 +190,86 @@ impl Connection {
         let Some(Scratch { staged, .. }) = self.scratch.as_deref_mut() else { return };
         staged.flush();
         if !staged.is_empty() {
-            // What can't be sent any more is lost with the connection that is being closed.
+            // If this fails, nothing more can be sent, and the connection is being closed.
             let _ = self.shared.send(staged);
         }
     }
 
-    /// For a drop: a callback's return has its own rules, and an abort or a panic sends nothing.
+    /// Whether a drop sends what is staged: only for a caller's connection, and not after a close
+    /// or in a panic.
     fn is_dropped_in_order(&self) -> bool {
         self.shared.is_the_callers() && !self.shared.is_interrupted() && !thread::panicking()
     }
 
-    /// Whether the connection is fit for another exchange: not closed here, and neither FIN nor
-    /// failure seen from the peer. Costs one load, no system call.
+    /// Whether the connection can serve another exchange: it is not closed on this side, and
+    /// neither a FIN nor a failure of the peer was seen. No system call.
     pub fn is_active(&self) -> bool {
         self.shared.is_active()
     }
 
-    /// The peer's address: who connected, or whom a proxy spoke for where its listener speaks the
-    /// PROXY protocol.
+    /// The address of the peer. If the listener speaks the PROXY protocol, it is the address that
+    /// the proxy named.
     pub fn peer_addr(&self) -> Address {
         self.shared.peer().clone()
     }
 
-    /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.
+    /// Whether a shutdown of its event loop has begun, so that a protocol may end its exchange.
+    /// One load.
     pub fn is_shutting_down(&self) -> bool {
         self.shared.group.is_shutting_down()
     }
 
-    /// The listener that it came by; `None` for one that was dialled.
+    /// The listener that accepted it; `None` for a dialled connection.
     pub fn listener(&self) -> Option<&ListenerInfo> {
         self.shared.listener.as_ref().map(|listener| listener.info())
     }
 
-    /// Who is at the other end of a unix socket, as the kernel noted it when they connected. One
-    /// system call.
+    /// The process and user at the other end of a Unix socket, as the kernel recorded them when the
+    /// socket was connected. One system call.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`Error::Io`] of kind `Unsupported` where it is no unix socket.
+    /// [`Error::Closed`]; [`Error::Io`] of kind `Unsupported` if this is not a Unix socket.
     pub fn peer_credentials(&self) -> Result<Credentials> {
         let asked =
             self.shared.output.with_stream(Stream::peer_credentials).ok_or(Error::Closed)?;
         Ok(asked?)
     }
 
-    /// The address of this end: this connection's own, not its listener's. One system call.
+    /// The address of this end: the connection's own, not its listener's. One system call, unless
+    /// a proxy named the address.
     ///
     /// # Errors
-    /// The system's, and [`Error::Closed`].
+    /// [`Error::Closed`], or the system's error.
     pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
     }
 
-    /// How long one read waits for all the bytes that it asked for; `None` is for ever. It takes
-    /// effect with the next call.
+    /// Sets how long one read waits for all the bytes that it asks for; `None` is for ever. Takes
+    /// effect with the next read.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.shared.set_timeouts(|timeouts| timeouts.read = timeout);
     }
 
-    /// How long a flush waits, and how long the peer may take nothing of an output above its
-    /// high-water mark; `None` is for ever. It takes effect with the next call.
+    /// Sets how long a flush waits, and how long the peer may take nothing of an output above its
+    /// high-water mark; `None` is for ever. Takes effect with the next flush.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.shared.set_timeouts(|timeouts| timeouts.write = timeout);
     }
 
-    /// Sets all that it can wait for back to what its limits say, for the next one who drives it:
-    /// timeouts, deadlines, [`close_at`](Self::close_at), the idle timeout, the minimum rate, and a
-    /// pause.
+    /// Sets everything that limits a wait back to the [`Limits`](crate::Limits), for the next
+    /// user of a pooled connection: timeouts, deadlines, [`close_at`](Self::close_at), the idle
+    /// timeout, the minimum rate, and a pause.
     pub fn reset_timeouts(&mut self) {
         self.shared.reset_times();
         self.resume_reading();
     }
 
-    /// Until when reads may wait; see [`Handle::set_read_deadline`].
+    /// Sets until when reads may wait; see [`Handle::set_read_deadline`].
     pub fn set_read_deadline(&mut self, at: Option<Instant>) {
         self.shared.extras.set_read_deadline(at);
     }
 
-    /// Until when flushes may wait; see [`Handle::set_write_deadline`].
+    /// Sets until when flushes may wait; see [`Handle::set_write_deadline`].
     pub fn set_write_deadline(&mut self, at: Option<Instant>) {
         self.handle().set_write_deadline(at);
     }
@@ -269,26 +279,27 @@ impl Connection {
         self.handle().close_at(at);
     }
 
-    /// The idle timeout from now on; see [`Limits`](crate::Limits).
+    /// Sets the idle timeout from now on; see [`Limits`](crate::Limits).
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         self.handle().set_idle_timeout(timeout);
     }
 
-    /// The kernel's probes of a silent peer from now on; `None` is none. System calls.
+    /// Sets how the kernel probes a silent peer from now on; `None` turns the probes off. Several
+    /// system calls.
     ///
     /// # Errors
-    /// [`Error::Config`] where it counts less than a second or a probe; the system's.
+    /// [`Error::Config`] for less than a second or less than one probe, or the system's error.
     pub fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> Result<()> {
         keepalive.map_or(Ok(()), Keepalive::validate)?;
         Ok(sys::set_keepalive(self.shared.as_fd(), keepalive)?)
     }
 
-    /// How long sent bytes may stay unacknowledged before the kernel gives the peer up
-    /// (`TCP_USER_TIMEOUT`); `None` is as long as the system says. A system call. It finds a peer
-    /// that does not acknowledge what it is sent, and no peer that is silent.
+    /// Sets how long sent bytes may stay unacknowledged before the kernel gives the peer up
+    /// (`TCP_USER_TIMEOUT`); `None` is the system's default. This finds a peer that does not
+    /// acknowledge what was sent to it, but not one that is only silent. One system call.
     ///
     /// # Errors
-    /// [`Error::Config`] for 0; the system's.
+    /// [`Error::Config`] for 0, or the system's error.
     pub fn set_user_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
         if timeout == Some(Duration::ZERO) {
             return Err(Error::config("user_timeout is 0; None is as long as the system says"));
@@ -301,18 +312,18 @@ impl Connection {
         self.shared.extras.on_close(Box::new(callback));
     }
 
-    /// How many bytes the socket has taken in all: after an error, how much of what was written is
-    /// on its way.
+    /// The number of bytes that the socket has taken in all. After an error, it tells how much of
+    /// what was written is on its way.
     pub fn bytes_sent(&self) -> u64 {
         self.shared.output.sent()
     }
 
-    /// How many bytes were received in all.
+    /// The number of bytes received in all.
     pub fn bytes_received(&self) -> u64 {
         self.shared.received()
     }
 
-    /// What it works with, for as long as there is something in it.
+    /// The scratch; takes the thread's if the connection has none.
     #[inline]
     pub(crate) fn scratch(&mut self) -> &mut Scratch {
         scratch_of(&mut self.scratch, &self.shared)
@@ -324,12 +335,13 @@ impl Connection {
         scratch_of(&mut self.scratch, &self.shared).input.receive(&self.shared)
     }
 
-    /// How the stream from the peer has ended, if it has.
+    /// How the peer's stream has ended; `None` if it has not.
     pub(crate) fn end(&self) -> Option<End> {
         self.scratch.as_ref().and_then(|scratch| scratch.input.end())
     }
 
-    /// For the owner, before it lets go.
+    /// Gives the scratch back to the thread, if nothing is left in it. For the owner, before it
+    /// releases the connection.
     #[inline]
     pub(crate) fn rest(&mut self) {
         let Some(mut scratch) = self.scratch.take() else { return };
@@ -344,7 +356,7 @@ impl Connection {
         }
     }
 
-    /// Drops what it holds, and ends.
+    /// Drops what is in the scratch, and ends the connection.
     pub(crate) fn leave(mut self) {
         if let Some(mut scratch) = self.scratch.take() {
             scratch.clear();
@@ -352,7 +364,7 @@ impl Connection {
         }
     }
 
-    /// Leaves driving it, and closing it, to the task.
+    /// Leaves it to the task to run and to close the connection.
     pub(crate) fn disown(&mut self) -> Arc<Shared> {
         self.shared.disown();
         self.shared.clone()
@@ -379,20 +391,19 @@ impl Drop for Connection {
     }
 }
 
-/// What [`Connection::detach`] gave away. Dropping it closes the socket.
+/// What [`Connection::detach`] returns. Dropping it closes the socket.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Detached {
-    /// The socket, non-blocking, watched by nobody.
+    /// The socket, non-blocking. No reactor watches it.
     pub socket: OwnedFd,
-    /// What was received and not read: it comes before what the socket still has.
+    /// The bytes received and not read. They come before those that the socket still has.
     pub input: LinkBuffer,
-    /// What was written and not sent: it comes before what is sent next.
+    /// The bytes written and not sent. They come before those that are sent next.
     pub output: LinkBuffer,
 }
 
-/// For socket options. Reading, writing or closing behind the connection's back has no defined
-/// effect.
+/// For socket options. A read, write or close on the descriptor itself has no defined effect.
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.task.word.note(Events::SHOWN);
@@ -401,14 +412,14 @@ impl AsFd for Connection {
 }
 
 impl Read for Connection {
-    /// See [`Reader`]'s.
+    /// As [`Reader`]'s `read`.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.reader().read(out)
     }
 }
 
 impl Write for Connection {
-    /// See [`Writer`]'s.
+    /// As [`Writer`]'s `write`.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer().write(bytes)
     }

@@ -1,5 +1,5 @@
-//! What few connections have: deadlines, jobs, close callbacks, a watch. Allocated when first
-//! asked for, so that the others pay one word for it.
+//! What few connections have: deadlines, jobs, close callbacks, a watch. It is allocated on first
+//! use, so that the other connections pay one word for it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,10 +14,11 @@ use crate::base::panic::guard;
 use crate::base::sync::{Mutex, lock};
 use crate::pure::deadlines::{Progress, Watch};
 
-/// What runs when a connection has ended.
+/// A callback that runs when a connection has ended.
 pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
 
-/// See the module. Its lock is held for a few instructions, never while user code runs.
+/// The extras of one connection. The lock is held for a few instructions, never while user code
+/// runs.
 pub(crate) struct Extras(Mutex<Slot>);
 
 #[derive(Default)]
@@ -35,13 +36,13 @@ struct Inner {
     watch: Option<Watch>,
     /// The reactor has been asked to look at the watch, and has yet to do so.
     is_look_due: bool,
-    /// What the watch found to be over.
+    /// The time that the watch found to be over.
     expired: Option<Wait>,
     jobs: VecDeque<Arc<Job>>,
     on_close: Vec<OnClose>,
 }
 
-/// Timeouts in the place of those of the limits, where somebody has set them.
+/// Timeouts that the user has set, in place of those of the limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
     pub(crate) read: Option<Duration>,
@@ -77,28 +78,29 @@ impl Extras {
         self.look(|inner| inner.timeouts)
     }
 
-    /// Changes the timeouts, which are the `usual` ones if nobody has set them.
+    /// Changes the timeouts; if none were set, they are `usual` before the change.
     pub(crate) fn set_timeouts(&self, usual: Timeouts, change: impl FnOnce(&mut Timeouts)) {
         self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
-    /// Sets timeouts, deadlines and the watch back to what the limits say; says whether the reactor
-    /// must be told.
+    /// Sets timeouts, deadlines and the watch back to the limits. Returns whether the caller must
+    /// tell the reactor.
     pub(crate) fn reset_times(&self, limits: &Limits) -> bool {
         let mut slot = lock(&self.0);
         let Some(inner) = &mut slot.inner else { return false };
         (inner.read_deadline, inner.write_deadline, inner.timeouts) = (None, None, None);
         let fresh = || Watch::new(limits, clock::now());
         inner.watch = match inner.watch.take() {
-            // What its peer has not taken does not depend on who drives it.
+            // The watch of the output stays: the next user of the connection does not change what
+            // its peer takes.
             Some(before) if before.watches_output() => Some(fresh().with_output_of(&before)),
             _ => Watch::is_needed(limits).then(fresh),
         };
         !std::mem::replace(&mut inner.is_look_due, true)
     }
 
-    /// Changes the watch; says whether the reactor must be told: not when the connection has ended,
-    /// nor when it was told and has yet to look.
+    /// Changes the watch. Returns whether the caller must tell the reactor: not if the connection
+    /// has ended, and not if the reactor has been told and has yet to look.
     pub(crate) fn rewatch(&self, change: impl FnOnce(&mut Watch)) -> bool {
         let fresh = || Watch::new(&Limits::default(), clock::now());
         let mut must_tell = false;
@@ -109,7 +111,7 @@ impl Extras {
         must_tell
     }
 
-    /// Whether there is a watch, and when it wants to look next. For the reactor.
+    /// When the watch is to look next; `None` without a watch. For the reactor.
     pub(crate) fn next_look(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let mut slot = lock(&self.0);
         let inner = slot.inner.as_deref_mut()?;
@@ -117,7 +119,7 @@ impl Extras {
         inner.watch.as_ref().and_then(|watch| watch.next(now()))
     }
 
-    /// Has the watch look. What it finds to be over stays noted.
+    /// Has the watch look, and keeps the time that it finds to be over.
     pub(crate) fn watch(&self, progress: Progress, now: Instant) -> Result<(), Wait> {
         let mut slot = lock(&self.0);
         let Some(Inner { watch: Some(watch), expired, .. }) = slot.inner.as_deref_mut() else {
@@ -126,12 +128,12 @@ impl Extras {
         watch.look(progress, now).inspect_err(|wait| *expired = Some(*wait))
     }
 
-    /// What the watch found to be over.
+    /// The time that the watch found to be over.
     pub(crate) fn expired(&self) -> Option<Wait> {
         self.look(|inner| inner.expired)
     }
 
-    /// Puts a job into the list; false when the connection has ended.
+    /// Puts a job into the list; `false` if the connection has ended.
     pub(crate) fn push_job(&self, job: Arc<Job>) -> bool {
         self.change(|inner| inner.jobs.push_back(job))
     }
@@ -153,7 +155,7 @@ impl Extras {
         slot.inner.get_or_insert_default().on_close.push(callback);
     }
 
-    /// The connection has ended: lets go of everything, and runs the close callbacks, the last
+    /// Drops everything after the connection has ended, and runs the close callbacks, the last
     /// added first.
     pub(crate) fn close(&self) {
         let closed = Slot { inner: None, closed: true };
@@ -167,7 +169,7 @@ impl Extras {
         }
     }
 
-    /// Whether `close` runs anything of the user's: a close callback, or the drop of a job.
+    /// Whether `close` runs user code: a close callback, or the drop of a job.
     pub(crate) fn minds_close(&self) -> bool {
         let inner = &lock(&self.0).inner;
         inner.as_ref().is_some_and(|it| !it.on_close.is_empty() || !it.jobs.is_empty())
@@ -196,7 +198,7 @@ impl fmt::Debug for Extras {
 mod tests {
     use super::*;
 
-    /// Or a thread that changes it again and again would fill the queue of a busy reactor.
+    /// Otherwise a thread that changes it again and again would fill the queue of a busy reactor.
     #[test]
     fn the_reactor_is_told_once_of_changes_that_it_has_not_seen() {
         let extras = Extras::new(&Limits::default());

@@ -11,30 +11,30 @@ use crate::base::sync::Ordering;
 use crate::io::socket::Stream;
 use crate::pure::task::Events;
 
-/// A connection's owner: whoever has it may receive from the socket.
+/// The owner of a connection. Only code that has it may receive from the socket.
 pub(crate) struct Owner {
     shared: Arc<Shared>,
 }
 
 impl Owner {
-    /// For the runs of the connection's task, and made with it.
+    /// Makes the owner for the runs of the connection's task, together with the connection.
     pub(crate) fn runner(shared: Arc<Shared>) -> Self {
         shared.output.socket().hold();
         Self { shared }
     }
 
-    /// The caller that dialled it: with it the connection ends.
+    /// Makes the owner for the caller that dialled. Its drop closes the connection.
     pub(crate) fn caller(shared: Arc<Shared>) -> Self {
         shared.is_callers.store(true, Ordering::Relaxed);
         Self::runner(shared)
     }
 
-    /// Whether the caller that dialled it drives it, and ends it by a drop.
+    /// Whether this is the owner of the caller that dialled, which closes the connection by a drop.
     pub(crate) fn is_the_callers(&self) -> bool {
         self.shared.is_callers.load(Ordering::Relaxed)
     }
 
-    /// Leaves driving the connection, and closing it, to others; says whether it was the caller's.
+    /// Leaves it to others to drive and close the connection. Returns whether it was the caller's.
     pub(crate) fn disown(&mut self) -> bool {
         self.shared.is_callers.swap(false, Ordering::Relaxed)
     }
@@ -109,9 +109,9 @@ mod tests {
         assert!(matches!(read, Ok(0)), "{read:?}");
     }
 
-    /// An owner may be inside a receive when the output gives its socket up.
+    /// An owner may be inside a receive when the output releases the socket.
     #[test]
-    fn the_lane_closes_no_socket_that_has_an_owner() {
+    fn the_output_closes_no_socket_that_has_an_owner() {
         let (shared, owner, mut peer) = connection();
         assert_eq!(shared.output.close_stream(false).0, 0);
         assert!(shared.output.is_closed());
@@ -120,9 +120,9 @@ mod tests {
         assert_closed(&mut peer);
     }
 
-    /// The rest of the output is sent when the owner has gone; a handle keeps nothing open.
+    /// The rest of the output is sent after the owner is dropped; a handle keeps nothing open.
     #[test]
-    fn the_owner_leaves_the_socket_to_its_lane() {
+    fn the_owner_leaves_the_socket_to_the_output() {
         let (shared, owner, mut peer) = connection();
         drop(owner);
         assert_open(&mut peer);

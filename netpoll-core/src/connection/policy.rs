@@ -1,13 +1,13 @@
-//! What all connections of a group have in common and none changes: limits, memory, and by which
-//! side they are driven.
+//! What all connections of a group have in common and never change: limits, memory, and whether
+//! callers or callbacks drive them.
 
 use crate::base::limits::Limits;
 use crate::base::memory::Memory;
 
-/// How many times the high-water mark one callback may queue before its flushes wait.
+/// So many times the high-water mark one callback may queue before its flushes wait.
 const STREAMED: usize = 4;
 
-/// See the module.
+/// The policy of a group's connections.
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) limits: Limits,
@@ -19,15 +19,15 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// That of connections which callbacks drive.
+    /// The policy of connections that callbacks drive.
     pub(crate) fn new(limits: Limits) -> Self {
         let memory = Memory::new(&limits);
         Self { limits, memory, is_dialled: false, reads_when_congested: false }
     }
 
-    /// How many queued bytes make a flush wait. The caller of a dialled connection has nothing else
-    /// that stops it. A callback is not called while the queue stands above its high-water mark, so
-    /// its flush waits only if that callback alone adds several times as much.
+    /// Above how many queued bytes a flush waits. Nothing else slows the caller of a dialled
+    /// connection down. A callback is not called while the queue stands above its high-water mark,
+    /// so its flush waits only if that one callback adds several times as much.
     pub(crate) fn waits_above(&self) -> usize {
         let high = self.limits.output.high;
         if self.is_dialled { high } else { high.saturating_mul(STREAMED) }

@@ -1,12 +1,12 @@
-//! Where the callbacks of a group run, as far as its connections know it.
+//! Where the callbacks of a group run, as far as its connections know.
 //!
 //! ```text
 //!     threads/    dispatch: runs what a reactor scheduled      workers: implement `Schedule`
 //!                     │ reads the mode                              ▲
 //!     connection/ Dispatcher { mode } ◄── Group ◄── Shared ──► schedule()
 //! ```
-//! A connection names no reactor, no dispatcher of threads and no pool: its group holds this. (The
-//! tasks of tokio are held apart from its schedulers in the same way, by a trait `Schedule`.)
+//! A connection names no reactor and no pool: its group holds the `Dispatcher`. (In the same way a
+//! trait `Schedule` separates the tasks of tokio from its schedulers.)
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use super::shared::Shared;
 use crate::base::stats::WorkerStats;
 use crate::pure::placement::Placement;
 
-/// A pool of threads that run connections which are scheduled.
+/// A pool of threads that run scheduled connections.
 pub(crate) trait Schedule: Send + Sync + fmt::Debug {
-    /// Passes a connection to a thread of the pool. What comes back, that connection or another, is
-    /// the caller's to run or to keep: the queue is full, no thread can be started, or the pool has
-    /// stopped.
+    /// Passes a connection to a thread of the pool. If that fails, the caller must run or keep the
+    /// connection that comes back, which may be another one: the queue is full, no thread can be
+    /// started, or the pool has stopped.
     fn submit(self: Arc<Self>, shared: Arc<Shared>) -> Result<(), Arc<Shared>>;
 
-    /// As [`submit`](Self::submit); after an `Err` the pool tells `remote` when it has capacity.
+    /// As [`submit`](Self::submit). After an `Err` the pool tells `remote` when it has capacity.
     fn submit_or_wait(
         self: Arc<Self>,
         shared: Arc<Shared>,
@@ -41,17 +41,17 @@ pub(crate) trait Schedule: Send + Sync + fmt::Debug {
     /// Ends the threads; see [`Dispatcher::stop`].
     fn stop(&self, patience: Duration) -> usize;
 
-    /// What the threads do.
+    /// The counters of the pool.
     fn stats(&self) -> WorkerStats;
 }
 
-/// A dispatch mode at work.
+/// A dispatch mode, with the threads that it has started.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     pub(crate) mode: Mode,
 }
 
-/// See [`Dispatcher`].
+/// The mode of a [`Dispatcher`].
 #[derive(Debug, Clone)]
 pub(crate) enum Mode {
     Inline,
@@ -59,14 +59,14 @@ pub(crate) enum Mode {
     HandOff(Arc<dyn Schedule>, Terms),
 }
 
-/// What an event loop asks of the threads that hand its reactors over.
+/// The limits of one event loop for handing over its reactors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// How long a callback may block before its core is taken away.
     pub(crate) threshold: Duration,
-    /// How many callbacks may be away at once; beyond it the next go to the workers.
+    /// How many callbacks may be away from their reactors at once; more go to the workers.
     pub(crate) away_at_most: usize,
-    /// How many of them while the next is of a connection that has not shown that it returns.
+    /// The same limit for the callbacks of connections that have not shown that they return.
     pub(crate) away_unproven: usize,
 }
 
@@ -78,7 +78,7 @@ impl Terms {
 }
 
 /// How many of so many threads are kept for callbacks of connections that have shown that they
-/// return: slow peers don't get them, however many there are.
+/// return. Slow peers never get these threads, however many there are.
 pub(crate) const fn kept_of(max_threads: usize) -> usize {
     max_threads / 8
 }
@@ -93,7 +93,7 @@ impl Dispatcher {
         matches!(self.mode, Mode::Pool(_) | Mode::HandOff(..))
     }
 
-    /// What its workers do; all zero where it has none.
+    /// The counters of its workers; all zero if it has none.
     pub fn stats(&self) -> WorkerStats {
         match &self.mode {
             Mode::Inline => WorkerStats::default(),
@@ -101,8 +101,8 @@ impl Dispatcher {
         }
     }
 
-    /// Ends the mode's threads, and waits `patience` for those that are inside a callback. Returns
-    /// how many are left there; they end with their callback.
+    /// Ends the mode's threads, and waits up to `patience` for those that are inside a callback.
+    /// Returns how many are still there; they end with their callback.
     pub fn stop(&self, patience: Duration) -> usize {
         match &self.mode {
             Mode::Inline => 0,
@@ -110,8 +110,8 @@ impl Dispatcher {
         }
     }
 
-    /// Passes a scheduled connection on from a thread that is not its reactor's. What comes back is
-    /// the reactor's to run.
+    /// Passes a scheduled connection on, from a thread other than its reactor's. An `Err` is for
+    /// the reactor to run.
     fn submit(&self, shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
         match &self.mode {
             Mode::Pool(workers) => workers.clone().submit(shared),
@@ -129,7 +129,7 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
         return;
     };
     if let Err(Command::Run(shared)) = shared.reactor.clone().post(Command::Run(shared)) {
-        // The reactor is gone: what is left to do, ending the connection, is done here.
+        // The reactor has ended, so this thread ends the connection.
         shared.abort();
         run_to_end(&shared);
     }

@@ -1,4 +1,4 @@
-//! What everybody shares of a connection: its task, its output, and where it belongs.
+//! The part of a connection that all threads share: task, output, group and reactor.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,44 +31,45 @@ use crate::pure::deadlines::Progress;
 
 /// The addresses of both ends.
 enum Ends {
-    /// The peer's; ours is asked of the socket.
+    /// The peer's address; this end's is read from the socket.
     Peer(Address),
-    /// The peer's and ours, as a proxy has told them.
+    /// The peer's address and this end's, as a proxy named them.
     Told(Box<(Address, Address)>),
 }
 
-/// How often one who waits for room looks whether the peer takes any bytes, and whether its thread
-/// is wanted elsewhere.
+/// How often a thread that waits for room checks whether the peer takes any bytes, and whether
+/// another callback needs the thread.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// See the module.
+/// One connection, in an `Arc`; `connection.rs` has the picture.
 pub(crate) struct Shared {
     pub(crate) task: Task<Runner>,
     pub(crate) output: Output,
     pub(crate) group: Arc<Group>,
     pub(crate) reactor: Arc<Remote>,
     ends: Ends,
-    /// What it came by, which counts it until the socket has closed; a dialled one has none.
+    /// The listener that accepted it, which counts it until the socket has closed; `None` for a
+    /// dialled one.
     pub(crate) listener: Option<Arc<dyn Release>>,
-    /// How many of the bytes sent stand in the statistics.
+    /// How many of the sent bytes are in the statistics.
     reported: AtomicU64,
-    /// Under what name the reactor knows it; [`Token::NONE`] before that.
+    /// The token that the reactor gave it; [`Token::NONE`] before that.
     token: AtomicU64,
     history: History,
-    /// What its reads have taught, for the next scratch; see
+    /// How much a read is expected to bring, for the next scratch; see
     /// [`take_read_hint`](netpoll_buffer::LinkBuffer::take_read_hint). For its owner alone.
     read_hint: AtomicU16,
-    /// What its socket is.
+    /// The kind of its socket.
     pub(crate) kind: Kind,
-    /// Its owner is the caller that dialled it. For that owner alone.
+    /// Whether the caller that dialled it owns it. For that owner alone.
     pub(crate) is_callers: AtomicBool,
-    /// Bytes received in all. Written by the owner alone.
+    /// The number of bytes received. Only the owner writes it.
     received: AtomicU64,
     pub(crate) extras: Extras,
 }
 
 impl Shared {
-    /// A connection that came in; it counts among those of its loop until its socket closes.
+    /// Makes a connection that was accepted. Its loop counts it until its socket closes.
     pub(crate) fn accepted(
         output: Output,
         group: Arc<Group>,
@@ -84,7 +85,7 @@ impl Shared {
         Self::new(output, group, reactor, ends, kind, Some(listener))
     }
 
-    /// A connection that we opened.
+    /// Makes a connection that was dialled. Its loop counts it until its socket closes.
     pub(crate) fn dialled(
         output: Output,
         group: Arc<Group>,
@@ -135,17 +136,17 @@ impl Shared {
         self.read_hint.store(learnt, Ordering::Relaxed);
     }
 
-    /// Where its next callback should run, by what the last ones did.
+    /// Where its next callback should run, by the history.
     pub(crate) fn place(&self) -> Placement {
         self.history.place(&self.reactor.loop_history)
     }
 
-    /// Notes what a callback of it did.
+    /// Counts what one of its callbacks did.
     pub(crate) fn note(&self, behaviour: Behaviour) {
         self.history.note(behaviour, &self.reactor.loop_history);
     }
 
-    /// Notes what a callback of it did on a pool, which is no news for those that run elsewhere.
+    /// Counts what one of its callbacks did on a pool; see [`History::note_alone`].
     pub(crate) fn note_alone(&self, behaviour: Behaviour) {
         self.history.note_alone(behaviour);
     }
@@ -163,10 +164,10 @@ impl Shared {
         self.token.store(token.to_u64(), Ordering::Release);
     }
 
-    /// Starts an orderly close, from any thread; whoever waits in a read or a flush of it returns.
+    /// Begins an orderly close, from any thread. A read or flush that waits returns.
     pub(crate) fn request_close(self: &Arc<Self>) {
         if self.group.is_dialled() {
-            // Its caller may hold it for long; the peer is told now.
+            // Its caller may keep it for long, so the stream ends now.
             self.output.close();
         }
         if self.task.word.notify(Events::CLOSE) {
@@ -175,7 +176,8 @@ impl Shared {
         self.output.interrupt();
     }
 
-    /// What the reactor's watch found is over: ends waits, and has the owner close.
+    /// Begins a close after the watch found a time to be over. Waits end. Returns whether the
+    /// caller must have it run.
     pub(crate) fn expire(&self) -> bool {
         if self.group.is_dialled() {
             self.output.close();
@@ -185,7 +187,7 @@ impl Shared {
         must_run
     }
 
-    /// Closes by a reset, from any thread; what is queued is dropped.
+    /// Begins a close by a reset, from any thread. What is queued is dropped.
     pub(crate) fn request_reset(self: &Arc<Self>) {
         if self.task.word.notify(Events::ABORT | Events::RESET) {
             schedule(self);
@@ -193,7 +195,8 @@ impl Shared {
         self.output.interrupt();
     }
 
-    /// Closes now, from any thread, whatever is left to send.
+    /// Begins a close that sends nothing more, from any thread. Returns whether the caller must
+    /// have it run.
     pub(crate) fn abort(self: &Arc<Self>) -> bool {
         let must_run = self.task.word.notify(Events::ABORT);
         self.output.interrupt();
@@ -222,12 +225,12 @@ impl Shared {
         Ok(asked?)
     }
 
-    /// Whether its owner has been told to stop waiting.
+    /// Whether its owner must not wait any more: a close has begun.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.task.word.events().has_any(Events::OVER)
     }
 
-    /// The same, with the reason.
+    /// As [`is_interrupted`](Self::is_interrupted), with the reason.
     #[inline]
     pub(crate) fn check_over(&self) -> Result<()> {
         if self.is_interrupted() { Err(self.why_over()) } else { Ok(()) }
@@ -242,7 +245,7 @@ impl Shared {
         self.group.limits().input_limit
     }
 
-    /// Those of the limits, unless somebody has set them.
+    /// The timeouts that were set, else those of the limits.
     pub(crate) fn timeouts(&self) -> Timeouts {
         self.extras.timeouts().unwrap_or_else(|| self.usual_timeouts())
     }
@@ -262,7 +265,7 @@ impl Shared {
         Timeouts { read: limits.read_timeout, write: limits.write_timeout }
     }
 
-    /// Sends what is written, for the owner, and notes what it should know; see [`Output::send`].
+    /// Sends what is written, for the owner, and notes events for it; see [`Output::send`].
     #[inline]
     pub(crate) fn send(&self, bytes: &mut LinkBuffer) -> Result<()> {
         let next = self.output.send(bytes, &self.group.policy)?;
@@ -272,8 +275,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The socket takes bytes again, or another go is due: sends what is queued. Returns what the
-    /// owner is to be told; `None` where it need not look.
+    /// Sends what is queued: the socket takes bytes again, or another burst is due. Returns the
+    /// events for the owner; `None` if it need not look.
     #[inline]
     pub(crate) fn writable(&self) -> Option<Events> {
         if !self.output.is_blocked() {
@@ -284,18 +287,18 @@ impl Shared {
         (next.relieved || events != Events::NONE).then_some(events)
     }
 
-    /// Leaves another go that is due to the reactor; returns what the owner is to be told.
+    /// Asks the reactor for another burst if one is due; returns the events for the owner.
     #[cold]
     pub(crate) fn go_on_later(&self, next: FollowUp) -> Events {
         if next.unsent {
-            // Without a reactor nothing is sent any more. Before it knows the connection there is
-            // no token, and the first edge is still to come.
+            // Without a reactor nothing more is sent. Before the registration there is no token,
+            // and the first edge is still to come.
             drop(self.reactor.post(Command::Transmit(self.token())));
         }
         next.events
     }
 
-    /// Waits until the peer has taken what stands above the low-water mark, in the write timeout.
+    /// Waits until the output is below its low-water mark, for the write timeout at the most.
     pub(crate) fn wait_for_peer(&self) -> Result<()> {
         let timeout = self.timeouts().write;
         self.wait_below(timeout.and_then(|time| clock::now().checked_add(time)))
@@ -324,18 +327,18 @@ impl Shared {
         }
     }
 
-    /// What a wait for it waits for.
+    /// On what a wait of this connection depends.
     pub(crate) fn of(&self) -> Of {
         if self.group.is_dialled() { Of::Elsewhere } else { Of::Peer }
     }
 
-    /// For the owner alone, which makes an addition a load and a store.
+    /// Adds to the bytes received. For the owner alone, so a load and a store are enough.
     pub(crate) fn count_received(&self, n: usize) {
         self.received.store(self.received() + n as u64, Ordering::Relaxed);
     }
 
-    /// How many bytes were sent since the last call. For the owner, and for who closes the socket
-    /// when there is none any more: of two writers one would lose its addition.
+    /// The bytes sent since the last call. For the owner, and for the thread that closes the socket
+    /// when there is no owner any more: of two writers at once, one would lose its addition.
     pub(crate) fn sent_since(&self) -> u64 {
         let sent = self.output.sent();
         let before = self.reported.load(Ordering::Relaxed);
@@ -347,14 +350,13 @@ impl Shared {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Puts a job into the list, unless it stands there already; false when the connection has
-    /// ended.
+    /// Puts a job into the list, unless it is in there; `false` if the connection has ended.
     pub(crate) fn enqueue(&self, job: Arc<Job>) -> bool {
         !job.enqueue() || self.extras.push_job(job)
     }
 
-    /// What a watch looks at. A dialled connection's caller is never at work for the peer, but may
-    /// have stopped waiting for it.
+    /// What a watch looks at. A dialled connection never counts as busy: what its caller does
+    /// between two calls is no work for the peer.
     pub(crate) fn progress(&self) -> Progress {
         let (events, busy) = (self.task.word.events(), self.task.word.is_busy());
         let receives = !events.has_any(Events::PAUSED)
@@ -368,8 +370,8 @@ impl Shared {
         }
     }
 
-    /// Changes what is watched, and has the reactor look anew. Its errors are a closed
-    /// connection's.
+    /// Changes what is watched, and has the reactor look again. Does nothing if the connection has
+    /// ended.
     pub(crate) fn rewatch(
         self: &Arc<Self>,
         change: impl FnOnce(&mut crate::pure::deadlines::Watch),
@@ -379,7 +381,7 @@ impl Shared {
         }
     }
 
-    /// The output has gone above its high-water mark: watches whether the peer takes any of it.
+    /// Begins to watch whether the peer takes anything of an output above its high-water mark.
     pub(crate) fn watch_output(self: &Arc<Self>) {
         let Some(timeout) = self.timeouts().write else { return };
         if self.output.is_congested() {
@@ -388,27 +390,27 @@ impl Shared {
         }
     }
 
-    /// Whether the socket is closed only when code of the user's has run, or somebody else lets go
-    /// of it.
+    /// Whether the socket closes only after user code has run, or after another holder of it has
+    /// closed its descriptor.
     pub(crate) fn close_is_put_off(&self, service: Option<&dyn Service>) -> bool {
         service.is_some_and(Service::minds_disconnect)
             || self.extras.minds_close()
             || self.may_outlive_close()
     }
 
-    /// Whether somebody else may have a descriptor of the socket.
+    /// Whether the user may have another descriptor of the socket.
     pub(crate) fn may_outlive_close(&self) -> bool {
         self.task.word.events().has_any(Events::SHOWN) || self.output.is_detached()
     }
 
-    /// Hands the closed connection back to its reactor, which closes the socket.
+    /// Passes the closed connection to its reactor, which closes the socket.
     pub(crate) fn finish(self: &Arc<Self>) {
         if self.reactor.post(Command::Finish(self.clone())).is_err() {
             self.close_stream();
         }
     }
 
-    /// Closes the socket and leaves the group: the last act.
+    /// Closes the socket and leaves the group; nothing happens to the connection after that.
     pub(crate) fn close_stream(&self) {
         let (lost, reset) =
             self.output.close_stream(self.task.word.events().has_any(Events::RESET));
@@ -427,7 +429,7 @@ impl Shared {
     }
 }
 
-/// Ends a read. One who waits for room looks by itself.
+/// Ends the wait of a read. A thread that waits for room looks by itself.
 impl Wake for Shared {
     fn wake(&self) {
         self.task.word.nudge();
@@ -448,7 +450,7 @@ impl fmt::Debug for Shared {
 mod tests {
     use super::*;
 
-    /// A server has as many as it has connections, most of them idle.
+    /// A server has one for each connection, and most are idle.
     #[test]
     fn a_connection_is_small() {
         assert!(size_of::<Shared>() <= 248, "{} bytes", size_of::<Shared>());
