@@ -27,12 +27,7 @@ pub use base::origin::{ListenerInfo, Origin, Release};
 pub use base::panic::{Panicked, guard};
 pub use base::stats::{HandOffStats, LoopStats, WorkerStats};
 pub use connection::accepted::admit;
-#[doc(hidden)]
-pub use connection::callbacks::Moment;
-pub use connection::callbacks::{
-    Callbacks, Handler, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
-    OnShutdown, Prepare,
-};
+pub use connection::callbacks::*;
 pub use connection::dialled::{Attempt, Outcome};
 pub use connection::group::Group;
 pub use connection::incoming::{Accept, Preamble, Room};
