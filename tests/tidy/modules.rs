@@ -136,7 +136,10 @@ fn named(file: &File, names: &BTreeSet<String>) -> Vec<(usize, Path)> {
     let code = &without_passed_on(&file.code);
     for root in ["crate", "super", "self"] {
         for range in paths_below(code, root) {
-            let is_inner = code[..range.start].ends_with("super::super::");
+            let start = range.start - root.len() - "::".len();
+            // The first of two `super` stands for both; what a macro names is its user's.
+            let before = &code[..start];
+            let is_inner = before.ends_with("super::") || before.ends_with('$');
             for path in expanded(&code[range.clone()]) {
                 if !is_inner && let Some(path) = absolute(file, root, &path) {
                     all.push((range.start, path));
