@@ -3,6 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use netpoll_core::OncePer;
+
 /// How long a listener pauses at first; each further failure doubles it, a success resets it.
 pub(super) const PAUSE_AT_FIRST: Duration = Duration::from_millis(5);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
@@ -10,7 +12,7 @@ const PAUSE_AT_MOST: Duration = Duration::from_secs(1);
 const LOG_PERIOD: Duration = Duration::from_secs(5);
 
 /// When a listener may accept again, and what it has logged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backoff {
     /// The last pause.
     pause: Option<Duration>,
@@ -20,8 +22,14 @@ pub(super) struct Backoff {
     stuck: bool,
     /// How many places had come free before the pause: one more, and a descriptor has come free.
     returned: u64,
-    logged: Option<Instant>,
-    unlogged: u64,
+    log: OncePer,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        let log = OncePer::new(LOG_PERIOD);
+        Self { pause: None, until: None, stuck: false, returned: 0, log }
+    }
 }
 
 impl Backoff {
@@ -62,15 +70,11 @@ impl Backoff {
     fn next_pause(&mut self, error: &io::Error, now: Instant) -> Duration {
         let pause = self.pause.map_or(PAUSE_AT_FIRST, |pause| (pause * 2).min(PAUSE_AT_MOST));
         self.pause = Some(pause);
-        if self.logged.is_none_or(|logged| now.duration_since(logged) >= LOG_PERIOD) {
-            let before = std::mem::take(&mut self.unlogged);
+        if let Some(before) = self.log.pass(now, 1) {
             log::warn!(
                 "cannot accept: {error}; the listener pauses, connections go on ({before} more \
                  times since the last such line); raise the limit (ulimit -n) or close connections"
             );
-            self.logged = Some(now);
-        } else {
-            self.unlogged += 1;
         }
         pause
     }
@@ -87,8 +91,6 @@ mod tests {
         let pauses: Vec<_> =
             (0..10).map(|_| backoff.next_pause(&error, start).as_millis()).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-        assert_eq!(backoff.unlogged, 9);
-        backoff.next_pause(&error, start + LOG_PERIOD);
-        assert_eq!(backoff.unlogged, 0);
+        assert_eq!(backoff.log.pass(start + LOG_PERIOD, 1), Some(9));
     }
 }
