@@ -27,11 +27,12 @@ pub(crate) type Hook = fn(Cause) -> Permission;
 /// Whether a thread may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Permission {
-    /// It may: it has no reactor, or none any more.
+    /// It may: it turns no reactor, or has lost the core.
     Granted,
-    /// Its reactor would stand still: it holds the core, and no callback is what it is in.
+    /// It may not: it holds the core of its reactor and is in no callback, so the reactor would
+    /// stand still.
     HoldsCore,
-    /// The same, since the system refuses the thread that would go on with it.
+    /// It may not: the system refuses the thread that would go on with its reactor.
     NoThread,
 }
 
@@ -40,7 +41,7 @@ pub(crate) enum Permission {
 enum Why {
     /// What it runs must not.
     Inline,
-    /// It runs what no other thread could be had for.
+    /// It runs a callback for which there is no other thread.
     NoThread,
 }
 
@@ -63,14 +64,15 @@ pub fn check(doing: &str) -> Result<()> {
 }
 
 /// To be called right before this thread waits for the network: checks that it may, and passes the
-/// reactor on if the thread has one, since nobody else could end the wait.
+/// reactor on if the thread has one, since no other thread could end the wait.
 ///
 /// # Errors
 /// As [`check`], and [`Error::NoThread`] where the system refuses the thread that would go on with
 /// the reactor.
 pub fn enter(doing: &str) -> Result<()> {
     check(doing)?;
-    // Others can use the blocks that rest with it, which else are as many as threads.
+    // Other threads can use the blocks in its cache, or there would be as many unused ones as there
+    // are threads.
     netpoll_buffer::share_cache();
     match about_to_wait(Cause::Waited) {
         Permission::Granted => Ok(()),
@@ -116,12 +118,12 @@ pub(crate) struct Forbidden {
 }
 
 impl Forbidden {
-    /// Because of what runs here.
+    /// For a callback that must not wait.
     pub(crate) fn here() -> Self {
         Self { before: FORBIDDEN.replace(Some(Why::Inline)) }
     }
 
-    /// Because there is no thread that could go on with the reactor.
+    /// For a callback that runs where no thread could go on with the reactor.
     pub(crate) fn for_want_of_threads() -> Self {
         Self { before: FORBIDDEN.replace(Some(Why::NoThread)) }
     }

@@ -1,4 +1,4 @@
-//! A waiting thread, and how others end its wait.
+//! A waiting thread, and how other threads end its wait.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::base::error::Result;
 use crate::base::sync::{Condvar, Mutex, lock, wait_until};
 use crate::base::waits::{Of, Wake};
 
-/// Tells a waiting thread that there is something new; what, it finds out by looking.
+/// Tells a waiting thread to look for what has changed.
 #[derive(Debug, Default)]
 pub struct Notify {
     notified: Mutex<bool>,

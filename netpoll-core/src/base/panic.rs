@@ -12,7 +12,7 @@ pub struct Panicked;
 /// by the panic; after it only `on_disconnect` sees it.
 ///
 /// # Errors
-/// [`Panicked`], where it has; `name` says in the log what did.
+/// [`Panicked`], if it has; the log calls the callback `name`.
 #[inline]
 pub fn guard<R>(name: &str, callback: impl FnOnce() -> R) -> Result<R, Panicked> {
     guard_named(|| name, callback)
@@ -37,15 +37,15 @@ fn panicked(name: &str, payload: Box<dyn Any + Send>) -> Panicked {
     Panicked
 }
 
-/// Drops what a panic carried. That is user code: a panic in it ends here, and what that one
-/// carries is leaked, since its drop may panic again.
+/// Drops the payload of a panic. That runs user code: a panic in it ends here, and the payload of
+/// that second panic is leaked, since its drop may panic again.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(second);
     }
 }
 
-/// Waits for a thread that is about to end. A panic has ended it before, and was logged then.
+/// Waits for a thread that is about to end. A panic that has ended it was logged before.
 pub(crate) fn join<T>(thread: JoinHandle<T>) {
     if let Err(payload) = thread.join() {
         discard(payload);

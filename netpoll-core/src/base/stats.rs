@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::sync::{AtomicU64, Ordering};
 
-/// The counters of one reactor: one writer, so an addition is a load and a store.
+/// The counters of one reactor. They have one writer, so an addition is a load and a store.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) turns: Counter,
@@ -68,7 +68,7 @@ impl Add for Work {
 }
 
 /// What the connections of one reactor did on threads that did not hold its core; what they did on
-/// one that held it stands in its [`Counters`]. An addition is an atomic one.
+/// the thread that held it stands in its [`Counters`]. An addition is an atomic operation.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     received: AtomicU64,
@@ -117,7 +117,7 @@ pub struct LoopStats {
     pub connections: u64,
     /// Turns: waits for events.
     pub turns: u64,
-    /// Those of them that ended before the loop had to sleep, since it spun; see
+    /// Turns that ended before the loop had to sleep, since it spun; see
     /// [`Spin`](crate::Spin).
     pub spun: u64,
     /// Events that the waits returned.
@@ -161,8 +161,8 @@ pub struct LoopStats {
     pub longest_stall: Duration,
 }
 
-/// The threads behind the loops of one manager: those that go on with a loop whose thread is inside
-/// a callback that blocks.
+/// The threads behind the loops of one manager, which go on with a loop when its thread is inside a
+/// callback that blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct HandOffStats {
@@ -193,9 +193,9 @@ pub struct HandOffStats {
 pub struct WorkerStats {
     /// Threads now.
     pub threads: usize,
-    /// Those of them without a job.
+    /// The threads of these that have no job.
     pub idle: usize,
-    /// Connections that wait for one.
+    /// Connections that wait for a worker.
     pub queued: usize,
     /// Waits of callbacks that were ended, as if they had timed out, because others waited for a
     /// thread.

@@ -64,11 +64,11 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// What models have in the place of `crossbeam_channel`: as much of it as the crate uses.
+/// In models it stands for `crossbeam_channel`, with as much of it as the crate uses.
 ///
 /// Each call is one step that loom does not take apart, so a model stays small enough to explore.
-/// What orders the calls among other sequentially consistent accesses is a fence here; the channel
-/// does it by its own accesses, which are sequentially consistent.
+/// A fence orders the calls among other sequentially consistent accesses here; the accesses of the
+/// real channel are sequentially consistent themselves.
 #[cfg(loom)]
 pub(crate) mod channel {
     use std::collections::VecDeque;

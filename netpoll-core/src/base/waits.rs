@@ -1,21 +1,21 @@
 //! The waits of callbacks in our own calls, and which of them end when threads run out.
 //!
 //! A peer that sends half a request, or takes no answer, holds the thread of a callback that waits
-//! for it. Where callbacks wait for threads, and no further thread can be had, the waits that have
-//! made no progress for longest end, as if their time were over: as many as there are callbacks
-//! that wait.
+//! for it. Where callbacks wait for threads, and no further thread can be started, the waits that
+//! have made no progress for longest end as if they had timed out: as many as there are callbacks
+//! that wait for a thread.
 //!
 //! ```text
-//!     the wait's thread                          who needs a thread
+//!     the wait's thread                          code that needs a thread
 //!     begin ─► listed ─────── end ─► unlisted
 //!                 │ is_over?  ◄──────────────────── end_longest: marks it, then wakes it
 //!                 └── looks, woken or not, before it sleeps
 //! ```
 //!
-//! How long one may go without progress depends on what it waits for. A slow peer has a quarter of
-//! a second, and the less the more callbacks wait for each thread: so whoever is behind a crowd of
-//! slow peers waits by the logarithm of their number. What we dialled ourselves has a second
-//! always: to end such waits under load would turn slow answers into none.
+//! How long a wait may go without progress depends on what it waits for. A slow peer has a quarter
+//! of a second, and less time the more callbacks wait for each thread: so a peer behind many slow
+//! ones waits by the logarithm of their number. A connection that this process has dialled always
+//! has a second: to end such waits under load would turn slow answers into failures.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
 const PEER: Duration = Duration::from_millis(250);
 /// The same for a wait for what this process has dialled, or dials.
 const ELSEWHERE: Duration = Duration::from_secs(1);
-/// Those who want a thread and have nobody who looks for them are added up for this long.
+/// Callbacks that want a thread, and that no growth thread looks after, are added up for this long.
 const ADDED_UP: Duration = Duration::from_millis(10);
 /// At most one line of log in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -39,13 +39,13 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 /// What a callback waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
-    /// A peer that came to us.
+    /// A peer that has connected to this process.
     Peer,
-    /// One that we went to.
+    /// A peer that this process has dialled, or dials.
     Elsewhere,
 }
 
-/// What has a waiting thread look again whether its wait is over.
+/// Makes a waiting thread look again whether its wait is over.
 pub(crate) trait Wake: Send + Sync {
     fn wake(&self);
 }
@@ -61,7 +61,7 @@ pub(crate) struct Waits {
 struct List {
     waits: BTreeMap<u64, Listed>,
     begun: u64,
-    /// Threads that were wanted since then, and how many.
+    /// How many threads were wanted since `served`, when waits were ended for such callbacks last.
     wanted: usize,
     served: Option<Instant>,
 }
@@ -77,7 +77,7 @@ struct Listed {
 /// One wait, for as long as it lasts.
 #[must_use = "a wait that is not listed can't be ended"]
 pub(crate) struct Waiting {
-    /// None on a thread that nobody else needs.
+    /// None on a thread that no other callback needs.
     listed: Option<(Arc<Waits>, u64)>,
 }
 
@@ -103,7 +103,7 @@ impl Drop for Listing {
     }
 }
 
-/// There is no place on a thread that ends, where destructors of thread-locals still call us.
+/// There is no list on a thread that ends, where destructors of thread-locals still call us.
 fn replace(next: Option<Arc<Waits>>) -> Option<Arc<Waits>> {
     HERE.try_with(|here| here.replace(next)).ok().flatten()
 }
@@ -128,7 +128,7 @@ impl Waits {
         count
     }
 
-    /// A callback has found no thread and goes on elsewhere, or has failed: sees to it that soon
+    /// A callback has found no thread and goes on elsewhere, or has failed: makes sure that soon
     /// there is one for the next.
     pub(crate) fn want_one(&self) {
         let now = clock::now();
@@ -197,7 +197,7 @@ impl List {
 }
 
 impl Waiting {
-    /// Lists a wait of this thread, if somebody else may need the thread.
+    /// Lists a wait of this thread, if other callbacks may need the thread.
     pub(crate) fn begin(of: Of, wake: Option<Arc<dyn Wake>>) -> Self {
         let waits = HERE.try_with(|here| here.borrow().clone()).ok().flatten();
         let listed = waits.map(|waits| {
@@ -207,7 +207,7 @@ impl Waiting {
         Self { listed }
     }
 
-    /// Whether it was ended. To be asked before each sleep.
+    /// Whether it was ended. The waiting thread asks before each sleep.
     pub(crate) fn is_over(&self) -> bool {
         self.with_listed(|each| each.is_over)
     }
@@ -217,7 +217,7 @@ impl Waiting {
         self.with_listed(|each| each.is_over.then_some(each.since))
     }
 
-    /// Whether anybody may end it.
+    /// Whether it may be ended.
     pub(crate) fn is_listed(&self) -> bool {
         self.listed.is_some()
     }
@@ -237,7 +237,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some((waits, key)) = &self.listed {
             let listed = lock(&waits.list).waits.remove(key);
-            drop(listed); // without the lock: it may be the last who has what is woken
+            drop(listed); // without the lock: it may be the last owner of what is woken
         }
     }
 }

@@ -34,8 +34,8 @@ impl Dispatcher {
     }
 }
 
-/// Runs a scheduled connection where its group says, from its reactor. Returns the core to go on
-/// with, unless another thread does.
+/// Runs a scheduled connection where the mode of its group says, from its reactor. Returns the core
+/// to go on with, unless another thread has it.
 pub(crate) fn run(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
     match &shared.group.dispatcher().mode {
         Mode::Inline => {
@@ -78,16 +78,16 @@ fn send(
             kept.abort();
             run_here(&mut held.core, kept, Forbidden::here());
         }
-        Err(kept) if workers.is_deserted() => return run_for_want_of_threads(held, kept),
+        Err(kept) if workers.is_deserted() => return run_without_worker(held, kept),
         Err(kept) => held.core.run_when_there_is_capacity(kept),
     }
     Some(held)
 }
 
-/// Runs what no worker will run, since the system refuses even the first: a server that is slow
-/// serves more than one that waits for threads.
+/// Runs a connection that no worker will run, since the system refuses even the first one: a server
+/// that is slow serves more than one that waits for threads.
 #[cold]
-fn run_for_want_of_threads(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
+fn run_without_worker(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
     held.core.remote().counters.without_worker.add(1);
     if held.takeover.is_watched() {
         return hand_off::run(held, shared);

@@ -20,7 +20,7 @@ use crate::reactor::Core;
 use crate::threads::hand_off;
 use crate::threads::takeover::LoopThreads;
 
-/// More loops than this are a mistake, not a machine.
+/// No machine needs more loops than this: a larger number is a mistake.
 const LOOPS_AT_MOST: usize = 1024;
 /// How long a drop waits for the loops.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Owns N reactors ("loops"), each an epoll and an eventfd on a named thread of its own.
 ///
 /// It is a value: two managers in one process share nothing, and dropping one closes its
-/// connections and ends its threads. [`PollManager::shared`] is one for all who don't care.
+/// connections and ends its threads. [`PollManager::shared`] is one for the whole process.
 ///
 /// ```
 /// use netpoll_core::{LoadBalance, PollManager};
@@ -49,14 +49,14 @@ pub struct PollManager {
     started: AtomicUsize,
     /// A loop that has ended could not be replaced, and the log says so.
     complained: AtomicBool,
-    /// In which it was started.
+    /// The process in which it was started.
     process: u32,
 }
 
 #[derive(Default)]
 struct Loops {
     active: Vec<Arc<Remote>>,
-    /// No longer picked; they end with their last connection.
+    /// These are no longer picked, and end with their last connection.
     retired: Vec<Arc<Remote>>,
     on_loop: Vec<Weak<OnLoop>>,
 }
@@ -93,7 +93,7 @@ impl PollManager {
         Ok(manager)
     }
 
-    /// The manager of all who want none of their own: as many loops as [`default_loops`], started
+    /// The manager of all event loops without one of their own: [`default_loops`] loops, started
     /// at the first call, running until the process ends.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl PollManager {
     /// The loop for the next connection, from `peer` or to it, as the load balance chooses it. The
     /// loop counts the connection from [`admit`](crate::admit) or `dial` on.
     ///
-    /// One that has ended by itself is replaced; where the system refuses that, another one is
+    /// A loop that has ended by itself is replaced; where the system refuses that, another one is
     /// picked.
     pub fn pick(&self, peer: Option<IpAddr>) -> Arc<Remote> {
         let picked = self.choose(peer);
@@ -199,7 +199,7 @@ impl PollManager {
         }
     }
 
-    /// Starts another loop in the place of one that has ended by itself.
+    /// Starts a loop in place of one that has ended by itself.
     #[cold]
     fn replace(&self, dead: Arc<Remote>) -> Arc<Remote> {
         let fresh = match self.start_loop() {
@@ -227,15 +227,15 @@ impl PollManager {
         fresh
     }
 
-    /// Of the loops that run.
+    /// The loop that runs and has the fewest connections.
     fn least_loaded(&self) -> Option<Arc<Remote>> {
         let all = lock(&self.loops);
         let running = all.active.iter().filter(|it| !it.has_failed());
         running.min_by_key(|it| it.load()).cloned()
     }
 
-    /// Has `on_loop` called for each loop that is picked from, now and, while anybody holds it, for
-    /// each that is started later.
+    /// Calls `on_loop` for each loop that is picked from: now, and as long as `on_loop` lives for
+    /// each loop that is started later.
     pub fn on_each_loop(&self, on_loop: &Arc<OnLoop>) {
         let active = {
             let mut all = lock(&self.loops);
@@ -248,7 +248,7 @@ impl PollManager {
         }
     }
 
-    /// Every loop that may have connections, those that are retired among them.
+    /// Every loop that may have connections, retired ones included.
     pub fn remotes(&self) -> Vec<Arc<Remote>> {
         let all = lock(&self.loops);
         all.active.iter().chain(&all.retired).cloned().collect()
@@ -259,7 +259,7 @@ impl PollManager {
         lock(&self.loops).active.iter().map(|each| each.stats()).collect()
     }
 
-    /// What became of the threads that turn the loops.
+    /// What the threads behind the loops have done.
     pub fn hand_off_stats(&self) -> HandOffStats {
         self.threads.stats()
     }
@@ -275,8 +275,8 @@ impl PollManager {
     }
 }
 
-/// Tells those who want to know that there is another loop. Runs the user's code, and may drop the
-/// last hold of it.
+/// Tells the callbacks that there is another loop. It runs the user's code, and may drop the last
+/// reference to it.
 fn tell(on_loop: &[Weak<OnLoop>], fresh: &Arc<Remote>) {
     for on_loop in on_loop.iter().filter_map(Weak::upgrade) {
         on_loop(fresh);
@@ -294,7 +294,7 @@ impl PollManager {
     }
 }
 
-/// How many loops there are where nobody says: one for each core that this process may use.
+/// How many loops there are by default: one for each core that this process may use.
 pub fn default_loops() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(LOOPS_AT_MOST)
 }

@@ -20,13 +20,13 @@ pub enum Dispatch {
     HandOff(HandOffOptions),
 }
 
-/// How long a callback may hold its reactor up, and where those go that are expected to.
+/// How long a callback may hold its reactor up, and the workers for callbacks that are expected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandOffOptions {
-    /// How long a callback may block before another thread goes on with its reactor, unless others
-    /// have blocked just now; one that computes may take ten times as long. Default 50 µs: a change
-    /// of threads costs some 10 µs.
-    /// Of several event loops on one manager the least holds for all.
+    /// How long a callback may block before another thread goes on with its reactor; where other
+    /// callbacks have blocked just now, it goes on at once. A callback that computes may take ten
+    /// times as long. Default 50 µs: a change of threads costs some 10 µs. Of several event loops
+    /// on one manager the least threshold holds for all.
     pub threshold: Duration,
     /// The workers for callbacks that are expected to block. As many again may be away from their
     /// reactors, and one thread a loop is beside both.
@@ -40,8 +40,8 @@ pub struct PoolOptions {
     /// block at once before further ones wait, but an eighth of them is kept for connections that
     /// have shown that their callbacks return.
     pub max_threads: usize,
-    /// Connections that may wait for a worker, of those that have shown that and of others; more
-    /// wait at their reactors. Default 4 096, at the most 65 536, since the queue is made for all.
+    /// How many connections may wait for a worker, of those that have shown that and as many of the
+    /// others; further ones wait at their reactors. Default 4 096, at the most 65 536.
     pub queue: usize,
     /// How long a worker without work stays. Default 10 s.
     pub idle: Duration,
@@ -66,7 +66,7 @@ impl Default for PoolOptions {
 }
 
 impl PoolOptions {
-    /// With a queue that there is memory for.
+    /// With a queue that fits into memory.
     pub(super) fn within_reason(self) -> Self {
         Self { queue: self.queue.min(1 << 16), ..self }
     }

@@ -12,15 +12,15 @@ use crate::threads::manager::{OnLoop, PollManager};
 
 /// Ticks of a manager's loops, see [`PollManager::run_every`]; dropping it ends them.
 pub struct Ticks {
-    /// The only lasting hold of the tick: the loops' timers have weak ones.
+    /// The only strong reference to the tick: the loops' timers have weak ones.
     _on_loop: Arc<OnLoop>,
 }
 
 impl PollManager {
-    /// Has each loop call `tick` with its number every `period`, on its own thread, from now on and
-    /// until the [`Ticks`] are dropped; loops that are started later as well. Loops are numbered
-    /// in the order of their start, from 0, as in [`LoopLoad`](crate::LoopLoad). What can't be done
-    /// in time is skipped, not made up for.
+    /// Each loop calls `tick` with its number every `period`, on its own thread, from now on and
+    /// until the [`Ticks`] are dropped; so do loops that are started later. Loops are numbered in
+    /// the order of their start, from 0, as in [`LoopLoad`](crate::LoopLoad). A tick that is late
+    /// is skipped, not made up for.
     ///
     /// It must not block: all connections of the loop wait for it. A panic in it is logged. For
     /// what belongs to one connection, see [`Handle::run_every`](crate::Handle::run_every).

@@ -1,4 +1,4 @@
-//! What a thread does that holds a loop: it turns the loop until the loop ends or another thread
+//! What a thread does with a loop: it turns the loop until the loop ends, or until another thread
 //! has taken it over.
 
 use std::io;
@@ -38,8 +38,8 @@ impl Reactor {
     /// behind it, it stays on this thread whatever a callback does. It never spins.
     ///
     /// # Errors
-    /// Why it ended though nothing stopped it: the system lets it wait no more, or a panic came
-    /// from outside of callbacks.
+    /// Why it ended though nothing stopped it: the system's wait for events failed, or code outside
+    /// of callbacks panicked.
     pub fn run(self) -> io::Result<()> {
         let remote = self.remote();
         turn(Baton::held(Loop { core: self.core, takeover: Takeover::default() }));
@@ -51,7 +51,7 @@ impl Reactor {
 pub(crate) fn turn(held: Held<Loop>) -> Next {
     let (_entered, baton) = (Entered::with(&held), held.baton().clone());
     guard("a loop, outside of callbacks", || go_on(held)).unwrap_or_else(|Panicked| {
-        // What it was about to do is not known, so its connections end.
+        // What the core was about to do is not known, so its connections end.
         Entered::let_go();
         if let Some(Loop { core, .. }) = baton.take_abandoned().and_then(Held::into_inner) {
             core.fail(io::Error::other("a panic outside of callbacks"));

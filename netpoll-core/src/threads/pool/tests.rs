@@ -7,7 +7,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Work that says who did it.
+/// Work that sends the id of its thread.
 fn report(sender: &mpsc::Sender<ThreadId>) -> Work {
     let sender = sender.clone();
     Box::new(move || {
