@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Handler, Limits, OnPrepare,
-    PollManager, Prepare, Remote, Result,
+    PollManager, Prepare, Remote, Result, clock,
 };
 
 use crate::dialer::Dialer;
@@ -226,5 +226,5 @@ impl<S> fmt::Debug for ClientBuilder<S> {
 
 fn deadline(patience: Duration) -> Instant {
     // Longer than a century is for ever; a century can be added to any time.
-    Instant::now() + patience.min(Duration::from_secs(100 * 365 * 86_400))
+    clock::now() + patience.min(Duration::from_secs(100 * 365 * 86_400))
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Address, Attempt, Group, Notify, Outcome, PollManager, Result, blocking, socket::ConnectOptions,
+    Address, Attempt, Group, Notify, Outcome, PollManager, Result, blocking, clock,
+    socket::ConnectOptions,
 };
 
 use crate::backoff::Backoff;
@@ -50,7 +51,7 @@ impl<'a> Dial<'a> {
         timeout: Duration,
         cancel: Option<&'a Cancel>,
     ) -> Self {
-        let (deadline, notify) = (Instant::now().checked_add(timeout), Arc::default());
+        let (deadline, notify) = (clock::now().checked_add(timeout), Arc::default());
         Self { options, manager, group, timeout, deadline, cancel, notify }
     }
 
@@ -87,7 +88,7 @@ impl<'a> Dial<'a> {
             if let Some(answer) = question.answer() {
                 return answer;
             }
-            self.check_time(Instant::now())?;
+            self.check_time(clock::now())?;
             self.notify.wait(self.deadline)?;
         }
     }
@@ -108,11 +109,11 @@ impl<'a> Dial<'a> {
     /// them.
     fn connect(&self, addresses: Vec<Address>, manager: &PollManager) -> io::Result<Attempt> {
         let DialOptions { connect, stagger, .. } = self.options;
-        let mut race = Race::new(addresses, *stagger, Instant::now());
+        let mut race = Race::new(addresses, *stagger, clock::now());
         let mut running: Vec<(Candidate, Attempt)> = Vec::new();
         let mut failures = 0;
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let mut index = 0;
             while index < running.len() {
                 match running[index].1.outcome() {

@@ -22,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Result, blocking};
+use netpoll_core::{Result, blocking, clock};
 
 pub use builder::MuxBuilder;
 use context::MuxContext;
@@ -62,7 +62,7 @@ impl<P: MuxProtocol> Mux<P> {
     pub fn connect(&self, timeout: Duration) -> Result<()> {
         let MuxInner { context, links } = &*self.inner;
         blocking::enter(&format!("dial {} {}", context.network, context.address))?;
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = clock::now().checked_add(timeout);
         for link in links {
             link.ensure(context);
         }
@@ -82,7 +82,7 @@ impl<P: MuxProtocol> Mux<P> {
     pub fn call(&self, request: P::Request, timeout: Duration) -> Result<P::Response> {
         let MuxInner { context, .. } = &*self.inner;
         blocking::enter(&format!("call {} {}", context.network, context.address))?;
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = clock::now().checked_add(timeout);
         self.wire(deadline)?.call(request, deadline)
     }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Connection, Error, Result, blocking};
+use netpoll_core::{Connection, Error, Result, blocking, clock};
 
 use crate::dialer::DialConnection;
 use address::{AddressPool, Grant, PoolConnection, Return, Taken};
@@ -97,7 +97,7 @@ impl Pool {
     /// # Errors
     /// As [`DialConnection::dial_connection`]; of kind `TimedOut` also when none came back in time.
     pub fn checkout(&self, network: &str, address: &str, timeout: Duration) -> Result<Pooled> {
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = clock::now().checked_add(timeout);
         let addresses = self.inner.addresses.clone();
         let pool = addresses.of(network, address);
         let grant = match pool.take() {
@@ -134,7 +134,7 @@ impl Pool {
         timeout: Duration,
         deadline: Option<Instant>,
     ) -> Result<Connection> {
-        let left = deadline.map_or(timeout, |it| it.saturating_duration_since(Instant::now()));
+        let left = deadline.map_or(timeout, |it| it.saturating_duration_since(clock::now()));
         // A grant at the last moment leaves no time, and the dialer would refuse a timeout of 0. It
         // must do so only where the caller gave 0.
         let left = if timeout.is_zero() { left } else { left.max(Duration::from_nanos(1)) };

@@ -1,5 +1,6 @@
 //! Locks of this crate, and timed waits on them.
 
+use netpoll_core::clock;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,6 +20,6 @@ pub(crate) fn wait_until<'a, T>(
     let Some(until) = until else {
         return condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
     };
-    let left = until.saturating_duration_since(Instant::now());
+    let left = until.saturating_duration_since(clock::now());
     condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
 }

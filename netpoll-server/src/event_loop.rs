@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{
     Callbacks, Connection, Error, Group, MemoryStats, Moment, PollManager, Prepare, Remote, Result,
+    clock,
 };
 
 use crate::accept::open_listeners::OpenListeners;
@@ -138,7 +139,7 @@ impl EventLoop {
         } else {
             (Ok(()), None)
         };
-        let report = drain_and_close(serving, deadline.unwrap_or_else(Instant::now));
+        let report = drain_and_close(serving, deadline.unwrap_or_else(clock::now));
         outcome.map(|()| report)
     }
 
@@ -154,7 +155,7 @@ impl EventLoop {
         }
         // A longer deadline could overflow an instant.
         let year = Duration::from_secs(365 * 24 * 3600);
-        state.deadline = Some(Instant::now() + deadline.min(year));
+        state.deadline = Some(clock::now() + deadline.min(year));
         if let Some(group) = &state.group {
             group.begin_shutdown();
         }

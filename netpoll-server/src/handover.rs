@@ -23,7 +23,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Error, Result, later, socket};
+use netpoll_core::{Error, Result, clock, later, socket};
 
 /// How one process follows another; see
 /// [`EventLoop::hand_over_with`](crate::EventLoop::hand_over_with) and
@@ -73,7 +73,7 @@ impl HandOverOptions {
                 ),
             )));
         }
-        Ok(later(Instant::now(), self.deadline))
+        Ok(later(clock::now(), self.deadline))
     }
 }
 

@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind};
 use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use netpoll_core::{Address, Error, Result};
+use netpoll_core::{Address, Error, Result, clock};
 
 use crate::event_loop::EventLoop;
 use crate::listener::Listeners;
@@ -75,7 +75,7 @@ impl EventLoop {
         let thread = Some(thread);
         let (event_loop, process) = (self.clone(), process::id());
         let mut running = Running { event_loop, addresses, thread, ended: None, process };
-        match opening.wait(Instant::now() + OPENING_AT_MOST) {
+        match opening.wait(clock::now() + OPENING_AT_MOST) {
             Phase::Serving => {}
             // A shutdown that came first is no error.
             Phase::Ended => running.ended = Some(running.join()?),

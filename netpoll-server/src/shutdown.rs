@@ -1,6 +1,7 @@
 //! How a `serve` ends: the listeners close, then the connections, in order until the deadline and
 //! by force after it.
 
+use netpoll_core::clock;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
         for remote in &remotes {
             remote.abort(&group);
         }
-        let left = group.wait_empty(Instant::now() + GRACE);
+        let left = group.wait_empty(clock::now() + GRACE);
         log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
     }
     let closed_in_order = open.saturating_sub(aborted);
@@ -73,8 +74,8 @@ fn close_listeners(serving: &Serving, deadline: Instant) {
         remote.end_preambles(&context.group);
     }
     let Leaving { closing, shared } = listeners.leave();
-    close_when_empty(&closing, deadline.min(Instant::now() + HANDSHAKES));
-    context.wait_for_acceptors(deadline.max(Instant::now() + GRACE));
+    close_when_empty(&closing, deadline.min(clock::now() + HANDSHAKES));
+    context.wait_for_acceptors(deadline.max(clock::now() + GRACE));
     let left_open = listeners.are_left_open();
     for assignment in shared.iter().chain(&closing) {
         let mut last = assignment.last_acceptor();
@@ -94,7 +95,7 @@ fn close_when_empty(closing: &[Arc<Assignment>], late: Instant) {
     let mut last: Vec<_> = closing.iter().map(|it| it.last_acceptor()).collect();
     let begun: Vec<_> = closing.iter().map(|it| it.socket.turn_away_newcomers()).collect();
     loop {
-        let is_over = Instant::now() >= late
+        let is_over = clock::now() >= late
             || !closing.iter().zip(&begun).any(|(it, begun)| it.socket.awaits(begun));
         // After each look, since a handshake that was not found is in the queue by then; and each
         // time, since a full queue lets no handshake complete.

@@ -1,5 +1,6 @@
 //! Locks and timed waits that ignore poison.
 
+use netpoll_core::clock;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ pub(crate) fn wait_while<'a, T>(
     deadline: Instant,
     mut condition: impl FnMut(&T) -> bool,
 ) -> MutexGuard<'a, T> {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(clock::now());
     let waited = changed.wait_timeout_while(guard, left, |it| condition(it));
     waited.unwrap_or_else(PoisonError::into_inner).0
 }

@@ -106,7 +106,7 @@ impl Modules {
     }
 }
 
-fn is_of_tests(path: &str) -> bool {
+pub(crate) fn is_of_tests(path: &str) -> bool {
     path.ends_with("_tests.rs") || path.ends_with("tests.rs") || path.contains("tests/")
 }
 
@@ -120,7 +120,7 @@ fn module_of(path: &str) -> Path {
 }
 
 /// The code up to the module of its tests, which stands last.
-fn without_tests(code: &str) -> &str {
+pub(crate) fn without_tests(code: &str) -> &str {
     let tests = code.match_indices("#[cfg(").map(|(at, _)| at).find(|&at| {
         let (attribute, rest) = code[at..].split_once('\n').unwrap_or((&code[at..], ""));
         let is_of_tests = words(attribute, "test").next().is_some();

@@ -3,6 +3,7 @@
 //!
 //! Words in comments and in literals are not code, so this file can speak of what it forbids.
 
+use super::modules::{is_of_tests, without_tests};
 use super::source::{Source, balanced, functions, paths_below, words};
 use super::{
     EXAMPLE_LINES_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX, LONG_FILES, LONG_FUNCTIONS,
@@ -27,6 +28,7 @@ pub(crate) const RUST_RULES: &[Rule] = &[
     sleeps,
     system_calls,
     locks,
+    clocks,
 ];
 
 pub(crate) const DOCUMENT_RULES: &[Rule] = &[one_title];
@@ -205,6 +207,19 @@ fn at(lines: impl IntoIterator<Item = usize>, message: &str) -> Faults {
 }
 
 /// Each rule catches what it is for, and lets the remedy pass.
+/// Time comes from one clock, so that a simulation can give it.
+fn clocks(source: &Source) -> Faults {
+    let is_ours = source.path.starts_with("netpoll-") && source.path.contains("/src/");
+    if !is_ours || is_of_tests(&source.path) || source.path.ends_with("src/base/clock.rs") {
+        return Vec::new();
+    }
+    let code = without_tests(&source.code);
+    let asked = code.match_indices("Instant::now").chain(code.match_indices(".elapsed()"));
+    asked
+        .map(|(at, _)| (source.line(at), "asks the system for the time; call clock::now()".into()))
+        .collect()
+}
+
 mod catches {
     use super::*;
 
@@ -326,5 +341,14 @@ mod catches {
         assert_eq!(lines(one_title, "a.md", good), []);
         assert_eq!(lines(one_title, "a.md", &format!("{good}# Second\n")), [8]);
         assert_eq!(lines(one_title, "a.md", "## Section\n"), [1]);
+    }
+
+    #[test]
+    fn times_from_elsewhere() {
+        let bad = "f(Instant::now());\nit.elapsed();\n#[cfg(test)]\nmod tests { Instant::now(); }";
+        assert_eq!(lines(clocks, "netpoll-core/src/reactor.rs", bad), [1, 2]);
+        assert_eq!(lines(clocks, "netpoll-core/src/base/clock.rs", bad), []);
+        assert_eq!(lines(clocks, "netpoll-core/src/pure/task_tests.rs", bad), []);
+        assert_eq!(lines(clocks, "examples/echo.rs", bad), []);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Instant;
 
-use netpoll_core::{Error, Result, guard};
+use netpoll_core::{Error, Result, clock, guard};
 
 use super::context::MuxContext;
 use super::protocol::MuxProtocol;
@@ -50,7 +50,7 @@ enum LinkState<P: MuxProtocol> {
 
 impl<P: MuxProtocol> Link<P> {
     pub(super) fn new() -> Self {
-        let state = LinkState::Down { failures: 0, retry: Instant::now(), failure: None };
+        let state = LinkState::Down { failures: 0, retry: clock::now(), failure: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -64,7 +64,7 @@ impl<P: MuxProtocol> Link<P> {
 
     /// Begins to dial if that is due. Returns the connection if it is up.
     pub(super) fn ensure(self: &Arc<Self>, context: &Arc<MuxContext<P>>) -> Option<Arc<Wire<P>>> {
-        self.advance(context, &mut self.state(), Instant::now())
+        self.advance(context, &mut self.state(), clock::now())
     }
 
     /// The connection, waiting for it until `deadline`.
@@ -79,7 +79,7 @@ impl<P: MuxProtocol> Link<P> {
     ) -> Result<Arc<Wire<P>>> {
         let mut state = self.state();
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             if let Some(wire) = self.advance(context, &mut state, now) {
                 return Ok(wire);
             }
@@ -177,6 +177,6 @@ fn panicked<P: MuxProtocol>(context: &MuxContext<P>) -> Error {
 }
 
 fn down<P: MuxProtocol>(context: &MuxContext<P>, failures: u32, failure: Failure) -> LinkState<P> {
-    let retry = Instant::now() + context.backoff.pause(failures, random());
+    let retry = clock::now() + context.backoff.pause(failures, random());
     LinkState::Down { failures, retry, failure: Some(failure) }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use netpoll_buffer::{LinkBuffer, Source};
 use netpoll_core::{
-    Callbacks, CloseReason, Connection, Error, Handle, Moment, Prepare, Result, Wait,
+    Callbacks, CloseReason, Connection, Error, Handle, Moment, Prepare, Result, Wait, clock,
 };
 
 use super::context::MuxContext;
@@ -137,7 +137,7 @@ impl<P: MuxProtocol> Wire<P> {
         request: P::Request,
         deadline: Option<Instant>,
     ) -> Result<P::Response> {
-        let (began, heard) = (Instant::now(), self.heard.load(Ordering::Relaxed));
+        let (began, heard) = (clock::now(), self.heard.load(Ordering::Relaxed));
         let called = self.exchange(request, deadline);
         if let Err(Error::TimedOut(_)) = called {
             self.timed_out(began, heard);
@@ -178,7 +178,7 @@ impl<P: MuxProtocol> Wire<P> {
     /// connection up if that shows that no more bytes come.
     #[cold]
     fn timed_out(&self, began: Instant, heard: u64) {
-        let now = Instant::now();
+        let now = clock::now();
         let heard_now = self.heard.load(Ordering::Relaxed);
         let mut state = lock(&self.state);
         let timeouts = state.silence.timed_out(began, heard, now, heard_now);
@@ -313,7 +313,7 @@ impl<R> PendingCall<R> {
     fn wait(&self, deadline: Option<Instant>) -> Option<Result<R, Failure>> {
         let mut outcome = lock(&self.outcome);
         while outcome.is_none() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(|deadline| clock::now() >= deadline) {
                 break;
             }
             outcome = wait_until(&self.there, outcome, deadline);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Connection, Exchange, Handle};
+use netpoll_core::{Connection, Exchange, Handle, clock};
 
 use super::stats::{Counters, PoolStats};
 use crate::sync::{lock, wait_until};
@@ -97,7 +97,7 @@ impl AddressPool {
         let mut state = lock(&self.state);
         if state.waiters.is_empty() {
             while let Some(IdleConnection { mut pooled, since }) = state.idle.pop_back() {
-                let now = Instant::now();
+                let now = clock::now();
                 let late = self.limits.idle_timeout.is_some_and(|most| now - since >= most);
                 if !late && self.is_fit(&mut pooled, now) {
                     self.counters.reused.fetch_add(1, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl AddressPool {
     pub(super) fn wait(&self, waiter: &Arc<Waiter>, deadline: Option<Instant>) -> Option<Grant> {
         let mut grant = lock(&waiter.grant);
         while grant.is_none() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if deadline.is_some_and(|deadline| clock::now() >= deadline) {
                 break;
             }
             grant = wait_until(&waiter.granted, grant, deadline);
@@ -149,7 +149,7 @@ impl AddressPool {
     /// Takes back what was granted; `None` stands for a connection that could not be dialled or was
     /// detached. Returns whether a connection is idle now.
     pub(super) fn give_back(&self, mut pooled: Option<PoolConnection>, how: Return) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         let fit = pooled.as_mut().is_some_and(|pooled| self.may_return(pooled, how, now));
         let mut state = lock(&self.state);
         if state.is_closed || !fit {
@@ -271,7 +271,7 @@ impl PoolConnection {
     pub(super) fn new(mut connection: Connection) -> Self {
         // A dialer of the user may have exchanged messages on it.
         connection.settle();
-        Self { identity: connection.handle(), connection, born: Instant::now() }
+        Self { identity: connection.handle(), connection, born: clock::now() }
     }
 }
 

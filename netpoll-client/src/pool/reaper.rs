@@ -1,8 +1,9 @@
 //! A thread that closes connections which were idle for too long. It runs while one is idle.
 
+use netpoll_core::clock;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::addresses::Addresses;
 use crate::sync::{lock, wait_until};
@@ -32,7 +33,7 @@ fn reap(addresses: &Addresses) {
         // Locked before the look: a thread whose connection becomes idle after it starts the reaper
         // anew in `ensure`.
         let mut life = lock(&addresses.life);
-        let now = Instant::now();
+        let now = clock::now();
         let left: Vec<_> = addresses.sweep().iter().map(|pool| pool.reap(now)).collect();
         if life.is_closed || !left.iter().any(|(idle, _)| *idle) {
             life.is_reaped = false;

@@ -3,9 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-use netpoll_core::{Accept, Address, Error, Remote, Room, socket};
+use netpoll_core::{Accept, Address, Error, Remote, Room, clock, socket};
 
 use super::backoff::{Backoff, PAUSE_AT_FIRST};
 use super::context::AcceptorCount;
@@ -77,7 +76,7 @@ impl Acceptor {
         let ListeningSocket { context, count, info, proxy, .. } = &*self.socket;
         // Behind a proxy the source is known only when the header has come.
         let source = if proxy.is_some() { None } else { peer.ip() };
-        match Permit::obtain(count, source, Instant::now) {
+        match Permit::obtain(count, source, clock::now) {
             Ok(permit) => match *proxy {
                 None => context.admit(stream, peer, None, self.own.clone(), permit),
                 Some(proxy) => {
@@ -127,7 +126,7 @@ impl Accept for Acceptor {
         if let Some(until) = self.backoff.pausing_until(|| admission.returned()) {
             return Room { count: 0, again: Some(until) };
         }
-        let room = self.socket.count.room(Instant::now);
+        let room = self.socket.count.room(clock::now);
         self.backoff.note_returned(admission.returned());
         if self.socket.overflow().is_empty() {
             return room;
@@ -137,10 +136,10 @@ impl Accept for Acceptor {
         // this one: without room this would repeat without end.
         self.admit_overflow(room.count, false);
         if self.socket.overflow().is_empty() {
-            return self.socket.count.room(Instant::now);
+            return self.socket.count.room(clock::now);
         }
         // If there was room, it was too little, or other acceptors were faster.
-        let soon = (room.count > 0).then(|| Instant::now() + PAUSE_AT_FIRST);
+        let soon = (room.count > 0).then(|| clock::now() + PAUSE_AT_FIRST);
         Room { count: 0, again: room.again.or(soon) }
     }
 

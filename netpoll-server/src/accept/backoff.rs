@@ -1,5 +1,6 @@
 //! The pauses of a listener that cannot accept, because descriptors or memory have run out.
 
+use netpoll_core::clock;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,7 @@ impl Backoff {
     /// `returned` tells how many have.
     pub(super) fn pausing_until(&mut self, returned: impl FnOnce() -> u64) -> Option<Instant> {
         let until = self.until?;
-        let now = Instant::now();
+        let now = clock::now();
         if now < until && returned() == self.returned {
             return Some(until);
         }
@@ -63,7 +64,7 @@ impl Backoff {
 
     /// An accept failed: begins a pause.
     pub(super) fn failed(&mut self, error: &io::Error) {
-        let now = Instant::now();
+        let now = clock::now();
         self.until = Some(now + self.next_pause(error, now));
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use netpoll_core::{Remote, Room};
+use netpoll_core::{Remote, Room, clock};
 
 use super::policy::{AcceptLimit, AdmissionOptions, AtLimit};
 use super::rate::Bucket;
@@ -41,7 +41,7 @@ impl Admission {
             open: OpenCount::new(options.connections),
             options,
             sources: Mutex::default(),
-            bucket: Mutex::new(Bucket::full(burst, Instant::now())),
+            bucket: Mutex::new(Bucket::full(burst, clock::now())),
             waiting: AtomicBool::new(false),
             acceptors: Mutex::default(),
             returned: AtomicU64::new(0),

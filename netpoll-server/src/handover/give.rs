@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netpoll_core::clock;
 use netpoll_core::socket;
 
 use super::{MAGIC, REVOKED, SERVING, YOURS, describe, manifest};
@@ -23,7 +24,7 @@ pub(crate) fn give(
 ) -> io::Result<()> {
     let mut magic = [0; MAGIC.len()];
     // A client that says nothing is given nothing, and does not hold up a real successor.
-    let soon = deadline.min(Instant::now() + MAGIC_AT_MOST);
+    let soon = deadline.min(clock::now() + MAGIC_AT_MOST);
     socket::receive_within(to, &mut magic, soon)
         .map_err(|it| describe(&it, "the peer does not begin a hand-over"))?;
     if magic != *MAGIC {
@@ -44,12 +45,12 @@ pub(crate) fn give(
         return Err(io::Error::new(ErrorKind::InvalidData, "the successor said something else"));
     }
     // A successor that is gone by now does not receive it; then the old process goes on.
-    socket::send_within(to, &[YOURS], Instant::now() + MAGIC_AT_MOST)
+    socket::send_within(to, &[YOURS], clock::now() + MAGIC_AT_MOST)
 }
 
 /// Tells the other process, after a failure, that it is not the server, even if it would serve a
 /// moment later.
 pub(crate) fn revoke(to: &UnixStream) {
-    let _ = socket::send_within(to, &[REVOKED], Instant::now());
+    let _ = socket::send_within(to, &[REVOKED], clock::now());
     let _ = to.shutdown(Shutdown::Both);
 }

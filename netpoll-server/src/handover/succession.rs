@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Error, Group, Preamble, Remote, Result, socket};
+use netpoll_core::{Error, Group, Preamble, Remote, Result, clock, socket};
 
 use super::{HandOverOptions, MAGIC, MANIFEST_MAX, REVOKED, SERVING, YOURS, describe, manifest};
 use crate::opening::Hold;
@@ -143,7 +143,7 @@ impl Succession {
         state.sent_serving = last.is_some();
         drop(state);
         let Some((group, main)) = last else { return self.settle(Answer::GivenUp) };
-        let late = Instant::now() + ANSWER_AT_MOST;
+        let late = clock::now() + ANSWER_AT_MOST;
         match socket::send_within(&self.stream, &[SERVING], late) {
             Ok(()) => {}
             // The old process is gone, or has sent its last word already.
@@ -277,7 +277,7 @@ impl Waiting {
     /// Looks whether the answer is there.
     fn look(&self) -> Option<Answer> {
         let mut answer = [0];
-        match socket::receive_within(&self.succession.stream, &mut answer, Instant::now()) {
+        match socket::receive_within(&self.succession.stream, &mut answer, clock::now()) {
             Ok(()) if answer == [YOURS] => Some(Answer::Yours),
             Ok(()) if answer == [REVOKED] => Some(Answer::Revoked),
             Ok(()) => Some(Answer::None),

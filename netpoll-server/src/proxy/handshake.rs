@@ -7,9 +7,8 @@
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
 
-use netpoll_core::{Address, Group, Preamble, Remote, later, socket};
+use netpoll_core::{Address, Group, Preamble, Remote, clock, later, socket};
 
 use super::parser::{HEADER_MAX, Header, ProxyProtocol, parse};
 
@@ -53,7 +52,7 @@ pub(crate) fn begin<P: Proxied + 'static>(
     reactor: &Remote,
     last: bool,
 ) {
-    let late = later(Instant::now(), proxy.deadline);
+    let late = later(clock::now(), proxy.deadline);
     let mut handshake = Box::new(ProxyHandshake { proxied, limit: proxy.limit, seen: Seen::Part });
     // It usually comes with the first segment.
     if handshake.is_complete() || last {
