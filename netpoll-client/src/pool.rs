@@ -73,9 +73,9 @@ struct PoolInner {
     addresses: Arc<Addresses>,
 }
 
-/// A connection of a pool. Dropping it gives it back if its exchange is complete, and closes it
-/// otherwise; [`Pool`] says what that means, [`keep`](Self::keep) and [`discard`](Self::discard)
-/// say which.
+/// A connection of a pool. Dropping it gives it back if its exchange is complete, as [`Pool`]
+/// defines that, and closes it otherwise; [`keep`](Self::keep) and [`discard`](Self::discard)
+/// decide instead.
 pub struct Pooled {
     /// `None` until it is dialled, and once it is detached.
     pooled: Option<PoolConnection>,
@@ -85,7 +85,7 @@ pub struct Pooled {
 }
 
 impl Pool {
-    /// Sets the limits.
+    /// A builder, which sets the limits.
     pub fn builder() -> PoolBuilder {
         PoolBuilder::default()
     }

@@ -10,8 +10,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits on `condvar` until it is notified or `until`, if that is ahead; without `until` as long as
-/// it takes. May return early, so the caller looks again.
+/// Waits on `condvar` until it is notified, or until the time `until` if there is one. May return
+/// early, so the caller must check its condition again.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

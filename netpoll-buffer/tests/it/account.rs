@@ -136,8 +136,8 @@ fn a_charge_outlives_the_handles_of_its_account() {
 }
 
 #[test]
-fn a_block_from_the_pool_is_on_nobodys_account() {
-    alone("account::a_block_from_the_pool_is_on_nobodys_account", || {
+fn a_block_from_the_pool_is_on_no_account() {
+    alone("account::a_block_from_the_pool_is_on_no_account", || {
         let (first, second) = (Account::new(), Account::new());
         let buffer = blocks(BLOCK);
         buffer.charge(&first);
@@ -309,7 +309,7 @@ fn threads_that_charge_at_once_charge_once() {
 }
 
 #[test]
-fn a_panic_of_foreign_memory_keeps_nobody_charged() {
+fn a_panic_of_foreign_memory_leaves_nothing_charged() {
     let account = Account::new();
     let touchy = || released(foreign(10_000), |_| panic!("at the release"));
     let ways: [fn(LinkBuffer); 4] = [

@@ -25,7 +25,7 @@ pub(crate) fn filled(n: usize) -> LinkBuffer {
 }
 
 #[test]
-fn malloced_memory_shows_nobody_elses_bytes() {
+fn malloced_memory_shows_no_bytes_of_another_use() {
     for n in [1, 100, 4096, 60_000, 2_000_000] {
         let mut secret = LinkBuffer::new();
         secret.malloc(n).fill(b's');

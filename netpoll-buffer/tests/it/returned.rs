@@ -138,7 +138,7 @@ fn the_store_keeps_what_is_needed_now_and_then() {
         hold(100);
         shrink_store(); // from here on it counts
         hold(40);
-        assert_eq!(shrink_store(), 60 << 16, "nobody needed them");
+        assert_eq!(shrink_store(), 60 << 16, "no thread needed them");
         let before = stats().blocks_allocated;
         hold(40);
         assert_eq!(stats().blocks_allocated, before);

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gave_up_is_late_and_not_given_up_twice() {
+    fn a_call_that_gave_up_is_late_and_not_given_up_twice() {
         let mut pending = Pending::new(10);
         let id = pending.insert('a').unwrap();
         assert_eq!(pending.give_up(id), Some('a'));

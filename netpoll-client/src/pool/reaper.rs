@@ -30,8 +30,8 @@ pub(super) fn ensure(addresses: &Arc<Addresses>) {
 
 fn reap(addresses: &Addresses) {
     loop {
-        // Locked before the look: a thread whose connection becomes idle after it starts the reaper
-        // anew in `ensure`.
+        // Locked from before the look until this thread waits or ends: so `ensure`, called for a
+        // connection that becomes idle after the look, sees whether the thread goes on.
         let mut life = lock(&addresses.life);
         let now = clock::now();
         let left: Vec<_> = addresses.sweep().iter().map(|pool| pool.reap(now)).collect();

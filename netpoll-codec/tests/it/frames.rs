@@ -37,7 +37,7 @@ fn every_way_to_take_a_frame_gives_its_payload_and_leaves_the_next() {
 }
 
 #[test]
-fn a_frame_that_nobody_looks_at_is_consumed() {
+fn a_frame_that_is_not_looked_at_is_consumed() {
     for mut buffer in buffers() {
         drop(Frame::new(&mut buffer, EXTENT));
         assert_eq!(buffer.peek(buffer.len()), Ok(&b"next"[..]));
