@@ -1,4 +1,4 @@
-//! What a output holds while the socket is full, and what leaves it.
+//! The backlog of an output while the socket is full, and the blocks and receipts that leave it.
 
 use netpoll_buffer::LinkBuffer;
 
@@ -6,19 +6,19 @@ use super::receipt::{self, Receipts, Settled};
 use crate::base::memory::{Memory, Tally};
 use crate::base::panic::guard;
 
-/// Messages of this many bytes and fewer are copied behind what is queued already: each in a block
-/// of its own would hold 4 KiB, and a peer that doesn't read could make a queue of tiny answers
-/// hold thousands of times what the water marks count.
+/// A message of at most this many bytes is copied behind the queued ones. In a block of its own it
+/// would hold 4 KiB, so a peer that doesn't read could make a queue of tiny answers hold thousands
+/// of times the bytes that the water marks count.
 pub(super) const COALESCED: usize = 1 << 10;
 
-/// What a output has accepted and the socket has not taken. It is there while there are bytes in
-/// it.
+/// The bytes that an output has accepted and that the socket has not taken. It exists only while it
+/// has bytes.
 #[derive(Debug)]
 pub(super) struct Backlog {
     pub(super) bytes: LinkBuffer,
-    /// Who wants to know what becomes of a message.
+    /// The receipts of the queued messages.
     pub(super) receipts: Receipts,
-    /// Counts the bytes, where there is a budget.
+    /// Counts the bytes, if there is a budget.
     tally: Option<Tally>,
 }
 
@@ -51,17 +51,16 @@ impl Backlog {
         }
     }
 
-    /// Memory that it holds, as far as it is counted and not another's already.
+    /// The memory that it holds, without blocks that are counted elsewhere already.
     pub(super) fn held(&self) -> usize {
         self.tally.as_ref().map_or(0, Tally::held)
     }
 }
 
-/// Blocks that were sent or given up, and receipts that are due, on their way out of the lock: the
-/// memory and the callbacks are the user's, and may do anything, call this connection's handle or
-/// panic.
+/// Blocks that were sent or given up, and receipts that are due, until the lock is released. Their
+/// drop and the receipts run the user's code, which may panic or call this connection's handle.
 ///
-/// It is declared before the guard of the lock, so that it is dropped after it.
+/// It is declared before the guard of the lock, so that it is dropped after the guard.
 #[derive(Default)]
 pub(super) struct Spent {
     blocks: LinkBuffer,
@@ -82,7 +81,7 @@ impl Spent {
     #[inline]
     pub(super) fn take_all(&mut self, from: &mut LinkBuffer) {
         if self.blocks.is_empty() {
-            // Cheaper than to append, and mostly there is nothing yet.
+            // Cheaper than an append, and mostly there is nothing yet.
             std::mem::swap(&mut self.blocks, from);
         } else {
             self.blocks.append(std::mem::take(from));

@@ -1,37 +1,38 @@
-//! Whether an exchange on a dialled connection is over, so that the next may begin: for pools.
+//! The exchange: whether an answer may still come on a dialled connection. For pools.
 
 use super::input::Received;
 use super::{Connection, scratch_of};
 use crate::pure::task::Events;
 
-/// What [`Connection::exchange`] finds: whether an answer may still come.
+/// Whether an answer may still come, as [`Connection::exchange`] finds it.
 ///
-/// A byte that comes late is read by the next caller that is given the connection, as an answer to
-/// another question. No transport knows which byte answers what, so this is as much as can be told
-/// without the protocol: it does not see that of several requests one is not answered, or that the
-/// rest of an answer has not arrived and was not asked for.
+/// The next user of a pooled connection would read a late byte as the answer to another question. A
+/// transport does not know which byte answers what, so without the protocol it can't see more than
+/// this: it does not see that one of several requests is not answered, or that the rest of an
+/// answer has not arrived and no read asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exchange {
-    /// Nothing failed, nothing is unread or unsent, and bytes have arrived since the last were
-    /// sent; or nothing was sent at all.
+    /// Nothing has failed, nothing is unread or unsent, and bytes have arrived since the last were
+    /// sent, or nothing was sent.
     Complete,
-    /// The connection is closed or failed, on this side or the peer's.
+    /// The connection is closed or has failed, on this side or on the peer's.
     Over,
-    /// A read or a flush has failed, after a timeout for instance; or the last read wanted more
-    /// than has arrived.
+    /// A read or a flush has failed, for instance by a timeout; or the last read asked for more
+    /// bytes than have arrived.
     Failed,
-    /// What was written is not all sent.
+    /// Not all that was written is sent.
     Unsent,
-    /// Bytes have arrived that were not read.
+    /// Some bytes that have arrived are not read.
     Unread,
-    /// Bytes were sent, here or by a handle, and none has arrived since.
+    /// Bytes were sent, here or by a handle, and none have arrived since.
     Unanswered,
 }
 
 impl Connection {
-    /// Whether an answer may still come, as far as this side can tell. For a connection that its
+    /// Whether an answer may still come, as far as this side can see. For a connection that its
     /// caller drives. Costs a lock and a receive, which looks for bytes and for the peer's end.
+    /// Never waits.
     pub fn exchange(&mut self) -> Exchange {
         if !self.is_active() {
             return Exchange::Over;
@@ -45,7 +46,7 @@ impl Connection {
         if !self.reader().is_empty() {
             return Exchange::Unread;
         }
-        // Edges say what the reactor has seen; the socket knows.
+        // Edges say what the reactor has seen, which the socket may be ahead of.
         let Self { shared, scratch } = self;
         let input = &mut scratch_of(scratch, shared).input;
         input.announced();
@@ -57,8 +58,8 @@ impl Connection {
         if input.is_answered(shared) { Exchange::Complete } else { Exchange::Unanswered }
     }
 
-    /// Says that no answer is outstanding, whatever was sent and whatever has failed until now: for
-    /// a caller that knows the protocol. [`exchange`](Self::exchange) takes it from here.
+    /// Declares that no answer is outstanding, whatever was sent or has failed until now: for a
+    /// caller that knows the protocol. [`exchange`](Self::exchange) counts from here.
     pub fn settle(&mut self) {
         let Self { shared, scratch } = self;
         shared.task.word.clear(Events::FALTERED);

@@ -1,5 +1,4 @@
-//! The connections of one event loop, or of one dialer: what they have in common, and how many
-//! live.
+//! The group: the connections of one event loop or of one dialer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +12,9 @@ use crate::base::memory::MemoryStats;
 use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::connection::watchdog::Watchdog;
 
-/// See the module. Connections hold it, so it lives as long as the last of them.
+/// What the connections of one event loop or of one dialer have in common, and how many live.
+///
+/// Connections hold it, so it lives as long as the last of them.
 pub struct Group {
     pub(crate) policy: Policy,
     dispatcher: Dispatcher,
@@ -32,35 +33,35 @@ struct Live {
 }
 
 impl Group {
-    /// A group whose callbacks run as `dispatcher` says.
+    /// Makes a group whose callbacks run where `dispatcher` says.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) where an option can't be used.
+    /// [`Error::Config`](crate::Error::Config) if an option can't be used.
     pub fn served(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
         limits.validate()?;
         Ok(Arc::new(Self::new(Policy::new(limits), dispatcher)))
     }
 
-    /// As [`served`](Self::served), for connections that ask and whose peers answer: they are read
-    /// even while their peer takes no more, since it may be waiting for its answers to be taken.
-    /// What is read must be bounded by what was asked.
+    /// As [`served`](Self::served), for connections that send requests and whose peers answer. They
+    /// are read even while the peer takes no more, since the peer may wait until its answers are
+    /// read. So the requests must bound what is read.
     ///
     /// # Errors
-    /// As there.
+    /// Those of `served`.
     pub fn asking(limits: Limits, dispatcher: Dispatcher) -> Result<Arc<Self>> {
         limits.validate()?;
         let policy = Policy { reads_when_congested: true, ..Policy::new(limits) };
         Ok(Arc::new(Self::new(policy, dispatcher)))
     }
 
-    /// A group of connections that callers drive on their own threads.
+    /// Makes a group of connections that callers drive on their own threads.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) where an option can't be used.
+    /// [`Error::Config`](crate::Error::Config) if an option can't be used.
     pub fn dialled(limits: Limits) -> Result<Arc<Self>> {
         limits.validate()?;
         let policy = Policy { is_dialled: true, ..Policy::new(limits) };
-        // What is left to do when the caller has dropped one never waits: the reactor does it.
+        // After the caller's drop the reactor ends the connection, and that never waits.
         Ok(Arc::new(Self::new(policy, Dispatcher::inline())))
     }
 
@@ -81,17 +82,17 @@ impl Group {
         &self.policy.limits
     }
 
-    /// How many of its connections are not closed yet.
+    /// The number of its connections that are not closed yet.
     pub fn live(&self) -> usize {
         lock(&self.live).connections
     }
 
-    /// What its connections hold of memory.
+    /// How much memory its connections hold.
     pub fn memory(&self) -> MemoryStats {
         self.policy.memory.stats()
     }
 
-    /// How many connections were turned away: accepted, and closed before their session was made.
+    /// The number of connections that were refused: accepted, and closed before `on_connect`.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -106,7 +107,7 @@ impl Group {
         self.shutting_down.load(Ordering::Acquire)
     }
 
-    /// Has callbacks that take longer than `limit` counted and, now and then, logged.
+    /// Counts callbacks that take longer than `limit`, and logs them now and then; `None` stops it.
     pub fn watch_callbacks(&self, limit: Option<Duration>) {
         self.watchdog.set(limit);
     }
@@ -115,12 +116,13 @@ impl Group {
         &self.watchdog
     }
 
-    /// Counts one that was turned away.
+    /// Counts a refused connection.
     pub fn count_refusal(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until none of its connections lives, or `deadline`; says how many are left.
+    /// Blocks until none of its connections lives or `deadline` has passed; returns how many are
+    /// left.
     pub fn wait_empty(&self, deadline: Instant) -> usize {
         let mut live = lock(&self.live);
         let mut late = false;
@@ -137,7 +139,7 @@ impl Group {
         &self.dispatcher
     }
 
-    /// Whether its connections' owners may wait for the network on their threads.
+    /// Whether the owners of its connections may wait for the network on their threads.
     pub(crate) fn may_wait(&self) -> bool {
         self.policy.is_dialled || self.dispatcher.may_wait()
     }

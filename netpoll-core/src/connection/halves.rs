@@ -1,4 +1,4 @@
-//! A dialled connection for two threads: one reads, one writes.
+//! A dialled connection, split for two threads: one reads, one writes.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -15,16 +15,19 @@ use super::{Connection, Handle, Reader, Writer};
 use crate::base::error::Result;
 use crate::pure::task::Events;
 
-/// The reading side of a connection that was split for good; see [`Connection::into_split`].
+/// The reading half of a connection; see [`Connection::into_split`].
+///
+/// Its reads wait on the thread that calls them.
 pub struct ReadHalf {
-    /// Its output is the other half's.
+    /// The other half has its staged output.
     connection: Connection,
     _owner: Arc<Owner>,
 }
 
-/// The writing side of a connection that was split for good; see [`Connection::into_split`].
-/// Dropped in order, it sends what was written; flush or [`shutdown`](Self::shutdown) it to know
-/// whether that went well.
+/// The writing half of a connection; see [`Connection::into_split`].
+///
+/// A drop in order sends what was written. To know whether that succeeded, call a flush or
+/// [`shutdown`](Self::shutdown) first.
 pub struct WriteHalf {
     shared: Arc<Shared>,
     staged: LinkBuffer,
@@ -32,18 +35,17 @@ pub struct WriteHalf {
     _owner: Arc<Owner>,
 }
 
-/// What the two halves have in common: dropped with the second, it closes the connection in order.
+/// What the two halves share: its drop, together with the second half, closes the connection.
 struct Owner {
     shared: Arc<Shared>,
-    /// Else it is a task's to close.
+    /// Whether a caller owns the connection; otherwise its task closes it.
     owned: bool,
 }
 
 impl Connection {
     /// Splits a dialled connection for good, so that one thread reads while another writes. What
-    /// was written and not flushed stays with the writing half. The connection closes, in order,
-    /// when both halves have been dropped; to end our stream before that, see
-    /// [`WriteHalf::shutdown`].
+    /// was written and not flushed goes to the writing half. The connection closes, in order, when
+    /// both halves are dropped; [`WriteHalf::shutdown`] ends this side's stream before that.
     ///
     /// ```
     /// use std::io::{BufRead, Write};
@@ -74,12 +76,12 @@ impl ReadHalf {
         self.connection.reader()
     }
 
-    /// What other threads may hold of the connection.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> Handle {
         self.connection.handle()
     }
 
-    /// How long one read waits for all the bytes that it asked for; `None` is for ever.
+    /// Sets how long one read waits for all the bytes that it asks for; `None` is for ever.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.connection.set_read_timeout(timeout);
     }
@@ -91,18 +93,18 @@ impl WriteHalf {
         Writer::new(&self.shared, &mut self.staged, &self.pace)
     }
 
-    /// What other threads may hold of the connection.
+    /// Returns a handle for other threads.
     pub fn handle(&self) -> Handle {
         Handle::new(self.shared.clone())
     }
 
-    /// How long one flush above the high-water mark waits; `None` is for ever.
+    /// Sets how long one flush above the high-water mark waits; `None` is for ever.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.shared.set_timeouts(|timeouts| timeouts.write = timeout);
     }
 
-    /// Flushes what was written, and ends our stream (FIN) when all that was accepted is sent;
-    /// reading goes on.
+    /// Flushes what was written, and ends this side's stream (FIN) when all that was accepted is
+    /// sent. The reading half goes on.
     ///
     /// # Errors
     /// Those of the flush; the stream ends all the same.
@@ -113,7 +115,7 @@ impl WriteHalf {
     }
 }
 
-/// What was written is sent, unless a panic has cut it short.
+/// Sends what was written, unless the connection is closed or a panic has cut a message short.
 impl Drop for WriteHalf {
     fn drop(&mut self) {
         if self.shared.is_interrupted() || thread::panicking() {
@@ -121,7 +123,7 @@ impl Drop for WriteHalf {
         }
         self.staged.flush();
         if !self.staged.is_empty() {
-            // What can't be sent any more is lost with the connection.
+            // If this fails, nothing more can be sent.
             let _ = self.shared.send(&mut self.staged);
         }
     }
@@ -137,14 +139,14 @@ impl Drop for Owner {
 }
 
 impl Read for ReadHalf {
-    /// See [`Reader`]'s.
+    /// As [`Reader`]'s `read`.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.reader().read(out)
     }
 }
 
 impl Write for WriteHalf {
-    /// See [`Writer`]'s.
+    /// As [`Writer`]'s `write`.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer().write(bytes)
     }

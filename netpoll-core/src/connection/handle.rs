@@ -1,4 +1,4 @@
-//! What other threads hold of a connection.
+//! The handle: how other threads use a connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,11 +23,14 @@ use super::receipt::{Delivery, Receipt};
 use super::schedule::schedule;
 use super::shared::Shared;
 
-/// A connection as other threads see it: `Clone + Send + Sync`, and harmless when it outlives the
-/// connection, since every operation then fails with [`Error::Closed`](crate::Error::Closed) and
-/// none can reach the next owner of its descriptor. It keeps some hundred bytes and its
-/// loop's eventfd alive, not the socket; a loop that `PollManager::set_loops` retired ends with the
-/// last handle to one of its connections.
+/// A connection as other threads use it: `Clone + Send + Sync`.
+///
+/// A clone costs one atomic increment. No method blocks on the network, except
+/// [`wait_for_room`](Self::wait_for_room) and [`send_wait`](Self::send_wait). A handle may outlive
+/// its connection: every operation then fails with [`Error::Closed`](crate::Error::Closed), and
+/// none can reach the next owner of the descriptor. It keeps some hundred bytes and the eventfd of
+/// its loop alive, but not the socket. A loop that `PollManager::set_loops` has retired ends with
+/// the last handle to one of its connections.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -38,35 +41,35 @@ impl Handle {
         Self { shared }
     }
 
-    /// Whether it is a handle of this connection.
+    /// Whether this is a handle of `connection`.
     pub fn is_of(&self, connection: &Connection) -> bool {
         Arc::ptr_eq(&self.shared, &connection.shared)
     }
 
-    /// Sends a message behind all that was accepted before, in one piece. It tries the socket at
-    /// once on this thread; what the socket does not take is sent by the reactor. Never blocks
-    /// on the network.
+    /// Sends a message in one piece, behind all that was accepted before. Tries the socket at once,
+    /// on this thread; the reactor sends what the socket does not take. Never blocks on the
+    /// network.
     ///
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) while the queue is above its high-water mark,
-    /// [`Error::Closed`](crate::Error::Closed) once a close has begun, the socket's error once it
-    /// has failed. In each case nothing of the message was accepted by this call, except that a
-    /// socket which fails in the middle of it may have sent a part.
+    /// [`Error::Closed`](crate::Error::Closed) after a close has begun, and the socket's error
+    /// after it has failed. In each case this call accepted no byte, except that a socket that
+    /// fails in the middle of the message may have sent a part.
     pub fn send(&self, message: impl Into<Bytes>) -> Result<()> {
         self.offer(message.into(), &mut None)
     }
 
-    /// [`send`](Self::send), and has `receipt` told once what became of the message: the socket has
-    /// taken all of it, or why it won't, and how much it has. Taken by the socket is not received
-    /// by the peer; only an answer says that.
+    /// As [`send`](Self::send), and calls `receipt` once with the result: the socket has taken the
+    /// whole message, or why it won't and how much it has taken. This does not mean that the peer
+    /// has received it; only an answer shows that.
     ///
-    /// The receipt runs on the thread that comes to know: this one, another sender's, the
-    /// reactor's. It must not block. Receipts of different messages may run at the same time, but
-    /// those that become due on a thread while one runs there are told after it.
+    /// The receipt runs on the thread that finds the result: this one, another sender's, or the
+    /// reactor's. It must not block. Receipts of different messages may run at the same time; one
+    /// that becomes due on a thread while another runs there is called after it.
     ///
     /// # Errors
     /// As [`send`](Self::send): then nothing was accepted, and the receipt is dropped. A socket
-    /// that fails in the middle of the message is no error here: the receipt tells.
+    /// that fails in the middle of the message is no error here; the receipt reports it.
     pub fn send_with(
         &self,
         message: impl Into<Bytes>,
@@ -80,23 +83,23 @@ impl Handle {
     }
 
     /// Sends all that was written to `buffer`, as [`send`](Self::send) does, but also above the
-    /// high-water mark: for those who bound what they send by other means, such as
+    /// high-water mark: for callers that bound what they send by other means, such as
     /// [`wait_for_room`](Self::wait_for_room). It moves blocks and copies little.
     ///
     /// # Errors
-    /// Those of `send` but `Full`.
+    /// Those of `send`, without `Full`.
     pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
         self.shared.check_over()?;
         self.tell(self.shared.output.send(&mut buffer, &self.shared.group.policy))
     }
 
-    /// Waits until `send` is not refused: at once below the high-water mark, and above it until the
-    /// queue has fallen below the low-water mark. Costs one load where it needn't wait.
+    /// Waits until `send` is not refused. Above the high-water mark it blocks this thread until the
+    /// queue has fallen below the low-water mark; otherwise it costs one load.
     ///
     /// # Errors
-    /// [`Error::TimedOut`](crate::Error::TimedOut) at `deadline`, or at the write deadline;
-    /// [`Error::Closed`](crate::Error::Closed) and the socket's error as `send`;
+    /// [`Error::TimedOut`](crate::Error::TimedOut) at `deadline` or at the write deadline;
+    /// [`Error::Closed`](crate::Error::Closed) and the socket's error, as in `send`;
     /// [`Error::Config`](crate::Error::Config) in a callback or a receipt that must not wait.
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
         if !self.shared.output.is_congested() {
@@ -106,10 +109,10 @@ impl Handle {
         self.shared.wait_below(deadline)
     }
 
-    /// [`send`](Self::send) that [waits for room](Self::wait_for_room) instead of being refused.
+    /// As [`send`](Self::send), but [waits for room](Self::wait_for_room) instead of being refused.
     ///
     /// # Errors
-    /// As both.
+    /// Those of both.
     pub fn send_wait(&self, message: impl Into<Bytes>, deadline: Option<Instant>) -> Result<()> {
         let message = message.into();
         loop {
@@ -125,12 +128,12 @@ impl Handle {
         self.tell(self.shared.output.offer(message, receipt, &self.shared.group.policy))
     }
 
-    /// Tells the connection's owner what a send came to.
+    /// Tells the connection's owner what is left to do after a send.
     fn tell(&self, sent: Result<FollowUp>) -> Result<()> {
         let events = match &sent {
             Ok(next) if next.is_none() => Events::NONE,
             Ok(next) => self.shared.go_on_later(*next),
-            // No edge need follow an error that only a send meets.
+            // Perhaps no edge follows an error that only a send meets.
             Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
             Err(_) => Events::NONE,
         };
@@ -140,21 +143,22 @@ impl Handle {
         sent.map(drop)
     }
 
-    /// Has `on_request` called once more, even if no byte arrives. Calls coalesce. A dialled
-    /// connection has no callbacks, and nothing happens.
+    /// Calls `on_request` once more, even if no byte arrives; several calls of this count as one.
+    /// Does nothing on a dialled connection, which has no callbacks.
     pub fn wake(&self) {
         if self.shared.task.word.notify(Events::WAKE) {
             schedule(&self.shared);
         }
     }
 
-    /// Runs `job` as a callback of this connection: not while another one runs, where the dispatch
-    /// mode says, and never after `on_disconnect`. An error that it returns closes the connection,
-    /// as `on_request`'s does. Jobs run in the order of their coming. Never blocks.
+    /// Runs `job` as a callback of this connection: on a thread that the dispatch mode chooses,
+    /// never while another callback runs, and never after `on_disconnect`. An error that it returns
+    /// closes the connection, as that of `on_request` does. Jobs run in the order of the calls.
+    /// Never blocks.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the connection has ended; [`Error::Config`] for a dialled one, which
-    /// has no callbacks. Then the job is dropped; it is also dropped, unrun, by a close.
+    /// [`Error::Closed`] if the connection has ended; [`Error::Config`] for a dialled one, which
+    /// has no callbacks. The job is then dropped. A close also drops a job that has not run.
     pub fn run(
         &self,
         job: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static,
@@ -169,8 +173,8 @@ impl Handle {
         Ok(())
     }
 
-    /// [`run`](Self::run), but `delay` later, by the clock of the connection's loop: up to 1 ms
-    /// and what it is busy with late, never early.
+    /// As [`run`](Self::run), but after `delay`, by the timers of the connection's loop. The job is
+    /// never early; it is late by up to 1 ms and by the time for which the loop is busy.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -182,8 +186,9 @@ impl Handle {
         self.schedule(delay, self.job(None, once(job))?)
     }
 
-    /// [`run_after`](Self::run_after) again and again, until it is cancelled or the connection
-    /// ends. A job that takes longer than its period, or waits for a thread, skips what it missed.
+    /// As [`run_after`](Self::run_after), but repeats until it is cancelled or the connection ends.
+    /// A job that takes longer than its period, or waits for a thread, skips the runs that it
+    /// missed.
     ///
     /// # Errors
     /// As [`run`](Self::run), and [`Error::Config`] for a period under 1 ms.
@@ -215,54 +220,56 @@ impl Handle {
         Ok(Timer { shared: self.shared.clone(), job })
     }
 
-    /// Runs `callback` once when the connection has ended, after `on_disconnect`, on the thread
-    /// that ran that; at once, here, if it has ended. The last added runs first. It must not
-    /// block.
+    /// Runs `callback` once when the connection has ended, after `on_disconnect` and on its thread;
+    /// if the connection has ended already, at once and on this thread. The last added runs first.
+    /// It must not block.
     pub fn add_close_callback(&self, callback: impl FnOnce() + Send + 'static) {
         self.shared.extras.on_close(Box::new(callback));
     }
 
-    /// Until when reads may wait; `None`, as at the start: as long as the read timeout says. One
-    /// that waits already follows the change; one in the past ends it at once. What is there is
-    /// still read without waiting.
+    /// Sets until when reads may wait. With `None`, the default, only the read timeout limits them.
+    /// It also applies to a read that waits now; a deadline in the past ends that wait at once.
+    /// Bytes that have come are read without a wait all the same.
     pub fn set_read_deadline(&self, at: Option<Instant>) {
         self.shared.extras.set_read_deadline(at);
         self.shared.task.word.nudge();
     }
 
-    /// Until when flushes may wait; as [`set_read_deadline`](Self::set_read_deadline).
+    /// Sets until when flushes may wait, as [`set_read_deadline`](Self::set_read_deadline) does for
+    /// reads.
     pub fn set_write_deadline(&self, at: Option<Instant>) {
         self.shared.extras.set_write_deadline(at);
         self.shared.output.interrupt();
     }
 
     /// Closes the connection at that time, with
-    /// [`CloseReason::Timeout`](crate::CloseReason::Timeout): for a handshake, a request, a life.
-    /// `None` takes it back.
+    /// [`CloseReason::Timeout`](crate::CloseReason::Timeout): to limit a handshake, a request or
+    /// the whole connection. `None` removes the deadline.
     pub fn close_at(&self, at: Option<Instant>) {
         self.shared.rewatch(|watch| watch.set_deadline(at));
     }
 
-    /// The idle timeout of this connection from now on; see [`Limits`](crate::Limits).
+    /// Sets the idle timeout of this connection from now on; see [`Limits`](crate::Limits).
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_millis(1)));
         self.shared.rewatch(|watch| watch.set_idle(timeout, clock::now()));
     }
 
-    /// The minimum receive rate of this connection from now on; see [`Limits`](crate::Limits).
+    /// Sets the minimum receive rate of this connection from now on; see
+    /// [`Limits`](crate::Limits).
     pub fn set_min_receive_rate(&self, rate: Option<ReceiveRate>) {
         self.shared.rewatch(|watch| watch.set_rate(rate));
     }
 
-    /// Stops receiving, so that the kernel's receive window fills and the peer waits. `on_request`
-    /// runs no more until [`resume_reading`](Self::resume_reading), but for
-    /// [`wake`](Self::wake) and what was received before. A read that a callback asks for goes on.
-    /// The end of the peer's stream isn't served meanwhile either; `is_active` knows of it.
+    /// Stops receiving, so that the kernel's receive window fills and the peer waits. Until
+    /// [`resume_reading`](Self::resume_reading), `on_request` runs only for [`wake`](Self::wake)
+    /// and for what was received before. A read inside a callback still receives. The end of the
+    /// peer's stream is not served meanwhile; `is_active` reports it.
     pub fn pause_reading(&self) {
         self.shared.task.word.note(Events::PAUSED);
     }
 
-    /// Receives again, and serves what has come meanwhile, and what the last callback left unread.
+    /// Receives again; what has come meanwhile and what the last callback left unread is served.
     pub fn resume_reading(&self) {
         let word = &self.shared.task.word;
         if word.clear(Events::PAUSED) != Events::NONE
@@ -272,74 +279,75 @@ impl Handle {
         }
     }
 
-    /// Ends our stream (FIN) when all that was accepted is sent; reading goes on. Nothing can be
-    /// sent after it.
+    /// Ends this side's stream (FIN) when all that was accepted is sent. Reads go on; sends fail
+    /// from here on.
     pub fn shutdown_write(&self) {
         let failed = self.shared.output.close();
-        // Told even where that is nothing: a connection whose peer has ended its stream closes now.
+        // Notified even without an event: a connection whose peer has ended its stream closes now.
         if self.shared.task.word.notify(failed) {
             schedule(&self.shared);
         }
     }
 
-    /// Closes by a reset, at once, dropping what was accepted and not sent; ends a wait that a
-    /// callback is in. The peer of a dialled connection is told when its owner drops it.
+    /// Closes at once by a reset, and drops what was accepted and not sent. A callback that waits
+    /// stops waiting. On a dialled connection the reset is sent when its owner drops it.
     pub fn abort(&self) {
         self.shared.request_reset();
     }
 
-    /// Closes in order, as [`Connection::close`](crate::Connection::close) does, and ends a wait
-    /// that a callback is in. Calling it again does nothing.
+    /// Closes in order, as [`Connection::close`](crate::Connection::close) does. A callback that
+    /// waits stops waiting. A second call does nothing.
     pub fn close(&self) {
         self.shared.request_close();
     }
 
-    /// Whether the connection is fit for another exchange: not closed here, and neither FIN nor
-    /// failure seen from the peer. Costs one load, no system call.
+    /// Whether the connection can serve another exchange: it is not closed on this side, and
+    /// neither a FIN nor a failure of the peer was seen. No system call.
     pub fn is_active(&self) -> bool {
         self.shared.is_active()
     }
 
-    /// Bytes accepted that the socket has not taken yet.
+    /// The number of bytes that are accepted and that the socket has not taken yet.
     pub fn pending(&self) -> usize {
         self.shared.output.pending()
     }
 
-    /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
+    /// Whether the queue went above its high-water mark and is not below its low one yet.
     pub fn is_congested(&self) -> bool {
         self.shared.output.is_congested()
     }
 
-    /// How many bytes the socket has taken in all: after an error, how much of what was sent is on
-    /// its way.
+    /// The number of bytes that the socket has taken in all. After an error, it tells how much of
+    /// what was sent is on its way.
     pub fn bytes_sent(&self) -> u64 {
         self.shared.output.sent()
     }
 
-    /// How many bytes were received in all.
+    /// The number of bytes received in all.
     pub fn bytes_received(&self) -> u64 {
         self.shared.received()
     }
 
-    /// The peer's address, also after the close.
+    /// The address of the peer; also after a close.
     pub fn peer_addr(&self) -> Address {
         self.shared.peer().clone()
     }
 
-    /// Whether a shutdown of its event loop has begun: say goodbye when it suits. One load.
+    /// Whether a shutdown of its event loop has begun, so that a protocol may end its exchange.
+    /// One load.
     pub fn is_shutting_down(&self) -> bool {
         self.shared.group.is_shutting_down()
     }
 
-    /// The listener that it came by; `None` for one that was dialled.
+    /// The listener that accepted it; `None` for a dialled connection.
     pub fn listener(&self) -> Option<&ListenerInfo> {
         self.shared.listener.as_ref().map(|listener| listener.info())
     }
 
-    /// The address of this end. One system call.
+    /// The address of this end. One system call, unless a proxy named the address.
     ///
     /// # Errors
-    /// The system's, and [`Error::Closed`](crate::Error::Closed).
+    /// [`Error::Closed`](crate::Error::Closed), or the system's error.
     pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
     }

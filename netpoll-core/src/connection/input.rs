@@ -16,24 +16,24 @@ use crate::base::memory::Holding;
 use crate::pure::task::{Events, Word};
 use crate::sys;
 
-/// What only the owner of a connection touches of its reading side.
+/// The reading side of a connection. Only the owner uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     pub(crate) buffer: LinkBuffer,
-    /// Counts the blocks that slices of this input keep alive, and where there is a budget those of
-    /// the buffer, too; opened with the first.
+    /// Counts the blocks that slices of this input keep alive; with a budget also those of the
+    /// buffer. Opened with the first such block.
     account: Option<Account>,
-    /// The socket may have bytes that no edge will announce again.
+    /// The socket may have bytes that no further edge will announce.
     undrained: bool,
     side: ReadSide,
-    /// How much had been sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
+    /// The number of bytes sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
     /// from the last [`settle`](Self::settle), since a scratch comes from another connection.
     sent_before: u64,
-    /// How much had been received when a read last wanted more than there was; valid as above.
+    /// The number of bytes received when a read last found too few; valid as above.
     unmet_at: Option<u64>,
-    /// Bytes that the callback in progress has received by its reads.
+    /// The number of bytes that reads of the current callback have received.
     pulled: u64,
-    /// Since when a part of a request is here, and there has not been enough memory for its rest.
+    /// Since when a part of a request is here and memory for its rest is missing.
     short_since: Option<Instant>,
 }
 
@@ -45,23 +45,23 @@ pub(crate) struct Input {
 ///      │ └ the dial took an error out of the socket
 ///      └──────────────────► Failing ─── its end was read ────► Ended(Failed)
 /// ```
-/// The task's word has no copy of it: `PEER_CLOSED` and `FAILED` say what the system announced,
-/// ahead of what was read.
+/// The task's word has no copy of it: `PEER_CLOSED` and `FAILED` say what the system has announced,
+/// which may be ahead of what was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum ReadSide {
     #[default]
     Open,
-    /// The socket still has bytes, and behind them the stream ends with this errno.
+    /// The socket still has bytes; after them the stream ends with this errno.
     Failing(i32),
     Ended(End),
 }
 
-/// What bounds the receives that an owner asks for.
+/// What bounds the receives of the owner's reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pull {
-    /// The turn of its callback: what comes after that comes in the next one.
+    /// The turn of its callback: further bytes are received in the next turn.
     OfTheTurn,
-    /// Nothing but what it asks for: nobody calls it again, or it may wait for the rest.
+    /// Only what the read asks for: nothing calls this owner again, or it may wait for the rest.
     MayWait,
 }
 
@@ -77,17 +77,17 @@ impl Pull {
     }
 }
 
-/// What ends a wait for bytes. The end of the stream and a failure come with READABLE; alone they
-/// would not go away.
+/// The events that end a wait for bytes. The end of the stream and a failure come together with
+/// READABLE; they are not awaited themselves, since they stay set.
 const AWAITED: Events = Events::READABLE.or(Events::OVER);
 
-/// How long a part of a request may wait for the memory of its rest, where others would be served.
+/// How long a connection that holds a part of a request may wait for memory for its rest.
 const PAUSED_AT_MOST: Duration = Duration::from_secs(5);
-/// The same where it holds a thread, and how often that looks whether there is memory.
+/// The same for a read that holds a thread, and how often that thread looks for memory.
 const PATIENCE: Duration = Duration::from_secs(1);
 const NEXT_LOOK: Duration = Duration::from_millis(10);
 
-/// How the stream from the peer ended.
+/// How the peer's stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// In order.
@@ -96,11 +96,11 @@ pub(crate) enum End {
     Failed(i32),
 }
 
-/// What one receive brought.
+/// The result of one receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
     Bytes,
-    /// The socket is empty: an edge will tell when it is not.
+    /// The socket is empty: an edge will announce the next bytes.
     Nothing,
     /// The buffer is at its limit.
     Full,
@@ -108,16 +108,16 @@ pub(crate) enum Received {
 }
 
 impl Input {
-    /// Whether it is as a new one, but for an account with nothing on it, which serves the next
-    /// connection as well as this one. A buffer that has learnt to expect much is not new.
+    /// Whether it equals a new one, except for an unused account, which may serve the next
+    /// connection. A buffer that has learnt to expect much is not new.
     pub(crate) fn is_new(&mut self) -> bool {
         self.buffer.release();
         let is_idle = self.buffer.is_new() && !self.undrained && self.short_since.is_none();
         is_idle && self.side == ReadSide::Open && self.is_account_clear()
     }
 
-    /// Whether no account is left here but one that is as good as any. One within a budget is that
-    /// of one event loop: it goes, if nothing stands on it.
+    /// Whether there is no account, or one that any connection may use. An account within a budget
+    /// belongs to one event loop; if it is unused, this drops it.
     #[inline]
     fn is_account_clear(&mut self) -> bool {
         let Some(account) = &self.account else { return true };
@@ -128,13 +128,13 @@ impl Input {
         is_unused
     }
 
-    /// Makes it a new one, as [`is_new`](Self::is_new) means it.
+    /// Makes it new in the sense of [`is_new`](Self::is_new).
     pub(crate) fn clear(&mut self) {
         let account = self.account.take().filter(|it| is_unused(it) && !it.is_within());
         *self = Self { account, ..Self::default() };
     }
 
-    /// Notes that the stream has failed; what the socket still has comes first.
+    /// Keeps the error of a failed stream until the bytes that the socket still has are read.
     pub(crate) fn fail_at_end(&mut self, error: &io::Error) {
         if let Some(errno) = error.raw_os_error() {
             self.side = ReadSide::Failing(errno);
@@ -146,17 +146,17 @@ impl Input {
         self.sent_before == shared.output.sent()
     }
 
-    /// Whether a read wanted more than there was, and nothing has arrived since.
+    /// Whether a read found too few bytes, and nothing has arrived since.
     pub(crate) fn is_unmet(&self, shared: &Shared) -> bool {
         self.unmet_at == Some(shared.received())
     }
 
-    /// Takes it as said that no answer is outstanding.
+    /// Counts all requests until now as answered.
     pub(crate) fn settle(&mut self, shared: &Shared) {
         (self.sent_before, self.unmet_at) = (shared.output.sent(), None);
     }
 
-    /// An edge has said that the socket may have bytes.
+    /// An edge has announced that the socket may have bytes.
     #[inline]
     pub(crate) fn announced(&mut self) {
         self.undrained = true;
@@ -170,14 +170,14 @@ impl Input {
         }
     }
 
-    /// Gives away what is buffered; whoever reads from here on is told that nothing is connected.
+    /// Gives the buffered bytes away. Later reads fail with `NotConnected`.
     pub(crate) fn detach(&mut self) -> LinkBuffer {
         self.undrained = false;
         self.side = ReadSide::Ended(End::Failed(sys::NOT_CONNECTED));
         std::mem::take(&mut self.buffer)
     }
 
-    /// Whether a receive would be worth its system call.
+    /// Whether a receive may bring bytes or the end.
     #[inline]
     pub(crate) fn is_promising(&self, shared: &Shared, events: Events) -> bool {
         (self.undrained || events.has_any(Events::READABLE))
@@ -185,8 +185,9 @@ impl Input {
             && self.buffer.len() < shared.input_limit()
     }
 
-    /// Whether memory allows a receive that no callback asked for, or nothing is to be received. A
-    /// peer that is gone sends no more than the kernel has already, and its end stands behind that.
+    /// Whether memory allows a receive that no read of a callback asked for; also `true` if there
+    /// is nothing to receive. From a peer that is gone only the bytes that the kernel has can come,
+    /// and the end is behind them.
     #[inline]
     pub(crate) fn may_receive(&self, shared: &Shared, events: Events) -> bool {
         let held = self.account.as_ref().map_or(0, Account::held);
@@ -203,13 +204,15 @@ impl Input {
             return Holding { slices: held, all: held };
         }
         let slices = held.saturating_sub(self.buffer.held());
-        // What was counted while it was written, or for another connection, is not counted here.
+        // Blocks that were counted elsewhere, when written or for another connection, are not
+        // counted here again.
         let (counted, queued) = shared.output.holds();
         Holding { slices, all: (held + counted).max(queued) }
     }
 
-    /// Memory is too short for a receive: holds what is here in less of it. Says whether a part of
-    /// a request has waited here for so long that others are to have its memory.
+    /// Moves what is buffered and queued into less memory, since a receive lacks it. Returns
+    /// whether a part of a request has waited for so long that other connections are to get its
+    /// memory.
     pub(crate) fn wait_for_memory(&mut self, shared: &Shared) -> bool {
         let memory = &shared.group.policy.memory;
         if !memory.is_short() {
@@ -226,8 +229,8 @@ impl Input {
 
     /// Moves the next `n` bytes out, as a buffer whose blocks are counted.
     ///
-    /// Not inlined: where a `Result` of a whole buffer is taken apart in its caller, the compiler
-    /// copies it by pieces that overlap, each of which waits for the stores before it.
+    /// Not inlined: if the caller takes a `Result` of a whole buffer apart, the compiler copies it
+    /// in overlapping pieces, each of which waits for the stores before it.
     #[inline(never)]
     pub(crate) fn slice(&mut self, shared: &Shared, n: usize) -> Result<LinkBuffer> {
         let slice = self.buffer.slice(n)?;
@@ -262,13 +265,13 @@ impl Input {
         shared.stream().receive(&mut self.buffer, room)
     }
 
-    /// The same, of what is left of the budget. Charges what has come.
+    /// The same, within what is left of the budget. Charges what has come.
     #[inline(never)]
     fn receive_within_budget(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
         let memory = &shared.group.policy.memory;
         let (room, reserved) = memory.offer(room);
         let filled = shared.stream().receive(&mut self.buffer, room)?;
-        // One that came with the scratch counts for no budget.
+        // An account that came with the scratch is within no budget.
         self.account.take_if(|account| !account.is_within());
         if let Some(account) = self.account(shared).cloned() {
             self.buffer.charge_added(&account);
@@ -291,7 +294,7 @@ impl Input {
         if room == 0 {
             return Received::Full;
         }
-        // Cleared before the read: an edge that comes after it must stand.
+        // Cleared before the read, so that an edge that comes after the read stays.
         if word.clear(Events::READABLE) != Events::NONE {
             self.undrained = true;
         }
@@ -309,8 +312,8 @@ impl Input {
             Ok(filled) => {
                 shared.count_received(filled.read);
                 self.sent_before = shared.output.sent();
-                // A short read has emptied the socket, but behind it may stand the end, whose edge
-                // came together with the bytes, or more behind the mark of urgent data.
+                // A short read has emptied the socket. But the end may follow, whose edge came
+                // together with the bytes; or more bytes, behind the mark of urgent data.
                 self.undrained = !shared.kind.is_drained_by(filled)
                     || word.events().has_any(Events::PEER_GONE | Events::URGENT);
                 Received::Bytes
@@ -323,8 +326,7 @@ impl Input {
         }
     }
 
-    /// Reads until `n` bytes are buffered; waits for them if `wait` and this connection's thread
-    /// may.
+    /// Reads until `n` bytes are buffered. Waits for them if `wait` is set and this group may wait.
     #[inline]
     pub(crate) fn ensure(&mut self, shared: &Owner, n: usize, wait: bool) -> Result<()> {
         if self.buffer.len() >= n {
@@ -333,7 +335,7 @@ impl Input {
         self.ensure_by(shared, n, wait, &mut None)
     }
 
-    /// Reads until `delimiter` is buffered. All its waits together have the time of one read.
+    /// Reads until `delimiter` is buffered. All its waits together have the timeout of one read.
     pub(crate) fn ensure_delimiter(
         &mut self,
         shared: &Owner,
@@ -394,7 +396,7 @@ impl Input {
         Ok(())
     }
 
-    /// A receive that the owner asks for.
+    /// A receive for a read of the owner.
     fn pull(&mut self, shared: &Owner) -> Received {
         let before = shared.received();
         let received = self.receive(shared);
@@ -402,14 +404,14 @@ impl Input {
         received
     }
 
-    /// Whether a callback may go on to receive, or others have their turn first. What it leaves
-    /// stays announced: the runner receives it next.
+    /// Whether a callback may receive more in this turn. What it leaves in the socket stays
+    /// announced, and the runner receives it next.
     fn may_pull(&self, shared: &Shared) -> bool {
         self.pulled < shared.group.limits().turn.bytes as u64
             && self.may_receive(shared, shared.task.word.events())
     }
 
-    /// A callback has returned: the next one may receive as much.
+    /// A callback has returned: the next one may receive `turn.bytes` again.
     #[inline]
     pub(crate) fn end_pulls(&mut self) {
         self.pulled = 0;
@@ -434,9 +436,9 @@ impl Input {
         }
     }
 
-    /// Waits while there is no memory for more, in the time of the read and for [`PATIENCE`] at the
-    /// most: what others hold may be held for the want of memory as well. Of a peer that is gone no
-    /// more comes than the kernel has.
+    /// Waits while memory for more bytes is missing, within the read timeout and for [`PATIENCE`]
+    /// at the most, since the connections that hold memory may wait for memory too. A peer that is
+    /// gone sends no more than the kernel has, so its bytes need no wait.
     fn await_memory(&mut self, shared: &Owner, deadline: &mut Option<Instant>) -> Result<()> {
         let (memory, word) = (&shared.group.policy.memory, &shared.task.word);
         if memory.allows_waiting(self.holding(shared)) {
@@ -463,8 +465,8 @@ impl Input {
         Ok(())
     }
 
-    /// Tells the watch whether a part of a request is here. For the owner, before it waits or lets
-    /// go; it costs a load as long as nothing changes.
+    /// Tells the watch whether a part of a request is here. For the owner, before it waits or
+    /// releases the connection. It costs one load while nothing changes.
     #[inline]
     pub(crate) fn note_partial(&self, shared: &Shared) {
         let word = &shared.task.word;
@@ -478,13 +480,13 @@ impl Input {
     fn ended(&mut self, word: &Word, end: End) -> Received {
         self.undrained = false;
         self.side = ReadSide::Ended(end);
-        // The edge that says so may still be on its way, and `is_active` must not lag behind.
+        // The edge may still be on its way, and `is_active` must not lag behind.
         word.note(Events::PEER_CLOSED);
         Received::End(end)
     }
 }
 
-/// When a read times out that has just begun to wait, or has waited before.
+/// When a read that waits times out; the first wait of the read sets it.
 fn begin_timeout(shared: &Shared, deadline: &mut Option<Instant>) -> Option<Instant> {
     if deadline.is_none() {
         let timeout = shared.timeouts().read;

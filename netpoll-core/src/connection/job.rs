@@ -1,4 +1,4 @@
-//! Jobs: what users have a connection do, now, later or again and again.
+//! Jobs: closures of users that run as callbacks of a connection, now, later or periodically.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::base::error::Result;
 use crate::base::panic::guard;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// A callback of a connection.
+/// The closure of a job.
 pub(crate) type Call = Box<dyn FnMut(&mut Connection) -> Result<()> + Send>;
 
-/// One job. The reactor's wheel holds it while its time has not come, then the connection's list.
+/// One job. The reactor's wheel holds it until it is due, and then the connection's list.
 pub(crate) struct Job {
     /// How long from one run to the next; `None` for a job that runs once.
     pub(crate) period: Option<Duration>,
-    /// It stands in the connection's list: a period that comes meanwhile is not counted twice.
+    /// It is in the connection's list, so a further period does not add it again.
     queued: AtomicBool,
-    /// Taken out when the job is over, so that what it captured is freed then.
+    /// Taken out when the job is over, so that what it captured is dropped then.
     call: Mutex<Option<Call>>,
     cancelled: AtomicBool,
 }
@@ -35,7 +35,7 @@ impl Job {
         })
     }
 
-    /// Its address: it is nobody else's while the reactor has a timer for it.
+    /// Its address, which no other job has while the reactor holds this one for a timer.
     pub(crate) fn id(self: &Arc<Self>) -> usize {
         Arc::as_ptr(self).addr()
     }
@@ -44,7 +44,7 @@ impl Job {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Whether it is to be put into the connection's list: it isn't there yet.
+    /// Whether the caller must put it into the connection's list: it is not in there yet.
     pub(crate) fn enqueue(&self) -> bool {
         !self.is_cancelled() && !self.queued.swap(true, Ordering::AcqRel)
     }
@@ -52,12 +52,12 @@ impl Job {
     /// Runs it, in its connection's callback.
     pub(crate) fn run(&self, connection: &mut Connection) -> Result<()> {
         self.queued.store(false, Ordering::Release);
-        // Out of the lock: it may cancel itself.
+        // Runs without the lock, since it may cancel itself.
         let Some(mut call) = lock(&self.call).take() else { return Ok(()) };
         let outcome = if self.is_cancelled() { Ok(()) } else { call(connection) };
         if self.period.is_some() {
             *lock(&self.call) = Some(call);
-            // Whoever cancelled in the meantime found nothing to drop.
+            // A thread that cancelled it meanwhile has found no closure to drop.
             if self.is_cancelled() {
                 self.forget();
             }
@@ -65,7 +65,7 @@ impl Job {
         outcome
     }
 
-    /// Lets go of what the job captured, which is the user's and may panic.
+    /// Drops what the job captured, which is the user's and may panic.
     pub(crate) fn forget(&self) {
         self.cancelled.store(true, Ordering::Release);
         let call = lock(&self.call).take();
@@ -73,8 +73,8 @@ impl Job {
     }
 }
 
-/// Guarded, wherever the last hold of it ends: that may be on a reactor, where its time came too
-/// late.
+/// The drop is guarded on any thread. The last reference may end on a reactor, if the job is due
+/// after the connection has ended.
 impl Drop for Job {
     fn drop(&mut self) {
         self.forget();
@@ -87,8 +87,9 @@ impl fmt::Debug for Job {
     }
 }
 
-/// A job that runs later, see [`Handle::run_after`](crate::Handle::run_after): to cancel it.
-/// Dropping this cancels nothing.
+/// Cancels a job that runs later; see [`Handle::run_after`](crate::Handle::run_after).
+///
+/// Dropping it cancels nothing.
 #[derive(Clone)]
 pub struct Timer {
     pub(crate) shared: Arc<Shared>,
@@ -96,8 +97,8 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// From when this returns, the job does not begin any more; one that is running goes on. What
-    /// it captured is dropped, here or by the run that goes on. Never blocks.
+    /// Cancels the job: after this returns it does not begin any more; a run that has begun goes
+    /// on. What the job captured is dropped here, or by the run that goes on. Never blocks.
     pub fn cancel(&self) {
         self.job.forget();
         drop(self.shared.reactor.post(Command::Cancel(self.shared.clone(), self.job.id())));

@@ -1,19 +1,20 @@
-//! The output output of a connection: a queue of blocks behind a small lock.
+//! The output of a connection: a queue of blocks under a small lock.
 //!
 //! ```text
-//!   a callback's Writer ──flush──┐          ┌── backlog empty: sent at once, from the sender's
-//!                                ├─► lock ──┤   blocks, on its thread; what the socket leaves is
-//!   Handle::send, any thread ────┘          │   the backlog
-//!                                           └── else behind the backlog, which the reactor sends
-//!                                               at each writable edge
+//!   a callback's Writer ──flush──┐          ┌── no backlog: sent at once, from the sender's
+//!                                ├─► lock ──┤   blocks, on its thread; what the socket does not
+//!   Handle::send, any thread ────┘          │   take becomes the backlog
+//!                                           └── a backlog: queued behind it; the reactor sends
+//!                                               it at each writable edge
 //! ```
 //!
-//! It is a output of its own, so other threads send and the reactor drains while a callback of the
-//! same connection is busy or blocked. What enters it enters in one piece and leaves in that order.
+//! It has a lock of its own, so other threads send and the reactor drains while a callback of the
+//! same connection is busy or blocked. A message is queued in one piece, and the messages are sent
+//! in the order in which they were queued.
 //!
-//! There is no backlog unless `blocked` is set: then the socket took less than it was offered, and
-//! the next writable edge goes on. `blocked` is set *before* the last try, so that an edge which
-//! comes right after that try finds it set.
+//! There is a backlog only while `blocked` is set: the socket took less than it was offered, and
+//! the next writable edge goes on. `transmit` sets `blocked` *before* its last try, so that an edge
+//! that comes right after the try finds it set.
 
 mod queue;
 mod write_side;
@@ -42,45 +43,45 @@ use crate::sys;
 use queue::Queue;
 use write_side::{SharedSide, WriteSide};
 
-/// How much of a peer's unread bytes a close takes out of the kernel: more than a request that was
-/// refused early, and not without end.
+/// How many of a peer's unread bytes a close takes out of the kernel, 4 MiB in all: more than a
+/// request that was refused early, and bounded.
 const DISCARDS_AT_MOST: usize = 64;
 const DISCARD_BYTES: usize = 64 << 10;
-/// What the owner is told of an error that no edge follows.
+/// The events for the owner after an error that no edge follows.
 const FAILURE: Events = Events::FAILED.or(Events::READABLE);
 
-/// How many bytes one go sends before others have the loop and the lock: some 100 µs of work. A
-/// peer that reads as fast as we send would keep both until the queue is empty.
+/// How many bytes are sent in one go before others get the loop and the lock: some 100 µs of work.
+/// Without it a peer that reads as fast as we send would keep both until the queue is empty.
 pub(crate) const BURST: usize = 1 << 20;
 
-/// See the module.
+/// The write side of a connection and what is queued there.
 #[derive(Debug)]
 pub(crate) struct Output {
     socket: Socket,
     queue: Mutex<Queue>,
     side: SharedSide,
-    /// Whoever waits for the queue to fall below the low-water mark, or for the end.
+    /// Wakes threads that wait until the queue is below the low-water mark, or the stream ends.
     below: Condvar,
-    /// The socket is full, or another go is due: a writable edge has work here.
+    /// The socket is full, or another burst is due: a writable edge has work here.
     blocked: AtomicBool,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
-    /// A send failed, so bytes that were accepted are lost: the stream ends by a reset, or its peer
-    /// takes what it has for the whole. Used under the lock, in whose room it would not fit.
+    /// A send failed, so accepted bytes are lost. The stream must end by a reset: after a FIN the
+    /// peer would take what it has for the whole. Used under the lock; it stands here to save room.
     is_cut: AtomicBool,
-    /// How many bytes the socket has taken in all. Written under the lock, read without it.
+    /// The number of bytes that the socket has taken. Written under the lock, read without it.
     sent: AtomicU64,
 }
 
-/// What a send came to, as far as others must act on it.
+/// What is left to do after a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FollowUp {
-    /// What the connection's owner is to be told.
+    /// The events for the connection's owner.
     pub(crate) events: Events,
-    /// The socket may take more, and no edge will say so: another go is due.
+    /// The socket may take more, and no edge will say so: another burst is due.
     pub(crate) unsent: bool,
-    /// The queue is not above its high-water mark any more, or our stream has ended: the owner is
-    /// to look.
+    /// The queue has fallen below its low-water mark, or our stream has ended: the owner is to
+    /// look.
     pub(crate) relieved: bool,
 }
 
@@ -88,7 +89,7 @@ impl FollowUp {
     const NONE: Self = Self { events: Events::NONE, unsent: false, relieved: false };
     const UNSENT: Self = Self { unsent: true, ..Self::NONE };
 
-    /// Whether nothing need be done.
+    /// Whether nothing is left to do.
     #[inline]
     pub(crate) fn is_none(self) -> bool {
         self == Self::NONE
@@ -96,13 +97,13 @@ impl FollowUp {
 }
 
 impl Output {
-    /// The output of a connected stream.
+    /// Makes the output of a connected stream.
     pub(crate) fn open(stream: Stream) -> Self {
         Self::new(stream, WriteSide::Open, None)
     }
 
-    /// The output of a stream that is being connected: its first writable edge rings `notify`, and
-    /// so does whatever ends the connection before that.
+    /// Makes the output of a stream that is being connected. The first writable edge wakes
+    /// `notify`; so does anything that ends the connection before that.
     pub(crate) fn connecting(stream: Stream, notify: Arc<Notify>) -> Self {
         Self::new(stream, WriteSide::Connecting, Some(notify))
     }
@@ -127,8 +128,8 @@ impl Output {
         }
     }
 
-    /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: it is
-    /// accepted whole, however much is queued.
+    /// Sends `bytes` behind what is queued, in one piece. For the connection's owner, whose bytes
+    /// are accepted however much is queued.
     pub(crate) fn send(&self, bytes: &mut LinkBuffer, policy: &Policy) -> Result<FollowUp> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -137,8 +138,8 @@ impl Output {
     }
 
     /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
-    /// mark. A receipt that was taken is told once what became of them; one that was left means
-    /// that nothing was accepted.
+    /// mark. If `receipt` was taken, it is called once with the result; if it is left, nothing was
+    /// accepted.
     pub(crate) fn offer(
         &self,
         bytes: Bytes,
@@ -163,7 +164,7 @@ impl Output {
         self.blocked.load(Ordering::SeqCst)
     }
 
-    /// The edge that `blocked` waits for, or another go: sends what is queued.
+    /// Sends what is queued, at the edge that `blocked` waits for or when another burst is due.
     pub(crate) fn go_on(&self, limits: OutputLimits) -> FollowUp {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -190,8 +191,8 @@ impl Output {
         FollowUp { relieved: relieved || ended, ..unfinished }
     }
 
-    /// Waits until the queue is below the low-water mark, or `interrupted`, or `deadline`, which is
-    /// asked for again after each [`interrupt`](Self::interrupt).
+    /// Waits until the queue is below the low-water mark, `interrupted` fails or `deadline` has
+    /// passed. It asks for both again after each [`interrupt`](Self::interrupt).
     pub(crate) fn wait_below(
         &self,
         deadline: impl Fn() -> Option<Instant>,
@@ -199,7 +200,7 @@ impl Output {
     ) -> Result<()> {
         let mut queue = lock(&self.queue);
         while self.is_congested() {
-            // Its owner may have ended it, and the queue goes out in the time of the close.
+            // The owner may have begun a close; then the queue is sent within the linger time.
             self.check_open(&queue)?;
             interrupted()?;
             let deadline = deadline();
@@ -213,7 +214,7 @@ impl Output {
         self.check_open(&queue)
     }
 
-    /// Makes whoever waits in `wait_below` look at its `interrupted` and its deadline again.
+    /// Makes threads in `wait_below` ask for their `interrupted` and their deadline again.
     pub(crate) fn interrupt(&self) {
         let queue = lock(&self.queue);
         self.wake(&queue);
@@ -224,12 +225,12 @@ impl Output {
         }
     }
 
-    /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
+    /// Whether the queue went above its high-water mark and is not below its low one yet.
     pub(crate) fn is_congested(&self) -> bool {
         self.congested.load(Ordering::Acquire)
     }
 
-    /// Whether more is queued than an owner may add without a wait.
+    /// Whether so much is queued that a flush of the owner has to wait.
     pub(crate) fn must_wait(&self, policy: &Policy) -> bool {
         self.is_congested() && self.pending() > policy.waits_above()
     }
@@ -239,27 +240,26 @@ impl Output {
         lock(&self.queue).pending()
     }
 
-    /// Memory that is counted for what is queued, and the length of that.
+    /// The memory that is counted for the backlog, and its length in bytes.
     pub(crate) fn holds(&self) -> (usize, usize) {
         let queue = lock(&self.queue);
         queue.backlog.as_ref().map_or((0, 0), |backlog| (backlog.held(), backlog.bytes.len()))
     }
 
-    /// Holds what is queued in less memory, if that takes copies of its bytes alone.
+    /// Moves the backlog into less memory, if copies of its own bytes are enough for that.
     pub(crate) fn compact(&self) {
         if let Some(backlog) = &mut lock(&self.queue).backlog {
             backlog.bytes.compact();
         }
     }
 
-    /// How many bytes the socket has taken in all.
+    /// The number of bytes that the socket has taken in all.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Takes no more, and ends our stream (FIN) when all that was accepted is sent: for one whose
-    /// socket is not closed then.
-    /// Returns what the connection's owner should know of.
+    /// Seals the write side, and ends our stream (FIN) when all that was accepted is sent. For a
+    /// connection whose socket stays open then. Returns the events for the owner.
     pub(crate) fn close(&self) -> Events {
         let mut queue = lock(&self.queue);
         self.seal_side();
@@ -267,8 +267,8 @@ impl Output {
         if self.end(&mut queue) && queue.failure.is_some() { FAILURE } else { Events::NONE }
     }
 
-    /// Takes no more. Returns whether all that was accepted is sent. The FIN is left to the close
-    /// of the socket, unless it has to wait for the rest.
+    /// Seals the write side. Returns whether all that was accepted is sent; then the close of the
+    /// socket sends the FIN. Otherwise the FIN follows the rest.
     pub(crate) fn seal(&self) -> bool {
         let queue = lock(&self.queue);
         self.seal_side();
@@ -276,17 +276,17 @@ impl Output {
         queue.backlog.is_none()
     }
 
-    /// Ends our stream (FIN) ahead of the close of the socket, if it was sealed and all is sent.
+    /// Ends our stream (FIN) before the socket is closed, if the side is sealed and all is sent.
     pub(crate) fn end_stream(&self) {
         self.end(&mut lock(&self.queue));
     }
 
-    /// Whether a dialled stream is still on its way.
+    /// Whether a dialled stream is still being connected.
     pub(crate) fn is_connecting(&self) -> bool {
         self.side.now() == WriteSide::Connecting
     }
 
-    /// Gives the socket away: a descriptor of its own, and what was accepted and not sent.
+    /// Gives the socket away: a duplicate of its descriptor, and what was accepted and not sent.
     pub(crate) fn detach(&self) -> Result<(OwnedFd, LinkBuffer)> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -305,7 +305,8 @@ impl Output {
         self.side.now() == WriteSide::Detached
     }
 
-    /// Whether it takes no more bytes: a close has begun, or `shutdown_write` was called. One load.
+    /// Whether it accepts no more bytes: a close has begun, or `shutdown_write` was called. One
+    /// load.
     #[inline]
     pub(crate) fn is_sealed(&self) -> bool {
         self.side.is_sealed()
@@ -316,8 +317,8 @@ impl Output {
         lock(&self.queue).backlog.is_none()
     }
 
-    /// Takes out of the kernel what the peer has sent unread: a close that leaves it there resets
-    /// the connection, and the reset would overtake what we sent last.
+    /// Takes the peer's unread bytes out of the kernel: a close that leaves them there resets the
+    /// connection, and the reset would overtake the last bytes that we sent.
     pub(crate) fn discard_unread(&self, kind: Kind) {
         if self.is_detached() {
             return;
@@ -335,7 +336,7 @@ impl Output {
         });
     }
 
-    /// Notes an error that was met outside of sending, if none was before.
+    /// Keeps an error that came from elsewhere than a send, unless there is one already.
     pub(crate) fn fail(&self, error: &io::Error) {
         lock(&self.queue).failure.get_or_insert(errno_of(error));
     }
@@ -345,26 +346,26 @@ impl Output {
         lock(&self.queue).errno().map(io::Error::from_raw_os_error)
     }
 
-    /// The socket, for its other holders.
+    /// The socket, for its other holder, the owner.
     #[inline]
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Whether the stream is closed, but for its owner.
+    /// Whether the output has released the socket; the owner may still hold it.
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.queue).hold.is_none()
     }
 
-    /// Asks something of the stream, unless it is closed. Sends wait meanwhile.
+    /// Calls `ask` with the stream, unless it is closed. Sends wait for the lock meanwhile.
     pub(crate) fn with_stream<R>(&self, ask: impl FnOnce(&Stream) -> R) -> Option<R> {
         let queue = lock(&self.queue);
         Some(ask(self.socket.stream(queue.hold.as_ref()?)))
     }
 
-    /// Closes the stream, or leaves that to its owner: from here on no send can reach its number.
-    /// Where accepted bytes are lost by it, or that is `meant`, it ends by a reset. Returns how
-    /// many are lost, and whether the system refused the reset.
+    /// Releases the socket, which closes it unless the owner still holds it. From here on no send
+    /// can reach its number. If accepted bytes are lost by that, or a reset is `meant`, the stream
+    /// ends by a reset. Returns how many bytes are lost, and whether the system refused the reset.
     pub(crate) fn close_stream(&self, meant: bool) -> (usize, io::Result<()>) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -373,7 +374,7 @@ impl Output {
         let mut unsent = queue.give_up(self.sent(), &mut spent);
         spent.take_all(&mut unsent);
         self.wake(&queue);
-        // What was detached is another's: an option that is set here would be set there.
+        // The duplicate of a detached socket shares its options, so none may be set here.
         let meant = (meant || self.is_cut.load(Ordering::Relaxed))
             && self.side.now() != WriteSide::Detached;
         let must_reset = lost > 0 || meant;
@@ -398,7 +399,7 @@ impl Output {
         let start = self.sent() + queue.pending() as u64;
         let len = bytes.len();
         let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
-        // Straight from the caller's blocks: what the socket takes at once is never queued.
+        // From the caller's own blocks: what the socket takes at once is never queued.
         let sent =
             if must_queue { Ok(FollowUp::NONE) } else { self.send_burst(queue, bytes, spent) };
         if let Ok(unfinished) = sent
@@ -429,7 +430,7 @@ impl Output {
         }
     }
 
-    /// Whether it takes bytes. For a holder of the lock.
+    /// Fails if no more bytes are accepted. For a holder of the lock.
     #[inline]
     fn check_open(&self, queue: &Queue) -> Result<()> {
         match queue.failure {
@@ -439,15 +440,15 @@ impl Output {
         }
     }
 
-    /// Wakes those who wait in `wait_below`.
+    /// Wakes the threads in `wait_below`.
     fn wake(&self, queue: &Queue) {
         if queue.waiting > 0 {
             self.below.notify_all();
         }
     }
 
-    /// Ends our stream if that is what is left to do, and says whether it was. A peer that is gone
-    /// has no use for it.
+    /// Ends our stream if the side is sealed and all is sent; returns whether it did. Sends no FIN
+    /// if accepted bytes were lost.
     fn end(&self, queue: &mut Queue) -> bool {
         if self.side.now() != WriteSide::Closing || queue.backlog.is_some() {
             return false;
@@ -456,14 +457,14 @@ impl Output {
         if let (Some(hold), false) = (&queue.hold, self.is_cut.load(Ordering::Relaxed))
             && let Err(error) = self.socket.stream(hold).shutdown_write()
         {
-            // The peer waits for an end that does not come, so the connection must not stay. It is
-            // not logged, since the lock is held, and a logger may send through this output.
+            // The peer would wait for an end that does not come, so the connection must close. The
+            // error is not logged: the lock is held, and a logger may send through this output.
             queue.failure.get_or_insert(errno_of(&error));
         }
         true
     }
 
-    /// Sends what is queued, up to a burst.
+    /// Sends the backlog, up to a burst.
     fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
         let Some(mut backlog) = queue.backlog.take() else { return Ok(FollowUp::NONE) };
         let sent = self.send_burst(queue, &mut backlog.bytes, spent);
@@ -477,8 +478,8 @@ impl Output {
         sent
     }
 
-    /// Sends what the socket takes of `bytes`, but no more than a burst: behind that others have
-    /// their turn, and it says [`FollowUp::UNSENT`].
+    /// Sends what the socket takes of `bytes`, but no more than a burst. After a whole burst it
+    /// returns [`FollowUp::UNSENT`], since others have their turn first.
     #[inline]
     fn send_burst(
         &self,
@@ -492,7 +493,7 @@ impl Output {
         self.send_first(queue, bytes, spent)
     }
 
-    /// Sends the first burst of what is more.
+    /// Sends the first burst of `bytes`, which are more than one.
     #[cold]
     fn send_first(
         &self,
@@ -506,7 +507,7 @@ impl Output {
             return Err(error);
         }
         if first.is_empty() {
-            // As where the socket is full, but that no edge follows.
+            // As after a full socket, except that no edge follows.
             self.blocked.store(true, Ordering::SeqCst);
             return Ok(FollowUp::UNSENT);
         }
@@ -516,8 +517,8 @@ impl Output {
         Ok(FollowUp::NONE)
     }
 
-    /// Sends until `bytes` is empty or the socket full; in the latter case `blocked` is set. What
-    /// can't be sent at all is spent as well.
+    /// Sends until `bytes` is empty or the socket is full; then `blocked` is set. Bytes that can't
+    /// be sent at all go to `spent` as well.
     fn transmit(&self, queue: &mut Queue, bytes: &mut LinkBuffer, spent: &mut Spent) -> Result<()> {
         let Some(hold) = &queue.hold else { return Err(Error::Closed) };
         let stream = self.socket.stream(hold);
@@ -548,8 +549,8 @@ impl Output {
             blocked = true;
         }
         if blocked {
-            // The last try went through. An edge that came before `blocked` was set is gone, and no
-            // other need follow: whoever sends next must try the socket.
+            // The last try succeeded. An edge that came before `blocked` was set is gone, and
+            // perhaps no other follows: the next send must try the socket.
             self.blocked.store(false, Ordering::SeqCst);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What a output holds, and what it waits for.
+//! What an output keeps, and what it waits for.
 
 use std::os::unix::net::UnixStream;
 use std::thread;
@@ -6,9 +6,9 @@ use std::thread;
 use super::*;
 use crate::base::limits::Limits;
 
-/// A send that waits for an edge which came before would wait for ever.
+/// A send that waited for an edge that has passed would wait for ever.
 #[test]
-fn a_lane_that_has_sent_everything_waits_for_no_edge() {
+fn an_output_that_has_sent_everything_waits_for_no_edge() {
     const MUCH: usize = 128 << 20;
     let (ours, mut peer) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -22,7 +22,7 @@ fn a_lane_that_has_sent_everything_waits_for_no_edge() {
         output.offer(message.clone(), &mut None, &policy).unwrap();
         accepted += message.len();
         while output.pending() > 0 {
-            // In place of the reactor, an edge a round.
+            // In place of the reactor: one edge in each round.
             output.go_on(limits.output);
         }
         let waits = output.blocked.load(Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Reading: from the buffer while it lasts, then from the socket, waiting where that is allowed.
+//! Reading: from the buffer first, then from the socket; a read waits where that is allowed.
 
 #![expect(clippy::missing_errors_doc, reason = "all reads fail alike, so the type says how")]
 
@@ -16,26 +16,29 @@ use crate::pure::task::Events;
 
 /// The reading side of a connection.
 ///
-/// Every read takes from the buffer, then from the socket on this thread. One that still lacks
-/// bytes waits for them: on a worker, or on the thread of the caller that dialled. Under
-/// `Dispatch::Inline`, and by each method's `try_` twin, it returns [`Error::WouldBlock`] instead,
-/// and what is buffered stays.
+/// Every read takes from the buffer, and then from the socket on this thread. If bytes are still
+/// missing, it waits for them: on the thread of the callback, a worker or the loop's own thread,
+/// or on the thread of the caller that dialled. Under `Dispatch::HandOff` another thread takes the
+/// loop over before a read waits on the loop's thread. Under `Dispatch::Inline`, and in each
+/// method's `try_` variant, the read returns [`Error::WouldBlock`] instead of waiting, and the
+/// buffered bytes stay.
 ///
-/// A callback has its turn, then others have theirs. So where a read does not wait it is
-/// `WouldBlock` too when the callback has received `turn.bytes`, when memory is short, and when
-/// what was written stands at the high-water mark, flushed or not: pass it on, what was written is
-/// flushed, and the callback is called again when it may go on. Where a read may wait it goes on,
-/// and has the next write flush first. A loop of reads and writes is bounded either way.
+/// A callback has one turn, and then other connections have theirs. So a read that does not wait
+/// also returns `WouldBlock` if the callback has received `turn.bytes`, if memory is short, and if
+/// as much is written as the high-water mark allows, flushed or not. The callback should return
+/// that error: what it wrote is then flushed, and it is called again when it may go on. A read that
+/// may wait goes on, and has the next write flush first. So a loop of reads and writes is bounded
+/// in both cases.
 ///
 /// # Errors
-/// All reading methods return [`Error::EndOfStream`] when the peer has ended its stream before the
+/// All reading methods return [`Error::EndOfStream`] if the peer has ended its stream before the
 /// bytes that were asked for, [`Error::TimedOut`] after the read timeout or at the read deadline,
-/// whichever is first, [`Error::Closed`] when
-/// the connection is closed on this side meanwhile, [`Error::InputLimit`] for more bytes than may
-/// be buffered, and the socket's error, `ConnectionReset` among them. None of them consumes
-/// anything.
+/// whichever comes first, [`Error::Closed`] if the connection is closed on this side meanwhile,
+/// [`Error::InputLimit`] for more bytes than may be buffered, [`Error::NoThread`] and
+/// [`Error::NoMemory`] if a wait lacks a thread or memory, and the socket's error, such as
+/// `ConnectionReset`. A read that fails consumes nothing.
 ///
-/// It is also [`io::Read`], [`io::BufRead`] and [`bytes::Buf`]; the latter sees what is buffered.
+/// It is also [`io::Read`], [`io::BufRead`] and [`bytes::Buf`]; the last has only buffered bytes.
 #[derive(Debug)]
 pub struct Reader<'a> {
     shared: &'a Owner,
@@ -49,7 +52,7 @@ impl<'a> Reader<'a> {
         Self { shared, input, pace }
     }
 
-    /// Bytes buffered now.
+    /// The number of bytes buffered now.
     #[inline]
     pub fn len(&self) -> usize {
         self.input.buffer.len()
@@ -61,7 +64,7 @@ impl<'a> Reader<'a> {
         self.input.buffer.is_empty()
     }
 
-    /// Bytes that may be buffered; while as many are, nothing more is received.
+    /// The number of bytes that may be buffered; at this limit nothing more is received.
     pub fn limit(&self) -> usize {
         self.shared.input_limit()
     }
@@ -71,14 +74,14 @@ impl<'a> Reader<'a> {
         self.is_empty() && self.input.end().is_some()
     }
 
-    /// The next `n` bytes, contiguous, not consumed. Copies only where they span blocks.
+    /// The next `n` bytes, contiguous and not consumed. Copies only if they span blocks.
     #[inline]
     pub fn peek(&mut self, n: usize) -> Result<&[u8]> {
         self.ensure(n, true)?;
         Ok(self.input.buffer.peek(n)?)
     }
 
-    /// The next `n` bytes, contiguous and consumed. Copies only where they span blocks.
+    /// The next `n` bytes, contiguous and consumed. Copies only if they span blocks.
     #[inline]
     pub fn next(&mut self, n: usize) -> Result<&[u8]> {
         self.ensure(n, true)?;
@@ -92,14 +95,14 @@ impl<'a> Reader<'a> {
         Ok(self.input.buffer.skip(n)?)
     }
 
-    /// The bytes up to the next `delimiter` and with it, consumed. Looks at no byte twice, and at
-    /// no more than the input limit.
+    /// The bytes up to and including the next `delimiter`, consumed. Looks at each byte once, and
+    /// at no more bytes than the input limit.
     pub fn until(&mut self, delimiter: u8) -> Result<&[u8]> {
         self.ensure_delimiter(delimiter, true)?;
         self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
     }
 
-    /// The next `n` bytes as a buffer of their own: moves and shares blocks, copies nothing.
+    /// The next `n` bytes as a new buffer: moves and shares blocks, copies nothing.
     #[inline]
     pub fn slice(&mut self, n: usize) -> Result<LinkBuffer> {
         self.ensure(n, true)?;
@@ -115,8 +118,8 @@ impl<'a> Reader<'a> {
     /// The next `n` bytes as text.
     ///
     /// # Errors
-    /// Beside those of every read, [`Error::Io`] of kind `InvalidData` where the bytes are not
-    /// UTF-8; these bytes are consumed.
+    /// Those of every read, and [`Error::Io`] of kind `InvalidData` if the bytes are not UTF-8;
+    /// these bytes are consumed.
     pub fn read_string(&mut self, n: usize) -> Result<String> {
         self.ensure(n, true)?;
         let text = self.input.buffer.read_string(n)?;
@@ -188,8 +191,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Much is written: ends the callback's turn where that is too much, or has it flushed. It takes
-/// what it needs, so that a reader that is used in one place need not stand in memory.
+/// Called while much is written: ends the callback's turn if it is too much, or asks for a flush.
+/// It takes single references, not the `Reader`, so that a reader can stay in registers.
 #[cold]
 fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<()> {
     let group = &shared.group;
@@ -197,27 +200,27 @@ fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<
         Ahead::Staged(staged) => staged >= group.limits().output.high,
         Ahead::Congested => shared.output.is_congested() && !group.reads_when_congested(),
     };
-    // The caller of a dialled connection is not called again.
+    // Nothing would call the caller of a dialled connection again.
     if !too_much || group.is_dialled() {
         return Ok(());
     }
     if Pull::of(shared, wait) == Pull::MayWait {
         if shared.output.must_wait(&group.policy) {
-            // The flush that was asked for could not wait, and nobody was told.
+            // The flush that was asked for could not wait, and the callback does not know.
             return shared.wait_for_peer();
         }
         pace.ask_for_flush();
         return Ok(());
     }
     if !input.buffer.is_empty() {
-        // No edge tells of what is buffered.
+        // No edge announces what is buffered.
         shared.task.word.note(Events::RESUMED);
     }
     Err(Error::WouldBlock)
 }
 
-/// What is written against [`Source`](netpoll_buffer::Source) runs on a connection, a file or a
-/// test vector.
+/// Code that uses [`Source`](netpoll_buffer::Source) reads from a connection, a file or a test
+/// vector.
 impl netpoll_buffer::Source for Reader<'_> {
     fn buffered(&mut self) -> &mut LinkBuffer {
         &mut self.input.buffer
@@ -229,7 +232,7 @@ impl netpoll_buffer::Source for Reader<'_> {
 }
 
 impl Read for Reader<'_> {
-    /// Reads what there is, waiting for the first byte; 0 is the end of the peer's stream.
+    /// Reads what has come; waits only for the first byte. 0 is the end of the peer's stream.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
@@ -240,7 +243,8 @@ impl Read for Reader<'_> {
 }
 
 impl BufRead for Reader<'_> {
-    /// What is buffered in one piece, waiting for the first byte; empty at the end of the stream.
+    /// The first contiguous buffered bytes; waits only for the first byte. Empty at the end of the
+    /// stream.
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         match self.ensure(1, true) {
             Ok(()) => Ok(self.input.buffer.chunk()),

@@ -1,4 +1,4 @@
-//! Receipts: what became of a message that another thread sent.
+//! Receipts: they report whether a message that another thread sent was sent to its end.
 //!
 //! ```text
 //!   bytes of the stream   0 ─────── sent ──────────── accepted
@@ -6,8 +6,8 @@
 //!                            the socket
 //!   receipts                          [start, end) [start, end) …   in order of the queue
 //! ```
-//! One is due when `sent` reaches its end, or when nothing more will be sent. It leaves the queue
-//! at that moment, under the output's lock, which is why it is told exactly once.
+//! A receipt is due when `sent` reaches its end, or when nothing more will be sent. It leaves the
+//! queue at that moment, under the output's lock, so it is called exactly once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,16 +17,16 @@ use crate::base::blocking::Forbidden;
 use crate::base::error::Error;
 use crate::base::panic::guard;
 
-/// What became of a message: [`Handle::send_with`](crate::Handle::send_with) tells it once.
+/// Whether a message was sent: [`Handle::send_with`](crate::Handle::send_with) reports it once.
 pub type Delivery = Result<(), Undelivered>;
 
-/// A message that was not sent, or not to its end.
+/// Why a message was not sent, or not to its end.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Undelivered {
-    /// How many of its first bytes the socket has taken; whether the peer got them is not known.
+    /// How many of its first bytes the socket has taken. Whether the peer got them is not known.
     pub written: usize,
-    /// Why no more: [`Error::Closed`], or the socket's error.
+    /// Why no more were taken: [`Error::Closed`], or the socket's error.
     pub error: Error,
 }
 
@@ -42,10 +42,10 @@ impl std::error::Error for Undelivered {
     }
 }
 
-/// Whom to tell.
+/// The user's callback for one message.
 pub(crate) type Receipt = Box<dyn FnOnce(Delivery) + Send>;
 
-/// Who waits to be told, in order of the queue.
+/// The receipts of the queued messages, in the order of the queue.
 #[derive(Default)]
 pub(crate) struct Receipts(VecDeque<Pending>);
 
@@ -56,24 +56,24 @@ struct Pending {
 }
 
 thread_local! {
-    /// Receipts that are to be told on this thread when the one that is being told has returned.
+    /// Receipts that are due on this thread while one runs there.
     static NEXT: RefCell<Option<VecDeque<Settled>>> = const { RefCell::new(None) };
 }
 
-/// A receipt that is due, to be told outside of the lock.
+/// A receipt that is due. It is called without the output's lock.
 pub(crate) struct Settled {
     receipt: Receipt,
     delivery: Delivery,
 }
 
 impl Receipts {
-    /// For the next `len` bytes from `start`, behind all others.
+    /// Adds a receipt for the `len` bytes from `start`, behind all others.
     pub(crate) fn push(&mut self, start: u64, len: usize, receipt: Receipt) {
         let pending = Pending { start, end: start + len as u64, receipt };
         self.0.push_back(pending);
     }
 
-    /// The socket has taken the first `sent` bytes of the stream.
+    /// Settles receipts after the socket has taken the first `sent` bytes of the stream.
     pub(crate) fn settle_to(&mut self, sent: u64, settled: &mut Vec<Settled>) {
         while self.0.front().is_some_and(|pending| pending.end <= sent) {
             let receipts = self.0.pop_front().map(|pending| pending.receipt);
@@ -81,7 +81,8 @@ impl Receipts {
         }
     }
 
-    /// It will take no more than the first `sent` bytes, for that errno or because of a close.
+    /// Settles all receipts: the socket will take no more than the first `sent` bytes, because of
+    /// this errno or of a close.
     pub(crate) fn settle_all(&mut self, sent: u64, errno: Option<i32>, settled: &mut Vec<Settled>) {
         self.settle_to(sent, settled);
         for Pending { start, end, receipt } in self.0.drain(..) {
@@ -92,8 +93,8 @@ impl Receipts {
 }
 
 impl Settled {
-    /// What became of a message of `len` bytes of which `written` were taken; the errno says why it
-    /// wasn't more, if it wasn't a close.
+    /// Settles a message of `len` bytes of which `written` were taken. The errno says why not more;
+    /// `None` is a close.
     pub(crate) fn new(receipt: Receipt, written: usize, len: usize, errno: Option<i32>) -> Self {
         let why =
             || errno.map_or(Error::Closed, |errno| io::Error::from_raw_os_error(errno).into());
@@ -106,8 +107,9 @@ impl Settled {
     }
 }
 
-/// Tells them, in order; a panic in one is logged, and ends there. A receipt may send, and so make
-/// others due: they are told after it, not within it, or a chain of them would use up the stack.
+/// Calls the receipts in order; a panic in one is logged and goes no further. A receipt may send
+/// and so make others due. They are called after it, not inside it: a chain of nested calls would
+/// use up the stack.
 pub(crate) fn tell(settled: Vec<Settled>) {
     if settled.is_empty() {
         return;
@@ -122,9 +124,9 @@ pub(crate) fn tell(settled: Vec<Settled>) {
     if is_telling == Ok(true) {
         return;
     }
-    // This may be a reactor's thread, and what a receipt would wait for that reactor's to do.
+    // This may be a reactor's thread, and that reactor may have to end the receipt's wait.
     let _forbidden = Forbidden::here();
-    // A thread that ends has lost its list: all stand in `due`, and nested ones are told within.
+    // A thread that ends has lost its list: then all are in `due`, and nested ones run inside.
     while let Some(Settled { receipt, delivery }) = due.pop_front().or_else(next_due) {
         guard("a receipt", || receipt(delivery)).ok();
     }

@@ -1,4 +1,4 @@
-//! Callbacks that take too long: counted, and logged at a bounded rate.
+//! The watchdog: counts callbacks that take too long, and logs them at a bounded rate.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::base::log_period::OncePer;
 use crate::base::stats::Traffic;
 use crate::base::sync::{AtomicU64, Ordering};
 
-/// At most one line of log in this time.
+/// At most one line is logged in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(1);
 
-/// The limit of one group, and when it was last logged that it was passed.
+/// The limit of one group, and when a callback above it was last logged.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     /// In nanoseconds; 0 is off.
@@ -23,7 +23,7 @@ pub(crate) struct Watchdog {
 pub(crate) struct Slow {
     pub(crate) took: Duration,
     pub(crate) limit: Duration,
-    /// How many were not logged since the last one was.
+    /// How many were not logged since the last line.
     pub(crate) unlogged: u64,
 }
 
@@ -39,7 +39,7 @@ impl Watchdog {
         self.limit.store(nanos, Ordering::Relaxed);
     }
 
-    /// Begins to watch one round of a connection, unless it is off: then it reads no clock.
+    /// Begins to watch one round of a connection; without a limit it reads no clock.
     pub(crate) fn begin(&self) -> Option<(Instant, Duration)> {
         match self.limit.load(Ordering::Relaxed) {
             0 => None,
@@ -47,8 +47,8 @@ impl Watchdog {
         }
     }
 
-    /// Ends what `begin` began, and counts it where it took too long. Returns what the log is to
-    /// say, now and then.
+    /// Ends what `begin` began, and counts the callback if it took too long. Returns what to log,
+    /// if a line is due.
     pub(crate) fn end(
         &self,
         (begun, limit): (Instant, Duration),

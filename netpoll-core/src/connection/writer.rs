@@ -1,4 +1,4 @@
-//! Writing: into blocks of the owner's own, until a flush sends them on in one piece.
+//! Writing: into blocks that belong to the owner, until a flush sends them in one piece.
 
 use std::io::{self, Write};
 
@@ -13,15 +13,16 @@ use crate::pure::task::Events;
 
 /// The writing side of a connection.
 ///
-/// What is written stays the owner's until [`flush`](Self::flush) sends it, in one piece and behind
-/// all that was flushed or sent by a [`Handle`](crate::Handle) before. A callback that returns
-/// without a flush is flushed, and so is a dialled connection that is dropped in order.
+/// Written bytes stay with the owner until [`flush`](Self::flush) sends them, in one piece and
+/// behind all that was flushed or sent by a [`Handle`](crate::Handle) before. When a callback
+/// returns, what it wrote is flushed, and so it is when a dialled connection is dropped in order.
+/// Writing itself never waits; a flush may.
 ///
-/// A callback whose reads wait, and which never flushes, is flushed by its next write after a read
-/// once as much as the high-water mark stands written, at least 64 KiB.
+/// If a callback whose reads may wait never flushes, its next write after a read flushes, once as
+/// many bytes are written as the high-water mark allows, at least 64 KiB.
 ///
-/// It is also [`io::Write`], which holds no more than a high-water mark of written bytes: see
-/// [`write`](#method.write).
+/// It is also [`io::Write`], which keeps no more written bytes than the high-water mark allows:
+/// see [`write`](#method.write).
 #[derive(Debug)]
 pub struct Writer<'a> {
     shared: &'a Shared,
@@ -35,7 +36,7 @@ impl<'a> Writer<'a> {
         Self { shared, staged, pace }
     }
 
-    /// Reserves `n` contiguous bytes to be written in place.
+    /// Reserves `n` contiguous bytes, and returns them to be written in place.
     #[inline]
     pub fn malloc(&mut self, n: usize) -> &mut [u8] {
         self.open().malloc(n)
@@ -44,12 +45,12 @@ impl<'a> Writer<'a> {
     /// Keeps the first `n` of the bytes written since the last flush, and drops the rest.
     ///
     /// # Errors
-    /// `UnexpectedEof` where fewer were written.
+    /// `UnexpectedEof` if fewer were written.
     pub fn malloc_ack(&mut self, n: usize) -> Result<()> {
         self.staged.malloc_ack(n).map_err(|error| io::Error::from(error).into())
     }
 
-    /// Bytes written since the last flush.
+    /// The number of bytes written since the last flush.
     pub fn malloc_len(&self) -> usize {
         self.staged.malloc_len()
     }
@@ -72,28 +73,28 @@ impl<'a> Writer<'a> {
         self.open().write_byte(byte);
     }
 
-    /// What was written since the last flush, as a [`bytes::BufMut`] to write numbers to.
+    /// The buffer of what was written since the last flush: a [`bytes::BufMut`], to write numbers.
     #[inline]
     pub fn buf(&mut self) -> &mut LinkBuffer {
         self.open()
     }
 
-    /// Writes `bytes` by reference, before the last `remain` bytes that were written: a payload
-    /// into a frame that was reserved around it.
+    /// Writes `bytes` by reference, before the last `remain` bytes that were written: for a payload
+    /// inside a frame that was reserved around it.
     ///
     /// # Errors
-    /// `UnexpectedEof` where fewer than `remain` bytes were written since the last flush.
+    /// `UnexpectedEof` if fewer than `remain` bytes were written since the last flush.
     pub fn write_direct(&mut self, bytes: Bytes, remain: usize) -> Result<()> {
         self.staged.write_direct(bytes, remain).map_err(|error| io::Error::from(error).into())
     }
 
-    /// Writes `bytes` by reference, without copying them where that pays.
+    /// Writes `bytes` by reference; copies them only if a copy is cheaper.
     pub fn write_shared(&mut self, bytes: Bytes) {
         self.open().write_shared(bytes);
     }
 
-    /// Writes a whole buffer by moving its blocks; a small one behind others is copied, so that it
-    /// does not hold a block by itself.
+    /// Writes a whole buffer by moving its blocks. A small one behind other bytes is copied, so
+    /// that it does not keep a block for itself.
     #[inline]
     pub fn append(&mut self, buffer: LinkBuffer) {
         if self.staged.malloc_len() > 0 {
@@ -113,23 +114,24 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Sends what was written. It tries the socket at once, on this thread, with one `sendmsg`
-    /// while nothing is queued; what the socket does not take goes out, in order, when it is
-    /// writable again.
+    /// Sends what was written. While nothing is queued, it tries the socket at once, on this
+    /// thread, with one system call; what the socket does not take is sent, in order, when the
+    /// socket is writable again.
     ///
-    /// In a callback it returns at once, and a callback that leaves more than the high-water mark
-    /// queued is not called again until the queue has fallen below the low-water mark. It waits for
-    /// that itself only when one callback has queued more than four times the high-water mark;
-    /// under `Dispatch::Inline` it is [`WouldBlock`](crate::Error::WouldBlock) instead. On a
-    /// dialled connection it waits above the high-water mark.
+    /// In a callback it usually returns at once. If more than the high-water mark is left queued,
+    /// the callback is not called again until the queue has fallen below the low-water mark. The
+    /// flush itself waits for that only if this callback has queued more than four times the
+    /// high-water mark; under `Dispatch::Inline` it then returns
+    /// [`WouldBlock`](crate::Error::WouldBlock). On a dialled connection it waits above the
+    /// high-water mark.
     ///
     /// # Errors
     /// [`TimedOut`](crate::Error::TimedOut) after the write timeout or at the write deadline: all
-    /// was accepted and stays queued. [`WouldBlock`](crate::Error::WouldBlock) where it must not
-    /// wait: nothing of it was accepted, it stays written, and leaves when the callback returns.
+    /// bytes were accepted and stay queued. [`WouldBlock`](crate::Error::WouldBlock) if it must not
+    /// wait: no byte was accepted, and what was written is sent when the callback returns.
     /// [`Config`](crate::Error::Config) on a dialled connection, on a thread that must not wait:
-    /// all was accepted. [`Closed`](crate::Error::Closed) when the connection is closed on this
-    /// side meanwhile. The socket's error, after which nothing more can be sent.
+    /// all bytes were accepted. [`Closed`](crate::Error::Closed) if the connection is closed on
+    /// this side meanwhile. The socket's error, after which nothing more can be sent.
     pub fn flush(&mut self) -> Result<()> {
         if self.pace.is_ahead() {
             self.check_room()?;
@@ -146,7 +148,7 @@ impl<'a> Writer<'a> {
         if self.shared.output.is_congested() { self.settle() } else { Ok(()) }
     }
 
-    /// Refuses to queue without an end where nothing may wait.
+    /// Fails where a flush must not wait and too much is queued, so that the queue stays bounded.
     #[cold]
     fn check_room(&self) -> Result<()> {
         if self.pace.ahead() == Ahead::Congested && self.is_out_of_room() {
@@ -156,13 +158,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Whether something is written that would have to wait, and must not.
+    /// Whether a flush of what is written would have to wait, and must not.
     fn is_out_of_room(&self) -> bool {
         let Shared { output, group, .. } = self.shared;
         self.staged.malloc_len() > 0 && !group.may_wait() && output.must_wait(&group.policy)
     }
 
-    /// The queue stands above its high-water mark: waits, if this flush has to.
+    /// After a flush that left the queue above its high-water mark: waits, if this flush has to.
     #[cold]
     fn settle(&self) -> Result<()> {
         let Shared { output, group, .. } = self.shared;
@@ -178,17 +180,17 @@ impl<'a> Writer<'a> {
         self.shared.task.word.note(Events::FALTERED);
     }
 
-    /// Bytes flushed that the socket has not taken yet.
+    /// The number of flushed bytes that the socket has not taken yet.
     pub fn pending(&self) -> usize {
         self.shared.output.pending()
     }
 
-    /// Whether more is queued than the high-water mark allows, and not yet less than the low one.
+    /// Whether the queue went above its high-water mark and is not below its low one yet.
     pub fn is_congested(&self) -> bool {
         self.shared.output.is_congested()
     }
 
-    /// What is written to, for a write that begins.
+    /// Begins a write; returns the buffer for it.
     #[inline]
     fn open(&mut self) -> &mut LinkBuffer {
         if Pace::must_hear_of(self.staged.malloc_len()) {
@@ -197,7 +199,7 @@ impl<'a> Writer<'a> {
         self.staged
     }
 
-    /// Flushes if as much is written as `io::Write` holds; says how much it may take then.
+    /// Flushes if `io::Write` may take no more bytes; returns how many it may take then.
     fn make_room(&mut self) -> Result<usize> {
         let most = self.shared.group.limits().output.high.max(Pace::QUIET_BELOW);
         if self.staged.malloc_len() >= most {
@@ -207,21 +209,21 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Much is staged: counts it, tells the reading side, and flushes if that has asked for it.
+/// Called while much is staged: counts it and tells the reading side, or flushes if that side has
+/// asked for it.
 #[cold]
 fn keep_pace(shared: &Shared, staged: &mut LinkBuffer, pace: &Pace) {
     shared.group.policy.memory.count_staged(staged);
     if pace.take_asked() {
-        // What makes a flush fail stands in the connection, and fails the next read or flush: also
-        // that the peer takes too little.
+        // The connection keeps the cause of a failure, also a peer that takes too little, so the
+        // next read or flush fails too.
         let _ = Writer::new(shared, staged, pace).flush();
     } else {
         pace.tell_staged(staged.malloc_len());
     }
 }
 
-/// What is written against [`Sink`](netpoll_buffer::Sink) runs on a connection, a file or a test
-/// vector.
+/// Code that uses [`Sink`](netpoll_buffer::Sink) writes to a connection, a file or a test vector.
 impl netpoll_buffer::Sink for Writer<'_> {
     fn staged(&mut self) -> &mut LinkBuffer {
         self.open()
@@ -233,9 +235,10 @@ impl netpoll_buffer::Sink for Writer<'_> {
 }
 
 impl Write for Writer<'_> {
-    /// Writes a copy. Where as much as the high-water mark is written and not flushed, at least
-    /// 64 KiB, it flushes that first, and waits or fails as [`flush`](Writer::flush) does, having
-    /// taken nothing of `bytes`; of very many bytes it takes as many as fit below that.
+    /// Writes a copy. If as many bytes are written and not flushed as the high-water mark allows,
+    /// at least 64 KiB, it flushes them first: it then waits or fails as
+    /// [`flush`](Writer::flush) does, and has taken no byte if it fails. It takes only as many
+    /// bytes as fit below that.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(self.make_room()?);
         self.staged.write_bytes(&bytes[..taken]);

@@ -1,5 +1,5 @@
-//! What stands behind the output's lock: the backlog, who sends it, and in which phase the stream
-//! is.
+//! The data under the output's lock: the backlog, the output's hold of the socket, and the error
+//! that ended sending.
 
 use std::num::NonZeroI32;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::base::notify::Notify;
 use crate::connection::backlog::{Backlog, Spent};
 use crate::connection::socket::OutputHold;
 
-/// What the output's lock guards.
+/// The data that the output's lock guards.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// What the socket has not taken; allocated when it doesn't take all, for it mostly does.
+    /// What the socket has not taken; allocated only then, since it mostly takes all.
     pub(super) backlog: Option<Box<Backlog>>,
-    /// Gone when the socket is to be closed.
+    /// `None` when the output has released the socket.
     pub(super) hold: Option<OutputHold>,
     /// The errno that ended sending.
     pub(super) failure: Option<NonZeroI32>,
-    /// Rung when a dialled stream is not on its way any more.
+    /// Woken when a dialled stream is connected or has failed.
     pub(super) notify: Option<Arc<Notify>>,
-    /// How many threads wait, the owner's and those of handles: to wake nobody is a system call all
-    /// the same.
+    /// How many threads wait, those of the owner and of handles: a wake is a system call even if
+    /// none waits.
     pub(super) waiting: u16,
 }
 
@@ -31,14 +31,14 @@ impl Queue {
         self.failure.map(NonZeroI32::get)
     }
 
-    /// Bytes accepted and not yet taken by the socket.
+    /// The number of bytes that are accepted and that the socket has not taken.
     #[inline]
     pub(super) fn pending(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
     }
 
-    /// Nothing more will be sent than was, for a close or a detach: tells all who wait for a
-    /// receipt, and returns what was queued.
+    /// Gives up what is queued, for a close or a detach: settles all receipts, and returns the
+    /// unsent bytes.
     pub(super) fn give_up(&mut self, sent: u64, spent: &mut Spent) -> LinkBuffer {
         let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
         backlog.receipts.settle_all(sent, None, &mut spent.settled);

@@ -1,4 +1,4 @@
-//! The write side of a connection: whether it takes bytes, and whether our stream has ended.
+//! The write side of a connection: whether it accepts bytes, and whether our stream has ended.
 //!
 //! ```text
 //!     Connecting ── connected ──► Open ── sealed: a close, or shutdown_write ──► Closing
@@ -7,25 +7,25 @@
 //!                                  │ detached                                      ▼
 //!                                  └────────────► Detached                       Ended
 //! ```
-//! It changes under the lock of the queue, and is read without it: it has no copy anywhere.
+//! It changes under the lock of the queue and is read without it. Nothing else keeps a copy.
 
 use crate::base::sync::{AtomicU8, Ordering};
 
-/// See the module.
+/// The state of the write side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteSide {
-    /// Dialled, and not connected yet.
+    /// Dialled and not connected yet.
     Connecting,
     Open,
-    /// Our stream is to end: what is queued goes out, nothing more comes in.
+    /// Sealed: what is queued is still sent, and nothing more is accepted.
     Closing,
-    /// Our stream has ended: the FIN is behind what was queued.
+    /// Our stream has ended: the FIN was sent after what was queued.
     Ended,
-    /// The socket was given away: nothing here touches it any more, but to stop watching it.
+    /// The socket was given away. Nothing here uses it any more, except to stop watching it.
     Detached,
 }
 
-/// A [`WriteSide`] that all may read.
+/// A [`WriteSide`] that all threads may read.
 #[derive(Debug)]
 pub(super) struct SharedSide(AtomicU8);
 
@@ -34,7 +34,7 @@ impl SharedSide {
         Self(AtomicU8::new(side as u8))
     }
 
-    /// For a holder of the queue's lock.
+    /// Changes the state. For a holder of the queue's lock.
     pub(super) fn set(&self, side: WriteSide) {
         self.0.store(side as u8, Ordering::Release);
     }
@@ -51,7 +51,7 @@ impl SharedSide {
         ALL[usize::from(self.0.load(Ordering::Acquire))]
     }
 
-    /// Whether it takes no more bytes.
+    /// Whether no more bytes are accepted.
     #[inline]
     pub(super) fn is_sealed(&self) -> bool {
         self.0.load(Ordering::Acquire) >= WriteSide::Closing as u8
