@@ -19,7 +19,7 @@ impl Dispatcher {
     /// Starts what the mode needs.
     ///
     /// # Errors
-    /// [`Error::Config`] where an option can't be used.
+    /// [`Error::Config`](crate::Error::Config) where an option can't be used.
     pub fn new(dispatch: Dispatch) -> Result<Self> {
         dispatch.validate()?;
         let mode = match dispatch {
