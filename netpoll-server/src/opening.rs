@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(opening.wait(Instant::now()), Phase::Ended, "an end is for good");
     }
 
-    /// Once, a server whose start had failed was never freed.
+    /// Once, a server was never freed when its start had failed.
     #[test]
     fn what_was_to_be_done_goes_with_an_opening_that_ends() {
         let (opening, held) = (Opening::default(), Arc::new(()));

@@ -69,8 +69,8 @@ pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
 fn close_listeners(serving: &Serving, deadline: Instant) {
     let Serving { manager, context, listeners, .. } = serving;
     for remote in manager.remotes() {
-        // Posted ahead of the end of accepting, which is waited for: so the streams whose PROXY
-        // header has come are admitted before that.
+        // Posted ahead of the end of accepting, which is waited for: so streams with a complete
+        // PROXY header are admitted before that.
         remote.end_preambles(&context.group);
     }
     let Leaving { closing, shared } = listeners.leave();

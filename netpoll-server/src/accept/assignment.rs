@@ -91,7 +91,7 @@ impl Assignment {
         }
     }
 
-    /// An acceptor for the caller, who empties the queue before the socket closes.
+    /// An acceptor for the calling thread, to empty the queue before the socket closes.
     pub(crate) fn last_acceptor(&self) -> Acceptor {
         Acceptor::new(self.socket.clone(), None, None)
     }

@@ -30,7 +30,7 @@ pub(crate) trait Proxied: Send {
     fn give_up(self);
 }
 
-/// A stream whose proxy has not named its client yet.
+/// A stream, and what has come of the header that names its client.
 struct ProxyHandshake<P> {
     proxied: P,
     limit: usize,
