@@ -3,14 +3,13 @@
 //! ```text
 //!     run ──► begin_and_look ──► step ──► again, while there is more and the turn allows it
 //!                                 │
-//!            step.rs     which callback is due ──► connect, a job, shutdown, high water, drain
-//!            receive.rs  one receive ──► on_request ──► flush of what the callback wrote
-//!            close.rs    how a close begins, and its last acts
+//!              step.rs    which callback is due ──► connect, a job, shutdown, high water, drain,
+//!                         or one receive ──► on_request ──► flush of what the callback wrote
+//!              close.rs   how a close begins, and what it does last
 //! ```
 //! The same code runs on a reactor, on a worker, and on any other thread of a dispatch mode.
 
 mod close;
-mod receive;
 mod step;
 
 use std::sync::Arc;

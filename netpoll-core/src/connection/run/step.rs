@@ -1,17 +1,28 @@
-//! Which callback is due.
+//! One step of a run: which callback is due, the receive before it, the flush after it.
 
 use std::sync::Arc;
 
-use super::close::reason_local;
+use super::close::{failure, passed_on, reason_local, reason_of, reason_unread};
 use super::{Life, Role, Runner, Step};
-use crate::base::error::CloseReason;
+use crate::base::error::{CloseReason, LimitReached};
 use crate::base::panic::guard;
 use crate::connection::Shared;
 use crate::connection::callbacks::{Moment, verdict};
+use crate::connection::input::{End, Received};
+use crate::connection::mailbox::Command;
 use crate::pure::task::Events;
 
 /// What comes before a receive.
 const BEFORE_RECEIVING: Events = Events::JOBS.or(Events::SHUTDOWN).or(Events::HIGH_WATER);
+
+/// What makes another round useful after a callback.
+const WORTH_A_LOOK: Events = Events::PEER_GONE
+    .or(Events::WAKE)
+    .or(Events::OVER)
+    .or(Events::SHUTDOWN)
+    .or(Events::JOBS)
+    .or(Events::HIGH_WATER)
+    .or(Events::RESUMED);
 
 impl Runner {
     pub(super) fn step(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
@@ -114,5 +125,116 @@ impl Runner {
             return None;
         };
         Some(self.after_callback(shared, verdict))
+    }
+
+    /// Receives once and calls back if that is due.
+    fn receive(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
+        else {
+            return self.begin_close(shared, CloseReason::Local);
+        };
+        let word = &shared.task.word;
+        let half_open = shared.group.limits().half_open;
+        let ended_before = connection.scratch().input.end().is_some();
+        let paused = events.has_any(Events::PAUSED);
+        let received = if paused {
+            Received::Nothing
+        } else if connection.scratch().input.may_receive(shared, events) {
+            connection.receive()
+        } else if connection.scratch().input.wait_for_memory(shared) {
+            return self.begin_close(shared, CloseReason::Limit(LimitReached::Memory));
+        } else {
+            drop(shared.reactor.post(Command::Retry(shared.token())));
+            Received::Nothing
+        };
+        // A callback that paused left bytes in the buffer. They are served again, since no event
+        // announces them.
+        let resumed = !paused
+            && word.clear(events.and(Events::RESUMED)) != Events::NONE
+            && !connection.scratch().input.buffer.is_empty();
+        let woken = word.clear(Events::WAKE) != Events::NONE;
+        let full = received == Received::Full && events.has_any(Events::PEER_GONE);
+        let told_before = std::mem::replace(&mut self.told.end, full);
+        let due = match received {
+            Received::Bytes => true,
+            // The last call, for bytes that were left unread: nothing follows them.
+            Received::End(_) => {
+                !ended_before && (half_open || !connection.scratch().input.buffer.is_empty())
+            }
+            // A last call, too, unless it makes room: the end stands behind bytes that no callback
+            // takes, and no further event will come.
+            Received::Full => full && !told_before,
+            Received::Nothing => false,
+        };
+        if due || resumed || woken {
+            let verdict = service.call(Moment::Request, connection);
+            return self.after_callback(shared, verdict);
+        }
+        if let Received::End(end) = received {
+            let is_over =
+                shared.output.is_sealed() || events.has_any(Events::FAILED | Events::SHUTDOWN);
+            if half_open && end == End::Finished && !is_over {
+                return Step::Wait;
+            }
+            let failed = half_open && events.has_any(Events::FAILED);
+            let reason = if failed { reason_unread(shared) } else { reason_of(end, shared) };
+            return self.begin_close(shared, reason);
+        }
+        if full {
+            return self.begin_close(shared, reason_unread(shared));
+        }
+        if let (Received::Nothing, true) = (received, events.has_any(Events::FAILED)) {
+            // Only a send met the error, or the peer has reset and no receive asked for it.
+            if let Some(error) = failure(shared) {
+                return self.begin_close(shared, CloseReason::of_socket(error));
+            }
+        }
+        if events.has_any(Events::SHUTDOWN) && connection.scratch().input.buffer.is_empty() {
+            return self.begin_close(shared, CloseReason::Shutdown);
+        }
+        Step::Wait
+    }
+
+    /// Flushes what the callback left, or closes for the reason that it returned.
+    fn after_callback(&mut self, shared: &Arc<Shared>, verdict: Result<(), CloseReason>) -> Step {
+        self.calls += 1;
+        let Some(connection) = &mut self.connection else {
+            return Step::Closed;
+        };
+        let verdict = verdict.map_err(|reason| match &reason {
+            CloseReason::Callback(error) => passed_on(error, connection, shared).unwrap_or(reason),
+            _ => reason,
+        });
+        // A callback that reads until the end of the stream ends by that error, and what it wrote
+        // is sent. After another error or a panic it is not: it may be half a message.
+        let scratch = connection.scratch();
+        scratch.input.end_pulls();
+        scratch.pace.clear();
+        let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
+        if failed || shared.is_interrupted() {
+            scratch.staged.clear();
+        }
+        scratch.staged.flush();
+        if !scratch.staged.is_empty() && shared.send(&mut scratch.staged).is_err() {
+            if let Some(error) = shared.output.failure() {
+                return self.begin_close(shared, CloseReason::of_socket(error));
+            }
+            if shared.is_interrupted() {
+                return self.begin_close(shared, CloseReason::Local);
+            }
+            log::debug!("what was written to {} after shutdown_write is dropped", shared.peer());
+            scratch.staged.clear();
+        }
+        if let Err(reason) = verdict {
+            return self.begin_close(shared, reason);
+        }
+        // The buffer may be empty and the peer gone, or the next request may stand in the socket.
+        // The output may have drained before `on_high_water` ran.
+        let events = shared.task.word.events();
+        let again = events.has_any(WORTH_A_LOOK)
+            || scratch.input.is_promising(shared, events)
+            || scratch.input.end().is_some()
+            || (self.told.high_water && !shared.output.is_congested());
+        if again { Step::More } else { Step::Wait }
     }
 }
