@@ -66,9 +66,9 @@ pub(crate) use shared::Shared;
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
 use crate::base::origin::ListenerInfo;
-use crate::io::socket::{Credentials, Keepalive, Stream};
+use crate::io::socket::{Credentials, Keepalive};
+use crate::io::stream::Stream;
 use crate::pure::task::Events;
-use crate::sys;
 use input::{End, Received};
 pub(crate) use owner::Owner;
 use scratch::Scratch;
@@ -291,7 +291,7 @@ impl Connection {
     /// [`Error::Config`] for less than a second or less than one probe, or the system's error.
     pub fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> Result<()> {
         keepalive.map_or(Ok(()), Keepalive::validate)?;
-        Ok(sys::set_keepalive(self.shared.as_fd(), keepalive)?)
+        Ok(self.shared.stream().set_keepalive(keepalive)?)
     }
 
     /// Sets how long sent bytes may stay unacknowledged before the kernel gives the peer up
@@ -304,7 +304,7 @@ impl Connection {
         if timeout == Some(Duration::ZERO) {
             return Err(Error::config("user_timeout is 0; None is as long as the system says"));
         }
-        Ok(sys::set_user_timeout(self.shared.as_fd(), timeout)?)
+        Ok(self.shared.stream().set_user_timeout(timeout)?)
     }
 
     /// Runs `callback` when the connection has ended; see [`Handle::add_close_callback`].

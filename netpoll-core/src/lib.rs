@@ -38,6 +38,7 @@ pub use connection::{
     WriteHalf, Writer,
 };
 pub use io::socket;
+pub use io::stream::Stream;
 pub use pure::balance::{Balance, LoadBalance, LoopLoad};
 pub use pure::spin::Spin;
 pub use threads::hand_off::block_in_place;

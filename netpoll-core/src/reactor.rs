@@ -3,7 +3,7 @@
 //! ```text
 //!   other threads                       the thread that holds the core
 //!   ┌────────┐ post   ┌──────────────┐  ┌──────────────────────────────────────────────┐
-//!   │ Remote ├───────►│ commands     ├─►│ Core  poll ─► events ─► operators (by token)  │
+//!   │ Remote ├───────►│ commands     ├─►│ Core  driver ─► events ─► operators (by token)│
 //!   └────────┘ wake   │ waker        │  │       ready   scheduled, to be run            │
 //!                     └──────────────┘  │       timers  given the time                  │
 //!                                       └──────────────────────────────────────────────┘
@@ -25,7 +25,6 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,8 +32,7 @@ use crate::base::clock;
 use crate::connection::Shared;
 use crate::connection::group::Group;
 use crate::connection::mailbox::{Command, Remote};
-use crate::io::driver::{self, Poll, PollEvents};
-use crate::io::socket::Stream;
+use crate::io::driver::{Driver, DriverEvents};
 use crate::io::waker::Waker;
 use crate::pure::slab::{Slab, Token};
 use crate::pure::spin::{Spin, Spinner};
@@ -55,13 +53,13 @@ const COMMANDS_KEPT: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Core {
     remote: Arc<Remote>,
-    poll: Box<dyn Poll>,
+    driver: Box<dyn Driver>,
     operators: Slab<FdOperator>,
     /// Those operators that are listeners.
     listeners: Vec<Token>,
     /// All of them had room for any number of connections: they need not be asked again.
     all_unlimited: bool,
-    events: PollEvents,
+    events: DriverEvents,
     /// Scheduled connections that wait for a turn; `due` of them have it now.
     ready: VecDeque<Arc<Shared>>,
     due: usize,
@@ -92,15 +90,19 @@ enum End {
 impl Core {
     /// Opens the descriptors of loop `number`, which waits as `spin` says.
     pub(crate) fn new(number: usize, spin: Spin) -> io::Result<Self> {
-        let waker = Waker::new()?;
-        let poll = driver::driver(&waker)?;
-        Ok(Self {
+        let (driver, waker) = crate::io::open()?;
+        Ok(Self::with(number, spin, driver, waker))
+    }
+
+    /// Loop `number` on a driver that is open.
+    pub(crate) fn with(number: usize, spin: Spin, driver: Box<dyn Driver>, waker: Waker) -> Self {
+        Self {
             remote: Remote::new(number, waker),
-            poll,
+            driver,
             operators: Slab::new(),
             listeners: Vec::new(),
             all_unlimited: true,
-            events: PollEvents::default(),
+            events: DriverEvents::default(),
             ready: VecDeque::new(),
             due: 0,
             crowded: Vec::new(),
@@ -111,12 +113,7 @@ impl Core {
             end: End::Never,
             waits: Waits::default(),
             spinner: Spinner::new(spin),
-        })
-    }
-
-    /// Whether it may be turned by one thread now and by another later.
-    pub(crate) fn may_change_threads(&self) -> bool {
-        self.poll.may_change_threads()
+        }
     }
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
@@ -162,8 +159,8 @@ impl Core {
     /// its end.
     #[inline(never)] // so that `next`, which runs for each event, stays small
     fn turn_over(&mut self, before_wait: impl FnMut()) -> bool {
-        while let Some(event) = self.events.accepts.pop_front() {
-            self.deliver_to_acceptor(event);
+        while let Some(event) = self.events.others.pop_front() {
+            self.deliver_other(event);
         }
         self.run_commands();
         self.fire_timers();
@@ -206,11 +203,7 @@ impl Core {
             Command::Tick(at, tick) => {
                 self.timers.arm(at, Timer::Tick(tick));
             }
-            // A last request may stand in the kernel, its edge on the way: one more read will see.
-            Command::ShutDown(group) => {
-                self.end_preambles(|it| it.is_of(&group));
-                self.tell(&group, Events::SHUTDOWN | Events::READABLE);
-            }
+            Command::ShutDown(group) => self.shut_down(&group),
             Command::Abort(group) => self.tell(&group, Events::ABORT),
             Command::EndPreambles(group) => self.end_preambles(|it| it.is_of(&group)),
             Command::Listen(listener, accept) => self.listen(listener, accept),
@@ -231,8 +224,15 @@ impl Core {
         shared.set_token(token);
         self.arm_look(&shared, clock::now);
         let mut events = Events::STARTED;
-        let watch = |stream: &Stream| self.poll.add_stream(stream.as_fd(), token);
-        if let Some(Err(error)) = shared.output.with_stream(watch) {
+        let is_connecting = shared.output.is_connecting();
+        let watched = shared.output.with_stream(|stream| {
+            if is_connecting {
+                self.driver.connect(stream, token)
+            } else {
+                self.driver.watch(stream, token)
+            }
+        });
+        if let Some(Err(error)) = watched {
             log::warn!("cannot watch the connection from {}: {error}", shared.peer());
             shared.output.fail(&error);
             events = Events::STARTED | Events::ABORT;
@@ -240,7 +240,7 @@ impl Core {
             events = Events::STARTED | Events::ABORT;
         }
         if events.has_any(Events::ABORT) {
-            shared.output.interrupt(); // whoever dialled it waits
+            shared.output.interrupt(); // the thread that dialled it waits
         }
         if shared.task.word.notify(events) {
             self.ready.push_back(shared);
@@ -255,10 +255,10 @@ impl Core {
             return shared.close_stream();
         };
         self.streams -= 1;
-        // What nobody else has leaves the poll with its last descriptor, by the close that follows.
-        if shared.may_outlive_close()
-            && let Some(Err(error)) =
-                shared.output.with_stream(|stream| self.poll.remove_stream(stream.as_fd()))
+        if !shared.may_outlive_close() {
+            self.driver.closing(shared.token());
+        } else if let Some(Err(error)) =
+            shared.output.with_stream(|stream| self.driver.forget(stream, shared.token()))
         {
             log::debug!("cannot stop watching the connection from {}: {error}", shared.peer());
         }
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_burst_of_commands_leaves_no_memory_behind() {
-        let mut core = Core::new(0, Spin::Never).expect("two descriptors");
+        let mut core = Core::new(0, Spin::Never).expect("a driver");
         let remote = core.remote.clone();
         for _ in 0..2 {
             for _ in 0..100 * COMMANDS_KEPT {

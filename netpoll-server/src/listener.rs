@@ -33,9 +33,9 @@ use crate::socket_file::SocketFile;
 /// ```
 #[derive(Debug)]
 pub struct Listener {
-    fd: Arc<OwnedFd>,
+    socket: Arc<socket::Listener>,
     /// Further sockets on its address, of the other process's loops, if it was taken over.
-    further: Vec<Arc<OwnedFd>>,
+    further: Vec<Arc<socket::Listener>>,
     pub(crate) service: Service,
     file: Option<SocketFile>,
     /// It was not opened by this crate, so its options are not set yet.
@@ -76,15 +76,29 @@ impl Listener {
         Ok(socket::inherited()?.into_iter().map(named).collect())
     }
 
+    /// A listener that was opened elsewhere.
+    fn of(socket: socket::Listener) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            further: Vec::new(),
+            service: Service::default(),
+            file: None,
+            foreign: true,
+            shared: AtomicBool::new(true),
+            again: None,
+            share: None,
+        }
+    }
+
     pub(crate) fn opened(address: &Address, options: SocketOptions) -> io::Result<Self> {
-        let mut listener = Self::from(socket::listen(address, &options)?);
+        let mut listener = Self::of(socket::Listener::open(address, &options)?);
         (listener.foreign, listener.shared) = (false, AtomicBool::new(false));
         if let Some(path) = address.path() {
             listener.file = Some(SocketFile::new(path)?);
         }
         if options.reuse_port && !address.is_unix() {
             // Port 0 let the system choose; further sockets must have the port that it chose.
-            let address = socket::local_address(&listener.fd)?;
+            let address = listener.socket.local_address()?;
             listener.again = Some(Arc::new(Again { address, options }));
         }
         Ok(listener)
@@ -126,7 +140,7 @@ impl Listener {
     /// # Errors
     /// The system's.
     pub fn local_addr(&self) -> Result<Address> {
-        Ok(socket::local_address(&self.fd)?)
+        Ok(self.socket.local_address()?)
     }
 
     /// How further sockets on its address are opened.
@@ -135,8 +149,8 @@ impl Listener {
     }
 
     /// The sockets that it has so far, at least one.
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
-        std::iter::once(&self.fd).chain(&self.further)
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &Arc<socket::Listener>> {
+        std::iter::once(&self.socket).chain(&self.further)
     }
 
     /// Whether another process, or the user, may have a descriptor of the socket.
@@ -146,7 +160,7 @@ impl Listener {
 
     /// Makes the socket fit for a reactor, and returns what connections know of the listener.
     pub(crate) fn prepare(&self, index: usize) -> Result<Arc<ListenerInfo>> {
-        if let Err(error) = socket::adopt_listener(&self.fd, self.foreign) {
+        if let Err(error) = self.socket.adopt(self.foreign) {
             return Err(match error.kind() {
                 ErrorKind::InvalidInput => Error::config(format!(
                     "listener {index} is no listening stream socket, so it cannot be served"
@@ -155,7 +169,7 @@ impl Listener {
             });
         }
         for further in &self.further {
-            socket::adopt_listener(further, self.foreign)?;
+            further.adopt(self.foreign)?;
         }
         self.service.validate(index)?;
         let address = self.local_addr()?;
@@ -167,23 +181,21 @@ impl Listener {
     /// Its path stays the other process's until [`own_path`](Self::own_path).
     pub(crate) fn handed(
         entry: manifest::Entry,
-        mut sockets: Vec<Arc<OwnedFd>>,
+        mut sockets: Vec<Arc<socket::Listener>>,
         share: Share,
     ) -> Result<Self> {
         let manifest::Entry { service, file, again, .. } = entry;
         let further = sockets.split_off(1.min(sockets.len()));
-        let Some(fd) = sockets.pop() else {
+        let Some(socket) = sockets.pop() else {
             return Err(io::Error::from(ErrorKind::InvalidData).into());
         };
         let again = match again {
-            Some(options) => {
-                Some(Arc::new(Again { address: socket::local_address(&fd)?, options }))
-            }
+            Some(options) => Some(Arc::new(Again { address: socket.local_address()?, options })),
             None => None,
         };
         let file = file.map(|(path, identity)| SocketFile::of_another(path, identity));
         let (share, shared) = (Some(share), AtomicBool::new(true));
-        Ok(Self { fd, further, service, file, foreign: false, shared, again, share })
+        Ok(Self { socket, further, service, file, foreign: false, shared, again, share })
     }
 
     /// The entry that describes it when it is handed over.
@@ -235,23 +247,14 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.store(true, Ordering::Relaxed);
-        self.fd.as_fd()
+        self.socket.as_fd()
     }
 }
 
 impl From<OwnedFd> for Listener {
     /// Adopts a listening socket. `serve` refuses any other descriptor.
     fn from(fd: OwnedFd) -> Self {
-        Self {
-            fd: Arc::new(fd),
-            further: Vec::new(),
-            service: Service::default(),
-            file: None,
-            foreign: true,
-            shared: AtomicBool::new(true),
-            again: None,
-            share: None,
-        }
+        Self::of(fd.into())
     }
 }
 
@@ -299,8 +302,8 @@ impl<const N: usize> From<[Listener; N]> for Listeners {
 
 impl Again {
     /// A further socket on the same address. It runs the user's `before_bind`.
-    pub(crate) fn open(&self) -> io::Result<Arc<OwnedFd>> {
-        let opened = guard("before_bind", || socket::listen(&self.address, &self.options));
+    pub(crate) fn open(&self) -> io::Result<Arc<socket::Listener>> {
+        let opened = guard("before_bind", || socket::Listener::open(&self.address, &self.options));
         let socket = opened.unwrap_or_else(|_| Err(io::Error::other("before_bind panicked")));
         let text =
             |error: io::Error| format!("cannot listen on {} once more: {error}", self.address);

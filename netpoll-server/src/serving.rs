@@ -2,7 +2,6 @@
 
 use std::io;
 use std::iter;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, Weak};
 
 use netpoll_core::{
@@ -109,7 +108,7 @@ impl Serving {
         let count = ListenerCount::new(&self.context.admission, info, limit);
         let assign = {
             let (context, info, count) = (self.context.clone(), info.clone(), count.clone());
-            move |fd: Arc<OwnedFd>| Assignment::new(&context, &info, &count, proxy, fd)
+            move |it: Arc<socket::Listener>| Assignment::new(&context, &info, &count, proxy, it)
         };
         let mut assignments: Vec<_> = listener.sockets().cloned().map(&assign).collect();
         if listener.is_shared() {

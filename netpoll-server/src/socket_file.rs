@@ -65,8 +65,7 @@ impl Drop for SocketFile {
         if self.kept || !ours {
             return;
         }
-        let ours = socket::identity(&self.path).is_ok_and(|it| it == self.identity);
-        if ours && let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = socket::remove(&self.path, self.identity) {
             log::warn!("cannot remove the socket {}: {error}", self.path.display());
         }
     }

@@ -58,13 +58,11 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         "the task of a connection holds what it runs, which holds the connection; commands and \
          jobs carry it: to cut that takes a type parameter through all, or a dynamic call",
     ),
-    ("netpoll-core", &["io::driver", "io::epoll"], "a trait, and what opens the one driver"),
     (
         "netpoll-core",
         &["reactor", "reactor::timers", "reactor::waiting"],
         "a type and its methods, by topic",
     ),
-    ("netpoll-core", &["sys", "sys::connect"], "system calls by topic share a helper"),
     (
         "netpoll-core",
         &["threads::workers", "threads::workers::growth"],

@@ -1,6 +1,5 @@
-//! How an accepted socket becomes a connection with a session.
+//! How an accepted stream becomes a connection with a session.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::mailbox::{Command, Remote};
@@ -10,18 +9,17 @@ use crate::connection::group::Group;
 use crate::connection::output::Output;
 use crate::connection::run::{self, Runner};
 use crate::connection::{Connection, Owner, Shared};
-use crate::io::socket::Stream;
+use crate::io::stream::Stream;
 
-/// Makes a connection of an accepted stream and hands it to the reactor `reactor`, on which, or on
-/// whose workers, its callbacks run, `on_prepare` first.
+/// Makes a connection of an accepted stream and hands it to `reactor`. Its callbacks run there, or
+/// on workers, `on_prepare` first.
 pub fn admit(
-    stream: OwnedFd,
+    stream: Stream,
     origin: Origin,
     group: &Arc<Group>,
     callbacks: &Arc<dyn Prepare>,
     reactor: &Arc<Remote>,
 ) {
-    let stream = Stream::new(stream);
     if !group.policy.memory.admits() {
         return refuse(stream, group, &origin);
     }
@@ -29,7 +27,7 @@ pub fn admit(
     let shared = Arc::new(Shared::accepted(output, group.clone(), reactor.clone(), origin));
     group.enter();
     let connection = Connection::new(Owner::runner(shared.clone()));
-    // A new task is scheduled, and nobody but us knows it.
+    // A new task is scheduled, and no other thread knows it.
     if let Some(mut run) = shared.task.begin() {
         *run = Runner::serving(connection, callbacks.clone());
         let _ = run.look();
@@ -42,7 +40,7 @@ pub fn admit(
     }
 }
 
-/// Closes a connection that there is no memory for, by a reset: its client should try elsewhere.
+/// Closes a connection for which there is no memory, by a reset: its client should try elsewhere.
 fn refuse(stream: Stream, group: &Group, origin: &Origin) {
     group.count_refusal();
     log::debug!("{} is refused: memory_budget is used up", origin.peer);

@@ -1,14 +1,14 @@
-//! Dialling one address: a socket on its way, and how whoever waits for it is told.
+//! Dialling one address: a stream on its way, and how the dialling thread is told of its end.
 //!
 //! ```text
 //!   dialler's thread                         reactor
-//!   Attempt::start   socket, connect ──post──► Register: epoll_ctl, once and for all
-//!   Notify::wait                ◄──ring────  the first writable edge, or the end of the reactor
-//!   Attempt::outcome SO_ERROR, once
+//!   Attempt::start   connect ──────────post──► Register: the driver connects
+//!   Notify::wait                ◄──notify──  Connected, or the end of the reactor
+//!   Attempt::outcome take_error, once
 //!   Attempt::into_connection
 //! ```
-//! Several attempts share a doorbell: which of them it was is asked of each. An attempt that is
-//! dropped is closed by its reactor, whatever became of it.
+//! Several attempts share a `Notify`: each of them is asked whether it has ended. The reactor
+//! closes an attempt that is dropped, whatever became of it.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -23,15 +23,15 @@ use super::{Connection, Handle, Owner, Shared, schedule};
 use crate::base::address::Address;
 use crate::base::error::Error;
 use crate::base::notify::Notify;
-use crate::io::socket::{ConnectOptions, Stream};
+use crate::io::socket::ConnectOptions;
+use crate::io::stream::Stream;
 use crate::pure::task::Events;
-use crate::sys;
 
-/// A socket on its way to one address.
+/// A stream on its way to one address.
 #[derive(Debug)]
 pub struct Attempt {
     connection: Connection,
-    /// Its port was ours to choose, so the system may have chosen the port that we dial.
+    /// The system chose its port, and may have chosen the port that we dial.
     may_meet_itself: bool,
 }
 
@@ -40,19 +40,19 @@ pub struct Attempt {
 pub enum Outcome {
     /// The peer is there, or was: what it sent can be read, even where it has gone since.
     Connected,
-    /// Nobody is there, but another attempt, from another port, may well succeed.
+    /// It has failed, but another attempt, from another port, may well succeed.
     Again(io::Error),
     /// The system's answer.
     Failed(io::Error),
 }
 
 impl Attempt {
-    /// Begins to connect to `to`; `notify` is rung when that has come to an end. The connection
+    /// Begins to connect to `to`; `notify` is told when that has come to an end. The connection
     /// belongs to `group`, and `reactor` watches it.
     ///
     /// # Errors
     /// What connecting met at once. `WouldBlock`: the queue of a Unix socket's listener is full,
-    /// and nobody will tell when it is not.
+    /// and no event will tell when it is not.
     pub fn start(
         to: &Address,
         options: &ConnectOptions,
@@ -62,13 +62,13 @@ impl Attempt {
     ) -> Result<Self, Outcome> {
         let may_meet_itself =
             to.inet().is_some() && options.local.is_none_or(|local| local.port() == 0);
-        let fd = sys::connect::connect(to, options).map_err(|error| match error.kind() {
+        let stream = Stream::connect(to, options).map_err(|error| match error.kind() {
             // With so many sockets coming and going, one chosen port may be taken by the time that
             // it is used.
             ErrorKind::AddrNotAvailable if may_meet_itself => Outcome::Again(error),
             _ => Outcome::Failed(error),
         })?;
-        let output = Output::connecting(Stream::new(fd), notify.clone());
+        let output = Output::connecting(stream, notify.clone());
         let shared = Arc::new(Shared::dialled(output, group.clone(), reactor.clone(), to.clone()));
         let connection = Connection::new(Owner::caller(shared.clone()));
         if let Some(run) = shared.task.begin() {
@@ -102,8 +102,8 @@ impl Attempt {
         }
         let ours = || self.connection.shared.stream().local_address();
         if self.may_meet_itself && ours().is_ok_and(|ours| ours == *shared.peer()) {
-            // Dialling a port of this machine that nobody listens on, from that very port: two
-            // SYNs cross, and the socket is its own peer.
+            // It dialled a port of this machine on which no socket listens, from that very port:
+            // two SYNs cross, and the socket is its own peer.
             let error = ErrorKind::ConnectionRefused;
             return Some(Outcome::Again(error.into()));
         }
@@ -120,7 +120,7 @@ impl Attempt {
     pub fn serve(self, callbacks: &Arc<dyn Prepare>) -> Handle {
         let mut connection = self.connection;
         let (handle, shared) = (connection.handle(), connection.disown());
-        // Until it was scheduled nobody else begins it: it was ours, and so it still is.
+        // Only a scheduled task is begun, and until here it was the caller's.
         shared.task.word.hand_over(Events::NONE);
         if let Some(mut run) = shared.task.begin() {
             *run = Runner::serving(connection, callbacks.clone());

@@ -2,26 +2,26 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::group::Group;
 use crate::base::address::Address;
+use crate::io::stream::Stream;
 
 /// Takes what a listener accepts. It runs on the thread of the listener's reactor, and everything
 /// on that reactor waits while it runs.
 pub trait Accept: Send {
     /// How many connections may be taken out of the queue now. Asked before each wait, until each
     /// acceptor of the loop has said [`Room::ANY`], and again from the next failure on; where it is
-    /// none, the others of the loop go on, and those who wish to connect wait in the kernel.
+    /// none, the others of the loop go on, and peers that connect wait in the listener's queue.
     fn room(&mut self) -> Room;
 
     /// Called once: the loop watches the listener from now on, as long as there is room.
     fn watched(&mut self) {}
 
-    /// A connection: non-blocking, closed on exec, not registered anywhere.
-    fn accepted(&mut self, stream: OwnedFd, peer: Address);
+    /// A connection, which no driver watches yet.
+    fn accepted(&mut self, stream: Stream, peer: Address);
 
     /// Accepting failed, and not because of the one connection: descriptors or memory have run out,
     /// or the listener is dead. Returns whether to go on with it; `room` says when.
@@ -30,7 +30,7 @@ pub trait Accept: Send {
     /// The listener can't be watched, or was given up: nothing more will be accepted.
     fn given_up(self: Box<Self>, error: io::Error);
 
-    /// The loop takes no more connections: who waits in the queue is to be served elsewhere.
+    /// The loop takes no more connections: those in the queue are to be accepted elsewhere.
     fn retired(self: Box<Self>);
 }
 
@@ -52,7 +52,7 @@ impl Room {
 /// reactor, and everything on that reactor waits while it runs.
 pub trait Preamble: Send {
     /// The stream.
-    fn stream(&self) -> BorrowedFd<'_>;
+    fn stream(&self) -> &Stream;
 
     /// Whether it would be a connection of this group.
     fn is_of(&self, group: &Arc<Group>) -> bool;
@@ -60,8 +60,8 @@ pub trait Preamble: Send {
     /// Something may have arrived: looks at it, and says whether that was all.
     fn is_complete(&mut self) -> bool;
 
-    /// It is complete or late, or its peer is gone: the reactor has let go of the stream. What has
-    /// arrived by now may complete it yet.
+    /// It is complete or late, or its peer is gone. The reactor watches the stream no more. What
+    /// has arrived by now may still complete it.
     fn end(self: Box<Self>);
 }
 

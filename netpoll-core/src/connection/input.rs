@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use netpoll_buffer::{Account, Filled, LinkBuffer};
+use netpoll_buffer::{Account, LinkBuffer};
 
 use super::owner::Owner;
 use super::shared::Shared;
@@ -13,8 +13,9 @@ use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
 use crate::base::memory::Holding;
+use crate::io::readiness::Pulled;
+use crate::io::stream::NOT_CONNECTED;
 use crate::pure::task::{Events, Word};
-use crate::sys;
 
 /// The reading side of a connection. Only the owner uses it.
 #[derive(Debug, Default)]
@@ -173,7 +174,7 @@ impl Input {
     /// Gives the buffered bytes away. Later reads fail with `NotConnected`.
     pub(crate) fn detach(&mut self) -> LinkBuffer {
         self.undrained = false;
-        self.side = ReadSide::Ended(End::Failed(sys::NOT_CONNECTED));
+        self.side = ReadSide::Ended(End::Failed(NOT_CONNECTED));
         std::mem::take(&mut self.buffer)
     }
 
@@ -258,30 +259,30 @@ impl Input {
 
     /// One system call, of at most `room` bytes.
     #[inline]
-    fn receive_at_most(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
+    fn receive_at_most(&mut self, shared: &Owner, room: usize) -> io::Result<Pulled> {
         if shared.group.policy.memory.has_budget() {
             return self.receive_within_budget(shared, room);
         }
-        shared.stream().receive(&mut self.buffer, room)
+        shared.stream().pull(&mut self.buffer, room)
     }
 
     /// The same, within what is left of the budget. Charges what has come.
     #[inline(never)]
-    fn receive_within_budget(&mut self, shared: &Owner, room: usize) -> io::Result<Filled> {
+    fn receive_within_budget(&mut self, shared: &Owner, room: usize) -> io::Result<Pulled> {
         let memory = &shared.group.policy.memory;
         let (room, reserved) = memory.offer(room);
-        let filled = shared.stream().receive(&mut self.buffer, room)?;
+        let pulled = shared.stream().pull(&mut self.buffer, room)?;
         // An account that came with the scratch is within no budget.
         self.account.take_if(|account| !account.is_within());
         if let Some(account) = self.account(shared).cloned() {
             self.buffer.charge_added(&account);
         }
         drop(reserved);
-        let begins = self.buffer.len() == filled.read;
+        let begins = self.buffer.len() == pulled.read;
         if begins || !memory.is_short() {
             self.short_since = None;
         }
-        Ok(filled)
+        Ok(pulled)
     }
 
     /// One receive, if the socket may have something.
@@ -302,20 +303,19 @@ impl Input {
             return Received::Nothing;
         }
         match self.receive_at_most(shared, room) {
-            Ok(filled) if filled.read == 0 => {
+            Ok(pulled) if pulled.read == 0 => {
                 let end = match self.side {
                     ReadSide::Failing(errno) => End::Failed(errno),
                     ReadSide::Open | ReadSide::Ended(_) => End::Finished,
                 };
                 self.ended(word, end)
             }
-            Ok(filled) => {
-                shared.count_received(filled.read);
+            Ok(pulled) => {
+                shared.count_received(pulled.read);
                 self.sent_before = shared.output.sent();
-                // A short read has emptied the socket. But the end may follow, whose edge came
-                // together with the bytes; or more bytes, behind the mark of urgent data.
-                self.undrained = !shared.kind.is_drained_by(filled)
-                    || word.events().has_any(Events::PEER_GONE | Events::URGENT);
+                // The end may follow, which was reported together with the last bytes.
+                self.undrained =
+                    !pulled.drained || word.events().has_any(Events::PEER_GONE | Events::IN_PIECES);
                 Received::Bytes
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {

@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,7 @@ use super::shared::Shared;
 use crate::base::clock;
 use crate::base::stats::{Counters, LoopStats, Traffic};
 use crate::base::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::io::listener::Listener;
 use crate::io::waker::Waker;
 use crate::pure::placement::LoopHistory;
 use crate::pure::slab::Token;
@@ -57,11 +57,11 @@ pub(crate) enum Command {
     /// End the preambles of this group: what has arrived by now completes them or not.
     EndPreambles(Arc<Group>),
     /// Accept on this listener.
-    Listen(Arc<OwnedFd>, Box<dyn Accept>),
+    Listen(Arc<Listener>, Box<dyn Accept>),
     /// Watch a stream until its preamble is complete, or that time has come.
     Await(Box<dyn Preamble>, Instant),
     /// Stop accepting on this listener.
-    Unlisten(Arc<OwnedFd>),
+    Unlisten(Arc<Listener>),
     /// Go on until the last connection has closed, then end.
     Retire,
     /// Close everything and end.
@@ -120,7 +120,7 @@ impl Remote {
     /// One whose reactor takes nothing, for tests.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn alone() -> Arc<Self> {
-        Self::new(0, Waker::new().expect("a descriptor"))
+        Self::new(0, crate::io::open().expect("a driver").1)
     }
 
     /// Queues a command and wakes the reactor, or gives it back when the reactor has ended.
@@ -242,12 +242,12 @@ impl Remote {
 impl Remote {
     /// Accepts on `listener` until it is given up or the reactor ends. False: it has ended before,
     /// and the acceptor is dropped.
-    pub fn listen(&self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) -> bool {
+    pub fn listen(&self, listener: Arc<Listener>, accept: Box<dyn Accept>) -> bool {
         self.post(Command::Listen(listener, accept)).is_ok()
     }
 
     /// Stops accepting on `listener`; its acceptor is dropped.
-    pub fn unlisten(&self, listener: &Arc<OwnedFd>) {
+    pub fn unlisten(&self, listener: &Arc<Listener>) {
         drop(self.post(Command::Unlisten(listener.clone())));
     }
 

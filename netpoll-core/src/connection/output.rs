@@ -21,7 +21,7 @@ mod write_side;
 
 use std::io::{self, ErrorKind};
 use std::num::NonZeroI32;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,9 +37,8 @@ use crate::base::error::{Error, Result, Wait};
 use crate::base::limits::OutputLimits;
 use crate::base::notify::Notify;
 use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
-use crate::io::socket::{Kind, Stream};
+use crate::io::stream::{Stream, UNKNOWN};
 use crate::pure::task::Events;
-use crate::sys;
 use queue::Queue;
 use write_side::{SharedSide, WriteSide};
 
@@ -102,7 +101,7 @@ impl Output {
         Self::new(stream, WriteSide::Open, None)
     }
 
-    /// Makes the output of a stream that is being connected. The first writable edge wakes
+    /// Makes the output of a stream that is being connected. [`connected`](Self::connected) wakes
     /// `notify`; so does anything that ends the connection before that.
     pub(crate) fn connecting(stream: Stream, notify: Arc<Notify>) -> Self {
         Self::new(stream, WriteSide::Connecting, Some(notify))
@@ -168,14 +167,10 @@ impl Output {
     pub(crate) fn go_on(&self, limits: OutputLimits) -> FollowUp {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        self.blocked.store(false, Ordering::SeqCst);
-        let connected = self.side.now() == WriteSide::Connecting;
-        if connected {
-            self.side.set(WriteSide::Open);
-            if let Some(notify) = queue.notify.take() {
-                notify.notify();
-            }
+        if self.side.now() == WriteSide::Connecting {
+            return FollowUp::NONE;
         }
+        self.blocked.store(false, Ordering::SeqCst);
         let Ok(unfinished) = self.drain(&mut queue, &mut spent) else {
             return FollowUp { events: FAILURE, ..FollowUp::NONE };
         };
@@ -281,6 +276,17 @@ impl Output {
         self.end(&mut lock(&self.queue));
     }
 
+    /// A dialled stream is connected, or has failed: [`go_on`](Self::go_on) is due.
+    pub(crate) fn connected(&self) {
+        let mut queue = lock(&self.queue);
+        if self.side.now() == WriteSide::Connecting {
+            self.side.set(WriteSide::Open);
+            if let Some(notify) = queue.notify.take() {
+                notify.notify();
+            }
+        }
+    }
+
     /// Whether a dialled stream is still being connected.
     pub(crate) fn is_connecting(&self) -> bool {
         self.side.now() == WriteSide::Connecting
@@ -292,7 +298,7 @@ impl Output {
         let mut queue = lock(&self.queue);
         self.check_open(&queue)?;
         let hold = queue.hold.as_ref().ok_or(Error::Closed)?;
-        let socket = self.socket.stream(hold).as_fd().try_clone_to_owned()?;
+        let socket = self.socket.stream(hold).detach()?;
         self.side.set(WriteSide::Detached);
         let unsent = queue.give_up(self.sent(), &mut spent);
         self.congested.store(false, Ordering::Release);
@@ -317,17 +323,18 @@ impl Output {
         lock(&self.queue).backlog.is_none()
     }
 
-    /// Takes the peer's unread bytes out of the kernel: a close that leaves them there resets the
-    /// connection, and the reset would overtake the last bytes that we sent.
-    pub(crate) fn discard_unread(&self, kind: Kind) {
+    /// Takes the unread bytes of the peer: a close that leaves them there resets the connection,
+    /// and the reset would overtake the last bytes that we sent. A stream that arrives in pieces is
+    /// not empty after a short read.
+    pub(crate) fn discard_unread(&self, in_pieces: bool) {
         if self.is_detached() {
             return;
         }
         let mut unread = LinkBuffer::new();
         self.with_stream(|stream| {
             for _ in 0..DISCARDS_AT_MOST {
-                match stream.receive(&mut unread, DISCARD_BYTES) {
-                    Ok(filled) if filled.read > 0 && !kind.is_drained_by(filled) => {
+                match stream.pull(&mut unread, DISCARD_BYTES) {
+                    Ok(pulled) if pulled.read > 0 && (in_pieces || !pulled.drained) => {
                         unread.clear();
                     }
                     _ => break,
@@ -455,7 +462,7 @@ impl Output {
         }
         self.side.set(WriteSide::Ended);
         if let (Some(hold), false) = (&queue.hold, self.is_cut.load(Ordering::Relaxed))
-            && let Err(error) = self.socket.stream(hold).shutdown_write()
+            && let Err(error) = self.socket.stream(hold).end_write()
         {
             // The peer would wait for an end that does not come, so the connection must close. The
             // error is not logged: the lock is held, and a logger may send through this output.
@@ -524,11 +531,11 @@ impl Output {
         let stream = self.socket.stream(hold);
         let mut blocked = false;
         while !bytes.is_empty() {
-            match stream.send(bytes) {
-                Ok(went) => {
-                    self.sent.store(self.sent() + went.bytes as u64, Ordering::Relaxed);
-                    spent.take(bytes, went.bytes);
-                    if went.all_offered {
+            match stream.push(bytes) {
+                Ok(pushed) => {
+                    self.sent.store(self.sent() + pushed.taken as u64, Ordering::Relaxed);
+                    spent.take(bytes, pushed.taken);
+                    if pushed.wants {
                         continue;
                     }
                 }
@@ -558,7 +565,7 @@ impl Output {
 }
 
 fn errno_of(error: &io::Error) -> NonZeroI32 {
-    error.raw_os_error().and_then(NonZeroI32::new).unwrap_or(sys::UNKNOWN)
+    error.raw_os_error().and_then(NonZeroI32::new).unwrap_or(UNKNOWN)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::schedule::schedule;
 use super::shared::Shared;
 use crate::base::sync::Ordering;
-use crate::io::socket::Stream;
+use crate::io::stream::Stream;
 use crate::pure::task::Events;
 
 /// The owner of a connection. Only code that has it may receive from the socket.

@@ -19,7 +19,7 @@ use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::base::waits::{Of, Wake};
 use crate::connection::callbacks::Service;
 use crate::connection::group::Group;
-use crate::io::socket::{Kind, Stream};
+use crate::io::stream::{self, Stream};
 use crate::pure::placement::{Behaviour, History, Placement};
 use crate::pure::slab::Token;
 use crate::pure::task::{Events, Task};
@@ -59,14 +59,17 @@ pub(crate) struct Shared {
     /// How much a read is expected to bring, for the next scratch; see
     /// [`take_read_hint`](netpoll_buffer::LinkBuffer::take_read_hint). For its owner alone.
     read_hint: AtomicU16,
-    /// The kind of its socket.
-    pub(crate) kind: Kind,
     /// Whether the caller that dialled it owns it. For that owner alone.
     pub(crate) is_callers: AtomicBool,
     /// The number of bytes received. Only the owner writes it.
     received: AtomicU64,
     pub(crate) extras: Extras,
 }
+
+/// How many bytes there are for each connection of a server, most of them idle.
+const SMALL: usize = 248;
+#[cfg(not(any(test, loom)))]
+const _: () = assert!(size_of::<Shared>() <= SMALL);
 
 impl Shared {
     /// Makes a connection that was accepted. Its loop counts it until its socket closes.
@@ -81,8 +84,8 @@ impl Shared {
             Some(local) => Ends::Told(Box::new((peer, local))),
             None => Ends::Peer(peer),
         };
-        let kind = Kind::of(&listener.info().address);
-        Self::new(output, group, reactor, ends, kind, Some(listener))
+        let in_pieces = stream::arrives_in_pieces(&listener.info().address);
+        Self::new(output, group, reactor, ends, in_pieces, Some(listener))
     }
 
     /// Makes a connection that was dialled. Its loop counts it until its socket closes.
@@ -92,8 +95,8 @@ impl Shared {
         reactor: Arc<Remote>,
         peer: Address,
     ) -> Self {
-        let kind = Kind::of(&peer);
-        Self::new(output, group, reactor, Ends::Peer(peer), kind, None)
+        let in_pieces = stream::arrives_in_pieces(&peer);
+        Self::new(output, group, reactor, Ends::Peer(peer), in_pieces, None)
     }
 
     fn new(
@@ -101,12 +104,15 @@ impl Shared {
         group: Arc<Group>,
         reactor: Arc<Remote>,
         ends: Ends,
-        kind: Kind,
+        in_pieces: bool,
         listener: Option<Arc<dyn Release>>,
     ) -> Self {
         reactor.enter();
         let token = AtomicU64::new(Token::NONE.to_u64());
         let task = Task::new(Runner::default());
+        if in_pieces {
+            task.word.note(Events::IN_PIECES);
+        }
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
         Self {
             task,
@@ -118,7 +124,6 @@ impl Shared {
             token,
             history: History::default(),
             read_hint: AtomicU16::new(0),
-            kind,
             is_callers: AtomicBool::new(false),
             received,
             reported: AtomicU64::new(0),
@@ -448,11 +453,14 @@ impl fmt::Debug for Shared {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
-    /// A server has one for each connection, and most are idle.
+    /// The size without the streams in memory, which only tests have: it is asserted above as well.
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Shared>() <= 248, "{} bytes", size_of::<Shared>());
+        let size = size_of::<Shared>() + size_of::<OwnedFd>() - size_of::<Stream>();
+        assert!(size <= SMALL + 4, "{size} bytes");
     }
 }

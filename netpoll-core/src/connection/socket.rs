@@ -8,13 +8,13 @@
 //! That is an `Arc` of the stream, but for its place: it stands in the connection, so that there is
 //! no block beside each connection, and no pointer to one in either of the two.
 
-#![expect(unsafe_code, reason = "the last who holds the descriptor closes it, in a shared place")]
+#![expect(unsafe_code, reason = "the last holder of a stream drops it, in a shared place")]
 
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
 
 use crate::base::sync::{AtomicU32, Ordering};
-use crate::io::socket::Stream;
+use crate::io::stream::Stream;
 
 /// See the module.
 #[derive(Debug)]
@@ -67,12 +67,13 @@ impl Socket {
         }
     }
 
-    /// For the last who holds it, and for nobody after that.
+    /// For the last holder, once.
     fn close(&self) {
-        // SAFETY: the descriptor is `stream`'s, which is never dropped. Whoever reaches it has a
-        // hold, which was counted while another stood and ends once. The caller's was the last; or
-        // the caller is the drop, which leaves nobody who could reach it.
-        drop(unsafe { OwnedFd::from_raw_fd(self.stream.as_fd().as_raw_fd()) });
+        // SAFETY: the stream is never dropped in its place. Every access to it has a hold, which
+        // was counted while another stood and ends once. The caller's hold was the last; or the
+        // caller is the drop, after which the place is gone. So what is read here is dropped once,
+        // and the place is not used after that.
+        drop(ManuallyDrop::into_inner(unsafe { ptr::read(&raw const self.stream) }));
     }
 }
 

@@ -261,7 +261,7 @@ mod tests {
     use crate::connection::group::Group;
     use crate::connection::mailbox::Remote;
     use crate::connection::output::Output;
-    use crate::io::socket::Stream;
+    use crate::io::stream::Stream;
 
     #[test]
     fn small_buffers_that_are_written_hold_little_more_than_their_bytes() {

@@ -1,83 +1,113 @@
-//! The epoll driver: every descriptor registered once, edge-triggered, and never modified.
+//! The epoll driver: every descriptor is registered once, edge-triggered, and never modified.
+//!
+//! ```text
+//!   what epoll carries for each descriptor, beside the flags:
+//!    63 ......... 32  31  30  29 ......... 0
+//!   [ generation    ][ L ][ D ][ slot       ]
+//! ```
+//! L marks a listener and D a stream that was dialled: no slab has so many slots. So the event of
+//! an accepted stream costs no look-up here. The eventfd carries a token with every bit set.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::{AcceptEvent, Poll, PollEvent, PollEvents, Readiness};
+use super::driver::{Driver, DriverEvents, Event};
+use super::listener::{self, Listener};
+use super::readiness::{Readiness, StreamEvent};
+use super::stream::Stream;
 use crate::pure::slab::Token;
-use crate::sys::{self, EpollFd, RawEvent, RawFlags};
+use crate::sys::epoll::{EpollFd, RawEvent, RawFlags};
+use crate::sys::eventfd::EventFd;
 
 /// How many connections a listener may accept in one wait, so that a flood of them does not starve
 /// the streams of the same loop.
 const ACCEPTS_PER_WAIT: usize = 64;
-/// So many connections in a row may be gone before they are accepted; then it is the listener that
-/// is ill.
+/// How many connections in a row may be gone before they are accepted. One more, and the listener
+/// itself is taken to be at fault.
 const FAILURES_IN_A_ROW: usize = 16;
 /// The event array starts here, and doubles whenever a wait fills it.
 const EVENTS_AT_FIRST: usize = 128;
 const EVENTS_AT_MOST: usize = 8192;
 
 /// See the module.
+const LISTENER: u64 = 1 << 31;
+const DIALLED: u64 = 1 << 30;
+
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Epoll {
     epoll: EpollFd,
     raw: Vec<RawEvent>,
-    listeners: HashMap<Token, Listener>,
-    /// The last wait found somebody in a listener's queue.
+    /// The dialled streams that are still on their way.
+    connecting: HashSet<Token>,
+    listeners: HashMap<Token, Watched>,
+    /// The last wait found a connection in a listener's queue.
     accepting: bool,
 }
 
-/// Marks the token of a listener in what epoll carries: no slab has so many slots. So an event of a
-/// stream costs no look at the listeners, and a turn without newcomers none either.
-const LISTENER: u64 = 1 << 31;
-
+/// A listener, as the driver accepts on it.
 #[derive(Debug)]
-struct Listener {
-    fd: Arc<OwnedFd>,
+struct Watched {
+    listener: Arc<Listener>,
     /// Whether epoll watches it.
     watched: bool,
-    /// This wait found somebody in its queue.
+    /// This wait found a connection in its queue.
     ready: bool,
     /// How many connections the reactor takes in a wait.
     room: usize,
-    /// How many to try for in the next wait that finds somebody in the queue. It doubles while wait
-    /// after wait does, is what the queue held when that was less, and 1 again after a wait that
-    /// found nobody. So who comes alone costs one accept, not a second one that finds nobody, and a
-    /// burst soon comes in batches.
+    /// How many accepts to try in the next wait that finds a connection in the queue. It doubles
+    /// with each such wait in a row. Where the queue held less, it becomes what the queue held;
+    /// after a wait that found none, it becomes 1. So a single connection costs one accept, not a
+    /// second one that finds the queue empty, and a burst soon comes in batches.
     batch: usize,
     failures: usize,
 }
 
 impl Epoll {
-    /// A driver whose waits end when `bell` rings.
-    pub(crate) fn new(bell: BorrowedFd<'_>) -> io::Result<Self> {
+    /// A driver whose waits end when `event` is signalled.
+    pub(crate) fn new(event: &EventFd) -> io::Result<Self> {
         let epoll = EpollFd::new()?;
-        epoll.add(bell, RawFlags::EPOLLIN, Token::NONE.to_u64())?;
-        let raw = vec![RawEvent::empty(); EVENTS_AT_FIRST];
-        Ok(Self { epoll, raw, listeners: HashMap::new(), accepting: false })
+        epoll.add(event.as_fd(), RawFlags::EPOLLIN, Token::NONE.to_u64())?;
+        Ok(Self {
+            epoll,
+            raw: vec![RawEvent::empty(); EVENTS_AT_FIRST],
+            connecting: HashSet::new(),
+            listeners: HashMap::new(),
+            accepting: false,
+        })
     }
 
-    /// Hands out what has happened to streams; says whether somebody is in a listener's queue.
-    fn translate(&mut self, count: usize, events: &mut VecDeque<PollEvent>) -> bool {
+    fn add(&self, stream: &Stream, data: u64) -> io::Result<()> {
+        let flags =
+            RawFlags::EPOLLIN | RawFlags::EPOLLOUT | RawFlags::EPOLLRDHUP | RawFlags::EPOLLPRI;
+        self.epoll.add(stream.as_fd(), flags, data)
+    }
+
+    /// Hands out what has happened to streams; says whether a listener's queue has a connection.
+    fn translate(&mut self, count: usize, events: &mut DriverEvents) -> bool {
         let mut found = false;
         for raw in &self.raw[..count] {
-            let token = Token::from_u64(raw.data() & !LISTENER);
+            let token = Token::from_u64(raw.data() & !(LISTENER | DIALLED));
             if raw.data() & LISTENER == 0 {
                 let readiness = readiness(raw.events());
-                events.push_back(PollEvent { token, readiness });
+                events.streams.push_back(StreamEvent { token, readiness });
+                if raw.data() & DIALLED != 0 && readiness.sendable && self.connecting.remove(&token)
+                {
+                    events.others.push_back(Event::Connected { token });
+                }
             } else if let Some(listener) = self.listeners.get_mut(&token) {
                 (listener.ready, found) = (true, true);
-            } // else it is the bell, which has every bit set
+            } // else it is the eventfd
         }
         found
     }
 
-    /// Accepts where the wait `found` somebody, and notes it where this wait is the first that
-    /// found nobody.
-    fn accept(&mut self, found: bool, events: &mut VecDeque<AcceptEvent>) {
+    /// Accepts where the wait `found` a connection. Where it is the first that found none, notes
+    /// that.
+    fn accept(&mut self, found: bool, events: &mut VecDeque<Event>) {
         if std::mem::replace(&mut self.accepting, found) || found {
             for (&token, listener) in &mut self.listeners {
                 if std::mem::take(&mut listener.ready) {
@@ -90,13 +120,13 @@ impl Epoll {
     }
 }
 
-impl Listener {
-    fn accept(&mut self, token: Token, events: &mut VecDeque<AcceptEvent>) {
+impl Watched {
+    fn accept(&mut self, token: Token, events: &mut VecDeque<Event>) {
         for accepted in 0..self.batch.min(self.room) {
-            match sys::accept(self.fd.as_fd()) {
+            match self.listener.accept() {
                 Ok((stream, peer)) => {
                     self.failures = 0;
-                    events.push_back(AcceptEvent::Accepted { listener: token, stream, peer });
+                    events.push_back(Event::Accepted { listener: token, stream, peer });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.batch = accepted.max(1);
@@ -105,8 +135,8 @@ impl Listener {
                 Err(error) => {
                     self.failures += 1;
                     let skipped =
-                        sys::is_of_one_connection(&error) && self.failures < FAILURES_IN_A_ROW;
-                    events.push_back(AcceptEvent::Failed { listener: token, error, skipped });
+                        listener::is_of_one_connection(&error) && self.failures < FAILURES_IN_A_ROW;
+                    events.push_back(Event::Failed { listener: token, error, skipped });
                     if !skipped {
                         self.failures = 0;
                         return;
@@ -118,53 +148,59 @@ impl Listener {
     }
 }
 
-impl Poll for Epoll {
-    fn add_stream(&mut self, stream: BorrowedFd<'_>, token: Token) -> io::Result<()> {
-        let flags =
-            RawFlags::EPOLLIN | RawFlags::EPOLLOUT | RawFlags::EPOLLRDHUP | RawFlags::EPOLLPRI;
-        self.epoll.add(stream, flags, token.to_u64())
+impl Driver for Epoll {
+    fn watch(&mut self, stream: &Stream, token: Token) -> io::Result<()> {
+        self.add(stream, token.to_u64())
     }
 
-    fn remove_stream(&mut self, stream: BorrowedFd<'_>) -> io::Result<()> {
-        self.epoll.remove(stream)
+    fn connect(&mut self, stream: &Stream, token: Token) -> io::Result<()> {
+        self.add(stream, token.to_u64() | DIALLED)?;
+        self.connecting.insert(token);
+        Ok(())
     }
 
-    fn add_listener(&mut self, listener: Arc<OwnedFd>, token: Token) {
+    fn forget(&mut self, stream: &Stream, token: Token) -> io::Result<()> {
+        self.connecting.remove(&token);
+        self.epoll.remove(stream.as_fd())
+    }
+
+    fn closing(&mut self, token: Token) {
+        // The kernel drops a registration with the last descriptor of its socket.
+        self.connecting.remove(&token);
+    }
+
+    fn listen(&mut self, listener: Arc<Listener>, token: Token) {
         let fresh =
-            Listener { fd: listener, watched: false, ready: false, room: 0, batch: 1, failures: 0 };
+            Watched { listener, watched: false, ready: false, room: 0, batch: 1, failures: 0 };
         self.listeners.insert(token, fresh);
     }
 
     fn set_room(&mut self, token: Token, count: usize) -> io::Result<()> {
-        let Some(listener) = self.listeners.get_mut(&token) else { return Ok(()) };
-        listener.room = count;
+        let Some(it) = self.listeners.get_mut(&token) else { return Ok(()) };
+        it.room = count;
         let watch = count > 0;
-        if watch != listener.watched {
+        if watch != it.watched {
             if watch {
-                self.epoll.add_listener(listener.fd.as_fd(), token.to_u64() | LISTENER)?;
+                self.epoll.add_listener(it.listener.as_fd(), token.to_u64() | LISTENER)?;
             } else {
-                self.epoll.remove(listener.fd.as_fd())?;
+                self.epoll.remove(it.listener.as_fd())?;
             }
-            listener.watched = watch;
+            it.watched = watch;
         }
         Ok(())
     }
 
-    fn remove_listener(&mut self, token: Token) -> io::Result<()> {
+    fn unlisten(&mut self, token: Token) -> io::Result<()> {
         match self.listeners.remove(&token) {
-            Some(listener) if listener.watched => self.epoll.remove(listener.fd.as_fd()),
+            Some(it) if it.watched => self.epoll.remove(it.listener.as_fd()),
             _ => Ok(()),
         }
     }
 
-    fn may_change_threads(&self) -> bool {
-        true
-    }
-
-    fn wait(&mut self, timeout: Option<Duration>, events: &mut PollEvents) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut DriverEvents) -> io::Result<()> {
         let count = self.epoll.wait(&mut self.raw, timeout)?;
-        let found = self.translate(count, &mut events.streams);
-        self.accept(found, &mut events.accepts);
+        let found = self.translate(count, events);
+        self.accept(found, &mut events.others);
         if count == self.raw.len() && count < EVENTS_AT_MOST {
             self.raw.resize(count * 2, RawEvent::empty());
         }
@@ -172,9 +208,9 @@ impl Poll for Epoll {
     }
 }
 
-/// Every combination of epoll's bits. Whatever is wrong with a socket is fetched by a receive, so
-/// all but OUT make it receivable; OUT alone, or with others, makes it sendable; and so do the bits
-/// after which a send would fail at once.
+/// The meaning of every combination of epoll's bits. A pull fetches whatever is wrong with a
+/// socket, so all bits but OUT make it receivable. OUT makes it sendable, and so do the bits after
+/// which a push would fail at once. After urgent data reads end at its mark, wherever that is.
 fn readiness(flags: RawFlags) -> Readiness {
     let failure = RawFlags::EPOLLERR | RawFlags::EPOLLHUP;
     let end = RawFlags::EPOLLRDHUP | RawFlags::EPOLLHUP;
@@ -184,7 +220,7 @@ fn readiness(flags: RawFlags) -> Readiness {
         sendable: flags.intersects(RawFlags::EPOLLOUT | failure),
         peer_closed: flags.intersects(end),
         failed: flags.intersects(failure),
-        urgent: flags.intersects(RawFlags::EPOLLPRI),
+        in_pieces: flags.intersects(RawFlags::EPOLLPRI),
     }
 }
 
@@ -215,15 +251,15 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_wakes_and_leaves_no_event() {
-        let bell = sys::Bell::new().unwrap();
-        let mut epoll = Epoll::new(bell.as_fd()).unwrap();
-        let mut events = PollEvents::default();
-        bell.ring().unwrap();
+    fn a_wake_leaves_no_event() {
+        let event = EventFd::new().unwrap();
+        let mut epoll = Epoll::new(&event).unwrap();
+        let mut events = DriverEvents::default();
+        event.signal().unwrap();
         epoll.wait(None, &mut events).unwrap();
-        assert!(events.streams.is_empty());
-        bell.ring().unwrap(); // an edge again, though nobody reads the counter
+        assert!(events.is_empty());
+        event.signal().unwrap(); // an edge again, though nothing reads the counter
         epoll.wait(None, &mut events).unwrap();
-        assert!(events.streams.is_empty());
+        assert!(events.is_empty());
     }
 }

@@ -1,35 +1,64 @@
-//! Waking a reactor from other threads: a word that coalesces, and an eventfd behind it.
+//! Waking a reactor from other threads: a word that coalesces, and a signal behind it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
+#[cfg(all(test, not(loom)))]
+use super::memory::reports;
 use crate::base::sync::{AtomicU32, Ordering};
-use crate::sys::Bell;
+use crate::sys::eventfd::EventFd;
 
-/// Wakes one reactor. A wake costs a system call only when the reactor is asleep and nobody has
-/// woken it yet; all others cost one swap.
+/// Wakes one reactor. A wake costs a system call only when the reactor sleeps and no wake has
+/// signalled it since; all others cost one swap.
 #[derive(Debug)]
 pub(crate) struct Waker {
     call: Call,
-    bell: Bell,
+    signal: Signal,
+}
+
+/// What ends a driver's wait.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    Event(EventFd),
+    #[cfg(all(test, not(loom)))]
+    Memory(reports::Signal),
+}
+
+impl Signal {
+    fn send(&self) -> io::Result<()> {
+        match self {
+            Self::Event(event) => event.signal(),
+            #[cfg(all(test, not(loom)))]
+            Self::Memory(signal) => {
+                signal.send();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl From<EventFd> for Signal {
+    fn from(event: EventFd) -> Self {
+        Self::Event(event)
+    }
 }
 
 impl Waker {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { call: Call::new(), bell: Bell::new()? })
+    /// The waker of a driver whose wait ends when this signal is sent.
+    pub(crate) fn new(signal: Signal) -> Self {
+        Self { call: Call::new(), signal }
     }
 
     /// Makes the reactor's next wait, or the one it is in, return. To be called *after* the work it
     /// should find has been queued.
     pub(crate) fn wake(&self) {
-        if self.call.call() && (0..TRIES).all(|_| self.bell.ring().is_err()) {
+        if self.call.call() && (0..TRIES).all(|_| self.signal.send().is_err()) {
             // Not logged, since the caller may hold locks: the reactor does it when it answers.
             self.call.not_heard();
         }
     }
 
-    /// For the reactor: from now on a wake must ring. Says whether it may sleep: it may not when
-    /// there was a wake that it has not answered.
+    /// For the reactor: from now on a wake must signal. Says whether the reactor may sleep: it may
+    /// not when there was a wake that it has not answered.
     pub(crate) fn going_to_sleep(&self) -> bool {
         self.call.going_to_sleep()
     }
@@ -59,37 +88,33 @@ impl Waker {
     }
 }
 
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-}
-
 /// Whether a reactor sleeps, and whether it is called.
 ///
 /// ```text
-///             going_to_sleep                call: rings
+///             going_to_sleep               call: signals
 ///      awake ────────────────► asleep ───────────────────► called ──┐
 ///       ▲ ▲         awake         │                         ▲ ▲     │ call: nothing
 ///       │ └───────────────────────┘                         │ └─────┘
 ///       │ └────────────────────────── call ─────────────────┘
 ///       └──────────────────────────── answer ───────────────┘
 ///
-///      called ──── not_heard: the ring failed ────► unheard ──── call: rings again ────► called
-///                                                      └─────── answer ───────► awake
+///      called ── not_heard: the signal failed ──► unheard ── call: signals again ──► called
+///                                                    └─────── answer ───────► awake
 /// ```
-/// No call is lost: it stays until the answer, who answers looks at its queue after that, and who
-/// calls has queued before. So a reactor that is not called need not look at its queue at all.
+/// No call is lost. It stays until the answer. The reactor looks at its queue after the answer, and
+/// a caller has queued its work before the call. So a reactor that is not called need not look at
+/// its queue at all.
 #[derive(Debug)]
 pub(crate) struct Call(AtomicU32);
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 const CALLED: u32 = 2;
-/// Called, but the bell did not ring: the next call must, or the reactor would sleep through it.
+/// Called, but the signal failed: the next call must send it, or the reactor would sleep through
+/// it.
 const UNHEARD: u32 = 3;
 
-/// How often a wake rings a bell that fails.
+/// How often a wake sends a signal that fails.
 const TRIES: usize = 3;
 
 impl Call {
@@ -97,12 +122,12 @@ impl Call {
         Self(AtomicU32::new(AWAKE))
     }
 
-    /// Calls; says whether a bell must ring.
+    /// Calls; says whether a signal must be sent.
     pub(crate) fn call(&self) -> bool {
         matches!(self.0.swap(CALLED, Ordering::AcqRel), ASLEEP | UNHEARD)
     }
 
-    /// The bell did not ring for the call that asked for it.
+    /// The signal failed that a call had to send.
     pub(crate) fn not_heard(&self) {
         self.change(CALLED, UNHEARD);
     }
@@ -131,18 +156,20 @@ impl Call {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::os::fd::AsFd;
     use std::time::Duration;
 
     use super::*;
-    use crate::sys::{EpollFd, RawEvent, RawFlags};
+    use crate::sys::epoll::{EpollFd, RawEvent, RawFlags};
 
     #[test]
     fn a_wake_up_whose_write_fails_is_rung_for_again() {
-        let waker = Waker::new().unwrap();
+        let waker = Waker::new(EventFd::new().unwrap().into());
+        let Signal::Event(event) = &waker.signal else { panic!("an eventfd") };
         let epoll = EpollFd::new().unwrap();
-        epoll.add(waker.as_fd(), RawFlags::EPOLLIN, 0).unwrap();
+        epoll.add(event.as_fd(), RawFlags::EPOLLIN, 0).unwrap();
         let rang = || epoll.wait(&mut [RawEvent::empty()], Some(Duration::ZERO)).unwrap() == 1;
-        let fail = |times| waker.bell.failures.store(times, Ordering::Relaxed);
+        let fail = |times| event.failures.store(times, Ordering::Relaxed);
 
         assert!(waker.going_to_sleep());
         fail(1);
@@ -181,8 +208,8 @@ mod loom_models {
         call.is_called() && call.answer() != AWAKE
     }
 
-    /// The first ring fails, while another thread calls as well. Either its ring is heard, or the
-    /// next call rings: the reactor does not sleep through all that come.
+    /// The first signal fails, while another thread calls as well. Either that one signals, or the
+    /// next call does: the reactor does not sleep through all calls.
     #[test]
     fn loom_a_ring_that_fails_leaves_the_next_call_to_ring() {
         loom::model(|| {
@@ -203,14 +230,14 @@ mod loom_models {
             ring(call, rings, heard);
             caller.join().expect("the model's thread");
             let is_heard = heard.load(Ordering::SeqCst) > 0;
-            assert!(call.is_called() && (is_heard || call.call()), "nobody would ring any more");
+            assert!(call.is_called() && (is_heard || call.call()), "no call would signal any more");
             assert!(answers(call));
         });
     }
 
     /// Two threads queue work and call, while the reactor goes to sleep, and wakes for a reason of
     /// its own. In every interleaving it finds both pieces of work, or is still called; it does not
-    /// sleep with a call unanswered; and the bell rings at most once per sleep.
+    /// sleep with a call unanswered; and at most one signal is sent per sleep.
     #[test]
     fn loom_no_wake_is_lost_and_rings_coalesce() {
         loom::model(|| {
@@ -241,7 +268,7 @@ mod loom_models {
         });
     }
 
-    /// A reactor that sleeps until it is rung for: who calls rings.
+    /// A reactor that sleeps until it is signalled: the caller signals.
     #[test]
     fn loom_a_sleeper_is_rung_for() {
         loom::model(|| {

@@ -50,8 +50,8 @@ impl Events {
     pub(crate) const FAILED: Self = Self(1 << 7);
     /// Either of the two: no bytes will come beyond those that the socket has.
     pub(crate) const PEER_GONE: Self = Self::PEER_CLOSED.or(Self::FAILED);
-    /// Urgent data has come: from now on a short read does not mean that the socket is empty.
-    pub(crate) const URGENT: Self = Self(1 << 14);
+    /// From now on a pull may end before the stream is drained, though it says that it is.
+    pub(crate) const IN_PIECES: Self = Self(1 << 14);
     /// `wake` was called: a callback is due.
     pub(crate) const WAKE: Self = Self(1 << 8);
     /// An orderly close was asked for.

@@ -5,22 +5,29 @@ use std::sync::Arc;
 use super::Core;
 use super::registry::{FdOperator, StreamOperator};
 use crate::connection::Shared;
-use crate::io::driver::{AcceptEvent, PollEvent, Readiness};
+use crate::connection::group::Group;
+use crate::io::driver::Event;
+use crate::io::readiness::{Readiness, StreamEvent};
 use crate::pure::slab::Token;
 use crate::pure::task::Events;
 
 impl Core {
     /// Tells the connection what happened. Returns it if it is to be run.
     #[inline]
-    pub(super) fn deliver(&mut self, event: PollEvent) -> Option<Arc<Shared>> {
-        let PollEvent { token, readiness } = event;
+    pub(super) fn deliver(&mut self, event: StreamEvent) -> Option<Arc<Shared>> {
+        let StreamEvent { token, readiness } = event;
         let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
         else {
             self.deliver_to_preamble(token, readiness);
             return None;
         };
-        let events = events_of(readiness, shared)?;
+        let of_output = if readiness.sendable { shared.writable() } else { None };
+        let events = events_of(readiness);
+        if of_output.is_none() && events == Events::NONE {
+            return None;
+        }
+        let events = events | of_output.unwrap_or(Events::NONE);
         shared.task.word.notify(events).then(|| shared.clone())
     }
 
@@ -38,6 +45,13 @@ impl Core {
         }
     }
 
+    /// Tells the connections of a group that a shutdown has begun. A last request may have arrived:
+    /// one more pull will see.
+    pub(super) fn shut_down(&mut self, group: &Arc<Group>) {
+        self.end_preambles(|it| it.is_of(group));
+        self.tell(group, Events::SHUTDOWN | events_of(Readiness::PERHAPS));
+    }
+
     /// Another go at sending what a connection has queued: others had their turn.
     pub(super) fn transmit(&mut self, token: Token) {
         if let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
@@ -49,28 +63,39 @@ impl Core {
         }
     }
 
-    /// Tells the acceptor what became of an accept.
-    pub(super) fn deliver_to_acceptor(&mut self, event: AcceptEvent) {
+    /// Tells an acceptor what became of an accept, or a dialled connection that it stands.
+    pub(super) fn deliver_other(&mut self, event: Event) {
         match event {
-            AcceptEvent::Accepted { listener, stream, peer } => {
+            Event::Accepted { listener, stream, peer } => {
                 if let Some(FdOperator::Listener(it)) = self.operators.find_mut(listener) {
                     self.remote.counters.accepted.add(1);
                     it.accept.accepted(stream, peer);
                 }
             }
-            AcceptEvent::Failed { listener, error, skipped } => {
+            Event::Failed { listener, error, skipped } => {
                 self.not_accepted(listener, error, skipped);
             }
+            Event::Connected { token } => self.connected(token),
         }
+    }
+
+    fn connected(&mut self, token: Token) {
+        let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
+            self.operators.find_mut(token)
+        else {
+            return self.remote.counters.stale.add(1);
+        };
+        shared.output.connected();
+        // What the stream could take so far was reported while it was on its way.
+        self.transmit(token);
     }
 }
 
-/// What the connection is to be told of a readiness; `None` where it need not look. What is
-/// writable first goes to its output, which tells more only if the owner waits for it.
+/// What the owner of a connection is to be told of a readiness. What is sendable goes to its output
+/// first, which tells more only if the owner waits for it.
 #[inline]
-fn events_of(readiness: Readiness, shared: &Shared) -> Option<Events> {
-    let of_output = if readiness.sendable { shared.writable() } else { None };
-    let mut events = of_output.unwrap_or(Events::NONE);
+fn events_of(readiness: Readiness) -> Events {
+    let mut events = Events::NONE;
     if readiness.receivable {
         events = events | Events::READABLE;
     }
@@ -80,8 +105,8 @@ fn events_of(readiness: Readiness, shared: &Shared) -> Option<Events> {
     if readiness.failed {
         events = events | Events::FAILED;
     }
-    if readiness.urgent {
-        events = events | Events::URGENT;
+    if readiness.in_pieces {
+        events = events | Events::IN_PIECES;
     }
-    (of_output.is_some() || events != Events::NONE).then_some(events)
+    events
 }

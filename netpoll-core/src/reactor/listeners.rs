@@ -1,7 +1,6 @@
 //! The door of a reactor: its listeners, when they accept, and what streams must say first.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use super::registry::{FdOperator, ListenerOperator};
 use super::timers::Timer;
 use super::{Core, End};
 use crate::connection::incoming::{Accept, Preamble, Room};
+use crate::io::listener::Listener;
 use crate::pure::slab::Token;
 
 impl Core {
@@ -34,7 +34,7 @@ impl Core {
     }
 
     fn remove_listener(&mut self, listener: Token) -> Option<Box<dyn Accept>> {
-        if let Err(error) = self.poll.remove_listener(listener) {
+        if let Err(error) = self.driver.unlisten(listener) {
             log::debug!("cannot stop watching a listener: {error}");
         }
         self.listeners.retain(|&it| it != listener);
@@ -44,9 +44,9 @@ impl Core {
         }
     }
 
-    pub(super) fn unlisten(&mut self, listener: &Arc<OwnedFd>) {
+    pub(super) fn unlisten(&mut self, listener: &Arc<Listener>) {
         let is_it = |token: &Token| match self.operators.find_mut(*token) {
-            Some(FdOperator::Listener(it)) => Arc::ptr_eq(&it.socket, listener),
+            Some(FdOperator::Listener(it)) => Arc::ptr_eq(&it.listener, listener),
             _ => false,
         };
         if let Some(token) = self.listeners.clone().into_iter().find(is_it) {
@@ -72,7 +72,7 @@ impl Core {
             if let (0, Some(again)) = (room.count, room.again) {
                 next = Some(next.map_or(again, |next| next.min(again)));
             }
-            match self.poll.set_room(listener, room.count) {
+            match self.driver.set_room(listener, room.count) {
                 Err(error) => self.give_up_listener(listener, error),
                 Ok(()) if !std::mem::replace(&mut it.told, true) => it.accept.watched(),
                 Ok(()) => {}
@@ -81,15 +81,15 @@ impl Core {
         next
     }
 
-    pub(super) fn listen(&mut self, listener: Arc<OwnedFd>, accept: Box<dyn Accept>) {
+    pub(super) fn listen(&mut self, listener: Arc<Listener>, accept: Box<dyn Accept>) {
         match self.end {
             End::Never => {}
             End::WhenEmpty | End::Failed => return accept.retired(),
             End::Stopping { .. } => return,
         }
-        let operator = ListenerOperator { socket: listener.clone(), accept, told: false };
+        let operator = ListenerOperator { listener: listener.clone(), accept, told: false };
         let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
-        self.poll.add_listener(listener, token);
+        self.driver.listen(listener, token);
         self.listeners.push(token);
         self.all_unlimited = false;
     }
@@ -97,7 +97,7 @@ impl Core {
     pub(super) fn await_preamble(&mut self, preamble: Box<dyn Preamble>, late: Instant) {
         let token = self.operators.insert(FdOperator::Preamble(preamble));
         let Some(FdOperator::Preamble(preamble)) = self.operators.find_mut(token) else { return };
-        if let Err(error) = self.poll.add_stream(preamble.stream(), token) {
+        if let Err(error) = self.driver.watch(preamble.stream(), token) {
             log::warn!("cannot watch a new connection: {error}");
             self.operators.remove(token);
             return;
@@ -122,7 +122,7 @@ impl Core {
             return;
         }
         let Some(FdOperator::Preamble(preamble)) = self.operators.remove(token) else { return };
-        if let Err(error) = self.poll.remove_stream(preamble.stream()) {
+        if let Err(error) = self.driver.forget(preamble.stream(), token) {
             log::debug!("cannot stop watching a new connection: {error}");
         }
         preamble.end();
@@ -140,7 +140,6 @@ impl Core {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::os::fd::{AsFd, BorrowedFd};
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
     use std::time::Duration;
@@ -148,14 +147,15 @@ mod tests {
     use super::*;
     use crate::base::limits::Limits;
     use crate::connection::group::Group;
+    use crate::io::stream::Stream;
     use crate::pure::spin::Spin;
 
     /// One whose last byte nobody has looked at.
-    struct Unseen(UnixStream, mpsc::Sender<&'static str>);
+    struct Unseen(Stream, mpsc::Sender<&'static str>);
 
     impl Preamble for Unseen {
-        fn stream(&self) -> BorrowedFd<'_> {
-            self.0.as_fd()
+        fn stream(&self) -> &Stream {
+            &self.0
         }
 
         fn is_of(&self, _: &Arc<Group>) -> bool {
@@ -175,11 +175,11 @@ mod tests {
     fn preambles_have_a_last_look_before_accepting_ends() {
         let group = Group::dialled(Limits::default()).expect("good limits");
         for asked in [true, false] {
-            let mut core = Core::new(0, Spin::Never).expect("two descriptors");
+            let mut core = Core::new(0, Spin::Never).expect("a driver");
             let (remote, (sender, told)) = (core.remote().clone(), mpsc::channel());
             let (ours, _peer) = UnixStream::pair().expect("two descriptors");
             let late = Instant::now() + Duration::from_secs(3600);
-            remote.await_preamble(Box::new(Unseen(ours, sender)), late);
+            remote.await_preamble(Box::new(Unseen(Stream::new(ours.into()), sender)), late);
             if asked {
                 remote.end_preambles(&group);
             }

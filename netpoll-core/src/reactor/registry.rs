@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::connection::Shared;
 use crate::connection::incoming::{Accept, Preamble};
+use crate::io::listener::Listener;
 use crate::pure::timer::TimerKey;
 
 /// What stands behind a token (netpoll's name for it).
@@ -21,7 +21,7 @@ pub(crate) enum FdOperator {
 
 /// See [`FdOperator`]. There are few of them, so it is boxed, and an entry no larger for it.
 pub(crate) struct ListenerOperator {
-    pub(crate) socket: Arc<OwnedFd>,
+    pub(crate) listener: Arc<Listener>,
     pub(crate) accept: Box<dyn Accept>,
     /// The acceptor has been told that the listener is watched.
     pub(crate) told: bool,

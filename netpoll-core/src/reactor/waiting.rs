@@ -51,7 +51,7 @@ impl Core {
         }
         let counters = &self.remote.counters;
         counters.turns.add(1);
-        counters.events.add(self.events.streams.len() + self.events.accepts.len());
+        counters.events.add(self.events.len());
     }
 
     /// The system has none of the errors of `epoll_wait` for a reason that passes, but who knows
@@ -75,7 +75,7 @@ impl Core {
     /// Looks once where there is no time, and waits otherwise: awake at first if that is cheaper.
     fn wait_for_events(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return self.poll.wait(timeout, &mut self.events);
+            return self.driver.wait(timeout, &mut self.events);
         }
         let remote = &self.remote;
         match self.spinner.plan(|| reading(remote)) {
@@ -87,10 +87,10 @@ impl Core {
                 outcome
             }
             Plan::Spin(limit) => {
-                let Self { poll, events, .. } = self;
+                let Self { driver, events, .. } = self;
                 let begun = clock::now();
                 let spun = spin(timeout.map_or(limit, |timeout| timeout.min(limit)), || {
-                    poll.wait(Some(Duration::ZERO), events)?;
+                    driver.wait(Some(Duration::ZERO), events)?;
                     Ok::<_, io::Error>(!events.is_empty() || remote.waker().is_called())
                 })?;
                 self.spinner.spun(spun);
@@ -112,7 +112,7 @@ impl Core {
         // just been asked for in vain.
         let called = !self.remote.waker().going_to_sleep();
         let timeout = if called { Some(Duration::ZERO) } else { timeout };
-        let outcome = self.poll.wait(timeout, &mut self.events);
+        let outcome = self.driver.wait(timeout, &mut self.events);
         self.remote.waker().awake();
         outcome
     }

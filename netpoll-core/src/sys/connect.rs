@@ -13,8 +13,9 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::keepalive::{self, Keepalive};
+use super::stream::tcp_socket;
 use crate::base::address::Address;
-use crate::base::error::{Error, Result};
 
 /// What is asked of a socket before it is connected: data. The dialler's builder documents each.
 #[derive(Clone)]
@@ -32,37 +33,6 @@ pub struct ConnectOptions {
 
 /// Sees the raw socket before it is connected.
 pub type BeforeConnect = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
-
-/// When the system asks a silent peer whether it is still there, by TCP's own probes.
-///
-/// It finds peers that are gone: cut cables, dead machines. It does not find peers that are there
-/// and say nothing: they answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Silence before the first probe; whole seconds, 1 to 32 767, the most that the system counts.
-    pub idle: Duration,
-    /// Between probes; whole seconds, 1 to 32 767.
-    pub interval: Duration,
-    /// Unanswered probes after which the connection is dead; 1 to 127.
-    pub count: u32,
-}
-
-impl Keepalive {
-    /// Checks that the system can count so.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where it can't.
-    pub fn validate(self) -> Result<()> {
-        let times = 1..=32_767;
-        let fits = |time: Duration| times.contains(&time.as_secs());
-        if !fits(self.idle) || !fits(self.interval) || !(1..=127).contains(&self.count) {
-            return Err(Error::config(
-                "keepalive needs an idle time and an interval of 1 to 32767 s, and 1 to 127 probes",
-            ));
-        }
-        Ok(())
-    }
-}
 
 impl fmt::Debug for ConnectOptions {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,12 +61,12 @@ impl Default for ConnectOptions {
     }
 }
 
-/// A socket on its way to `to`. When it is writable, [`take_error`](super::take_error) says how it
-/// went: writable alone doesn't mean connected. A Unix socket whose listener's queue is full fails
-/// with `WouldBlock`, and no event will tell when it is not.
+/// A socket on its way to `to`. When it is writable, [`take_error`](super::stream::take_error) says
+/// how it went: writable alone doesn't mean connected. A Unix socket whose listener's queue is full
+/// fails with `WouldBlock`, and no event will tell when it is not.
 pub(crate) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<OwnedFd> {
     let socket = match to {
-        Address::Inet(to) => super::tcp_socket(*to)?,
+        Address::Inet(to) => tcp_socket(*to)?,
         _ => Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
     };
     prepare(&socket, matches!(to, Address::Inet(_)), options)?;
@@ -131,10 +101,10 @@ fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(probes) = options.keepalive {
-        super::set_keepalive(socket.as_fd(), Some(probes))?;
+        keepalive::set(socket.as_fd(), Some(probes))?;
     }
     if let Some(time) = options.user_timeout {
-        super::set_user_timeout(socket.as_fd(), Some(time))?;
+        keepalive::set_user_timeout(socket.as_fd(), Some(time))?;
     }
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;

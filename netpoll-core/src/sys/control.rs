@@ -2,13 +2,13 @@
 //! whether the stream blocks or not.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use socket2::SockRef;
 
 use super::{raw, repeat};
 use crate::base::clock;
@@ -22,7 +22,7 @@ pub(crate) fn own_user() -> u32 {
 }
 
 /// Sends all of `bytes`.
-pub(crate) fn send_within(to: &UnixStream, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+pub(crate) fn send_within(to: BorrowedFd<'_>, bytes: &[u8], deadline: Instant) -> io::Result<()> {
     let mut sent = 0;
     while sent < bytes.len() {
         sent += send_some(to, &bytes[sent..], &[], deadline)?;
@@ -32,7 +32,7 @@ pub(crate) fn send_within(to: &UnixStream, bytes: &[u8], deadline: Instant) -> i
 
 /// Receives as many bytes as `into` has.
 pub(crate) fn receive_within(
-    from: &UnixStream,
+    from: BorrowedFd<'_>,
     into: &mut [u8],
     deadline: Instant,
 ) -> io::Result<()> {
@@ -40,7 +40,7 @@ pub(crate) fn receive_within(
     while received < into.len() {
         let rest = &mut into[received..];
         let some = once_ready(from, PollFlags::POLLIN, deadline, || {
-            Ok(raw::receive_message(from.as_fd(), rest, 0, libc::MSG_DONTWAIT)?.bytes)
+            Ok(raw::receive_message(from, rest, 0, libc::MSG_DONTWAIT)?.bytes)
         })?;
         if some == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -52,7 +52,7 @@ pub(crate) fn receive_within(
 
 /// Sends descriptors, with one byte for each message that carries them.
 pub(crate) fn send_descriptors(
-    to: &UnixStream,
+    to: BorrowedFd<'_>,
     descriptors: &[BorrowedFd<'_>],
     deadline: Instant,
 ) -> io::Result<()> {
@@ -65,7 +65,7 @@ pub(crate) fn send_descriptors(
 /// Receives `count` descriptors, as [`send_descriptors`] sent them; they are closed on exec from
 /// birth. All or none: where this process may not open so many, those that came are closed again.
 pub(crate) fn receive_descriptors(
-    from: &UnixStream,
+    from: BorrowedFd<'_>,
     count: usize,
     deadline: Instant,
 ) -> io::Result<Vec<OwnedFd>> {
@@ -73,7 +73,7 @@ pub(crate) fn receive_descriptors(
     while all.len() < count {
         let most = (count - all.len()).min(MAX_DESCRIPTORS);
         let received = once_ready(from, PollFlags::POLLIN, deadline, || {
-            raw::receive_message(from.as_fd(), &mut [0], most, libc::MSG_DONTWAIT)
+            raw::receive_message(from, &mut [0], most, libc::MSG_DONTWAIT)
         })?;
         if received.cut {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -89,8 +89,13 @@ pub(crate) fn receive_descriptors(
     if all.len() == count { Ok(all) } else { Err(ErrorKind::InvalidData.into()) }
 }
 
+/// Ends both directions of a stream.
+pub(crate) fn shut_down(stream: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&stream).shutdown(std::net::Shutdown::Both)
+}
+
 fn send_some(
-    to: &UnixStream,
+    to: BorrowedFd<'_>,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
     deadline: Instant,
@@ -106,7 +111,7 @@ fn send_some(
 
 /// Calls until it would not block, for the last time at the deadline.
 fn once_ready<T>(
-    stream: &UnixStream,
+    stream: BorrowedFd<'_>,
     ready: PollFlags,
     deadline: Instant,
     mut call: impl FnMut() -> io::Result<T>,
@@ -120,7 +125,7 @@ fn once_ready<T>(
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        let mut polled = [PollFd::new(stream.as_fd(), ready)];
+        let mut polled = [PollFd::new(stream, ready)];
         // Rounded up, so that the last fraction of a millisecond is not a busy poll.
         let wait = left.as_millis().saturating_add(1);
         match poll(&mut polled, PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)) {
@@ -133,6 +138,8 @@ fn once_ready<T>(
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
     use super::*;
@@ -145,9 +152,9 @@ mod tests {
     fn descriptors_that_come_with_too_many_others_are_closed() {
         let (sender, receiver) = UnixStream::pair().expect("a pair");
         let (mut reader, writer) = io::pipe().expect("a pipe");
-        send_descriptors(&sender, &[writer.as_fd(); 9], soon()).expect("room");
+        send_descriptors(sender.as_fd(), &[writer.as_fd(); 9], soon()).expect("room");
         drop(writer);
-        let error = receive_descriptors(&receiver, 2, soon()).expect_err("others came");
+        let error = receive_descriptors(receiver.as_fd(), 2, soon()).expect_err("others came");
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
         // Its end comes with the last descriptor's.
         assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
@@ -158,11 +165,12 @@ mod tests {
         let (sender, receiver) = UnixStream::pair().expect("a pair");
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let many = [writer.as_fd(); MAX_DESCRIPTORS + 2];
-        send_within(&sender, b"hello", soon()).expect("room");
-        send_descriptors(&sender, &many, soon()).expect("room");
+        send_within(sender.as_fd(), b"hello", soon()).expect("room");
+        send_descriptors(sender.as_fd(), &many, soon()).expect("room");
         let mut bytes = [0; 5];
-        receive_within(&receiver, &mut bytes, soon()).expect("bytes");
-        let received = receive_descriptors(&receiver, many.len(), soon()).expect("a message");
+        receive_within(receiver.as_fd(), &mut bytes, soon()).expect("bytes");
+        let received =
+            receive_descriptors(receiver.as_fd(), many.len(), soon()).expect("a message");
         assert_eq!((&bytes, received.len()), (b"hello", MAX_DESCRIPTORS + 2));
         drop((writer, received));
         assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
@@ -175,9 +183,10 @@ mod tests {
             stream.set_nonblocking(nonblocking).expect("an option");
             let begun = Instant::now();
             let deadline = begun + Duration::from_millis(30);
-            let error = receive_within(&stream, &mut [0], deadline).expect_err("silence");
+            let error = receive_within(stream.as_fd(), &mut [0], deadline).expect_err("silence");
             assert_eq!(error.kind(), ErrorKind::TimedOut);
-            let error = send_within(&stream, &vec![0; 8 << 20], deadline).expect_err("no room");
+            let error =
+                send_within(stream.as_fd(), &vec![0; 8 << 20], deadline).expect_err("no room");
             assert_eq!(error.kind(), ErrorKind::TimedOut);
             assert!(begun.elapsed() >= Duration::from_millis(30));
         }
@@ -186,11 +195,11 @@ mod tests {
     #[test]
     fn what_has_come_by_the_deadline_is_received_after_it() {
         let (sender, receiver) = UnixStream::pair().expect("a pair");
-        send_within(&sender, b"!", soon()).expect("room");
+        send_within(sender.as_fd(), b"!", soon()).expect("room");
         let mut byte = [0];
-        receive_within(&receiver, &mut byte, Instant::now()).expect("it is there");
+        receive_within(receiver.as_fd(), &mut byte, Instant::now()).expect("it is there");
         drop(sender);
-        let error = receive_within(&receiver, &mut byte, soon()).expect_err("the end");
+        let error = receive_within(receiver.as_fd(), &mut byte, soon()).expect_err("the end");
         assert_eq!((byte, error.kind()), (*b"!", ErrorKind::UnexpectedEof));
     }
 }

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 
-use super::connect::Keepalive;
-use super::raw;
+use super::keepalive::{self, Keepalive};
+use super::stream::address_of;
+use super::{raw, repeat};
 use crate::base::address::Address;
 
 /// What is asked of a listening socket before it listens: data. The face's builder documents each.
@@ -110,7 +110,7 @@ fn prepare_tcp(socket: &Socket, domain: Domain, options: &SocketOptions) -> io::
         socket.set_only_v6(only)?;
     }
     if let Some(probes) = options.keepalive {
-        super::set_keepalive(socket.as_fd(), Some(probes))?;
+        keepalive::set(socket.as_fd(), Some(probes))?;
     }
     if let Some(time) = options.defer_accept {
         let seconds = i32::try_from(time.as_secs().max(1)).unwrap_or(i32::MAX);
@@ -182,7 +182,7 @@ pub(crate) fn is_dead_socket(path: &Path) -> io::Result<bool> {
 /// place, and put back if it is another.
 fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".dead-{}-{}", std::process::id(), super::thread_number()));
+    aside.push(format!(".dead-{}-{}", std::process::id(), super::thread::thread_number()));
     let aside = PathBuf::from(aside);
     fs::rename(path, &aside)?;
     if identity(&aside).is_ok_and(|it| it == dead) {
@@ -192,6 +192,15 @@ fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
     fs::hard_link(&aside, path)?;
     fs::remove_file(&aside)?;
     Err(ErrorKind::AddrInUse.into())
+}
+
+/// Removes the file at a path if it is still that one; says whether it was.
+pub(crate) fn remove_own(path: &Path, own: (u64, u64)) -> io::Result<bool> {
+    let is_own = identity(path).is_ok_and(|it| it == own);
+    if is_own {
+        fs::remove_file(path)?;
+    }
+    Ok(is_own)
 }
 
 /// Says which file a path is: device and inode.
@@ -204,6 +213,47 @@ pub(crate) fn identity(path: &Path) -> io::Result<(u64, u64)> {
 pub(crate) fn is_listener(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let socket = SockRef::from(&fd);
     Ok(socket.is_listener()? && socket.r#type()? == Type::STREAM)
+}
+
+/// Takes one connection out of a listener's queue, non-blocking and closed on exec from birth.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (socket, peer) = repeat(|| SockRef::from(&listener).accept4(flags))?;
+    Ok((socket.into(), address_of(&peer)?))
+}
+
+/// Whether an error of accept is about the one connection that it would have returned, so that the
+/// next one may be tried at once. accept(2) wants these treated like EAGAIN.
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM // the firewall's answer
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EOPNOTSUPP
+        )
+    )
+}
+
+/// Whether the process (EMFILE) or the system (ENFILE) has no descriptors left.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Whether an error of accept says that the listener itself is beyond repair, rather than that
+/// descriptors or memory have run out for a while.
+pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EFAULT | libc::EEXIST)
+    )
 }
 
 /// Lets no further connection begin on a TCP listener, while those whose handshake has begun still
@@ -225,11 +275,6 @@ pub(crate) fn turn_away_newcomers(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Closes the port though descriptors are open; who waits in the queue is reset, as by a close.
 pub(crate) fn stop_listening(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).shutdown(std::net::Shutdown::Both)
-}
-
-/// A descriptor that does nothing but be there to be given up.
-pub(crate) fn spare() -> io::Result<OwnedFd> {
-    Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?.into())
 }
 
 /// The descriptors that this process was started with for it to serve, by systemd's protocol: their

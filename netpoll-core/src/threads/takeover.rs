@@ -282,8 +282,7 @@ pub(crate) fn may_run(held: &mut Held<Loop>, terms: Terms, shared: &Shared) -> b
 fn enroll(held: &mut Held<Loop>, terms: Terms) -> bool {
     let (baton, Takeover { threads, activity, .. }) = (held.baton().clone(), &held.takeover);
     let Some(threads) = threads else { return false };
-    let watched = held.core.may_change_threads()
-        && threads.monitor.enroll(threads, &baton, activity, terms.threshold);
+    let watched = threads.monitor.enroll(threads, &baton, activity, terms.threshold);
     if watched {
         held.takeover.watched = Some(terms.threshold);
     }

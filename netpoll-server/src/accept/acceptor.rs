@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use netpoll_core::{Accept, Address, Error, Remote, Room, clock, socket};
+use netpoll_core::{Accept, Address, Error, Remote, Room, Stream, clock, socket};
 
 use super::backoff::{Backoff, PAUSE_AT_FIRST};
 use super::context::AcceptorCount;
@@ -49,7 +49,7 @@ impl Acceptor {
     pub(crate) fn empty_queue(&mut self) {
         self.admit_overflow(usize::MAX, true);
         loop {
-            match socket::accept(&self.socket.fd) {
+            match self.socket.listener.accept() {
                 Ok((stream, peer)) => self.admit_or_refuse(stream, peer, true),
                 Err(error) if socket::is_of_one_connection(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -72,7 +72,7 @@ impl Acceptor {
     /// Admits a stream or, above a limit, refuses it. A stream that would have waited in the
     /// kernel's queue, had it not been accepted already, waits in the overflow, unless this is its
     /// `last` chance.
-    fn admit_or_refuse(&mut self, stream: OwnedFd, peer: Address, last: bool) {
+    fn admit_or_refuse(&mut self, stream: Stream, peer: Address, last: bool) {
         let ListeningSocket { context, count, info, proxy, .. } = &*self.socket;
         // Behind a proxy the source is known only when the header has come.
         let source = if proxy.is_some() { None } else { peer.ip() };
@@ -106,7 +106,7 @@ impl Acceptor {
     /// at once that it is not served.
     fn turn_one_away(&mut self) {
         if self.spare.take().is_some()
-            && let Ok((stream, peer)) = socket::accept(&self.socket.fd)
+            && let Ok((stream, peer)) = self.socket.listener.accept()
         {
             self.socket.context.group.count_refusal();
             log::debug!("{peer} is refused: no descriptor is left");
@@ -143,13 +143,13 @@ impl Accept for Acceptor {
         Room { count: 0, again: room.again.or(soon) }
     }
 
-    fn accepted(&mut self, stream: OwnedFd, peer: Address) {
+    fn accepted(&mut self, stream: Stream, peer: Address) {
         self.succeeded = true;
         self.admit_or_refuse(stream, peer, false);
     }
 
     fn failed(&mut self, error: &io::Error) -> bool {
-        if socket::is_listener_dead(error) && !socket::is_listening(&self.socket.fd) {
+        if socket::is_listener_dead(error) && !self.socket.listener.is_listening() {
             return false;
         }
         if std::mem::take(&mut self.succeeded) {

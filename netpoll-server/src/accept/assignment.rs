@@ -12,9 +12,9 @@
 //! A socket closes with its listener and not with a loop: a close resets the clients that the
 //! kernel has put into its queue, and a handshake may be under way at any moment.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
+use netpoll_core::socket::Listener;
 use netpoll_core::{ListenerInfo, OnLoop, PollManager, Remote};
 
 use super::acceptor::{Acceptor, OnRetired};
@@ -46,9 +46,9 @@ impl Assignment {
         info: &Arc<ListenerInfo>,
         count: &Arc<ListenerCount>,
         proxy: Option<ProxyProtocol>,
-        fd: Arc<OwnedFd>,
+        listener: Arc<Listener>,
     ) -> Arc<Self> {
-        let socket = ListeningSocket::new(context, info, count, proxy, fd);
+        let socket = ListeningSocket::new(context, info, count, proxy, listener);
         Arc::new(Self { socket, assigned: Mutex::new(Assigned::NotYet) })
     }
 
@@ -70,7 +70,7 @@ impl Assignment {
         let mut assigned = lock(&self.assigned);
         match &*assigned {
             Assigned::NotYet => {}
-            Assigned::Main => self.main().unlisten(&self.socket.fd),
+            Assigned::Main => self.main().unlisten(&self.socket.listener),
             Assigned::Loop(_) | Assigned::Closed => return false,
         }
         *assigned = self.listen_on(reactor);
@@ -85,8 +85,8 @@ impl Assignment {
     /// Ends accepting, except by the [`last_acceptor`](Self::last_acceptor).
     pub(crate) fn close(&self) {
         match std::mem::replace(&mut *lock(&self.assigned), Assigned::Closed) {
-            Assigned::Loop(reactor) => reactor.unlisten(&self.socket.fd),
-            Assigned::Main => self.main().unlisten(&self.socket.fd),
+            Assigned::Loop(reactor) => reactor.unlisten(&self.socket.listener),
+            Assigned::Main => self.main().unlisten(&self.socket.listener),
             Assigned::NotYet | Assigned::Closed => {}
         }
     }
@@ -107,7 +107,7 @@ impl Assignment {
         let next = match &*assigned {
             Assigned::NotYet => self.listen_on(reactor),
             Assigned::Loop(only) => {
-                only.unlisten(&self.socket.fd);
+                only.unlisten(&self.socket.listener);
                 self.listen(self.main(), None);
                 Assigned::Main
             }
@@ -142,7 +142,7 @@ impl Assignment {
         let assignment = self.clone();
         let on_retired: OnRetired = Box::new(move || assignment.give_back());
         let acceptor = Acceptor::new(self.socket.clone(), own, Some(on_retired));
-        reactor.listen(self.socket.fd.clone(), Box::new(acceptor))
+        reactor.listen(self.socket.listener.clone(), Box::new(acceptor))
     }
 
     fn main(&self) -> &Arc<Remote> {

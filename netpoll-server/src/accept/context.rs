@@ -1,12 +1,11 @@
 //! What the acceptors of one event loop have in common: where a stream is admitted or refused, and
 //! when they all have ended.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Address, Error, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, admit, guard, socket,
+    Address, Error, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, Stream, admit, guard,
 };
 
 use crate::admission::{AcceptLimit, Admission, AtLimit, Permit, Refusal};
@@ -94,7 +93,7 @@ impl AcceptContext {
     /// to, if a proxy has told it.
     pub(super) fn admit(
         &self,
-        stream: OwnedFd,
+        stream: Stream,
         peer: Address,
         local: Option<Address>,
         own: Option<Arc<Remote>>,
@@ -112,7 +111,7 @@ impl AcceptContext {
     /// Closes an accepted stream that met a limit, after what `at_limit` says to send.
     pub(super) fn refuse(
         &self,
-        stream: OwnedFd,
+        stream: Stream,
         peer: &Address,
         listener: &ListenerInfo,
         limit: AcceptLimit,
@@ -126,7 +125,7 @@ impl AcceptContext {
             }
             _ => Vec::new(),
         };
-        socket::part_with(stream, &words);
+        stream.refuse(&words);
     }
 
     /// Counts one more acceptor.

@@ -1,12 +1,11 @@
 //! A listening socket that is served, with the streams that it accepted too early.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use netpoll_core::socket::{self, Handshake};
-use netpoll_core::{Address, ListenerInfo};
+use netpoll_core::socket::{Handshake, Listener};
+use netpoll_core::{Address, ListenerInfo, Stream};
 
 use super::context::AcceptContext;
 use crate::admission::ListenerCount;
@@ -19,7 +18,7 @@ pub(crate) struct ListeningSocket {
     pub(super) info: Arc<ListenerInfo>,
     pub(super) count: Arc<ListenerCount>,
     pub(super) proxy: Option<ProxyProtocol>,
-    pub(super) fd: Arc<OwnedFd>,
+    pub(super) listener: Arc<Listener>,
     overflow: Mutex<Overflow>,
     /// Another process, or the user, may have a descriptor of the socket.
     shared: AtomicBool,
@@ -29,7 +28,7 @@ pub(crate) struct ListeningSocket {
 
 /// Streams that were accepted when the last place had just been taken on another loop. They wait
 /// for a place here and not in an acceptor, so that the socket's next acceptor finds them.
-pub(super) type Overflow = VecDeque<(OwnedFd, Address)>;
+pub(super) type Overflow = VecDeque<(Stream, Address)>;
 
 impl ListeningSocket {
     pub(super) fn new(
@@ -37,22 +36,22 @@ impl ListeningSocket {
         info: &Arc<ListenerInfo>,
         count: &Arc<ListenerCount>,
         proxy: Option<ProxyProtocol>,
-        fd: Arc<OwnedFd>,
+        listener: Arc<Listener>,
     ) -> Arc<Self> {
         let (context, info, count) = (context.clone(), info.clone(), count.clone());
         let (overflow, shared, watched) = (Mutex::default(), false.into(), false.into());
         context.opening.expect_one();
-        Arc::new(Self { context, info, count, proxy, fd, overflow, shared, watched })
+        Arc::new(Self { context, info, count, proxy, listener, overflow, shared, watched })
     }
 
     pub(super) fn overflow(&self) -> MutexGuard<'_, Overflow> {
         lock(&self.overflow)
     }
 
-    /// The descriptor, for a process that may go on with the socket whatever happens here.
-    pub(crate) fn share(&self) -> &Arc<OwnedFd> {
+    /// The socket, for a process that may go on with the socket whatever happens here.
+    pub(crate) fn share(&self) -> &Arc<Listener> {
         self.shared.store(true, Ordering::SeqCst);
-        &self.fd
+        &self.listener
     }
 
     /// Whether another process may have a descriptor of the socket, and go on with it.
@@ -73,7 +72,7 @@ impl ListeningSocket {
         if self.info.address.is_unix() {
             return Vec::new();
         }
-        if let Err(error) = socket::turn_away_newcomers(&self.fd) {
+        if let Err(error) = self.listener.turn_away_newcomers() {
             log::debug!("cannot filter newcomers at a closing listener: {error}");
         }
         self.handshakes()
@@ -86,7 +85,7 @@ impl ListeningSocket {
 
     /// None where the system does not tell.
     fn handshakes(&self) -> Vec<Handshake> {
-        socket::handshakes(&self.fd).unwrap_or_else(|error| {
+        self.listener.handshakes().unwrap_or_else(|error| {
             log::debug!("cannot ask for handshakes on {}: {error}", self.info.address);
             Vec::new()
         })
@@ -94,7 +93,7 @@ impl ListeningSocket {
 
     /// Closes the port, even if a loop that is inside a callback releases the socket late.
     pub(crate) fn stop_listening(&self) {
-        if let Err(error) = socket::stop_listening(&self.fd) {
+        if let Err(error) = self.listener.stop_listening() {
             log::debug!("cannot close the port before the loop does: {error}");
         }
     }

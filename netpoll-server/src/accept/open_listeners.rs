@@ -1,9 +1,8 @@
 //! The listeners that an event loop accepts on, until they are closed or another process has them.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use netpoll_core::{Error, Remote, Result};
+use netpoll_core::{Error, Remote, Result, socket};
 
 use super::assignment::Assignment;
 use crate::admission::ListenerCount;
@@ -57,7 +56,7 @@ pub(crate) struct Leaving {
 /// The sockets on their way to another process. A drop without a commit takes them back.
 pub(crate) struct Offer {
     pub(crate) entries: Vec<Entry>,
-    pub(crate) sockets: Vec<Arc<OwnedFd>>,
+    pub(crate) sockets: Vec<Arc<socket::Listener>>,
     listeners: Arc<OpenListeners>,
     before: Custody,
 }

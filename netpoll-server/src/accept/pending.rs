@@ -1,9 +1,8 @@
 //! An accepted stream that becomes a connection when its PROXY header has come.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use netpoll_core::{Address, Group, ListenerInfo, Remote};
+use netpoll_core::{Address, Group, ListenerInfo, Remote, Stream};
 
 use super::context::AcceptContext;
 use crate::admission::Permit;
@@ -14,14 +13,14 @@ pub(super) struct Pending {
     pub(super) listener: Arc<ListenerInfo>,
     /// The loop that accepted it and keeps it; without one the balance chooses.
     pub(super) own: Option<Arc<Remote>>,
-    pub(super) stream: OwnedFd,
+    pub(super) stream: Stream,
     /// The proxy's address.
     pub(super) peer: Address,
     pub(super) permit: Permit,
 }
 
 impl Proxied for Pending {
-    fn stream(&self) -> &OwnedFd {
+    fn stream(&self) -> &Stream {
         &self.stream
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ const MAGIC_AT_MOST: Duration = Duration::from_secs(5);
 pub(crate) fn give(
     to: &UnixStream,
     entries: &[manifest::Entry],
-    sockets: &[Arc<OwnedFd>],
+    sockets: &[Arc<socket::Listener>],
     deadline: Instant,
 ) -> io::Result<()> {
     let mut magic = [0; MAGIC.len()];

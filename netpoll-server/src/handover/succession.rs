@@ -3,12 +3,12 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Error, Group, Preamble, Remote, Result, clock, socket};
+use netpoll_core::{Error, Group, Preamble, Remote, Result, Stream, clock, socket};
 
 use super::{HandOverOptions, MAGIC, MANIFEST_MAX, REVOKED, SERVING, YOURS, describe, manifest};
 use crate::opening::Hold;
@@ -22,7 +22,7 @@ const ANSWER_AT_MOST: Duration = Duration::from_secs(10);
 /// or several.
 pub(crate) struct Succession {
     /// To the old process.
-    stream: UnixStream,
+    stream: Stream,
     state: Mutex<State>,
 }
 
@@ -40,7 +40,7 @@ struct State {
 /// A listener that the old process has given.
 pub(crate) struct Handed {
     pub(crate) entry: manifest::Entry,
-    pub(crate) sockets: Vec<Arc<OwnedFd>>,
+    pub(crate) sockets: Vec<Arc<socket::Listener>>,
     pub(crate) share: Share,
 }
 
@@ -107,9 +107,11 @@ impl Succession {
             declined: Vec::new(),
             answer: None,
         };
-        let succession = Arc::new(Self { stream: from, state: Mutex::new(state) });
+        let succession =
+            Arc::new(Self { stream: OwnedFd::from(from).into(), state: Mutex::new(state) });
         let handed = entries.into_iter().map(|entry| {
-            let sockets = sockets.by_ref().take(entry.sockets).map(Arc::new).collect();
+            let sockets = sockets.by_ref().take(entry.sockets);
+            let sockets = sockets.map(|it| Arc::new(it.into())).collect();
             Handed { entry, sockets, share: Share::of(&succession) }
         });
         // All have their share before one of them can be dropped.
@@ -170,7 +172,7 @@ impl Succession {
         if answer != Answer::None {
             // A copy of the stream may be open in another process. Without an answer it stays open,
             // for an old process that answers late.
-            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+            let _ = socket::shut_down(&self.stream);
         }
         match answer {
             Answer::Yours => log::info!("the old process leaves its sockets to this one"),
@@ -289,8 +291,8 @@ impl Waiting {
 }
 
 impl Preamble for Waiting {
-    fn stream(&self) -> BorrowedFd<'_> {
-        self.succession.stream.as_fd()
+    fn stream(&self) -> &Stream {
+        &self.succession.stream
     }
 
     fn is_of(&self, group: &Arc<Group>) -> bool {

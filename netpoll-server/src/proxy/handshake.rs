@@ -1,20 +1,19 @@
 //! The time between a proxy's connect and the end of its header.
 //!
-//! Until the header is complete it is only peeked at (`MSG_PEEK`); then it is taken, and no byte
+//! Until the header is complete it is only peeked at; then it is taken, and no byte
 //! more. So the bytes behind it are the connection's, and a connection begins only when its client
 //! is known.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use netpoll_core::{Address, Group, Preamble, Remote, clock, later, socket};
+use netpoll_core::{Address, Group, Preamble, Remote, Stream, clock, later};
 
 use super::parser::{HEADER_MAX, Header, ProxyProtocol, parse};
 
 /// What becomes a connection when its header has come.
 pub(crate) trait Proxied: Send {
-    fn stream(&self) -> &OwnedFd;
+    fn stream(&self) -> &Stream;
 
     /// The proxy's address.
     fn peer(&self) -> &Address;
@@ -65,7 +64,7 @@ pub(crate) fn begin<P: Proxied + 'static>(
 impl<P: Proxied> ProxyHandshake<P> {
     fn look(&self) -> Seen {
         let mut bytes = vec![0; self.limit.min(HEADER_MAX)];
-        let seen = match socket::peek(self.proxied.stream(), &mut bytes) {
+        let seen = match self.proxied.stream().peek(&mut bytes) {
             Ok(0) => return Seen::Nonsense,
             Ok(seen) => seen,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Seen::Part,
@@ -86,8 +85,8 @@ impl<P: Proxied> ProxyHandshake<P> {
 }
 
 impl<P: Proxied> Preamble for ProxyHandshake<P> {
-    fn stream(&self) -> BorrowedFd<'_> {
-        self.proxied.stream().as_fd()
+    fn stream(&self) -> &Stream {
+        self.proxied.stream()
     }
 
     fn is_of(&self, group: &Arc<Group>) -> bool {
@@ -108,7 +107,7 @@ impl<P: Proxied> Preamble for ProxyHandshake<P> {
             log::debug!("{} is refused: it sent no PROXY header", proxied.peer());
             return proxied.give_up();
         };
-        if let Err(error) = socket::take(proxied.stream(), &mut vec![0; header.len]) {
+        if let Err(error) = proxied.stream().take(&mut vec![0; header.len]) {
             log::debug!("cannot take the PROXY header of {}: {error}", proxied.peer());
             return proxied.give_up();
         }

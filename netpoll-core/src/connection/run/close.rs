@@ -10,7 +10,7 @@ use crate::base::panic::guard;
 use crate::connection::input::End;
 use crate::connection::mailbox::Command;
 use crate::connection::{Connection, Shared};
-use crate::io::socket::Stream;
+use crate::io::stream::Stream;
 use crate::pure::slab::Token;
 use crate::pure::task::{Events, Run};
 
@@ -23,7 +23,8 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
     if !is_over && shared.output.is_empty() {
-        shared.output.discard_unread(shared.kind);
+        let in_pieces = shared.task.word.events().has_any(Events::IN_PIECES);
+        shared.output.discard_unread(in_pieces);
     }
     let service = match std::mem::take(&mut run.role) {
         Role::Service(service) => Some(service),

@@ -100,8 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sys::accept;
-    use crate::sys::listener::{SocketOptions, listen};
+    use crate::sys::listener::{SocketOptions, accept, listen};
 
     #[test]
     fn a_handshake_is_seen_while_it_is_under_way() {
