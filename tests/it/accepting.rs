@@ -1,4 +1,4 @@
-//! Accepting: how connections spread, how many are let in, and who waits.
+//! Accepting: how connections spread, how many are admitted, and which of them wait.
 
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
@@ -25,7 +25,7 @@ fn spread(manager: &PollManager) -> Vec<u64> {
     manager.stats().iter().map(|it| it.connections).collect()
 }
 
-/// Who comes wakes no other thread than the one that serves them.
+/// A new connection wakes only the thread that serves it.
 #[test]
 fn the_only_loop_accepts_by_itself_until_there_is_a_second() {
     const CLIENTS: u64 = 10;

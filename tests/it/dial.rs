@@ -371,7 +371,7 @@ fn the_end_of_a_manager_ends_waits() {
 fn a_reset_is_not_an_end() {
     let (conn, peer) = pair();
     assert_eq!(end_of_a_wait(conn, || peer.reset()), ErrorKind::ConnectionReset);
-    // Nor for those who look later.
+    // Nor is it one for a read that begins after the reset.
     let (mut conn, mut peer) = pair();
     peer.say(b"last words");
     assert_eq!(conn.reader().peek(10).expect("ten bytes"), b"last words");

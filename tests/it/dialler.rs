@@ -35,7 +35,7 @@ fn listen(address: &str) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address that nobody listens on, where no other test's ports are.
+/// An address without a listener, outside of the ports of other tests.
 fn refusing() -> SocketAddr {
     listen("127.0.23.1:0").1
 }
@@ -275,7 +275,7 @@ fn a_socket_that_met_itself_is_no_connection() {
     assert_eq!(dialled.expect_err("nobody is there").kind(), ErrorKind::ConnectionRefused);
     assert_eq!(tries.get(), 2);
     let address = refusing();
-    // Who asks for this very port means it.
+    // A user that sets a port means this one.
     let dialer = Dialer::builder().local_address(address).build().expect("options");
     let dialled = dialer.dial_connection("tcp", &address.to_string(), PATIENCE);
     assert_eq!(dialled.expect("its own peer").peer_addr(), address);
@@ -357,7 +357,7 @@ fn unix_sockets_are_dialled_by_path_and_by_abstract_name() {
         drop(peer);
         assert!(matches!(conn.reader().read_byte(), Err(Error::EndOfStream)));
     }
-    // The file is there, and nobody listens.
+    // The file is there, without a listener.
     let error = dial_connection("unix", &path, PATIENCE).expect_err("nobody listens");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     std::fs::remove_file(&path).expect("it is there");

@@ -1,4 +1,4 @@
-//! Doors that change hands or close: whoever the kernel has let in behind them is served.
+//! Listeners that change hands or close: clients that the kernel has connected already are served.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -100,8 +100,8 @@ fn handshakes_that_have_begun_are_served_at_a_shutdown() {
     }
 }
 
-/// A server on one loop with two listeners, one client inside, and one at each listener who has
-/// asked for something. There was room for one of those; both were accepted for it.
+/// A server on one loop with two listeners. One client is admitted; at each listener another has
+/// sent a request. There was room for one of the two, and both were accepted for it.
 fn crowded(
     builder: EventLoopBuilder,
     manager: &Arc<PollManager>,

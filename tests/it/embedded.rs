@@ -1,4 +1,4 @@
-//! An event loop as a value in somebody's program: started, asked, told, replaced, dropped.
+//! An event loop as a value in a user's program: started, queried, stopped, replaced, dropped.
 
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
@@ -234,8 +234,8 @@ fn a_server_is_replaced_and_nobody_is_refused() {
     for visitor in visitors {
         visitor.join().expect("a visitor");
     }
-    // Whoever had connected and was not heard yet when the old one closed what was idle must try
-    // again, as with any server; each may have been there once. Nobody is refused.
+    // A client whose request had not arrived when the old server closed its idle connections must
+    // try again, as with any server; each may meet that once. No client is refused.
     let cut = |error: &std::io::Error| {
         matches!(
             error.kind(),

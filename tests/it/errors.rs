@@ -1,4 +1,4 @@
-//! Errors of those who set something up: one sentence each, which names what is wrong.
+//! Errors of a set-up: one sentence each, which names what is wrong.
 
 use std::fmt::Display;
 use std::io::ErrorKind;

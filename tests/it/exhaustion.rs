@@ -1,5 +1,5 @@
-//! A process that has no descriptors left: those who are served are served on, those who wait are
-//! served as soon as one comes free, and nothing spins.
+//! A process that has no descriptors left: its connections are still served, waiting clients are
+//! served as soon as a descriptor is free, and nothing spins.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -90,7 +90,7 @@ fn exhaust(dispatch: &str) {
             client.echo(format!("round {round}").as_bytes());
         }
     }
-    // Those who came first after the descriptors had run out know it by now, the others wait.
+    // The first clients after the descriptors had run out know it by now; the others wait.
     let told = (0..waiting.len()).take_while(|&it| listen(&mut waiting[it], 1) == Heard::End);
     let told = told.count();
     assert!((1..20).contains(&told), "{told} were turned away in a second");

@@ -170,7 +170,7 @@ fn each_way_to_lose_a_reactor_is_counted() {
             b"s" => sum.blocked,
             _ => sum.computing,
         };
-        // Each on a connection of its own, whose callbacks nobody expects to block yet. What is
+        // Each on a new connection, whose callbacks are not expected to block. A callback that is
         // short enough may return before the monitor gets a core.
         let lost = || counted(sum(&manager)) > 0;
         let begun = Instant::now();

@@ -246,7 +246,7 @@ fn another_user_is_refused_on_both_sides_unless_it_is_allowed() {
     alone("hand_over::another_user_is_refused_on_both_sides_unless_it_is_allowed", || {
         const OTHER: u32 = 65_534;
         let seteuid = |user| nix::unistd::seteuid(nix::unistd::Uid::from_raw(user));
-        // The kernel notes who makes a socket, at that moment.
+        // The kernel records the user of a socket when it is made.
         if seteuid(OTHER).is_err() {
             return eprintln!("SKIP: only root can be another user");
         }
@@ -343,7 +343,7 @@ fn a_path_is_removed_by_the_process_that_has_it_and_only_its_own() {
     let there = || std::fs::symlink_metadata(&path).is_ok();
     let unix = || Listener::bind("unix", &path).expect("a path");
 
-    // Who only took it leaves it.
+    // A process that only took it leaves it.
     let old = named("old").spawn(unix()).expect("a server");
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let giving = give(&old, ours, HandOverOptions::default());
@@ -353,7 +353,7 @@ fn a_path_is_removed_by_the_process_that_has_it_and_only_its_own() {
     drop(old);
     assert!(!there(), "its owner has removed it");
 
-    // Who serves it removes it.
+    // A process that serves it removes it.
     let new = replaced(unix(), |it| it);
     UnixStream::connect(&path).expect("it is there");
     drop(new);

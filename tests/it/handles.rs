@@ -1,4 +1,4 @@
-//! Handles: many threads send to one connection, and old handles reach nobody.
+//! Handles: many threads send to one connection, and old handles reach no other connection.
 
 use std::cell::RefCell;
 use std::io::{Read, Write};

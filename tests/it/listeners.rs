@@ -1,4 +1,4 @@
-//! Listeners: what they listen on, what accepted sockets inherit, and who owns a path.
+//! Listeners: what they listen on, what accepted sockets inherit, and which server owns a path.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -186,7 +186,7 @@ fn a_path_stays_with_the_process_that_serves_it() {
     let path = scratch.path("socket");
     let mut process = Process::start(FORKED, &[("NETPOLL_TEST_PATH", &path)]);
     let said = process.said("forked ");
-    // The path of the parent's server; and one that nobody served and nobody else has.
+    // The path of the parent's server; and one that was not served and that no other server has.
     assert!(said.starts_with("[true, true, false] false true true: the manager's"), "{said}");
 }
 
@@ -323,7 +323,7 @@ fn reuse_port_shares_a_port_and_reuse_address_takes_it_over() {
 #[test]
 fn networks_choose_the_family() {
     eventually("tcp6 leaves IPv4 alone", || {
-        // Somebody else may have the port for IPv4.
+        // Another process may have the port for IPv4.
         let v6 = Listener::bind("tcp6", "[::]:0").expect("a port");
         Listener::bind("tcp4", &format!("0.0.0.0:{}", inet(&v6).port())).is_ok()
     });

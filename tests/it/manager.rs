@@ -245,7 +245,7 @@ fn impossible_numbers_of_loops_are_refused() {
     server.connect().echo(b"it runs on");
 }
 
-/// The last one who holds the manager is a callback on one of its own loops.
+/// The last reference to the manager is in a callback on one of its own loops.
 #[test]
 fn a_callback_drops_its_own_manager() {
     for dispatch in modes() {
@@ -288,7 +288,7 @@ fn a_callback_drops_its_own_manager() {
     }
 }
 
-/// A loop has one number, whoever tells it.
+/// A loop has one number, in each place that reports it.
 #[test]
 fn ticks_and_load_balances_know_loops_by_the_same_numbers() {
     let (sender, numbers) = mpsc::channel();

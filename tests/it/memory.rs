@@ -117,7 +117,7 @@ fn a_connection_whose_slices_are_kept_waits_until_they_are_dropped() {
         assert!((2 * MIB..4 * MIB).contains(&kept), "{kept} bytes are kept, {dispatch:?}");
         lock(&hoard).clear();
         eventually("it goes on", || held(&hoard) >= taken.min(2 * MIB) - MIB);
-        // Who keeps nothing is not in the way of who does.
+        // A connection that keeps nothing is not delayed by one that does.
         server.connect().say(b"x");
         eventually("another is heard", || lock(&hoard).iter().any(|bytes| bytes == &b"x"[..]));
     }
@@ -222,8 +222,8 @@ fn unsent_output_counts_until_it_is_sent() {
     }
 }
 
-/// Connections of one thread share what they work with, but not the account of it: the slices of
-/// one that has a budget count for it, whoever was served on that thread before.
+/// Connections of one thread share its scratch, but not its account: the slices of a connection
+/// with a budget count for that budget, whichever connection was served there before.
 #[test]
 fn a_budget_counts_the_slices_of_its_own_connections_alone() {
     let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));

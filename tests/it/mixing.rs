@@ -156,7 +156,7 @@ fn visit(storm: &Storm, port: u16, random: &mut Random) {
     } else {
         dialled(storm, id, records, address, random.below(4))
     };
-    // Whoever was cut short by a haunter, or by a reset, is not complete.
+    // An exchange that a haunter or a reset cut short is not complete.
     if outcome.is_ok() {
         storm.complete.add();
     }

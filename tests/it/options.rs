@@ -445,7 +445,7 @@ fn every_option_of_a_pool_and_a_mux_is_refused_by_name_or_works() {
                 let backoff = Backoff { first: time, most };
                 let builder = mux().reconnect(backoff);
                 asked("reconnect", builder.build("tcp", &address, Frames), true);
-                // With nobody there, it waits between the dials.
+                // Without a listener, it waits between the dials.
                 let builder = mux().reconnect(backoff);
                 if let Ok(mux) = builder.build("tcp", "127.0.23.1:1", Frames) {
                     assert!(mux.call(b"hello".to_vec(), Duration::from_millis(10)).is_err());

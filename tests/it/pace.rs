@@ -338,7 +338,7 @@ fn peers_that_never_read_keep_no_thread() {
     }
 }
 
-/// Somebody must end those that never read, where no flush waits for them.
+/// A peer that never reads must be ended, though no flush waits for it.
 #[test]
 fn a_peer_that_takes_nothing_for_the_write_timeout_is_ended() {
     for dispatch in modes() {

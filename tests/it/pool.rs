@@ -1,4 +1,4 @@
-//! The client's pool: what it hands out, to whom, and what it never hands out.
+//! The client's pool: which connections it hands out to which caller, and which never.
 
 use std::io::{ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
@@ -190,7 +190,7 @@ fn what_has_bytes_that_nobody_asked_for_is_never_handed_out() {
     let begun = Instant::now();
     while name(&next) == ours {
         assert!(begun.elapsed() < PATIENCE, "it is handed out again and again");
-        // The reactor has not seen them yet: whoever has it now reads them as what they are.
+        // The reactor has not seen them yet, so the next user reads them.
         next.reader().peek(4).expect("they are there");
         drop(next);
         next = scene.checkout();

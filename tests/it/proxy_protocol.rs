@@ -10,7 +10,7 @@ use crate::util::{
     Client, PATIENCE, Serving, connect, echo_once, eventually, holding, inet, modes,
 };
 
-/// A server that says who it takes its client for, and then echoes.
+/// A server that sends the address that it has for its client, and then echoes.
 fn behind_a_proxy(listener: Listener, proxy: ProxyProtocol) -> (Serving, std::net::SocketAddr) {
     let address = inet(&listener);
     let event_loop = EventLoop::builder()

@@ -46,7 +46,7 @@ impl Gate {
     }
 }
 
-/// Reported: where the buffer was full and nobody took from it, the peer's end was never seen.
+/// Reported: if the buffer was full and no callback took from it, the peer's end was never seen.
 #[test]
 fn a_peer_that_goes_while_the_input_is_full_is_noticed() {
     const LIMIT: usize = 16 << 10;
@@ -218,7 +218,7 @@ fn have_returned(mut client: TcpStream, how: &[u8]) -> Option<TcpStream> {
     Some(client)
 }
 
-/// Reported: memory was given back under the lane's lock, so an owner whose `Drop` asked the
+/// Reported: memory was given back under the output's lock, so an owner whose `Drop` asked the
 /// connection's handle for anything waited for itself for ever.
 #[test]
 fn lent_memory_may_use_the_connection_as_it_is_returned() {
@@ -241,7 +241,7 @@ fn lent_memory_may_use_the_connection_as_it_is_returned() {
             );
             let _client = have_returned(server.connect(), how);
             if !within(PATIENCE, || returned.get() == 1) {
-                // Who waits for itself would also keep its server from ending.
+                // A thread that waits for itself would also keep its server from ending.
                 std::mem::forget(server);
                 panic!("not returned when sent {}, {dispatch:?}", how.escape_ascii());
             }

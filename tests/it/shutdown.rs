@@ -157,7 +157,7 @@ fn the_port_is_closed_while_connections_drain() {
     }
 }
 
-/// The bytes stand in the server's socket when the shutdown begins, and nobody has read them.
+/// The bytes are in the server's socket, unread, when the shutdown begins.
 #[test]
 fn a_request_in_the_kernel_is_answered() {
     for dispatch in modes() {

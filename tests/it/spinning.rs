@@ -88,8 +88,8 @@ fn a_spin_ends_with_a_timer() {
     }
 }
 
-/// A spin also ends where somebody else has kept the processor, and some loops have timers of their
-/// own. So it is the time that tells, of the best of three: a busy machine may keep the others.
+/// A spin also ends if another thread has kept the processor, and some loops have timers. So the
+/// time decides, of the best of three attempts: a busy machine may delay the others.
 fn one_is_quick(mut attempt: impl FnMut() -> Duration) {
     let took: Vec<_> = (0..3).map(|_| attempt()).collect();
     assert!(took.iter().any(|it| *it < Duration::from_secs(1)), "they wait for its end: {took:?}");

@@ -1,5 +1,5 @@
-//! Threads that run out: those that the system refuses, and those that slow peers hold. Everybody
-//! else is served on.
+//! Threads that run out: the system refuses them, or slow peers hold them. All other connections
+//! are still served.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -47,7 +47,8 @@ fn ends_for_want_of_threads(mut client: TcpStream, reasons: &Journal) {
     eventually("its end has that name", ended);
 }
 
-/// A callback that waits on the only thread there is fails, by name, and everybody else is served.
+/// A callback that waits on the only thread fails with an error that names the cause, and all other
+/// connections are served.
 #[test]
 fn a_refused_thread_stops_no_loop() {
     refusing_threads("threads::a_refused_thread_stops_no_loop", || {
@@ -110,8 +111,8 @@ fn few_threads() -> [Dispatch; 2] {
     [Dispatch::Pool(workers), Dispatch::HandOff(hand_off)]
 }
 
-/// A client whose callbacks have shown that they return. One run may serve several messages, and
-/// what two threads note at once may count once, hence so many.
+/// A client whose callbacks have shown that they return. It sends so many messages because one run
+/// may serve several, and two runs that are counted at once may count as one.
 fn proven(server: &Server) -> TcpStream {
     let mut client = server.connect();
     for _ in 0..200 {
@@ -173,7 +174,7 @@ fn half_requests_hold_up_nobody() {
         eventually("those that are too many end", || ended() >= HALVES - 2 * 16);
         assert!(waits_ended(&server) >= ended() as u64, "{dispatch:?}");
         serves_others(&server, &mut known);
-        // Where nobody wants their threads the rest may wait on.
+        // While no callback needs their threads, the rest may go on waiting.
         quiet(300);
         let before = ended();
         quiet(300);
@@ -213,7 +214,7 @@ fn peers_that_do_not_read_hold_up_nobody() {
     }
 }
 
-/// The same in dials, to a listener that accepts nobody any more.
+/// The same in dials, to a listener that accepts no more.
 #[test]
 fn dials_that_hang_hold_up_nobody() {
     const DIALS: usize = 40;

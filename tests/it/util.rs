@@ -494,8 +494,8 @@ pub(crate) fn is_role(role: &str) -> bool {
 }
 
 impl Server {
-    /// As [`Server::serve`], on an address that no other test's port is on: there, what nobody
-    /// listens to any more stays refused.
+    /// As [`Server::serve`], on an address that no other test uses: there a port whose listener is
+    /// gone stays refused.
     pub(crate) fn serve_at(event_loop: EventLoop, address: &str) -> Self {
         let listener = Listener::bind("tcp", address).expect("a port");
         let address = inet(&listener);

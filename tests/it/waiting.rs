@@ -34,8 +34,8 @@ fn next<T>(receiver: &mpsc::Receiver<T>) -> T {
     receiver.recv_timeout(PATIENCE).expect("it happens")
 }
 
-/// A wait for room without a deadline, on a connection that a callback has ended: nobody closes it,
-/// and nobody will read.
+/// A wait for room without a deadline, on a connection that a callback has ended: no other thread
+/// closes it, and its peer never reads.
 #[test]
 fn a_send_that_waits_for_room_ends_when_a_callback_ends_the_connection() {
     let ends: [(&str, Body); 3] = [

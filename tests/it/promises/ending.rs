@@ -1,4 +1,4 @@
-//! How a connection ends otherwise than by a close: aborted, given away; and who is told.
+//! How a connection ends without a close: aborted or given away; and which callbacks run then.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -87,8 +87,8 @@ fn an_abort_ends_a_wait_at_once() {
     assert_eq!(journal.wait(1), ["Local"]);
 }
 
-/// A request half read, an answer accepted and not sent, another written and not flushed: whoever
-/// gets the socket goes on with all of it, and the peer notices nothing.
+/// A request half read, an answer accepted and not sent, another written and not flushed: the new
+/// owner of the socket goes on with all of it, and the peer notices nothing.
 #[test]
 fn what_is_detached_goes_on_with_every_byte() {
     const MUCH: usize = 8 << 20;
@@ -284,7 +284,7 @@ fn a_limit_that_a_callback_passes_on_is_the_reason() {
     }
 }
 
-/// It runs when the last callback has returned, once, whoever closes how often meanwhile.
+/// It runs once, after the last callback has returned, however many threads close meanwhile.
 #[test]
 fn on_disconnect_comes_once_after_the_last_callback_however_many_close() {
     for dispatch in modes() {

@@ -1,4 +1,4 @@
-//! Who may send how much: pausing, half-closing, water marks, and waiting for room.
+//! How much each side may send: pausing, half-closing, water marks, and waiting for room.
 
 use std::io::{ErrorKind, Read};
 use std::sync::mpsc;

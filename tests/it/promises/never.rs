@@ -1,4 +1,4 @@
-//! What never happens: memory that grows with what nobody reads, a loop that spins.
+//! What never happens: memory that grows with unread bytes, a loop that spins.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -41,7 +41,7 @@ fn what_nobody_reads_stays_with_the_peer() {
     }
 }
 
-/// How many bytes a peer that nobody reads from gets rid of.
+/// How many bytes a peer can send while the server does not read.
 fn taken_of(client: &mut TcpStream) -> usize {
     client.set_nonblocking(true).expect("an option");
     let (bytes, mut taken) = (vec![b'x'; 64 << 10], 0);
@@ -60,7 +60,7 @@ fn taken_of(client: &mut TcpStream) -> usize {
     taken
 }
 
-/// The socket stays readable, or failed, and nobody reads it: an event once, not for ever.
+/// The socket stays readable, or failed, and is not read: one event, not a stream of them.
 #[test]
 fn a_socket_that_stays_ready_does_not_spin_its_loop() {
     type Bring = fn(TcpStream) -> Option<TcpStream>;

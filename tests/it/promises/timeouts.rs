@@ -168,7 +168,8 @@ fn a_connection_whose_callback_works_is_not_idle() {
 
 #[test]
 fn a_first_byte_that_does_not_come_ends_the_connection() {
-    // Long enough to begin within, on a loaded machine: before that there is nobody to tell.
+    // Long enough for the connection to begin on a loaded machine: before that no callback can
+    // receive the reason.
     const FIRST: Duration = Duration::from_millis(700);
     for dispatch in modes() {
         let journal = Journal::default();

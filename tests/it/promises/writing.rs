@@ -55,7 +55,7 @@ fn what_is_flushed_after_a_timeout_stands_behind_what_was_before() {
     client.hear(b", and the end of it");
 }
 
-/// The reset is in the socket, and nobody has told the connection of it: the write finds it.
+/// The reset is in the socket, and the connection does not know of it: the write finds it.
 #[test]
 fn a_write_to_a_peer_that_has_reset_fails_and_the_reason_is_reset() {
     for dispatch in modes() {

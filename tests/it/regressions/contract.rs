@@ -32,8 +32,8 @@ impl Drop for Grenade {
     }
 }
 
-/// Reported: a callback whose flush had waited heard of the high-water mark when that was over
-/// already, and never of the low one, so whoever had stopped at the one did not go on.
+/// Reported: after a flush that had waited, `on_high_water` ran when the queue had fallen already,
+/// and `on_drain` never ran, so a sender that had stopped did not go on.
 #[test]
 fn a_high_water_mark_that_is_told_late_is_followed_by_the_low_one() {
     for dispatch in [pool(), hand_off()] {
@@ -62,7 +62,7 @@ fn a_high_water_mark_that_is_told_late_is_followed_by_the_low_one() {
         let mut client = server.connect();
         client.say(b"?");
         let handle = handles.recv_timeout(PATIENCE).expect("it is served");
-        // Who reads at once may be as fast as the sender.
+        // A peer that reads at once may be as fast as the sender.
         eventually("the queue is full", || handle.is_congested());
         client.hear(noise(1, MUCH));
         assert_eq!(journal.wait(2), ["high", "low"], "{dispatch:?}");
@@ -213,8 +213,8 @@ fn a_dialled_connection_that_waits_for_nothing_is_not_slow() {
     assert!(conn.is_active());
 }
 
-/// Reported: who waited for room went on waiting when the connection's owner set the write
-/// deadline.
+/// Reported: a thread that waited for room went on waiting when the connection's owner set the
+/// write deadline.
 #[test]
 fn a_write_deadline_of_the_owner_ends_the_waits_of_others() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -231,8 +231,8 @@ fn a_write_deadline_of_the_owner_ends_the_waits_of_others() {
     assert!(matches!(outcome, Err(Error::TimedOut(Wait::Write))), "{outcome:?}");
 }
 
-/// Reported: an abort after a detach had whoever closed the socket in the end reset its connection,
-/// and `on_disconnect` heard nothing of the detach.
+/// Reported: after a detach and an abort, the last close of the socket reset the connection, and
+/// the reason that `on_disconnect` got was not the detach.
 #[test]
 fn an_abort_does_not_reach_what_was_detached() {
     for dispatch in modes() {
@@ -380,7 +380,7 @@ fn a_receipt_may_not_wait() {
     assert!(matches!(error, Error::Config(_)), "{error:?}");
 }
 
-/// Reported: whoever wanted to go on in a further callback needed a handle for it.
+/// Reported: a callback that wanted to go on in a further callback needed a handle for that.
 #[test]
 fn a_callback_that_wakes_its_own_connection_is_called_again() {
     for dispatch in modes() {

@@ -220,7 +220,7 @@ fn a_stuck_callback_outlasts_a_shutdown_alone() {
         inside.recv_timeout(PATIENCE).expect("a callback");
         server.event_loop.shutdown(Duration::from_millis(20));
         assert_eq!(server.join().aborted, 1);
-        // The callback is still inside, and nobody else; what is joined may stand in procfs for a
+        // Only the thread of the callback is left. A joined thread may stand in procfs for a
         // moment, but not for as long as a loop that waits for the callback.
         let others = || our_threads().iter().any(|it| !it.starts_with("netpoll-work-"));
         let alone = || our_threads().len() == 1 && !others();
