@@ -1,20 +1,20 @@
 //! A connection: the part that its owner alone uses, and the part that all threads share.
 //!
 //! ```text
-//!   Connection: for its owner alone            Shared: for all threads (Arc)
-//!   ┌────────────────────────────────┐         ┌───────────────────────────────────────────┐
-//!   │ shared: Owner, holds the ──────┼────────►│ task     word: who owns it; cell: Runner  │
-//!   │         socket                 │         │ output   write side, queue, socket        │
-//!   │ scratch, lent by the thread:   │         │ group    policy, dispatcher, live count   │
-//!   │    input   received, not read  │         │ reactor  Remote: the reactor's mailbox    │
-//!   │    staged  written, not flushed│         │ extras   deadlines, jobs, close callbacks,│
-//!   │    pace    from one to the     │         │          a watch; allocated on first use  │
-//!   │            other               │         └───────────────────────────────────────────┘
-//!   └────────────────────────────────┘
+//!   Connection: for its owner alone           Shared: for all threads (Arc)
+//!   ┌────────────────────────────────┐        ┌────────────────────────────────────────────┐
+//!   │ shared   Owner: holds the ─────┼───────►│ task     word: which thread owns it;       │
+//!   │          socket open           │        │          cell: the Runner                  │
+//!   │ scratch  lent by the thread    │        │ output   write side, queue, socket         │
+//!   │   input   received, not read   │        │ group    policy, dispatcher, live count    │
+//!   │   staged  written, not flushed │        │ reactor  Remote: the reactor's mailbox     │
+//!   │   pace    from the writing to  │        │ extras   deadlines, jobs, close callbacks, │
+//!   │           the reading side     │        │          a watch; allocated on first use   │
+//!   └────────────────────────────────┘        └────────────────────────────────────────────┘
 //! ```
 //! A served connection lives in the `Runner`, in the cell of its own task. A dialled one is with
 //! its caller, and its task stays running until the caller drops it. Between two runs a connection
-//! without unread input has no scratch.
+//! has a scratch only if something is left in it.
 
 pub(crate) mod accepted;
 mod backlog;

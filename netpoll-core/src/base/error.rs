@@ -117,7 +117,8 @@ pub enum LimitReached {
     Output,
     /// A callback had to wait, and the system refused a thread for that.
     Threads,
-    /// A callback waited for bytes, and `memory_budget` was used up.
+    /// A part of a request waited for memory too long, or a callback returned
+    /// [`Error::NoMemory`]: `memory_budget` was used up.
     Memory,
 }
 
@@ -134,9 +135,10 @@ pub enum CloseReason {
     Local,
     /// Its socket was given away: [`Connection::detach`](crate::Connection::detach).
     Detached,
-    /// The peer was too slow, or silent; or a callback returned the timeout of its read or flush.
+    /// The peer was silent, sent too slowly or took no output; or a callback returned the timeout
+    /// of its read or flush.
     Timeout(Wait),
-    /// A callback returned the error that a limit was reached.
+    /// A limit was reached: a callback returned that error, or memory ran short for too long.
     Limit(LimitReached),
     /// A callback returned this error.
     Callback(Error),
@@ -379,7 +381,7 @@ impl fmt::Display for CloseReason {
                 out.write_str("its callback had to wait, and the system refused a thread")
             }
             Self::Limit(LimitReached::Memory) => {
-                out.write_str("its callback waited for bytes, and memory_budget was used up")
+                out.write_str("it waited for bytes, and memory_budget was used up")
             }
             Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
             Self::Panic => out.write_str("a callback panicked"),

@@ -1,11 +1,12 @@
-//! A reactor as everything else sees it: the queue of its commands, its waker, its counters.
+//! The mailbox of a reactor: the queue of its commands, its waker and its counters.
 //!
 //! ```text
 //!   other threads                      the thread that holds the core
 //!   Remote::post ──► queue ──────────► takes all commands, once a turn
 //!                └─► waker: ends the wait that the reactor is in
 //! ```
-//! It stands below the reactor, so a connection posts commands without knowing what runs them.
+//! It is on a floor below the reactor, so a connection posts commands without knowing what runs
+//! them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,7 +26,7 @@ use crate::pure::placement::LoopHistory;
 use crate::pure::slab::Token;
 use crate::pure::tick::Tick;
 
-/// What other threads may ask of a reactor.
+/// A command to a reactor. Any thread may post it; the thread that holds the core runs it.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Watch this connection and start its callbacks.
@@ -68,7 +69,10 @@ pub(crate) enum Command {
     Stop(Duration),
 }
 
-/// A reactor as other threads see it.
+/// A reactor, as other threads use it.
+///
+/// Its methods never wait for the reactor: they post a command and wake it, for the price of a
+/// short lock, and of a system call if the reactor sleeps.
 #[derive(Debug)]
 pub struct Remote {
     /// Which loop of its manager it is.
@@ -102,7 +106,7 @@ struct Queue {
 }
 
 impl Remote {
-    /// That of loop `number`, whose reactor waits where `waker` wakes it.
+    /// Makes the mailbox of loop `number`, whose reactor `waker` wakes.
     pub(crate) fn new(number: usize, waker: Waker) -> Arc<Self> {
         Arc::new(Self {
             number,
@@ -117,7 +121,7 @@ impl Remote {
         })
     }
 
-    /// One whose reactor takes nothing, for tests.
+    /// A mailbox without a reactor, for tests.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn alone() -> Arc<Self> {
         Self::new(0, crate::io::open().expect("a driver").1)
@@ -223,7 +227,7 @@ impl Remote {
         lock(&self.commands).ended
     }
 
-    /// Waits until the reactor has ended, or `deadline`; says whether it has.
+    /// Waits until the reactor has ended or `deadline` has passed; returns whether it has ended.
     pub(crate) fn wait_ended(&self, deadline: Option<Instant>) -> bool {
         let mut queue = lock(&self.commands);
         let mut late = false;
@@ -240,8 +244,8 @@ impl Remote {
 }
 
 impl Remote {
-    /// Accepts on `listener` until it is given up or the reactor ends. False: it has ended before,
-    /// and the acceptor is dropped.
+    /// Accepts on `listener` until [`unlisten`](Self::unlisten) or the end of the reactor. `false`:
+    /// the reactor has ended before, and the acceptor is dropped.
     pub fn listen(&self, listener: Arc<Listener>, accept: Box<dyn Accept>) -> bool {
         self.post(Command::Listen(listener, accept)).is_ok()
     }
@@ -263,7 +267,7 @@ impl Remote {
         drop(self.post(Command::EndPreambles(group.clone())));
     }
 
-    /// Has acceptors asked again how much room they have.
+    /// Has the reactor ask its acceptors again how much room they have.
     pub fn tell_of_accept_room(&self) {
         self.wake();
     }

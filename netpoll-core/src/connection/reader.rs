@@ -36,7 +36,8 @@ use crate::pure::task::Events;
 /// whichever comes first, [`Error::Closed`] if the connection is closed on this side meanwhile,
 /// [`Error::InputLimit`] for more bytes than may be buffered, [`Error::NoThread`] and
 /// [`Error::NoMemory`] if a wait lacks a thread or memory, and the socket's error, such as
-/// `ConnectionReset`. A read that fails consumes nothing.
+/// `ConnectionReset`. A read that fails consumes nothing, except a
+/// [`read_string`](Self::read_string) of bytes that are not UTF-8.
 ///
 /// It is also [`io::Read`], [`io::BufRead`] and [`bytes::Buf`]; the last has only buffered bytes.
 #[derive(Debug)]
