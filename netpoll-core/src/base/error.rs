@@ -246,8 +246,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// The sentence, and the causes that it does not name. A program whose `main` returns
-/// `netpoll::Result<()>` prints this.
+/// The sentence, and the causes that it does not name. A program prints this if its `main` returns
+/// `netpoll::Result<()>`.
 impl fmt::Debug for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut told = self.to_string();

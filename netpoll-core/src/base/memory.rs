@@ -68,7 +68,7 @@ pub struct MemoryStats {
     pub pauses: u64,
     /// New connections that `memory_budget` refused.
     pub refusals: u64,
-    /// Connections that ended, or whose read failed, because they had waited for memory too long.
+    /// Connections that ended, or had a read fail, because they had waited for memory too long.
     pub gave_up: u64,
 }
 

@@ -33,7 +33,7 @@ struct Live {
 }
 
 impl Group {
-    /// Makes a group whose callbacks run where `dispatcher` says.
+    /// Makes a group of connections for callbacks, which run where `dispatcher` says.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if an option can't be used.
@@ -42,7 +42,7 @@ impl Group {
         Ok(Arc::new(Self::new(Policy::new(limits), dispatcher)))
     }
 
-    /// As [`served`](Self::served), for connections that send requests and whose peers answer. They
+    /// As [`served`](Self::served), for connections that send requests and receive answers. They
     /// are read even while the peer takes no more, since the peer may wait until its answers are
     /// read. So the requests must bound what is read.
     ///

@@ -283,7 +283,7 @@ impl Handle {
     /// from here on.
     pub fn shutdown_write(&self) {
         let failed = self.shared.output.close();
-        // Notified even without an event: a connection whose peer has ended its stream closes now.
+        // Notified even without an event: if the peer has ended its stream, the connection closes.
         if self.shared.task.word.notify(failed) {
             schedule(&self.shared);
         }

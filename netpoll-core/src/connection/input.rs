@@ -228,7 +228,7 @@ impl Input {
         memory.gives_up(since, PAUSED_AT_MOST)
     }
 
-    /// Moves the next `n` bytes out, as a buffer whose blocks are counted.
+    /// Moves the next `n` bytes out, as a buffer with counted blocks.
     ///
     /// Not inlined: if the caller takes a `Result` of a whole buffer apart, the compiler copies it
     /// in overlapping pieces, each of which waits for the stores before it.
@@ -257,7 +257,7 @@ impl Input {
         self.account.as_ref()
     }
 
-    /// One system call, of at most `room` bytes.
+    /// One pull, of at most `room` bytes.
     #[inline]
     fn receive_at_most(&mut self, shared: &Owner, room: usize) -> io::Result<Pulled> {
         if shared.group.policy.memory.has_budget() {

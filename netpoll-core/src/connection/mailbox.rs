@@ -106,7 +106,7 @@ struct Queue {
 }
 
 impl Remote {
-    /// Makes the mailbox of loop `number`, whose reactor `waker` wakes.
+    /// Makes the mailbox of loop `number`; `waker` wakes its reactor.
     pub(crate) fn new(number: usize, waker: Waker) -> Arc<Self> {
         Arc::new(Self {
             number,
@@ -168,8 +168,8 @@ impl Remote {
         drop(self.post(Command::Retire));
     }
 
-    /// Closes everything and ends the reactor, which waits `patience` for connections whose
-    /// callbacks are still running elsewhere. Returns at once.
+    /// Closes everything and ends the reactor, which waits up to `patience` for callbacks that
+    /// still run on other threads. Returns at once.
     pub fn stop(&self, patience: Duration) {
         drop(self.post(Command::Stop(patience)));
     }
@@ -261,8 +261,8 @@ impl Remote {
         drop(self.post(Command::Await(preamble, late)));
     }
 
-    /// Ends the preambles of a group that takes no more connections: one whose bytes have arrived
-    /// is complete.
+    /// Ends the preambles of a group that takes no more connections: a preamble is complete if its
+    /// bytes have arrived.
     pub fn end_preambles(&self, group: &Arc<Group>) {
         drop(self.post(Command::EndPreambles(group.clone())));
     }

@@ -127,8 +127,8 @@ impl Output {
         }
     }
 
-    /// Sends `bytes` behind what is queued, in one piece. For the connection's owner, whose bytes
-    /// are accepted however much is queued.
+    /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: all its bytes
+    /// are accepted, however much is queued.
     pub(crate) fn send(&self, bytes: &mut LinkBuffer, policy: &Policy) -> Result<FollowUp> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -254,7 +254,7 @@ impl Output {
     }
 
     /// Seals the write side, and ends our stream (FIN) when all that was accepted is sent. For a
-    /// connection whose socket stays open then. Returns the events for the owner.
+    /// connection that keeps its socket open then. Returns the events for the owner.
     pub(crate) fn close(&self) -> Events {
         let mut queue = lock(&self.queue);
         self.seal_side();

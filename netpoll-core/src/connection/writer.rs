@@ -18,8 +18,8 @@ use crate::pure::task::Events;
 /// returns, what it wrote is flushed, and so it is when a dialled connection is dropped in order.
 /// Writing itself never waits; a flush may.
 ///
-/// If a callback whose reads may wait never flushes, its next write after a read flushes, once as
-/// many bytes are written as the high-water mark allows, at least 64 KiB.
+/// If the reads of a callback may wait and it never flushes, its next write after a read flushes,
+/// once as many bytes are written as the high-water mark allows, at least 64 KiB.
 ///
 /// It is also [`io::Write`], which keeps no more written bytes than the high-water mark allows:
 /// see [`write`](#method.write).

@@ -103,7 +103,7 @@ impl Balancer {
         matches!(self.kind, LoadBalance::Custom(_))
     }
 
-    /// The index of one of `count` loops, whose loads `load` returns; `count` is not 0.
+    /// The index of one of `count` loops; `load` returns the load of each. `count` is not 0.
     pub(crate) fn pick(
         &self,
         peer: Option<IpAddr>,

@@ -140,7 +140,7 @@ impl Watch {
         let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
         let all = [idle, rate, output, self.first_byte, self.deadline];
         let next = all.into_iter().flatten().min();
-        // A watch whose next look were always due at once would keep its reactor busy for ever.
+        // If the next look were always due at once, the watch would keep its reactor busy for ever.
         next.map(|at| at.max(now + LEAST))
     }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::base::chance::Random;
 
-/// The cost of a sequence whose callbacks are placed by a history, in hops; and the cost that it
-/// would have had on the reactor alone, and on workers alone.
+/// The cost of a sequence of callbacks that a history places, in hops; and the cost that it would
+/// have had on the reactor alone, and on workers alone.
 #[derive(Debug, Default, Clone, Copy)]
 struct Bill {
     ours: i32,

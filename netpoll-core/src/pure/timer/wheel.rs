@@ -118,7 +118,7 @@ impl<T> Wheel<T> {
         Some((SlotIndex { level, digit: digit as usize }, start))
     }
 
-    /// Moves the timers of a slot whose first tick is the current one to where they belong now.
+    /// Moves the timers of a slot to where they belong now; its first tick is the current one.
     fn empty(&mut self, place: SlotIndex) {
         let mut list = std::mem::replace(&mut self.slots[place.level][place.digit], List::EMPTY);
         self.occupied[place.level] &= !place.bit();
