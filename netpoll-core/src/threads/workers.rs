@@ -14,6 +14,7 @@
 mod growth;
 mod queue;
 mod stopwatch;
+mod watching;
 
 use std::fmt;
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Workers;
+use super::watching::Watching;
 use crate::base::clock;
 use crate::base::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use crate::connection::schedule::{Schedule, kept_of};
@@ -49,8 +50,8 @@ pub(super) struct Growth {
     ready: usize,
     /// The growth thread: a pool in which one runs at a time.
     thread: Arc<ThreadPool>,
-    /// It is awake: a submit need not wake it.
-    is_watching: AtomicBool,
+    /// Whether it is awake: then a submit need not wake it.
+    watching: Watching,
     /// The system has refused a worker, and since then none was started.
     limited: AtomicBool,
     /// Jobs taken so far: they show that the workers make progress.
@@ -72,7 +73,7 @@ impl Growth {
             at_once: (processors + ready).min(options.max_threads),
             ready,
             thread: ThreadPool::with_starter(own, pool.starter().clone()),
-            is_watching: AtomicBool::new(false),
+            watching: Watching::new(),
             limited: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             deciding: Mutex::new(SOON),
@@ -115,7 +116,7 @@ impl Workers {
             return true;
         }
         let few = self.pool.threads() < growth.at_once;
-        if !few && growth.is_watching.load(Ordering::SeqCst) {
+        if !few && growth.watching.is_claimed() {
             return true;
         }
         let deciding = lock(&growth.deciding);
@@ -125,10 +126,9 @@ impl Workers {
         if self.pool.threads() < growth.at_once {
             self.start_one(&deciding);
         }
-        let is_attended =
-            growth.is_watching.swap(true, Ordering::SeqCst) || self.wake_growth().is_ok();
+        let is_attended = !growth.watching.claim() || self.wake_growth().is_ok();
         if !is_attended {
-            growth.is_watching.store(false, Ordering::SeqCst);
+            growth.watching.release();
         }
         drop(deciding);
         self.pool.tell();
@@ -163,16 +163,11 @@ impl Workers {
 
     /// What the growth thread runs, from when it is woken until it sleeps again.
     fn watch_while_needed(self: Arc<Self>) {
-        let is_watching = &self.growth.is_watching;
+        let is_needed = || !self.is_stopping() && self.needs_growth();
         let mut pause = *lock(&self.growth.deciding);
-        loop {
+        self.watch(&mut pause);
+        while self.growth.watching.goes_on(is_needed) {
             self.watch(&mut pause);
-            is_watching.store(false, Ordering::SeqCst);
-            // A submit may have counted on it before that; one that comes after it wakes it again.
-            let is_needed = !self.is_stopping() && self.needs_growth();
-            if !is_needed || is_watching.swap(true, Ordering::SeqCst) {
-                break;
-            }
         }
         *lock(&self.growth.deciding) = pause;
     }
