@@ -1,7 +1,6 @@
 //! The top floor: the threads that turn reactors and run callbacks, and what decides which does.
 
 mod asleep;
-pub(crate) mod dispatch;
 pub(crate) mod hand_off;
 pub(crate) mod manager;
 mod monitor;
