@@ -32,7 +32,7 @@ use std::time::Duration;
 /// A sleep costs both sides, since the sender has to wake the loop. On the virtual machine of
 /// `docs/benchmarks.md`, a loop that stays awake serves one client that waits for each answer three
 /// times as often, for less processor time. On other machines, or where other threads need the
-/// processor, spinning does not pay. A loop that spins yields to other threads now and then.
+/// processor, spinning may not pay. A loop that spins yields to other threads now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Spin {
