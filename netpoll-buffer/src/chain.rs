@@ -20,7 +20,7 @@ use crate::pool;
 ///
 /// Most messages lie in one block, so most chains never need the list; and a chain that does need
 /// it allocates nothing in the steady state. `rest` is in use only behind a `first`. Segments may
-/// be empty (one whose bytes were just handed out by `next`, say).
+/// be empty (after `next` has just handed their bytes out, say).
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     first: Option<Segment>,

@@ -10,7 +10,7 @@ use crate::{LinkBuffer, Shortfall};
 /// Bytes to send, whether to a connection, a file or a test.
 ///
 /// Writing fills a [`LinkBuffer`] and can't fail; [`flush`](Self::flush) sends. A bare `LinkBuffer`
-/// is a sink whose bytes become readable, and [`FromWrite`] makes one of any [`io::Write`].
+/// is a sink: its bytes become readable. [`FromWrite`] makes one of any [`io::Write`].
 ///
 /// ```
 /// use netpoll_buffer::{FromWrite, LinkBuffer, Sink};

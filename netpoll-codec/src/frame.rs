@@ -206,7 +206,7 @@ impl<'a> Frame<'a> {
         self.extent = Packed(self.extent.0 & !(0xFFFF << 32));
     }
 
-    /// A frame whose header is too large to be packed, so it is dropped at once.
+    /// A frame with a header that is too large to be packed, so the header is dropped at once.
     #[cold]
     fn large(buffer: &'a mut LinkBuffer, extent: Extent) -> Self {
         buffer.consume(extent.header);
