@@ -1,4 +1,4 @@
-//! Which waits end, and that none of them sleeps on (loom).
+//! Which waits end, and that a wait which is ended does not sleep on (loom).
 
 use super::*;
 
@@ -22,7 +22,7 @@ mod rules {
     }
 
     #[test]
-    fn those_without_progress_for_longest_end_and_no_more_than_are_needed() {
+    fn waits_without_progress_for_longest_end_and_no_more_than_are_needed() {
         let waits = Waits::new();
         let ages = [3, 1, 4, 2].map(Duration::from_secs);
         let keys = ages.map(|age| list(&waits, Of::Peer, age));
@@ -34,7 +34,7 @@ mod rules {
     }
 
     #[test]
-    fn who_has_just_begun_or_moved_on_is_let_be() {
+    fn a_wait_that_has_just_begun_or_moved_on_goes_on() {
         let waits = Waits::new();
         list(&waits, Of::Peer, Duration::ZERO);
         let moved = Waiting { listed: Some((waits.clone(), list(&waits, Of::Peer, NOW))) };
@@ -61,7 +61,7 @@ mod rules {
     }
 
     #[test]
-    fn those_who_want_a_thread_are_added_up() {
+    fn callbacks_that_want_a_thread_are_added_up() {
         let waits = Waits::new();
         for _ in 0..3 {
             list(&waits, Of::Peer, NOW);
@@ -107,7 +107,7 @@ mod loom_models {
     }
 
     /// A read is ended while its bytes come, or before it sleeps: it returns, and is not listed any
-    /// more. One that slept on would be a deadlock.
+    /// more. A read that slept on would be a deadlock.
     #[test]
     fn loom_a_wait_that_is_ended_returns() {
         for bytes in [false, true] {
