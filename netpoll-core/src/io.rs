@@ -15,7 +15,6 @@ pub(crate) mod driver;
 mod epoll;
 pub(crate) mod listener;
 #[cfg(all(test, not(loom)))]
-#[allow(dead_code, unused_imports, reason = "the suite for all drivers comes next")]
 pub(crate) mod memory;
 pub(crate) mod readiness;
 pub mod socket;

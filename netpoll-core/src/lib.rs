@@ -8,6 +8,8 @@ mod base;
 #[doc(hidden)]
 pub mod bench;
 mod connection;
+#[cfg(all(test, not(loom)))]
+mod driver_suite;
 mod io;
 mod pure;
 mod reactor;

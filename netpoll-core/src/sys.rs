@@ -22,6 +22,7 @@ pub(crate) use state_file::StateFile;
 pub(crate) use thread::{TimerSlack, Usage, own_time, thread_number, thread_time, usage};
 
 /// Calls again for as long as a signal interrupts the call.
+#[inline]
 fn repeat<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

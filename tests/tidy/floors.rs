@@ -117,11 +117,9 @@ fn read(name: &str) -> Modules {
 
 /// What breaks the order of the floors.
 fn against(modules: &Modules, floors: &[(&str, &str)], beside: &[(&str, &str)]) -> Vec<String> {
-    let floor = |module: &str| {
-        let top = module.split("::").next().unwrap_or_default();
-        floors.iter().position(|it| it.0 == top)
-    };
-    let is_beside = |module: &str| beside.iter().any(|it| it.0 == module);
+    let top = |module: &str| module.split("::").next().unwrap_or_default().to_owned();
+    let floor = |module: &str| floors.iter().position(|it| it.0 == top(module));
+    let is_beside = |module: &str| beside.iter().any(|it| it.0 == top(module));
     let faults = modules.edges().filter_map(|(from, to, line)| match (floor(from), floor(to)) {
         (Some(ours), Some(theirs)) if theirs > ours => {
             Some(format!("{from}, line {line}: names {to}, which stands above it"))

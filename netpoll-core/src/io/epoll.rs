@@ -89,18 +89,19 @@ impl Epoll {
     /// Hands out what has happened to streams; says whether a listener's queue has a connection.
     fn translate(&mut self, count: usize, events: &mut DriverEvents) -> bool {
         let mut found = false;
-        for raw in &self.raw[..count] {
-            let token = Token::from_u64(raw.data() & !(LISTENER | DIALLED));
-            if raw.data() & LISTENER == 0 {
-                let readiness = readiness(raw.events());
+        let Self { raw, connecting, listeners, .. } = self;
+        for raw in &raw[..count] {
+            if raw.data() & (LISTENER | DIALLED) == 0 {
+                let (token, readiness) = (Token::from_u64(raw.data()), readiness(raw.events()));
                 events.streams.push_back(StreamEvent { token, readiness });
-                if raw.data() & DIALLED != 0 && readiness.sendable && self.connecting.remove(&token)
-                {
-                    events.others.push_back(Event::Connected { token });
-                }
-            } else if let Some(listener) = self.listeners.get_mut(&token) {
-                (listener.ready, found) = (true, true);
-            } // else it is the eventfd
+            } else if raw.data() & LISTENER == 0 {
+                translate_dialled(raw, connecting, events);
+            } else {
+                let token = Token::from_u64(raw.data() & !(LISTENER | DIALLED));
+                if let Some(listener) = listeners.get_mut(&token) {
+                    (listener.ready, found) = (true, true);
+                } // else it is the eventfd
+            }
         }
         found
     }
@@ -117,6 +118,17 @@ impl Epoll {
                 }
             }
         }
+    }
+}
+
+/// Hands out what has happened to a stream that was dialled.
+#[inline(never)] // so that the loop over the other streams stays small
+fn translate_dialled(raw: &RawEvent, connecting: &mut HashSet<Token>, events: &mut DriverEvents) {
+    let token = Token::from_u64(raw.data() & !DIALLED);
+    let readiness = readiness(raw.events());
+    events.streams.push_back(StreamEvent { token, readiness });
+    if readiness.sendable && connecting.remove(&token) {
+        events.others.push_back(Event::Connected { token });
     }
 }
 

@@ -20,7 +20,6 @@ pub struct Listener(Queue);
 enum Queue {
     Socket(OwnedFd),
     #[cfg(all(test, not(loom)))]
-    #[allow(dead_code, reason = "the suite for all drivers comes next")]
     Memory(network::Queue),
 }
 
@@ -109,13 +108,11 @@ impl Listener {
     }
 
     #[cfg(all(test, not(loom)))]
-    #[allow(dead_code, reason = "the suite for all drivers comes next")]
     pub(crate) fn in_memory(queue: network::Queue) -> Self {
         Self(Queue::Memory(queue))
     }
 
     #[cfg(all(test, not(loom)))]
-    #[allow(dead_code, reason = "the suite for all drivers comes next")]
     pub(crate) fn memory(&self) -> Option<&network::Queue> {
         match &self.0 {
             Queue::Memory(queue) => Some(queue),

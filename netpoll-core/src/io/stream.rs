@@ -62,7 +62,6 @@ impl Stream {
     }
 
     #[cfg(all(test, not(loom)))]
-    #[allow(dead_code, reason = "the suite for all drivers comes next")]
     pub(crate) fn memory(&self) -> Option<&wire::End> {
         match &self.0 {
             End::Memory(end) => Some(end),

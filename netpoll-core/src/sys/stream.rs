@@ -26,6 +26,7 @@ pub(crate) const UNKNOWN: NonZeroI32 = NonZeroI32::new(libc::EIO).unwrap();
 ///
 /// A single one is one `recvfrom`: it saves the kernel the import of the list, and, other than a
 /// `read`, what is done for files.
+#[inline]
 pub(crate) fn receive(fd: BorrowedFd<'_>, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
     match into {
         [single] => repeat(|| raw::receive(fd, single)),
@@ -45,8 +46,15 @@ pub(crate) fn send(fd: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> io::Result<usize
 }
 
 /// Sends one slice.
+#[inline]
 pub(crate) fn send_one(fd: BorrowedFd<'_>, from: &[u8]) -> io::Result<usize> {
     repeat(|| raw::send(fd, from))
+}
+
+/// Sends urgent data.
+#[cfg(all(test, not(loom)))]
+pub(crate) fn send_urgent(to: &impl std::os::fd::AsFd, from: &[u8]) -> io::Result<usize> {
+    repeat(|| SockRef::from(to).send_out_of_band(from))
 }
 
 /// Makes the coming close a reset: the peer must not take the bytes that it got for the whole.

@@ -8,8 +8,9 @@
 //! `reset_on_close`, resets the other; a reset is met once, by a pull, a push or `take_error`.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Instant;
 
 use netpoll_buffer::LinkBuffer;
 
@@ -97,11 +98,7 @@ impl End {
         let filled = input.fill(max, |slices| {
             let mut read = 0;
             for slice in slices {
-                let count = slice.len().min(sent.len());
-                for (place, byte) in slice.iter_mut().zip(sent.drain(..count)) {
-                    *place = byte;
-                }
-                read += count;
+                read += sent.read(slice)?;
             }
             Ok(read)
         })?;
@@ -120,8 +117,12 @@ impl End {
         }
         let ours = &mut sides[self.side];
         let room = CAPACITY - ours.sent.len();
-        ours.sent.extend(output.chunks().flatten().take(room));
-        let taken = room.min(output.len());
+        let mut taken = 0;
+        for chunk in output.chunks() {
+            let some = &chunk[..chunk.len().min(room - taken)];
+            ours.sent.extend(some);
+            taken += some.len();
+        }
         ours.is_blocked = taken < output.len();
         if taken == 0 && ours.is_blocked {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -160,8 +161,12 @@ impl End {
         self.sides()[self.side].failure.take().map_or(Ok(()), |errno| Err(error(errno)))
     }
 
-    /// Calls until it would not block: for the peers of tests, which wait.
-    pub(crate) fn until<R>(&self, mut call: impl FnMut(&Self) -> io::Result<R>) -> io::Result<R> {
+    /// Calls until it would not block, or `late`: for the peers of tests, which wait.
+    pub(crate) fn until<R>(
+        &self,
+        late: Instant,
+        mut call: impl FnMut(&Self) -> io::Result<R>,
+    ) -> io::Result<R> {
         loop {
             let before = self.wire.changes.load(Ordering::SeqCst);
             match call(self) {
@@ -169,8 +174,12 @@ impl End {
                 done => return done,
             }
             let mut sides = self.sides();
+            let mut is_late = false;
             while self.wire.changes.load(Ordering::SeqCst) == before {
-                (sides, _) = wait_until(&self.wire.changed, sides, None);
+                if is_late {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                (sides, is_late) = wait_until(&self.wire.changed, sides, Some(late));
             }
         }
     }
