@@ -136,6 +136,7 @@ impl Core {
 
     /// Turns until a connection is to be run; `None` when the reactor has come to its end. Before
     /// each wait for events it calls `before_wait`.
+    #[inline]
     pub(crate) fn next(&mut self, mut before_wait: impl FnMut()) -> Option<Arc<Shared>> {
         loop {
             while let Some(event) = self.events.streams.pop_front() {

@@ -140,6 +140,7 @@ impl Spinner {
     }
 
     /// Decides how the reactor waits, which has nothing to do.
+    #[inline]
     pub(crate) fn plan(&mut self, read: impl FnOnce() -> Reading) -> Plan {
         match self.spin {
             Spin::Never | Spin::For(Duration::ZERO) => return Plan::Sleep { timed: false },

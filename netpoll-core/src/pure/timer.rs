@@ -65,6 +65,7 @@ impl<T> Timers<T> {
     ///
     /// The wait never ends after the next deadline is due. It may end earlier, when timers must
     /// move to a finer level: at most once per level for each deadline.
+    #[inline]
     pub(crate) fn wait(&self, now: impl FnOnce() -> Instant) -> Option<Duration> {
         let tick = self.wheel.next_tick()?;
         let from_origin = Duration::from_millis(tick);

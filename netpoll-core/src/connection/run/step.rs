@@ -75,6 +75,7 @@ impl Runner {
     }
 
     /// Runs the callback that is due, receiving once if none was before that.
+    #[inline]
     fn serve(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
         let is_plain = !events.has_any(BEFORE_RECEIVING);
         if is_plain && !self.told.high_water && !shared.output.is_congested() {
