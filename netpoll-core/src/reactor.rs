@@ -33,6 +33,7 @@ use crate::connection::Shared;
 use crate::connection::group::Group;
 use crate::connection::mailbox::{Command, Remote};
 use crate::io::driver::{Driver, DriverEvents};
+use crate::io::readiness::{Readiness, StreamEvent};
 use crate::io::waker::Waker;
 use crate::pure::slab::{Slab, Token};
 use crate::pure::spin::{Spin, Spinner};
@@ -154,6 +155,25 @@ impl Core {
                 return None;
             }
         }
+    }
+
+    /// Tells the connection what happened. Returns it if it is to be run.
+    #[inline]
+    fn deliver(&mut self, event: StreamEvent) -> Option<Arc<Shared>> {
+        let StreamEvent { token, readiness } = event;
+        let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
+            self.operators.find_mut(token)
+        else {
+            self.deliver_to_preamble(token, readiness);
+            return None;
+        };
+        let of_output = if readiness.sendable { shared.writable() } else { None };
+        let events = events_of(readiness);
+        if of_output.is_none() && events == Events::NONE {
+            return None;
+        }
+        let events = events | of_output.unwrap_or(Events::NONE);
+        shared.task.word.notify(events).then(|| shared.clone())
     }
 
     /// All that is done once a turn, up to the next batch of events. False: the reactor has come to
@@ -287,6 +307,26 @@ impl Core {
             }
         }
     }
+}
+
+/// What the owner of a connection is to be told of a readiness. What is sendable goes to its output
+/// first, which tells more only if the owner waits for it.
+#[inline]
+fn events_of(readiness: Readiness) -> Events {
+    let mut events = Events::NONE;
+    if readiness.receivable {
+        events = events | Events::READABLE;
+    }
+    if readiness.peer_closed {
+        events = events | Events::PEER_CLOSED;
+    }
+    if readiness.failed {
+        events = events | Events::FAILED;
+    }
+    if readiness.in_pieces {
+        events = events | Events::IN_PIECES;
+    }
+    events
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,39 +1,19 @@
-//! How an event reaches its connection, or the acceptor.
+//! Events that are not of a connected stream, and what the reactor tells connections by itself.
 
 use std::sync::Arc;
 
-use super::Core;
 use super::registry::{FdOperator, StreamOperator};
-use crate::connection::Shared;
+use super::{Core, events_of};
 use crate::connection::group::Group;
 use crate::io::driver::Event;
-use crate::io::readiness::{Readiness, StreamEvent};
+use crate::io::readiness::Readiness;
 use crate::pure::slab::Token;
 use crate::pure::task::Events;
 
 impl Core {
-    /// Tells the connection what happened. Returns it if it is to be run.
-    #[inline]
-    pub(super) fn deliver(&mut self, event: StreamEvent) -> Option<Arc<Shared>> {
-        let StreamEvent { token, readiness } = event;
-        let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
-            self.operators.find_mut(token)
-        else {
-            self.deliver_to_preamble(token, readiness);
-            return None;
-        };
-        let of_output = if readiness.sendable { shared.writable() } else { None };
-        let events = events_of(readiness);
-        if of_output.is_none() && events == Events::NONE {
-            return None;
-        }
-        let events = events | of_output.unwrap_or(Events::NONE);
-        shared.task.word.notify(events).then(|| shared.clone())
-    }
-
     /// Tells a preamble what happened to its stream, unless the token is a stale one. After the end
     /// of the peer's stream, or a failure, no more can come: a preamble ends then, complete or not.
-    fn deliver_to_preamble(&mut self, token: Token, readiness: Readiness) {
+    pub(super) fn deliver_to_preamble(&mut self, token: Token, readiness: Readiness) {
         let is_over = readiness.peer_closed || readiness.failed;
         match self.operators.find_mut(token) {
             Some(FdOperator::Preamble(preamble)) => {
@@ -89,24 +69,4 @@ impl Core {
         // What the stream could take so far was reported while it was on its way.
         self.transmit(token);
     }
-}
-
-/// What the owner of a connection is to be told of a readiness. What is sendable goes to its output
-/// first, which tells more only if the owner waits for it.
-#[inline]
-fn events_of(readiness: Readiness) -> Events {
-    let mut events = Events::NONE;
-    if readiness.receivable {
-        events = events | Events::READABLE;
-    }
-    if readiness.peer_closed {
-        events = events | Events::PEER_CLOSED;
-    }
-    if readiness.failed {
-        events = events | Events::FAILED;
-    }
-    if readiness.in_pieces {
-        events = events | Events::IN_PIECES;
-    }
-    events
 }
