@@ -13,6 +13,7 @@ mod peer;
 mod running;
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -298,9 +299,20 @@ fn a_shutdown_serves_what_has_arrived() {
     on_all(|medium, dispatch| {
         let running = Running::new(medium, dispatch, echoing());
         let (mut idle, mut busy) = (running.peer(), running.peer());
-        let _handles = [running.connected(), running.connected()];
+        let handles = [running.connected(), running.connected()];
+        // Under Inline the loop stands still until both are there, and it is told of either first.
+        let (begun, begins) = channel();
+        let (go_on, waits) = channel::<()>();
+        let job = move |_: &mut Connection| {
+            let _ = begun.send(());
+            let _ = waits.recv();
+            Ok(())
+        };
+        handles[0].run(job).expect("an open connection");
+        begins.recv().expect("the job runs");
         busy.send(b"last");
         running.remote.shut_down(&running.group);
+        drop(go_on);
         assert_eq!(busy.receive_all().expect("an end in order"), b"last");
         assert_eq!(idle.receive_all().expect("an end in order"), b"");
         for _ in 0..2 {
@@ -316,9 +328,19 @@ fn an_event_of_a_stream_that_has_gone_reaches_no_other() {
         let running = Running::new(medium, dispatch, echoing());
         for _ in 0..20 {
             let (mut first, mut second) = (running.peer(), running.peer());
+            let handles = [running.connected(), running.connected()];
             assert_echoes(&mut first, b"first");
             drop(first);
+            running.disconnected();
+            // It has the place of the first one in the loop's table.
+            let mut third = running.peer();
+            let handle = running.connected();
             assert_echoes(&mut second, b"second");
+            assert_echoes(&mut third, b"third");
+            assert!(handle.is_active(), "{medium:?}: it was told of another's end");
+            drop((second, third, handles));
+            running.disconnected();
+            running.disconnected();
         }
         running.wait_empty();
         // Only this driver can be made to report one.

@@ -120,7 +120,7 @@ impl Output {
             }),
             side: SharedSide::new(side),
             below: Condvar::new(),
-            blocked: AtomicBool::new(side == WriteSide::Connecting),
+            blocked: AtomicBool::new(false),
             congested: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -167,9 +167,6 @@ impl Output {
     pub(crate) fn go_on(&self, limits: OutputLimits) -> FollowUp {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        if self.side.now() == WriteSide::Connecting {
-            return FollowUp::NONE;
-        }
         self.blocked.store(false, Ordering::SeqCst);
         let Ok(unfinished) = self.drain(&mut queue, &mut spent) else {
             return FollowUp { events: FAILURE, ..FollowUp::NONE };
@@ -276,7 +273,7 @@ impl Output {
         self.end(&mut lock(&self.queue));
     }
 
-    /// A dialled stream is connected, or has failed: [`go_on`](Self::go_on) is due.
+    /// A dialled stream is connected, or has failed.
     pub(crate) fn connected(&self) {
         let mut queue = lock(&self.queue);
         if self.side.now() == WriteSide::Connecting {

@@ -5,14 +5,15 @@
 //!   End, Queue ── what happens ──► Reports ──► Memory::wait ──► events
 //!   Signal     ── wake ──────────►
 //! ```
-//! It reports changes, as epoll does. Made [`spurious`](Memory::open), it also reports what did not
-//! happen, on streams that are watched and on streams that are gone: events are hints.
+//! It reports changes, as epoll does. Made [`spurious`](Memory::open), it does all that a driver
+//! may: it reports what did not happen, on streams that are watched and on streams that are gone,
+//! and what did happen it reports one wait later.
 
 pub(crate) mod network;
 pub(crate) mod reports;
 pub(crate) mod wire;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +29,20 @@ use crate::pure::slab::Token;
 use network::Queue;
 use reports::{Reports, Signal, State};
 
+/// Of so many streams that are gone a spurious driver reports something.
+const GONE_KEPT: usize = 8;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Memory {
     reports: Arc<Reports>,
     listeners: HashMap<Token, (Arc<Listener>, usize)>,
-    /// Also reports what did not happen, on these streams and on those of the last wait.
+    /// See the module.
     spurious: bool,
     watched: HashSet<Token>,
-    gone: Vec<Token>,
+    gone: VecDeque<Token>,
+    /// What the next wait hands out.
+    held: VecDeque<StreamEvent>,
 }
 
 impl Memory {
@@ -44,20 +50,26 @@ impl Memory {
     pub(crate) fn open(spurious: bool) -> (Box<dyn Driver>, Waker) {
         let reports = Arc::new(Reports::default());
         let waker = Waker::new(waker::Signal::Memory(Signal(reports.clone())));
-        let (listeners, watched, gone) = (HashMap::new(), HashSet::new(), Vec::new());
-        (Box::new(Self { reports, listeners, spurious, watched, gone }), waker)
+        let (listeners, watched) = (HashMap::new(), HashSet::new());
+        let (gone, held) = (VecDeque::new(), VecDeque::new());
+        (Box::new(Self { reports, listeners, spurious, watched, gone, held }), waker)
     }
 
     /// Takes what has happened, and adds what did not.
     fn take(&mut self, state: &mut State, events: &mut DriverEvents) {
         state.woken = false;
-        events.streams.append(&mut state.streams);
+        events.streams.append(&mut self.held);
+        let fresh = if self.spurious { &mut self.held } else { &mut events.streams };
+        fresh.append(&mut state.streams);
+        let none_is_late = self.held.is_empty();
         let connected = state.connected.drain(..);
         events.others.extend(connected.map(|token| Event::Connected { token }));
-        if self.spurious {
-            let perhaps = Readiness { sendable: true, ..Readiness::PERHAPS };
-            let tokens = self.watched.iter().copied().chain(self.gone.drain(..));
-            events.streams.extend(tokens.map(|token| StreamEvent { token, readiness: perhaps }));
+        if self.spurious && none_is_late {
+            let perhaps = Readiness { receivable: true, sendable: true, ..Readiness::default() };
+            let over = Readiness { peer_closed: true, failed: true, ..perhaps };
+            let watched = self.watched.iter().map(|it| (*it, perhaps));
+            let all = watched.chain(self.gone.iter().map(|it| (*it, over)));
+            events.streams.extend(all.map(|(token, readiness)| StreamEvent { token, readiness }));
         }
     }
 
@@ -100,7 +112,8 @@ impl Driver for Memory {
 
     fn closing(&mut self, token: Token) {
         self.watched.remove(&token);
-        self.gone.push(token);
+        self.gone.truncate(GONE_KEPT);
+        self.gone.push_front(token);
     }
 
     fn listen(&mut self, listener: Arc<Listener>, token: Token) {
@@ -132,7 +145,7 @@ impl Driver for Memory {
         let reports = self.reports.clone();
         let mut state = lock(&reports.state);
         let mut late = false;
-        while !late && !state.has_any() {
+        while !late && !state.has_any() && self.held.is_empty() {
             (state, late) = wait_until(&reports.arrived, state, deadline);
         }
         self.take(&mut state, events);

@@ -66,7 +66,5 @@ impl Core {
             return self.remote.counters.stale.add(1);
         };
         shared.output.connected();
-        // What the stream could take so far was reported while it was on its way.
-        self.transmit(token);
     }
 }
