@@ -360,7 +360,7 @@ fn a_preamble_comes_before_the_connection() {
         assert!(matches!(running.next(), Seen::Preamble(true)));
         running.connected();
         assert_echoes(&mut peer, b"body");
-        // One whose peer ends it before it is complete.
+        // The peer ends this one before it is complete.
         let mut short = running.peer();
         short.send(b"he");
         short.end();

@@ -1,4 +1,4 @@
-//! A reactor: its core, which is one owned value, and the queue by which others reach it.
+//! A reactor: its core, which is one owned value, and the queue by which other threads reach it.
 //!
 //! ```text
 //!   other threads                       the thread that holds the core
@@ -10,10 +10,10 @@
 //! ```
 //!
 //! A turn, in order: wait → for each event of a stream, deliver it and run the connection that it
-//! scheduled → run those that had used up their budget → pass on what was accepted → commands from
-//! other threads, the closing of sockets among them → timers → count. [`Core::next`] is that turn,
-//! written so that the core is whole whenever a connection is run: the rest of the batch, the ready
-//! list and the timers are in it, and whoever holds the core can go on.
+//! scheduled → run the connections that had used up their budget → pass accepted streams on → run
+//! the commands of other threads, which also close streams → timers → count. [`Core::next`] is that
+//! turn. It leaves nothing on the stack while a connection is run: the rest of the batch, the ready
+//! list and the timers are in the core, so another thread that takes the core can go on.
 
 mod delivery;
 mod ending;
@@ -43,8 +43,8 @@ use registry::{FdOperator, StreamOperator, TimerId};
 use timers::Timer;
 use waiting::Waits;
 
-/// How soon connections for which there was no room are tried again though nobody said that there
-/// is.
+/// How soon connections for which a pool had no capacity are tried again, even if no command says
+/// that it has.
 const CAPACITY_RETRY: Duration = Duration::from_millis(50);
 
 /// A queue of commands with room for more than these gives its memory back when it is empty.
@@ -56,27 +56,27 @@ pub(crate) struct Core {
     remote: Arc<Remote>,
     driver: Box<dyn Driver>,
     operators: Slab<FdOperator>,
-    /// Those operators that are listeners.
+    /// The operators that are listeners.
     listeners: Vec<Token>,
-    /// All of them had room for any number of connections: they need not be asked again.
+    /// All acceptors had room for any number of connections, so they need not be asked again.
     all_unlimited: bool,
     events: DriverEvents,
     /// Scheduled connections that wait for a turn; `due` of them have it now.
     ready: VecDeque<Arc<Shared>>,
     due: usize,
-    /// Scheduled connections that wait until a wake says that there is room for them.
+    /// Scheduled connections that wait for the capacity of a pool.
     crowded: Vec<Arc<Shared>>,
     commands: VecDeque<Command>,
     timers: Timers<Timer>,
     streams: usize,
-    /// A timer is armed that gives back memory which rests.
+    /// A timer is armed that frees unused memory.
     shrinks: bool,
     end: End,
     waits: Waits,
     spinner: Spinner,
 }
 
-/// Whether the reactor is to end, and when.
+/// Whether the reactor ends, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Never,
@@ -84,12 +84,12 @@ enum End {
     Stopping {
         deadline: Instant,
     },
-    /// It can't go on.
+    /// Its driver has failed, or code outside of callbacks has panicked.
     Failed,
 }
 
 impl Core {
-    /// Opens the descriptors of loop `number`, which waits as `spin` says.
+    /// Opens the driver of loop `number`, which waits as `spin` says.
     pub(crate) fn new(number: usize, spin: Spin) -> io::Result<Self> {
         let (driver, waker) = crate::io::open()?;
         Ok(Self::with(number, spin, driver, waker))
@@ -121,13 +121,13 @@ impl Core {
         &self.remote
     }
 
-    /// A connection that used up its budget: it is run again when all others had their turn.
+    /// Takes a connection that used up its budget, and runs it again after all others had a turn.
     pub(crate) fn run_again(&mut self, shared: Arc<Shared>) {
         self.ready.push_back(shared);
     }
 
-    /// A connection for which there is no room: it is run again when somebody says that there is,
-    /// or after a while.
+    /// Takes a connection for which a pool has no capacity, and runs it again when a command says
+    /// that there is some, or after a while.
     pub(crate) fn run_when_there_is_capacity(&mut self, shared: Arc<Shared>) {
         if self.crowded.is_empty() {
             self.timers.arm(clock::now() + CAPACITY_RETRY, Timer::Capacity);
@@ -135,8 +135,8 @@ impl Core {
         self.crowded.push(shared);
     }
 
-    /// Turns until a connection is to be run; `None` when the reactor has come to its end. Before
-    /// each wait for events it calls `before_wait`.
+    /// Turns until a connection is to be run; `None` when the reactor has ended. It calls
+    /// `before_wait` before each wait for events.
     #[inline]
     pub(crate) fn next(&mut self, mut before_wait: impl FnMut()) -> Option<Arc<Shared>> {
         loop {
@@ -176,8 +176,7 @@ impl Core {
         shared.task.word.notify(events).then(|| shared.clone())
     }
 
-    /// All that is done once a turn, up to the next batch of events. False: the reactor has come to
-    /// its end.
+    /// Does what is done once a turn, up to the next batch of events. False: the reactor has ended.
     #[inline(never)] // so that `next`, which runs for each event, stays small
     fn turn_over(&mut self, before_wait: impl FnMut()) -> bool {
         while let Some(event) = self.events.others.pop_front() {
@@ -198,7 +197,7 @@ impl Core {
             return;
         }
         self.remote.swap_commands(&mut self.commands);
-        // One by one: what a panic leaves is still there, to be ended.
+        // One by one: after a panic the rest is still there, and `end` ends it.
         while let Some(command) = self.commands.pop_front() {
             self.run_command(command);
         }
@@ -268,8 +267,8 @@ impl Core {
         }
     }
 
-    /// Closes the socket of a connection that has ended. Nothing else in this crate closes one that
-    /// is registered.
+    /// Closes the stream of a connection that has ended. No other code of this crate closes a
+    /// registered one.
     fn finish(&mut self, shared: &Shared) {
         let Some(FdOperator::Stream(operator)) = self.operators.remove(shared.token()) else {
             // It was never registered.
@@ -284,7 +283,7 @@ impl Core {
             log::debug!("cannot stop watching the connection from {}: {error}", shared.peer());
         }
         shared.close_stream();
-        // After that: it drops what the user's jobs hold, for which the peer need not wait.
+        // After the close: this drops what the user's jobs hold, and the peer need not wait for it.
         if let Some(timers) = operator.timers {
             self.forget_timers(&timers);
         }
@@ -309,8 +308,8 @@ impl Core {
     }
 }
 
-/// What the owner of a connection is to be told of a readiness. What is sendable goes to its output
-/// first, which tells more only if the owner waits for it.
+/// The events by which the owner of a connection learns of a readiness. That the stream takes bytes
+/// again is for the output, which tells the owner only if the owner waits for it.
 #[inline]
 fn events_of(readiness: Readiness) -> Events {
     let mut events = Events::NONE;

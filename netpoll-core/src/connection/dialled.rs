@@ -1,4 +1,5 @@
-//! Dialling one address: a stream on its way, and how the dialling thread is told of its end.
+//! A dial of one address: a stream on its way, and how the dialling thread learns what became of
+//! it.
 //!
 //! ```text
 //!   dialler's thread                         reactor
@@ -63,8 +64,8 @@ impl Attempt {
         let may_meet_itself =
             to.inet().is_some() && options.local.is_none_or(|local| local.port() == 0);
         let stream = Stream::connect(to, options).map_err(|error| match error.kind() {
-            // With so many sockets coming and going, one chosen port may be taken by the time that
-            // it is used.
+            // Among many sockets that come and go, the port that the system chose may be taken by
+            // the time that it is used.
             ErrorKind::AddrNotAvailable if may_meet_itself => Outcome::Again(error),
             _ => Outcome::Failed(error),
         })?;
@@ -94,7 +95,7 @@ impl Attempt {
             return None;
         }
         if let Err(error) = self.connection.shared.stream().take_error() {
-            // These two are of a connection that stood. What the peer sent before them is there.
+            // With these two the stream was connected. What the peer sent before them is there.
             if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
                 return Some(Outcome::Failed(error));
             }

@@ -1,4 +1,5 @@
-//! What comes before a connection: acceptors, and preambles that await the first bytes of a stream.
+//! What comes before a connection: acceptors, and preambles, which await the first bytes of a
+//! stream.
 
 use std::fmt;
 use std::io;
@@ -9,12 +10,13 @@ use super::group::Group;
 use crate::base::address::Address;
 use crate::io::stream::Stream;
 
-/// Takes what a listener accepts. It runs on the thread of the listener's reactor, and everything
-/// on that reactor waits while it runs.
+/// Takes the streams that a listener accepts. It runs on the thread of the listener's reactor, and
+/// all connections of that reactor wait while it runs.
 pub trait Accept: Send {
-    /// How many connections may be taken out of the queue now. Asked before each wait, until each
-    /// acceptor of the loop has said [`Room::ANY`], and again from the next failure on; where it is
-    /// none, the others of the loop go on, and peers that connect wait in the listener's queue.
+    /// How many connections may be taken out of the queue now. The loop asks before each wait until
+    /// all its acceptors have said [`Room::ANY`], and again after the next failure. While it is
+    /// none, the other acceptors of the loop go on, and peers that connect wait in the listener's
+    /// queue.
     fn room(&mut self) -> Room;
 
     /// Called once: the loop watches the listener from now on, as long as there is room.
@@ -23,8 +25,8 @@ pub trait Accept: Send {
     /// A connection, which no driver watches yet.
     fn accepted(&mut self, stream: Stream, peer: Address);
 
-    /// Accepting failed, and not because of the one connection: descriptors or memory have run out,
-    /// or the listener is dead. Returns whether to go on with it; `room` says when.
+    /// An accept failed, and not because of its one connection: descriptors or memory have run out,
+    /// or the listener is dead. Returns whether to go on with the listener; `room` says when.
     fn failed(&mut self, error: &io::Error) -> bool;
 
     /// The listener can't be watched, or was given up: nothing more will be accepted.
@@ -37,9 +39,9 @@ pub trait Accept: Send {
 /// What an acceptor has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// So many connections.
+    /// The number of connections.
     pub count: usize,
-    /// Where that is none: when to ask again, unless a wake comes first. `None`: at a wake.
+    /// When to ask again if the number is 0, unless a wake comes first. `None`: at a wake.
     pub again: Option<Instant>,
 }
 
@@ -48,8 +50,8 @@ impl Room {
     pub const ANY: Self = Self { count: usize::MAX, again: None };
 }
 
-/// Awaits what a stream must say before it becomes a connection. It runs on the thread of its
-/// reactor, and everything on that reactor waits while it runs.
+/// Awaits the bytes that must come before a stream becomes a connection. It runs on the thread of
+/// its reactor, and all connections of that reactor wait while it runs.
 pub trait Preamble: Send {
     /// The stream.
     fn stream(&self) -> &Stream;
@@ -57,7 +59,7 @@ pub trait Preamble: Send {
     /// Whether it would be a connection of this group.
     fn is_of(&self, group: &Arc<Group>) -> bool;
 
-    /// Something may have arrived: looks at it, and says whether that was all.
+    /// Looks at what may have arrived, and says whether it is complete.
     fn is_complete(&mut self) -> bool;
 
     /// It is complete or late, or its peer is gone. The reactor watches the stream no more. What

@@ -1,12 +1,12 @@
-//! The socket of a connection, and those who hold it open.
+//! The socket of a connection, and what holds it open.
 //!
 //! ```text
-//!   Owner      receives, without a lock ──┐
-//!                                         ├──► Socket  stream, holds ──► closed by the last
-//!   OutputHold   sends, under the output's ───┘
+//!   Owner       receives, without a lock ────────┐
+//!                                                ├──► Socket  stream, holds ──► the last closes
+//!   OutputHold  sends, under the output's lock ──┘
 //! ```
-//! That is an `Arc` of the stream, but for its place: it stands in the connection, so that there is
-//! no block beside each connection, and no pointer to one in either of the two.
+//! It works as an `Arc` of the stream does. But the stream stands in the connection, so there is no
+//! block of memory for it, and neither of the two has a pointer to one.
 
 #![expect(unsafe_code, reason = "the last holder of a stream drops it, in a shared place")]
 
@@ -19,7 +19,7 @@ use crate::io::stream::Stream;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// Reached through a hold alone: without one, its number may be another socket's by now.
+    /// Reached through a hold only: without one, its descriptor may be another socket's by now.
     stream: ManuallyDrop<Stream>,
     holds: AtomicU32,
 }
@@ -29,39 +29,40 @@ pub(crate) struct Socket {
 pub(crate) struct OutputHold(());
 
 impl Socket {
-    /// A socket that its output holds.
+    /// A socket that the output holds.
     pub(crate) fn new(stream: Stream) -> (Self, OutputHold) {
         (Self { stream: ManuallyDrop::new(stream), holds: AtomicU32::new(1) }, OutputHold(()))
     }
 
-    /// For the output.
+    /// The stream, for the output.
     #[inline]
     pub(crate) fn stream<'a>(&'a self, _: &'a OutputHold) -> &'a Stream {
         &self.stream
     }
 
-    /// The output holds it no more.
+    /// Ends the output's hold.
     pub(crate) fn release(&self, _: OutputHold) {
         self.let_go();
     }
 
-    /// One more hold, for an owner, which ends it by [`let_go`](Self::let_go). For the code that
-    /// has made the connection and shows it to nothing else before: so the output holds the socket.
+    /// Adds a hold for an owner, which ends it by [`let_go`](Self::let_go). Only the code that
+    /// makes a connection calls it, before it shows the connection to other code: so the output
+    /// holds the socket.
     pub(super) fn hold(&self) {
         let one_more = |holds: u32| (holds > 0).then_some(holds + 1);
         let held = self.holds.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
         assert!(held, "a connection that has closed gets no owner");
     }
 
-    /// For an owner, which has a hold.
+    /// The stream, for an owner, which has a hold.
     #[inline]
     pub(super) fn held(&self) -> &Stream {
         &self.stream
     }
 
-    /// An owner, or the output, holds it no more.
+    /// Ends the hold of an owner, or of the output.
     pub(super) fn let_go(&self) {
-        // As `Arc` does: what the others did with it comes before the close.
+        // As `Arc` does: what other holders did with the stream comes before the close.
         if self.holds.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.close();
         }
@@ -77,8 +78,8 @@ impl Socket {
     }
 }
 
-/// A connection that is dropped without its close: its reactor has ended before it. Its owner would
-/// keep it, and the output goes with it.
+/// Closes the stream of a connection that is dropped without a close, because its reactor has ended
+/// first. There is no owner, which would keep the connection, and the output is dropped with it.
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.holds.load(Ordering::Acquire) > 0 {

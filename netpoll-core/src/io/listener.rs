@@ -33,8 +33,8 @@ impl Listener {
         sys::listen(address, options).map(Self::from)
     }
 
-    /// Makes a listener that was opened elsewhere fit for a reactor: non-blocking. One of TCP whose
-    /// options are `foreign` gets `TCP_NODELAY`, which ours have unless their options say
+    /// Makes a listener that was opened elsewhere fit for a reactor: non-blocking. A TCP
+    /// listener with `foreign` options gets `TCP_NODELAY`; ours have it unless their options say
     /// otherwise.
     ///
     /// # Errors

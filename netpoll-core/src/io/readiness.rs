@@ -27,7 +27,7 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Of any stream at any time: something may have arrived whose report is still on its way.
+    /// Of any stream at any time: bytes may have arrived, and their report may still be on its way.
     pub(crate) const PERHAPS: Self = Self {
         receivable: true,
         sendable: false,

@@ -227,9 +227,9 @@ impl Stream {
     }
 }
 
-/// Whether a stream whose either end has this address arrives in pieces from its first byte on. On
-/// a Unix socket a receive stops where descriptors or credentials were sent along, though more
-/// bytes stand behind them.
+/// Whether a stream arrives in pieces from its first byte on, by the address of either end. On a
+/// Unix socket a receive stops where descriptors or credentials were sent along, though more bytes
+/// stand behind them.
 pub(crate) fn arrives_in_pieces(address: &Address) -> bool {
     address.is_unix()
 }

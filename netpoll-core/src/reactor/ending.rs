@@ -1,4 +1,4 @@
-//! How a reactor ends: when it was stopped, with its last connection, or since it can't go on.
+//! How a reactor ends: after a stop, with its last connection when it is retired, or by a failure.
 
 use std::io;
 use std::sync::Arc;
@@ -37,17 +37,18 @@ impl Core {
     pub(super) fn has_ended(&self) -> bool {
         match self.end {
             End::Never => false,
-            // Nobody who picked this loop before it retired may still be about to register with it.
+            // A thread that picked this loop before it retired may be about to register with it,
+            // and holds its remote; the manager and this core hold the other two.
             End::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
             End::Stopping { deadline } => {
-                let parted = self.ready.is_empty() && !self.has_served_streams();
-                parted || clock::now() >= deadline
+                let is_empty = self.ready.is_empty() && !self.has_served_streams();
+                is_empty || clock::now() >= deadline
             }
             End::Failed => true,
         }
     }
 
-    /// Whether a connection is left that is ours to end; callers drop a dialled one when they like.
+    /// Whether a connection is left that this reactor must end; a dialled one is its caller's.
     fn has_served_streams(&self) -> bool {
         self.operators.iter().any(|operator| match operator {
             FdOperator::Stream(stream) => !stream.shared.group.is_dialled(),
@@ -55,8 +56,8 @@ impl Core {
         })
     }
 
-    /// Ends a reactor that can't go on. It is not picked any more, others accept in its place, and
-    /// its connections are closed.
+    /// Ends a reactor that has failed. No connection is given to it any more, other loops accept in
+    /// its place, and its connections are closed.
     pub(crate) fn fail(mut self, error: io::Error) {
         let why = error.to_string();
         self.remote.fail(error);
@@ -65,7 +66,8 @@ impl Core {
         log::error!("a loop has ended, and its connections with it: {why}");
     }
 
-    /// The reactor's last act: from here on whoever posts keeps the command and acts by itself.
+    /// Ends the reactor. From here on a thread that posts a command gets it back, and does itself
+    /// what is left to do.
     pub(crate) fn end(mut self) {
         if self.end == End::Failed {
             self.retire_listeners();
@@ -81,7 +83,7 @@ impl Core {
                     run::run_to_end(&shared);
                 }
                 Command::Await(preamble, _) => preamble.end(),
-                // Nobody has stopped it: the listener is somebody else's now.
+                // This loop retired or failed, so another one has to accept on the listener.
                 Command::Listen(_, accept) if !matches!(self.end, End::Stopping { .. }) => {
                     accept.retired();
                 }
@@ -97,7 +99,7 @@ impl Core {
         for timers in timers {
             self.forget_timers(&timers);
         }
-        // It has no more timers that would do so, and may be the last loop.
+        // No timer of this loop will do so any more, and it may be the last loop.
         netpoll_buffer::trim();
         self.remote.end();
     }

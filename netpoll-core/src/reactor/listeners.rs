@@ -1,4 +1,4 @@
-//! The door of a reactor: its listeners, when they accept, and what streams must say first.
+//! The listeners of a reactor, when they accept, and the preambles of what they accepted.
 
 use std::io;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ impl Core {
         }
     }
 
-    /// Asks the acceptors how much they have room for, unless all have had room for any number;
-    /// returns when to ask again.
+    /// Asks the acceptors how much room they have, unless all had room for any number of
+    /// connections. Returns when to ask again.
     pub(super) fn ask_for_room(&mut self) -> Option<Instant> {
         if std::mem::replace(&mut self.all_unlimited, true) {
             return None;
@@ -102,11 +102,12 @@ impl Core {
             self.operators.remove(token);
             return;
         }
-        // What had arrived before is an edge as well. Late ones are found by their token.
+        // The driver also reports what had arrived before. The timer finds the preamble by its
+        // token.
         self.timers.arm(late, Timer::Late(token));
     }
 
-    /// Ends these preambles, whose time is over.
+    /// Ends the preambles that `which` names: no more time is left for them.
     pub(super) fn end_preambles(&mut self, which: impl Fn(&dyn Preamble) -> bool) {
         let these = |it: &FdOperator| match it {
             FdOperator::Preamble(preamble) => which(&**preamble),
@@ -128,7 +129,7 @@ impl Core {
         preamble.end();
     }
 
-    /// Stops accepting, and sees that those who wait are served elsewhere.
+    /// Stops accepting, and tells the acceptors, which have other loops go on.
     pub(super) fn retire_listeners(&mut self) {
         while let Some(&listener) = self.listeners.last() {
             if let Some(accept) = self.remove_listener(listener) {
@@ -150,7 +151,7 @@ mod tests {
     use crate::io::stream::Stream;
     use crate::pure::spin::Spin;
 
-    /// One whose last byte nobody has looked at.
+    /// A preamble with bytes that it has not looked at.
     struct Unseen(Stream, mpsc::Sender<&'static str>);
 
     impl Preamble for Unseen {

@@ -1,4 +1,4 @@
-//! What a reactor knows of one descriptor.
+//! The entry that a reactor has for each token.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,17 +9,17 @@ use crate::connection::incoming::{Accept, Preamble};
 use crate::io::listener::Listener;
 use crate::pure::timer::TimerKey;
 
-/// What stands behind a token (netpoll's name for it).
+/// What a token stands for. (The name is that of CloudWeGo's netpoll.)
 pub(crate) enum FdOperator {
     /// A connected stream, or one on its way.
     Stream(StreamOperator),
     /// A listener, and what to do with what it accepts.
     Listener(Box<ListenerOperator>),
-    /// A stream that is not a connection yet: what is to come before it is awaited.
+    /// A stream that is not a connection yet: its preamble is awaited.
     Preamble(Box<dyn Preamble>),
 }
 
-/// See [`FdOperator`]. There are few of them, so it is boxed, and an entry no larger for it.
+/// See [`FdOperator`]. There are few of them, so it is boxed and does not make each entry larger.
 pub(crate) struct ListenerOperator {
     pub(crate) listener: Arc<Listener>,
     pub(crate) accept: Box<dyn Accept>,
@@ -27,24 +27,24 @@ pub(crate) struct ListenerOperator {
     pub(crate) told: bool,
 }
 
-/// A stream as its reactor knows it.
+/// What a reactor knows of a stream.
 pub(crate) struct StreamOperator {
     pub(crate) shared: Arc<Shared>,
-    /// Its timers in the reactor's wheel, by what they are for; allocated with the first.
+    /// Its timers in the reactor's wheel, by purpose; allocated with the first.
     pub(crate) timers: Option<Box<StreamTimers>>,
 }
 
 /// See [`StreamOperator`].
 pub(crate) type StreamTimers = HashMap<TimerId, TimerKey>;
 
-/// What a connection's timer is for. There is one of each.
+/// The purpose of a connection's timer. There is at most one timer of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TimerId {
-    /// The end of an orderly close's time.
+    /// The time of an orderly close is over.
     Linger,
     /// The next look of the watch.
     Look,
-    /// The next try to receive, where memory had run short.
+    /// The next try to receive, after there was too little memory.
     Retry,
     /// A job of the user's.
     Job(usize),

@@ -1,4 +1,4 @@
-//! What a reactor does when a time has come: for its listeners, and for each of its streams.
+//! What a reactor does when a timer fires: for its preambles, its streams and its memory.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -12,11 +12,10 @@ use crate::pure::slab::Token;
 use crate::pure::task::Events;
 use crate::pure::tick::Tick;
 
-/// How soon a connection that memory was too short for is tried again.
+/// How soon a connection tries again to receive for which there was too little memory.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
 
-/// How long after a connection has closed, and how often, the loop looks whether memory that rests
-/// is still needed.
+/// How long after the close of a connection, and how often, the loop looks for unused memory.
 const REST: Duration = Duration::from_secs(1);
 const RESTS: u8 = 3;
 
@@ -24,13 +23,13 @@ const RESTS: u8 = 3;
 pub(super) enum Timer {
     /// Connections wait for the capacity of a pool.
     Capacity,
-    /// Memory has rested for a while.
+    /// Memory has been unused for a while.
     Rest {
         looks: u8,
     },
-    /// What must come before a connection has not come in time.
+    /// A preamble is not complete in time.
     Late(Token),
-    /// Of a stream.
+    /// A timer of a stream.
     Stream(Token, TimerId),
     Job(Token, Arc<Job>),
     Tick(Weak<Tick>),
@@ -58,7 +57,7 @@ impl Core {
         }
     }
 
-    /// A connection has closed: what it needed may be of no more use.
+    /// A connection has closed, so its memory may be unused.
     #[inline]
     pub(super) fn shrink_soon(&mut self) {
         if !self.shrinks && netpoll_buffer::rests_much() {
@@ -67,8 +66,8 @@ impl Core {
         }
     }
 
-    /// Gives memory back that rests and that nobody has needed for a while. The first look only
-    /// marks it, so there are several; they end where the rest is in use.
+    /// Frees memory that was unused for a while. The first look only marks it, so there are
+    /// several; they end when all memory is in use.
     fn shrink(&mut self, looks: u8, now: Instant) {
         netpoll_buffer::share_cache();
         let looks = if netpoll_buffer::shrink_store() > 0 { RESTS } else { looks - 1 };
@@ -110,7 +109,7 @@ impl Core {
         }
     }
 
-    /// The connection whose timer has fired; the timer is forgotten.
+    /// Returns the connection of a timer that has fired, and forgets the timer.
     fn fired(&mut self, token: Token, id: TimerId) -> Option<Arc<Shared>> {
         let Some(FdOperator::Stream(stream)) = self.operators.find_mut(token) else { return None };
         if let Some(timers) = &mut stream.timers {
@@ -124,12 +123,12 @@ impl Core {
             job.forget();
             return;
         }
-        // All callbacks come after the registration, so whoever asks has seen the token set.
+        // All callbacks come after the registration, so the token is set.
         let token = shared.token();
         self.arm_for(token, at, TimerId::Job(job.id()), Timer::Job(token, job));
     }
 
-    /// Arms the watch's next look, or none.
+    /// Arms the next look of the connection's watch, if there is one.
     pub(super) fn arm_look(&mut self, shared: &Arc<Shared>, now: impl FnOnce() -> Instant) {
         let token = shared.token();
         match shared.extras.next_look(now) {
@@ -138,7 +137,7 @@ impl Core {
         }
     }
 
-    /// Arms a timer of a stream in the place of the one of that id.
+    /// Arms a timer of a stream, and cancels the one that had this id.
     pub(super) fn arm_for(&mut self, token: Token, at: Instant, id: TimerId, timer: Timer) {
         let Some(FdOperator::Stream(stream)) = self.operators.find_mut(token) else { return };
         let key = self.timers.arm(at, timer);
@@ -153,13 +152,13 @@ impl Core {
         drop(key.and_then(|key| self.timers.cancel(key)));
     }
 
-    /// Has a connection that memory was too short for try again, in a while.
+    /// Has a connection try again in a while, for which there was too little memory.
     pub(super) fn arm_retry(&mut self, token: Token) {
         let at = clock::now() + SHORT_OF_MEMORY;
         self.arm_for(token, at, TimerId::Retry, Timer::Stream(token, TimerId::Retry));
     }
 
-    /// The stream has gone, and with it what it was to do.
+    /// Cancels the timers of a stream that has gone.
     pub(super) fn forget_timers(&mut self, timers: &StreamTimers) {
         for key in timers.values() {
             self.timers.cancel(*key).into_iter().for_each(forget);
@@ -167,7 +166,7 @@ impl Core {
     }
 }
 
-/// What a job captured is the user's, and may panic when it is dropped.
+/// Drops a timer. What a job captured is the user's, and its drop may panic.
 fn forget(timer: Timer) {
     if let Timer::Job(_, job) = timer {
         job.forget();

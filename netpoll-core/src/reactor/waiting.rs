@@ -17,17 +17,17 @@ const RETIRED: Duration = Duration::from_millis(100);
 /// How often in a row a wait that fails is tried again, with pauses of 1 ms, 2 ms, 4 ms, …
 const RETRIES: u32 = 8;
 
-/// How waiting has failed lately.
+/// How many of the last waits have failed.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    /// The last turn in which it did.
+    /// The last turn in which one failed.
     turn: u64,
-    /// How often in a row, up to that.
+    /// How many failed in a row, up to that turn.
     failures: u32,
 }
 
 impl Waits {
-    /// A wait has failed in this turn; returns how many have in a row.
+    /// A wait has failed in this turn. Returns how many have failed in a row.
     fn failed_in(&mut self, turn: u64) -> u32 {
         let is_next = self.failures > 0 && turn == self.turn + 1;
         self.failures = if is_next { self.failures + 1 } else { 1 };
@@ -54,8 +54,8 @@ impl Core {
         counters.events.add(self.events.len());
     }
 
-    /// The system has none of the errors of `epoll_wait` for a reason that passes, but who knows
-    /// what stands between us and it. So it is tried again, for about a quarter of a second.
+    /// Tries again for about a quarter of a second. On Linux no error of `epoll_wait` passes by
+    /// itself, but a sandbox between this process and the kernel may have errors of its own.
     #[cold]
     fn wait_failed(&mut self, error: io::Error) {
         let failures = self.waits.failed_in(self.remote.counters.turns.read());
@@ -72,7 +72,7 @@ impl Core {
         thread::sleep(Duration::from_millis(1 << (failures - 1)));
     }
 
-    /// Looks once where there is no time, and waits otherwise: awake at first if that is cheaper.
+    /// Looks once if the timeout is 0. Otherwise it waits, at first awake if that is cheaper.
     fn wait_for_events(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
             return self.driver.wait(timeout, &mut self.events);
@@ -106,10 +106,10 @@ impl Core {
         }
     }
 
-    /// Waits for events, and wakes.
+    /// Waits asleep for events, or for a wake.
     fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        // A wake before this must not be lost, whatever it is for: it may be for the room that has
-        // just been asked for in vain.
+        // A wake that came before this must not be lost: it may say that there is room, just after
+        // an acceptor has said that there is none.
         let called = !self.remote.waker().going_to_sleep();
         let timeout = if called { Some(Duration::ZERO) } else { timeout };
         let outcome = self.driver.wait(timeout, &mut self.events);
@@ -117,7 +117,7 @@ impl Core {
         outcome
     }
 
-    /// Another thread turns it from now on.
+    /// Another thread turns the reactor from now on.
     pub(crate) fn change_threads(&mut self) {
         self.spinner.change_threads();
     }

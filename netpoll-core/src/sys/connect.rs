@@ -1,4 +1,4 @@
-//! The system calls of dialling: a socket, its options, and a connect that goes on by itself.
+//! The system calls of a dial: a socket, its options, and a connect that goes on by itself.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use super::keepalive::{self, Keepalive};
 use super::stream::tcp_socket;
 use crate::base::address::Address;
 
-/// What is asked of a socket before it is connected: data. The dialler's builder documents each.
+/// The options that a socket gets before it is connected. `DialerBuilder` documents each.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "`DialerBuilder` of netpoll-client documents each, with defaults")]
 pub struct ConnectOptions {
@@ -31,7 +31,7 @@ pub struct ConnectOptions {
     pub before_connect: Option<Arc<BeforeConnect>>,
 }
 
-/// Sees the raw socket before it is connected.
+/// A function that is given the raw socket before it is connected.
 pub type BeforeConnect = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
 impl fmt::Debug for ConnectOptions {
@@ -61,9 +61,9 @@ impl Default for ConnectOptions {
     }
 }
 
-/// A socket on its way to `to`. When it is writable, [`take_error`](super::stream::take_error) says
-/// how it went: writable alone doesn't mean connected. A Unix socket whose listener's queue is full
-/// fails with `WouldBlock`, and no event will tell when it is not.
+/// A socket on its way to `to`. When it is writable it is connected or has failed, and
+/// [`take_error`](super::stream::take_error) says which. A Unix socket fails with `WouldBlock` if
+/// the queue of its listener is full, and no event will tell when it is not.
 pub(crate) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<OwnedFd> {
     let socket = match to {
         Address::Inet(to) => tcp_socket(*to)?,

@@ -1,5 +1,5 @@
-//! The system calls of a hand-over: messages and descriptors over a Unix stream, with a deadline,
-//! whether the stream blocks or not.
+//! The system calls of a hand-over: messages and descriptors over a Unix stream, with a deadline.
+//! The stream may block or not.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -62,8 +62,8 @@ pub(crate) fn send_descriptors(
     Ok(())
 }
 
-/// Receives `count` descriptors, as [`send_descriptors`] sent them; they are closed on exec from
-/// birth. All or none: where this process may not open so many, those that came are closed again.
+/// Receives `count` descriptors that [`send_descriptors`] sent; they are closed on exec from birth.
+/// All or none: if this process may not open so many, the ones that came are closed again.
 pub(crate) fn receive_descriptors(
     from: BorrowedFd<'_>,
     count: usize,

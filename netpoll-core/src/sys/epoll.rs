@@ -17,7 +17,7 @@ impl EpollFd {
         Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
-    /// Registers `fd` once and for all: edge-triggered, for both directions.
+    /// Registers `fd` for good: edge-triggered, for both directions.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
         Ok(self.0.add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
     }

@@ -23,7 +23,7 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// Checks that the system can count so.
+    /// Checks that the system can count these times.
     ///
     /// # Errors
     /// [`Error::Config`] where it can't.

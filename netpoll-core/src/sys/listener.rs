@@ -1,5 +1,5 @@
-//! The system calls of listening sockets: opening, adopting, and closing one without
-//! losing who waits in its queue.
+//! The system calls of listening sockets: to open, adopt and close one without losing the
+//! connections in its queue.
 
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
@@ -20,7 +20,7 @@ use super::stream::address_of;
 use super::{raw, repeat};
 use crate::base::address::Address;
 
-/// What is asked of a listening socket before it listens: data. The face's builder documents each.
+/// The options that a listening socket gets before it listens. `ListenOptions` documents each.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "`ListenOptions` of netpoll-server documents each, with defaults")]
 pub struct SocketOptions {
@@ -39,7 +39,7 @@ pub struct SocketOptions {
     pub before_bind: Option<Arc<BeforeBind>>,
 }
 
-/// Sees the raw socket before it is bound.
+/// A function that is given the raw socket before it is bound.
 pub type BeforeBind = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
 
 impl fmt::Debug for SocketOptions {
@@ -91,7 +91,8 @@ pub(crate) fn listen(address: &Address, options: &SocketOptions) -> io::Result<O
         Address::Unnamed => return Err(ErrorKind::AddrNotAvailable.into()),
     }
     if let (Some(mode), Some(path)) = (options.mode, address.path()) {
-        // Nobody can connect before the socket listens, so no wider mode is ever of use.
+        // No peer can connect before the socket listens, so a wider mode until here gives nothing
+        // away.
         fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     // The kernel cuts it down to `net.core.somaxconn`.
@@ -146,8 +147,8 @@ fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
     SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
 }
 
-/// Binds to a path. What stands there already is removed if it is a socket behind which nobody
-/// listens any more, and nothing else ever is.
+/// Binds to a path. A socket that stands there already is removed if no process listens behind it
+/// any more; no other file is ever removed.
 fn bind_path(socket: &Socket, path: &Path) -> io::Result<()> {
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
@@ -166,20 +167,21 @@ fn bind_path(socket: &Socket, path: &Path) -> io::Result<()> {
     socket.bind(&address)
 }
 
-/// Whether a path is of a socket behind which nobody listens any more.
+/// Whether a path is of a socket behind which no process listens any more.
 pub(crate) fn is_dead_socket(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Ok(false);
     }
-    // A listener whose queue is full answers EAGAIN: it lives. So may one that we may not reach.
+    // A listener with a full queue answers EAGAIN, so it lives. One that we may not reach may live
+    // too.
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     let answer = socket.connect(&SockAddr::unix(path)?);
     Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
 }
 
-/// Removes the dead socket `dead` from its path. Since it was found dead another server may have
-/// taken its place: what is there is moved aside first, looked at where nobody else can take its
-/// place, and put back if it is another.
+/// Removes the dead socket `dead` from its path. Another server may have taken the path since the
+/// socket was found dead. So the file is moved aside first, and looked at where no other file can
+/// replace it; if it is another one, it is put back.
 fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".dead-{}-{}", std::process::id(), super::thread::thread_number()));
@@ -188,7 +190,7 @@ fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
     if identity(&aside).is_ok_and(|it| it == dead) {
         return fs::remove_file(&aside);
     }
-    // A link fails where a third one has come meanwhile, and so overwrites nobody.
+    // A link fails if a third file has come meanwhile, so it overwrites none.
     fs::hard_link(&aside, path)?;
     fs::remove_file(&aside)?;
     Err(ErrorKind::AddrInUse.into())
@@ -247,7 +249,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Whether an error of accept says that the listener itself is beyond repair, rather than that
+/// Whether an error of accept says that the listener can never accept again. Others say that
 /// descriptors or memory have run out for a while.
 pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
     matches!(
@@ -256,9 +258,9 @@ pub(crate) fn is_of_a_dead_listener(error: &io::Error) -> bool {
     )
 }
 
-/// Lets no further connection begin on a TCP listener, while those whose handshake has begun still
-/// reach its queue: a filter that drops SYN segments. Their senders try again after a second, and
-/// find the port closed or another server on it.
+/// Lets no further connection begin on a TCP listener: a filter drops SYN segments. Connections
+/// with a handshake that has begun still reach the queue. The senders of dropped segments try again
+/// after a second, and find the port closed or another server on it.
 pub(crate) fn turn_away_newcomers(fd: BorrowedFd<'_>) -> io::Result<()> {
     // A filter sees the segment from TCP's header on; the flags are its byte 13, SYN is bit 1.
     const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
@@ -272,7 +274,7 @@ pub(crate) fn turn_away_newcomers(fd: BorrowedFd<'_>) -> io::Result<()> {
     ])
 }
 
-/// Closes the port though descriptors are open; who waits in the queue is reset, as by a close.
+/// Closes the port though descriptors are open. Connections in the queue are reset, as by a close.
 pub(crate) fn stop_listening(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).shutdown(std::net::Shutdown::Both)
 }

@@ -18,12 +18,12 @@ use nix::libc;
 /// cancelled.
 pub(super) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), libc::c_long::from(0));
-    let nobody = ptr::null_mut::<libc::c_void>();
+    let none = ptr::null_mut::<libc::c_void>();
     // SAFETY: `fd` is open while it is borrowed; the kernel writes at most `into.len()` bytes at
-    // the pointer, which `into` has there, and of who sent them it is told that nobody asks.
+    // the pointer, which `into` has there. The two null pointers say that no address is wanted.
     let outcome = unsafe {
         let (start, room) = (into.as_mut_ptr(), into.len());
-        libc::syscall(libc::SYS_recvfrom, number, start, room, flags, nobody, nobody)
+        libc::syscall(libc::SYS_recvfrom, number, start, room, flags, none, none)
     };
     count(outcome)
 }
@@ -32,12 +32,12 @@ pub(super) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> 
 pub(super) fn send(fd: BorrowedFd<'_>, from: &[u8]) -> io::Result<usize> {
     let number = libc::c_long::from(fd.as_raw_fd());
     let flags = libc::c_long::from(libc::MSG_NOSIGNAL);
-    let (nobody, no_length) = (ptr::null::<libc::c_void>(), libc::c_long::from(0));
+    let (none, no_length) = (ptr::null::<libc::c_void>(), libc::c_long::from(0));
     // SAFETY: `fd` is open while it is borrowed; the kernel reads `from.len()` bytes at the
     // pointer, which `from` has there, and an address of no bytes at none.
     let outcome = unsafe {
         let (start, length) = (from.as_ptr(), from.len());
-        libc::syscall(libc::SYS_sendto, number, start, length, flags, nobody, no_length)
+        libc::syscall(libc::SYS_sendto, number, start, length, flags, none, no_length)
     };
     count(outcome)
 }
@@ -103,7 +103,7 @@ pub(super) fn receive_message(
 /// The numbers of all descriptors that came with a message.
 ///
 /// # Safety
-/// `recvmsg` has filled `message`, whose control buffer is alive.
+/// `recvmsg` has filled `message`, and its control buffer is alive.
 unsafe fn numbers_in(message: &libc::msghdr) -> Vec<RawFd> {
     let mut numbers = Vec::new();
     // SAFETY: the buffer is alive, and holds as many bytes as the kernel says.

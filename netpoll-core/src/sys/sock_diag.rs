@@ -12,11 +12,11 @@ const BY_FAMILY: u16 = 20;
 /// The length of a `nlmsghdr`.
 const HEADER: usize = 16;
 
-/// A handshake that is under way: by whom, as the kernel writes a port and an address.
+/// A handshake that is under way: the port and the address of the peer, as the kernel writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handshake([u8; 18]);
 
-/// Those on the port of this TCP listener.
+/// The handshakes on the port of this TCP listener.
 pub(crate) fn of_port(listener: BorrowedFd<'_>) -> io::Result<Vec<Handshake>> {
     let Some(address) = SockRef::from(&listener).local_addr()?.as_socket() else {
         return Err(ErrorKind::Unsupported.into());
@@ -76,10 +76,10 @@ fn understand(mut answer: &[u8], found: &mut Vec<Handshake>) -> io::Result<bool>
         if kind == BY_FAMILY {
             let (port, address): ([u8; 2], [u8; 16]) =
                 (chunk(answer, PORT)?, chunk(answer, ADDRESS)?);
-            let mut who = [0; 18];
-            who[..2].copy_from_slice(&port);
-            who[2..].copy_from_slice(&address);
-            found.push(Handshake(who));
+            let mut peer = [0; 18];
+            peer[..2].copy_from_slice(&port);
+            peer[2..].copy_from_slice(&address);
+            found.push(Handshake(peer));
         }
         let length = (u32::from_ne_bytes(chunk(answer, 0)?) as usize).max(HEADER);
         answer = answer.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -135,10 +135,10 @@ mod tests {
 
     #[test]
     fn all_messages_of_an_answer_are_understood() {
-        let somebody = |it: u8| message(BY_FAMILY, &[it; 56]);
+        let answer = |it: u8| message(BY_FAMILY, &[it; 56]);
         let mut found = Vec::new();
-        assert!(!understand(&[somebody(1), somebody(2)].concat(), &mut found).expect("two"));
-        assert!(understand(&[somebody(3), message(3, &[])].concat(), &mut found).expect("the end"));
+        assert!(!understand(&[answer(1), answer(2)].concat(), &mut found).expect("two"));
+        assert!(understand(&[answer(3), message(3, &[])].concat(), &mut found).expect("the end"));
         assert_eq!(found, [1, 2, 3].map(|it| Handshake([it; 18])));
     }
 

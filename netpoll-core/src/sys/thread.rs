@@ -50,7 +50,7 @@ pub(crate) fn thread_time(number: i32) -> Option<Duration> {
 pub(crate) struct TimerSlack(Option<u64>);
 
 impl TimerSlack {
-    /// None to speak of.
+    /// As little as there can be.
     pub(crate) const LEAST: Self = Self(Some(1));
 
     /// That of the calling thread: 50 µs, mostly.
