@@ -101,3 +101,30 @@ fn a_stream_of_which_bytes_are_lost_ends_by_a_reset() {
     let (_, reset) = output.close_stream(false);
     assert!(reset.is_err(), "it ended in order");
 }
+
+/// The thread that dialled may send before the reactor goes on with the output.
+#[test]
+fn the_first_send_of_a_dialled_stream_is_tried_at_once() {
+    for early in [&b""[..], b"early, "] {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let output = Output::connecting(Stream::new(ours.into()), Arc::default());
+        let limits = Limits::default();
+        let policy = Policy { is_dialled: true, ..Policy::new(limits) };
+        let offer = |bytes: &'static [u8]| {
+            output.offer(Bytes::from_static(bytes), &mut None, &policy).unwrap();
+        };
+        if !early.is_empty() {
+            offer(early);
+        }
+        assert_eq!(output.pending(), early.len(), "it is not connected yet");
+        output.connected();
+        offer(b"hello");
+        assert!(output.pending() == 0 || !early.is_empty(), "a send that could go was queued");
+        output.go_on(limits.output);
+        drop(output);
+        let mut heard = Vec::new();
+        io::Read::read_to_end(&mut peer, &mut heard).unwrap();
+        assert_eq!(heard, [early, b"hello"].concat());
+    }
+}
