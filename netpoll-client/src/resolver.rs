@@ -13,10 +13,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use netpoll_core::socket::look_up;
 use netpoll_core::{Notify, ThreadPool, ThreadPoolOptions, guard};
 
 use crate::hosts;
@@ -286,12 +287,11 @@ impl fmt::Debug for Resolver {
 }
 
 fn ask_the_system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    match (host, port).to_socket_addrs() {
-        Ok(addresses) => Ok(addresses.collect()),
+    match look_up(host, port) {
         Err(error) if is_unknown(&error) => {
             Err(io::Error::new(ErrorKind::NotFound, format!("no such host: {error}")))
         }
-        Err(error) => Err(error),
+        answer => answer,
     }
 }
 

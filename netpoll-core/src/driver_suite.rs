@@ -12,6 +12,7 @@
 mod peer;
 mod running;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -25,6 +26,7 @@ use crate::connection::group::Group;
 use crate::io::listener::Listener;
 use crate::io::memory::network::Queue;
 use crate::io::socket::{ConnectOptions, SocketOptions};
+use crate::io::stream::Stream;
 use crate::threads::options::{Dispatch, HandOffOptions};
 use crate::{Address, CloseReason, Connection, Result};
 use peer::{PATIENCE, Peer};
@@ -238,6 +240,34 @@ fn a_peer_that_does_not_read_holds_the_output_up_and_nothing_is_lost() {
     });
 }
 
+/// The user has the descriptor from then on; a stream that has none stays where it is.
+#[test]
+fn a_stream_that_is_given_away_is_watched_no_more() {
+    on_all(|medium, dispatch| {
+        let give_away = |connection: &mut Connection| match connection.detach() {
+            Ok(detached) => {
+                let stream = Stream::from(detached.socket);
+                stream.push(&detached.input).expect("room");
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => echo(connection),
+            Err(error) => Err(error),
+        };
+        let service = Service { on_request: give_away, ..echoing() };
+        let running = Running::new(medium, dispatch, service);
+        let mut peer = running.peer();
+        let _handle = running.connected();
+        assert_echoes(&mut peer, b"hello");
+        if medium.is_memory() {
+            return assert_echoes(&mut peer, b"hello again");
+        }
+        assert_eq!(peer.receive_all().expect("an end in order"), b"");
+        let reason = running.disconnected().to_string();
+        assert!(reason.contains("given away"), "{reason}");
+        running.wait_empty();
+    });
+}
+
 #[test]
 fn a_send_of_another_thread_wakes_the_loop() {
     on_all(|medium, dispatch| {
@@ -445,9 +475,9 @@ fn a_dial_that_is_refused_says_so() {
         };
         let Outcome::Failed(error) = outcome else { panic!("{medium:?}: {outcome}") };
         let kind = error.kind();
-        let is_refused = kind == std::io::ErrorKind::ConnectionRefused;
+        let is_refused = kind == ErrorKind::ConnectionRefused;
         // The path of a Unix listener that has gone.
-        assert!(is_refused || kind == std::io::ErrorKind::NotFound, "{medium:?}: {error}");
+        assert!(is_refused || kind == ErrorKind::NotFound, "{medium:?}: {error}");
         assert_left(&group);
     }
 }

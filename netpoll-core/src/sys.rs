@@ -1,7 +1,8 @@
 //! Every system call of this project, by topic, each under the name of what it does to us.
 //!
-//! Nothing else calls the kernel, so faults are injected here, and `strace` is read beside these
-//! files. `EINTR` repeats here, and no caller sees it.
+//! Nothing else calls the kernel, but through the standard library: for locks, threads, the time
+//! and the process's number, and in the client for `/etc/hosts`. So faults are injected here, and
+//! `strace` is read beside these files. `EINTR` repeats here, and no caller sees it.
 
 pub(crate) mod connect;
 pub(crate) mod control;

@@ -7,7 +7,7 @@ use super::modules::{is_of_tests, without_tests};
 use super::source::{Source, balanced, functions, paths_below, words};
 use super::{
     EXAMPLE_LINES_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX, LONG_FILES, LONG_FUNCTIONS,
-    SAFETY_LINES_MAX, SYSTEM_CALL_FILES, UNSAFE_FILES, WIDTH_MAX,
+    SAFETY_LINES_MAX, SYS_FILES, SYSTEM_CALL_FILES, UNSAFE_FILES, WIDTH_MAX,
 };
 
 pub(crate) type Rule = fn(&Source) -> Faults;
@@ -27,6 +27,7 @@ pub(crate) const RUST_RULES: &[Rule] = &[
     lint_reason,
     sleeps,
     system_calls,
+    seam,
     locks,
     clocks,
 ];
@@ -164,6 +165,20 @@ fn system_calls(source: &Source) -> Faults {
     faults
 }
 
+fn seam(source: &Source) -> Faults {
+    let in_core = source.path.starts_with("netpoll-core/src/");
+    if !in_core || SYS_FILES.iter().any(|&(place, _)| source.stands_in(place)) {
+        return Vec::new();
+    }
+    let paths = paths_below(&source.code, "crate").filter(|path| {
+        let path = &source.code[path.clone()];
+        let place = words(path, "sys").next();
+        place == Some(0) || (place.is_some() && path.starts_with('{'))
+    });
+    let message = "`crate::sys` above the seam; go through `crate::io`";
+    at(paths.map(|path| source.line(path.start)), message)
+}
+
 fn locks(source: &Source) -> Faults {
     const REPLACED: [&str; 6] = ["atomic", "Mutex", "MutexGuard", "Condvar", "RwLock", "Barrier"];
     let in_core = source.path.starts_with("netpoll-core/src/");
@@ -285,6 +300,14 @@ mod catches {
         }
         let good = "// unsafe {\n#![deny(unsafe_code)]";
         assert_eq!(lines(unsafe_reason, "a.rs", good), []);
+    }
+
+    #[test]
+    fn calls_past_the_seam() {
+        let text = "use crate::io;\nuse crate::sys::X;\nuse crate::{io, sys};\ncrate::system();";
+        assert_eq!(lines(seam, "netpoll-core/src/connection/input.rs", text), [2, 3]);
+        assert_eq!(lines(seam, "netpoll-core/src/io/stream.rs", text), []);
+        assert_eq!(lines(seam, "netpoll-server/src/accept.rs", text), []);
     }
 
     #[test]

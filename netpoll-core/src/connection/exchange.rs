@@ -46,7 +46,7 @@ impl Connection {
         if !self.reader().is_empty() {
             return Exchange::Unread;
         }
-        // Edges say what the reactor has seen, which the socket may be ahead of.
+        // Events say what the reactor has seen, and the socket may be ahead of it.
         let Self { shared, scratch } = self;
         let input = &mut scratch_of(scratch, shared).input;
         input.announced();

@@ -28,7 +28,7 @@ use super::shared::Shared;
 /// A clone costs one atomic increment. No method blocks on the network, except
 /// [`wait_for_room`](Self::wait_for_room) and [`send_wait`](Self::send_wait). A handle may outlive
 /// its connection: every operation then fails with [`Error::Closed`](crate::Error::Closed), and
-/// none can reach the next owner of the descriptor. It keeps some hundred bytes and the eventfd of
+/// none can reach the next owner of the descriptor. It keeps some hundred bytes and the waker of
 /// its loop alive, but not the socket. A loop that `PollManager::set_loops` has retired ends with
 /// the last handle to one of its connections.
 #[derive(Clone)]
@@ -133,7 +133,7 @@ impl Handle {
         let events = match &sent {
             Ok(next) if next.is_none() => Events::NONE,
             Ok(next) => self.shared.go_on_later(*next),
-            // Perhaps no edge follows an error that only a send meets.
+            // Perhaps no event follows an error that only a send meets.
             Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
             Err(_) => Events::NONE,
         };

@@ -24,7 +24,7 @@ pub(crate) struct Input {
     /// Counts the blocks that slices of this input keep alive; with a budget also those of the
     /// buffer. Opened with the first such block.
     account: Option<Account>,
-    /// The socket may have bytes that no further edge will announce.
+    /// The socket may have bytes that no further event will announce.
     undrained: bool,
     side: ReadSide,
     /// The number of bytes sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
@@ -101,7 +101,7 @@ pub(crate) enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
     Bytes,
-    /// The socket is empty: an edge will announce the next bytes.
+    /// The socket is empty: an event will announce the next bytes.
     Nothing,
     /// The buffer is at its limit.
     Full,
@@ -157,7 +157,7 @@ impl Input {
         (self.sent_before, self.unmet_at) = (shared.output.sent(), None);
     }
 
-    /// An edge has announced that the socket may have bytes.
+    /// An event has announced that the socket may have bytes.
     #[inline]
     pub(crate) fn announced(&mut self) {
         self.undrained = true;
@@ -295,7 +295,7 @@ impl Input {
         if room == 0 {
             return Received::Full;
         }
-        // Cleared before the read, so that an edge that comes after the read stays.
+        // Cleared before the read, so that an event that comes after the read stays.
         if word.clear(Events::READABLE) != Events::NONE {
             self.undrained = true;
         }
@@ -480,7 +480,7 @@ impl Input {
     fn ended(&mut self, word: &Word, end: End) -> Received {
         self.undrained = false;
         self.side = ReadSide::Ended(end);
-        // The edge may still be on its way, and `is_active` must not lag behind.
+        // The event may still be on its way, and `is_active` must not lag behind.
         word.note(Events::PEER_CLOSED);
         Received::End(end)
     }

@@ -5,7 +5,7 @@
 //!                                ├─► lock ──┤   blocks, on its thread; what the socket does not
 //!   Handle::send, any thread ────┘          │   take becomes the backlog
 //!                                           └── a backlog: queued behind it; the reactor sends
-//!                                               it at each writable edge
+//!                                               it when the socket takes more
 //! ```
 //!
 //! It has a lock of its own, so other threads send and the reactor drains while a callback of the
@@ -13,8 +13,8 @@
 //! in the order in which they were queued.
 //!
 //! There is a backlog only while `blocked` is set: the socket took less than it was offered, and
-//! the next writable edge goes on. `transmit` sets `blocked` *before* its last try, so that an edge
-//! that comes right after the try finds it set.
+//! the next event that says it may take more goes on. `transmit` sets `blocked` *before* its last
+//! try, so that an event that comes right after the try finds it set.
 
 mod queue;
 mod write_side;
@@ -46,7 +46,7 @@ use write_side::{SharedSide, WriteSide};
 /// request that was refused early, and bounded.
 const DISCARDS_AT_MOST: usize = 64;
 const DISCARD_BYTES: usize = 64 << 10;
-/// The events for the owner after an error that no edge follows.
+/// The events for the owner after an error that no event follows.
 const FAILURE: Events = Events::FAILED.or(Events::READABLE);
 
 /// How many bytes are sent in one go before others get the loop and the lock: some 100 µs of work.
@@ -61,7 +61,7 @@ pub(crate) struct Output {
     side: SharedSide,
     /// Wakes threads that wait until the queue is below the low-water mark, or the stream ends.
     below: Condvar,
-    /// The socket is full, or another burst is due: a writable edge has work here.
+    /// The socket is full, or another burst is due: an event that it takes more has work here.
     blocked: AtomicBool,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
@@ -77,7 +77,7 @@ pub(crate) struct Output {
 pub(crate) struct FollowUp {
     /// The events for the connection's owner.
     pub(crate) events: Events,
-    /// The socket may take more, and no edge will say so: another burst is due.
+    /// The socket may take more, and no event will say so: another burst is due.
     pub(crate) unsent: bool,
     /// The queue has fallen below its low-water mark, or our stream has ended: the owner is to
     /// look.
@@ -157,13 +157,13 @@ impl Output {
         self.push(&mut queue, &mut message, receipt, policy, &mut spent)
     }
 
-    /// Whether a writable edge has work here.
+    /// Whether an event that the socket takes more has work here.
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::SeqCst)
     }
 
-    /// Sends what is queued, at the edge that `blocked` waits for or when another burst is due.
+    /// Sends what is queued, at the event that `blocked` waits for or when another burst is due.
     pub(crate) fn go_on(&self, limits: OutputLimits) -> FollowUp {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
@@ -514,7 +514,7 @@ impl Output {
             return Err(error);
         }
         if first.is_empty() {
-            // As after a full socket, except that no edge follows.
+            // As after a full socket, except that no event follows.
             self.blocked.store(true, Ordering::SeqCst);
             return Ok(FollowUp::UNSENT);
         }
@@ -556,7 +556,7 @@ impl Output {
             blocked = true;
         }
         if blocked {
-            // The last try succeeded. An edge that came before `blocked` was set is gone, and
+            // The last try succeeded. An event that came before `blocked` was set is gone, and
             // perhaps no other follows: the next send must try the socket.
             self.blocked.store(false, Ordering::SeqCst);
         }

@@ -214,7 +214,7 @@ fn keep_pace(shared: &Shared, input: &Input, pace: &Pace, wait: bool) -> Result<
         return Ok(());
     }
     if !input.buffer.is_empty() {
-        // No edge announces what is buffered.
+        // No event announces what is buffered.
         shared.task.word.note(Events::RESUMED);
     }
     Err(Error::WouldBlock)

@@ -298,7 +298,7 @@ impl Shared {
     pub(crate) fn go_on_later(&self, next: FollowUp) -> Events {
         if next.unsent {
             // Without a reactor nothing more is sent. Before the registration there is no token,
-            // and the first edge is still to come.
+            // and the first event is still to come.
             drop(self.reactor.post(Command::Transmit(self.token())));
         }
         next.events

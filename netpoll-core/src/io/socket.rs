@@ -83,6 +83,14 @@ pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     Some(SocketAddrV6::new(host, port, 0, zone).into())
 }
 
+/// The addresses of a host, by the system's resolver. The calling thread waits for the answer.
+///
+/// # Errors
+/// The system's.
+pub fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    sys::resolve::look_up(host, port)
+}
+
 /// Which file stands at a path: device and inode.
 ///
 /// # Errors

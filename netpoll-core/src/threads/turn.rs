@@ -36,7 +36,7 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Opens the descriptors that a reactor needs.
+    /// Opens the driver that a reactor needs.
     ///
     /// # Errors
     /// The system's: out of descriptors, out of memory.
