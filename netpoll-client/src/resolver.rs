@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use netpoll_core::socket::look_up;
-use netpoll_core::{Notify, ThreadPool, ThreadPoolOptions, guard};
+use netpoll_core::{Next, Notify, ThreadPool, ThreadPoolOptions, guard};
 
 use crate::hosts;
 use crate::sync::lock;
@@ -72,7 +72,8 @@ struct ResolverState {
     lookups: HashMap<Key, Lookup>,
     /// Names that no thread resolves yet.
     queue: VecDeque<Key>,
-    /// Threads that were told of a name in the queue, and take names until it is empty.
+    /// Threads that were told of a name in the queue. They take names until it is empty, park, and
+    /// look at it once more.
     at_work: usize,
     /// Those of them that resolve a name. The others are about to look at the queue.
     busy: usize,
@@ -222,7 +223,11 @@ impl ResolverInner {
             return Ok(());
         }
         let inner = self.clone();
-        match self.pool.run(move || inner.work()) {
+        let work = move || {
+            inner.work();
+            Next::ParkAndLook(Box::new(move || inner.look_again()))
+        };
+        match self.pool.run(work) {
             Ok(()) => state.at_work += 1,
             Err(error) if state.at_work == 0 => return Err(error),
             Err(_) => {} // a thread that runs will take the name
@@ -254,6 +259,16 @@ impl ResolverInner {
         last.tell(answer, self.is_system);
     }
 
+    /// For a thread that is parked: a name may have come for which it still counted as at work.
+    fn look_again(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.at_work -= 1;
+        // The order that this gives is mostly for this very thread.
+        let _ = self.tell_thread(&mut state);
+        drop(state);
+        self.pool.tell();
+    }
+
     /// The next name. `None` when the queue is empty: the thread parks.
     fn next(&self) -> Option<Key> {
         let mut state = lock(&self.state);
@@ -264,7 +279,6 @@ impl ResolverInner {
                 return Some(key);
             }
         }
-        state.at_work -= 1;
         None
     }
 }
@@ -432,6 +446,16 @@ mod tests {
         let answer = question.answer().expect("at once").expect("an address");
         assert!(answer.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{answer:?}");
         assert_eq!(resolver.inner.pool.threads(), 0);
+    }
+
+    /// A second thread would be started, or refused, for a name that comes before the first parks.
+    #[test]
+    fn names_one_by_one_need_one_thread() {
+        let resolver = Resolver::new(|_: &str, _: u16| Ok(Vec::new()));
+        for name in 0..5_000 {
+            wait(&ask(&resolver, &format!("{name}.name"))).expect("an answer");
+        }
+        assert_eq!(resolver.inner.pool.threads(), 1);
     }
 
     #[test]

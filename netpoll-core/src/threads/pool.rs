@@ -39,10 +39,12 @@ pub(crate) use starter::Starter;
 pub(crate) type Work = Box<dyn FnOnce() -> Next + Send>;
 
 /// What the thread does after that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// It parks and waits for its next order.
     Park,
+    /// As `Park`. Once it is parked, and may have its next order already, it calls this: work that
+    /// came before was for a thread that was not parked yet.
+    ParkAndLook(Box<dyn FnOnce() + Send>),
     /// It ends.
     Leave,
 }
@@ -208,11 +210,8 @@ impl ThreadPool {
     ///
     /// # Errors
     /// As `start_member`.
-    pub fn run(self: &Arc<Self>, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let work = Box::new(move || {
-            work();
-            Next::Park
-        });
+    pub fn run(self: &Arc<Self>, work: impl FnOnce() -> Next + Send + 'static) -> io::Result<()> {
+        let work = Box::new(work);
         if let Some(slot) = self.parking.reserve() {
             slot.give(Order::Run(work));
             return Ok(());
@@ -312,7 +311,16 @@ impl Membership<Work> {
     fn live(&self, slot: &Arc<Slot<Work>>, mut work: Option<Work>) {
         let (parking, idle) = (&self.pool.parking, self.pool.options.idle);
         while let Some(now) = work.take().or_else(|| parking.wait(slot, Some(idle))) {
-            if now() == Next::Leave || !parking.park(slot) {
+            let look = match now() {
+                Next::Park => None,
+                Next::ParkAndLook(look) => Some(look),
+                Next::Leave => return,
+            };
+            let may_stay = parking.park(slot);
+            if let Some(look) = look {
+                look();
+            }
+            if !may_stay {
                 return;
             }
         }
@@ -326,6 +334,16 @@ impl<T: Send + 'static> Drop for Membership<T> {
         self.pool.count(&members);
         drop(members);
         self.pool.changed.notify_all();
+    }
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Park => "Park",
+            Self::ParkAndLook(_) => "ParkAndLook",
+            Self::Leave => "Leave",
+        })
     }
 }
 

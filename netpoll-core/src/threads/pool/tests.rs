@@ -141,3 +141,22 @@ fn a_thread_leaves_when_its_work_says_so_or_panics() {
     pool.start("panics".into(), Box::new(|| panic!("on purpose"))).expect("a thread");
     eventually(|| pool.threads() == 0);
 }
+
+/// What comes for a thread that has no work left, but is not parked yet, needs no second thread.
+#[test]
+fn a_thread_that_looks_once_more_is_parked_by_then() {
+    let pool = pool();
+    let (sender, seen) = mpsc::channel();
+    let (its, inner) = (pool.clone(), pool.clone());
+    let again = move || {
+        let _ = sender.send((its.parked(), its.threads()));
+        Next::Park
+    };
+    let look = move || {
+        inner.deny(true);
+        inner.run(again).expect("its own thread");
+    };
+    pool.run(move || Next::ParkAndLook(Box::new(look))).expect("a thread");
+    assert_eq!(seen.recv_timeout(PATIENCE), Ok((0, 1)));
+    assert_eq!(pool.stop(Instant::now().checked_add(PATIENCE)), 0);
+}

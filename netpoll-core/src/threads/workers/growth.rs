@@ -25,7 +25,7 @@ use crate::base::clock;
 use crate::base::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use crate::connection::schedule::{Schedule, kept_of};
 use crate::threads::options::PoolOptions;
-use crate::threads::pool::{ThreadPool, ThreadPoolOptions};
+use crate::threads::pool::{Next, ThreadPool, ThreadPoolOptions};
 
 /// Workers that are kept idle where most callbacks block: with fewer, a callback that does not
 /// block waits until the growth thread has looked.
@@ -156,20 +156,25 @@ impl Workers {
         }
     }
 
+    /// Wakes the growth thread, or starts it. For the caller that has claimed the watch.
     fn wake_growth(self: &Arc<Self>) -> io::Result<()> {
         let workers = self.clone();
-        self.growth.thread.run(move || workers.watch_while_needed())
+        self.growth.thread.run(move || {
+            let mut pause = *lock(&workers.growth.deciding);
+            workers.watch(&mut pause);
+            *lock(&workers.growth.deciding) = pause;
+            // Parked first: the next caller that claims the watch needs no other thread for it.
+            Next::ParkAndLook(Box::new(move || workers.end_watch()))
+        })
     }
 
-    /// What the growth thread runs, from when it is woken until it sleeps again.
-    fn watch_while_needed(self: Arc<Self>) {
+    /// Ends the watch of the growth thread, which is parked, unless it is needed again.
+    fn end_watch(self: &Arc<Self>) {
+        let watching = &self.growth.watching;
         let is_needed = || !self.is_stopping() && self.needs_growth();
-        let mut pause = *lock(&self.growth.deciding);
-        self.watch(&mut pause);
-        while self.growth.watching.goes_on(is_needed) {
-            self.watch(&mut pause);
+        if watching.goes_on(is_needed) && self.wake_growth().is_err() {
+            watching.release();
         }
-        *lock(&self.growth.deciding) = pause;
     }
 
     /// Looks, while jobs wait or few workers are idle, whether more workers would help. Where they
