@@ -46,7 +46,7 @@ impl Members {
         if self.closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        self.gone.retain(|handle| !handle.is_finished());
+        self.forget_finished();
         self.started += 1;
         Ok(self.started)
     }
@@ -68,7 +68,13 @@ impl Members {
     /// For a member: its last act.
     pub(super) fn leave(&mut self) {
         let own = self.present.remove(&thread::current().id());
+        self.forget_finished();
         self.gone.extend(own.map(|member| member.handle));
+    }
+
+    /// The system keeps the stack of a thread until its handle is dropped or joined.
+    fn forget_finished(&mut self) {
+        self.gone.retain(|handle| !handle.is_finished());
     }
 
     /// No thread is started any more.

@@ -160,3 +160,27 @@ fn a_thread_that_looks_once_more_is_parked_by_then() {
     assert_eq!(seen.recv_timeout(PATIENCE), Ok((0, 1)));
     assert_eq!(pool.stop(Instant::now().checked_add(PATIENCE)), 0);
 }
+
+/// The resolver of a process may have 256 threads for a moment, and none ever again.
+#[test]
+fn threads_that_have_left_keep_no_stacks() {
+    const THREADS: usize = 16;
+    let pool = pool();
+    let releases: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (release, held) = mpsc::channel::<()>();
+            let work = move || {
+                let _ = held.recv();
+                Next::Leave
+            };
+            pool.run(work).expect("a thread");
+            release
+        })
+        .collect();
+    for (left, release) in releases.into_iter().enumerate() {
+        drop(release);
+        eventually(|| pool.threads() == THREADS - 1 - left);
+    }
+    let kept = lock(&pool.members).take_gone().len();
+    assert!(kept <= THREADS / 2, "{kept} of {THREADS} have left and are kept");
+}
