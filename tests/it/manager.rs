@@ -314,7 +314,7 @@ fn ticks_and_load_balances_know_loops_by_the_same_numbers() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, known);
-    drop(ticks);
+    ticks.cancel();
 }
 
 /// Asks the manager something wherever it runs, in its drop as well.
@@ -384,7 +384,7 @@ fn what_a_tick_captured_may_call_the_manager_as_it_is_dropped() {
             let begun = Instant::now();
             let until = Duration::from_micros(random.below(200) as u64);
             while begun.elapsed() < until {}
-            drop(ticks.expect("a period"));
+            ticks.expect("a period").cancel();
         }
     });
     while !ticking.is_finished() {
@@ -394,9 +394,10 @@ fn what_a_tick_captured_may_call_the_manager_as_it_is_dropped() {
     ticking.join().expect("it does not panic");
 }
 
-/// Loops that start later tick as well, a panic ends nothing, and dropping the ticks ends them.
+/// Loops that start later tick as well, a panic ends nothing, dropping the ticks ends nothing, and
+/// cancelling them does.
 #[test]
-fn every_loop_ticks_until_the_ticks_are_dropped() {
+fn every_loop_ticks_until_the_ticks_are_cancelled() {
     let manager = PollManager::new(1, LoadBalance::default()).expect("a manager");
     let journal = Journal::default();
     let told = journal.clone();
@@ -408,7 +409,10 @@ fn every_loop_ticks_until_the_ticks_are_dropped() {
     eventually("the first ticks again", || journal.len() > 3);
     manager.set_loops(2).expect("another loop");
     eventually("the second ticks", || journal.entries().contains(&"1".to_owned()));
-    drop(ticks);
+    drop(ticks.clone());
+    let before = journal.len();
+    eventually("a clone that is dropped ends nothing", || journal.len() > before + 3);
+    ticks.cancel();
     eventually("it ticks no more", || {
         let before = journal.len();
         quiet(20);

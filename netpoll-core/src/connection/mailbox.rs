@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::group::Group;
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Let this connection, for which memory was too short, try to receive again after a while.
     Retry(Token),
     /// Tick, at that time for the first time.
-    Tick(Instant, Weak<Tick>),
+    Tick(Instant, Tick),
     /// Close this group's connections when each has nothing left to serve.
     ShutDown(Arc<Group>),
     /// Close this group's connections now.
@@ -154,8 +154,8 @@ impl Remote {
     }
 
     /// Calls `tick` on the loop's thread, the first time after one period.
-    pub(crate) fn tick(&self, tick: &Arc<Tick>) {
-        drop(self.post(Command::Tick(tick.first(clock::now()), Arc::downgrade(tick))));
+    pub(crate) fn tick(&self, tick: Tick) {
+        drop(self.post(Command::Tick(tick.first(clock::now()), tick)));
     }
 
     /// Says that a pool has room again for connections that this reactor keeps for it.

@@ -1,6 +1,6 @@
 //! What a reactor does when a timer fires: for its preambles, its streams and its memory.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Core;
@@ -32,7 +32,7 @@ pub(super) enum Timer {
     /// A timer of a stream.
     Stream(Token, TimerId),
     Job(Token, Arc<Job>),
-    Tick(Weak<Tick>),
+    Tick(Tick),
 }
 
 impl Core {
@@ -49,7 +49,7 @@ impl Core {
                 Timer::Stream(token, id) => self.stream_timer(token, id, now),
                 Timer::Job(token, job) => self.job_timer(token, job, now),
                 Timer::Tick(tick) => {
-                    if let Some(next) = tick.upgrade().map(|tick| tick.run(now)) {
+                    if let Some(next) = tick.run(now) {
                         self.timers.arm(next, Timer::Tick(tick));
                     }
                 }

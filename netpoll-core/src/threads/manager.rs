@@ -266,7 +266,8 @@ impl PollManager {
 
     fn start_loop(&self) -> Result<Arc<Remote>> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let core = Core::new(number, self.spin).map_err(with("cannot open a reactor's driver"))?;
+        let core =
+            Core::new(number, self.spin).map_err(with("cannot open a reactor's descriptors"))?;
         let remote = core.remote().clone();
         let started = self.threads.start(format!("netpoll-loop-{number}"), core);
         started.map_err(with("cannot start a reactor's thread"))?;

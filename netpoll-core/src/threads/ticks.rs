@@ -5,24 +5,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::error::{Error, Result};
-use crate::base::sync::{Mutex, lock};
 use crate::connection::mailbox::Remote;
-use crate::pure::tick::Tick;
+use crate::pure::tick::{Series, Tick};
 use crate::threads::manager::{OnLoop, PollManager};
 
-/// Ticks of a manager's loops, see [`PollManager::run_every`]; dropping it ends them.
+/// Ticks of a manager's loops, see [`PollManager::run_every`]: to cancel them. Dropping this
+/// cancels nothing, as dropping a [`Timer`](crate::Timer) does not.
+#[derive(Clone)]
 pub struct Ticks {
-    /// The only strong reference to the tick: the loops' timers have weak ones.
-    _on_loop: Arc<OnLoop>,
+    series: Arc<Series>,
+}
+
+impl Ticks {
+    /// No tick begins once this has returned; one that runs goes on. What the closure captured is
+    /// dropped, here or by the tick that goes on. Never blocks.
+    pub fn cancel(&self) {
+        self.series.cancel();
+    }
 }
 
 impl PollManager {
     /// Each loop calls `tick` with its number every `period`, on its own thread, from now on and
-    /// until the [`Ticks`] are dropped; so do loops that are started later. Loops are numbered in
-    /// the order of their start, from 0, as in [`LoopLoad`](crate::LoopLoad). A tick that is late
-    /// is skipped, not made up for.
+    /// until [`Ticks::cancel`] or the end of the manager; so do loops that are started later. Loops
+    /// are numbered in the order of their start, from 0, as in [`LoopLoad`](crate::LoopLoad). A
+    /// tick that is late is skipped, not made up for.
     ///
-    /// It must not block: all connections of the loop wait for it. A panic in it is logged. For
+    /// It must not block: all connections of the loop wait for it. A panic in it is logged. A tick
+    /// that captures the manager keeps it until it is cancelled. For
     /// what belongs to one connection, see [`Handle::run_every`](crate::Handle::run_every).
     ///
     /// ```
@@ -37,7 +46,7 @@ impl PollManager {
     /// })?;
     /// let seen: Vec<usize> = receiver.iter().take(20).collect();
     /// assert!(seen.contains(&0) && seen.contains(&1));
-    /// drop(ticks);
+    /// ticks.cancel();
     /// # Ok::<(), netpoll_core::Error>(())
     /// ```
     ///
@@ -51,15 +60,17 @@ impl PollManager {
         if period < Duration::from_millis(1) {
             return Err(Error::config(format!("cannot tick every {period:?}: the least is 1 ms")));
         }
-        let call: Arc<dyn Fn(usize) + Send + Sync> = Arc::new(tick);
-        let kept = Mutex::new(Vec::new());
+        let series = Series::new(period, Arc::new(tick));
+        let of_loops = Arc::downgrade(&series);
         let on_loop: Arc<OnLoop> = Arc::new(move |remote: &Arc<Remote>| {
-            let tick = Arc::new(Tick::new(remote.number(), period, call.clone()));
-            remote.tick(&tick);
-            lock(&kept).push(tick);
+            let tick = of_loops.upgrade().and_then(|series| Tick::of(&series, remote.number()));
+            if let Some(tick) = tick {
+                remote.tick(tick);
+            }
         });
         self.on_each_loop(&on_loop);
-        Ok(Ticks { _on_loop: on_loop })
+        series.keep(on_loop);
+        Ok(Ticks { series })
     }
 }
 

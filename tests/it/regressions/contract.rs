@@ -309,7 +309,7 @@ fn a_tick_that_panics_as_it_is_dropped_harms_no_loop() {
         passed.pass();
     });
     ticked.recv_timeout(PATIENCE).expect("a tick");
-    drop(ticks);
+    ticks.expect("a period").cancel();
     gate.open();
     eventually("it is dropped", || dropped.get() == 1);
     let (sender, ticked) = mpsc::channel();
