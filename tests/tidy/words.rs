@@ -33,10 +33,10 @@ const COUNTED: &[&str] = &[
 ];
 
 /// The cap of a group without an exception, in 1 000 words. Users are persons, so it is not zero.
-const GOAL: f64 = 0.5;
+const GOAL: f64 = 0.2;
 
 /// Groups that are above the goal still. A cap may be lowered, never raised.
-const CAPS: &[(&str, f64)] = &[("netpoll-core/src", 1.4), (DOCUMENTS, 0.8)];
+const CAPS: &[(&str, f64)] = &[("netpoll-core/src", 0.4)];
 
 /// The sources of each crate are a group; `src` is the face.
 const SOURCES: &[&str] = &[
