@@ -50,7 +50,7 @@ fn echo(connection: &mut Connection) -> Result<()> {
 }
 
 fn echoing() -> Service {
-    Service { limits: Limits::default(), on_request: echo, preamble: None }
+    Service { limits: Limits::default(), on_request: echo, preamble: None, room: usize::MAX }
 }
 
 /// Bytes of which each place is told from its neighbours.
@@ -94,6 +94,22 @@ fn many_peers_are_accepted_and_served() {
         drop(peers);
         running.wait_empty();
         assert_eq!(running.released(), 50);
+    });
+}
+
+#[test]
+fn peers_wait_while_there_is_no_room() {
+    on_all(|medium, dispatch| {
+        let running = Running::new(medium, dispatch, Service { room: 0, ..echoing() });
+        let mut peers: Vec<_> = (0..3).map(|_| running.peer()).collect();
+        running.wait_turns();
+        assert_eq!(running.remote.stats().accepted, 0);
+        // One in each wait: the rest is found again.
+        running.set_room(1);
+        for peer in &mut peers {
+            assert_echoes(peer, b"hello");
+        }
+        assert_eq!(running.remote.stats().accepted, 3);
     });
 }
 
@@ -169,7 +185,7 @@ fn either_half_of_a_stream_ends_alone() {
             Ok(())
         };
         let limits = Limits { half_open: true, ..Limits::default() };
-        let service = Service { limits, on_request: end_first, preamble: None };
+        let service = Service { limits, on_request: end_first, ..echoing() };
         let running = Running::new(medium, dispatch, service);
         let mut peer = running.peer();
         let handle = running.connected();
@@ -226,7 +242,7 @@ fn a_peer_that_does_not_read_holds_the_output_up_and_nothing_is_lost() {
         };
         let limits =
             Limits { output: OutputLimits { low: 16 << 10, high: 64 << 10 }, ..Limits::default() };
-        let service = Service { limits, on_request: flood, preamble: None };
+        let service = Service { limits, on_request: flood, ..echoing() };
         let running = Running::new(medium, dispatch, service);
         let mut peer = running.peer();
         let handle = running.connected();

@@ -8,8 +8,8 @@
 //!                 │
 //!          epoll, descriptors          memory: pipes of bytes, for tests
 //! ```
-//! Nothing above this floor knows which driver runs, and nothing above it names a descriptor, an
-//! edge or a system call.
+//! Nothing above this floor knows which driver runs. Above it a descriptor is named only where it
+//! is the user's, and a system call only where it is about a thread.
 
 pub(crate) mod driver;
 mod epoll;

@@ -278,9 +278,6 @@ impl Output {
         let mut queue = lock(&self.queue);
         if self.side.now() == WriteSide::Connecting {
             self.side.set(WriteSide::Open);
-            // With nothing queued there is no need of `go_on`: the thread that dialled may send
-            // before it, and that send tries the stream.
-            self.blocked.store(queue.backlog.is_some(), Ordering::SeqCst);
             if let Some(notify) = queue.notify.take() {
                 notify.notify();
             }

@@ -105,6 +105,7 @@ pub(super) struct Running {
     address: Address,
     queue: Option<Queue>,
     count: Arc<Count>,
+    room: Arc<AtomicUsize>,
     threads: Arc<LoopThreads>,
     seen: Receiver<Seen>,
 }
@@ -119,6 +120,8 @@ pub(super) struct Service {
     pub(super) on_request: OnRequest,
     /// How many bytes come before a connection, and by when.
     pub(super) preamble: Option<(usize, Duration)>,
+    /// How many connections the acceptor has room for in a wait, at first.
+    pub(super) room: usize,
 }
 
 impl Running {
@@ -136,6 +139,7 @@ impl Running {
         );
         let info = ListenerInfo { index: 0, name: "suite".into(), address: address.clone() };
         let count = Arc::new(Count { info, released: AtomicUsize::new(0) });
+        let room = Arc::new(AtomicUsize::new(service.room));
         let (sender, seen) = channel();
         let acceptor = Acceptor {
             to: Admission {
@@ -145,10 +149,11 @@ impl Running {
                 count: count.clone(),
             },
             preamble: service.preamble,
+            room: room.clone(),
             sender,
         };
         assert!(remote.listen(Arc::new(listener), Box::new(acceptor)), "the reactor runs");
-        Self { remote, group, address, queue, count, threads, seen }
+        Self { remote, group, address, queue, count, room, threads, seen }
     }
 
     /// A peer that connects.
@@ -190,6 +195,22 @@ impl Running {
         self.count.released.load(Ordering::SeqCst)
     }
 
+    /// From now on the acceptor has so much room.
+    pub(super) fn set_room(&self, room: usize) {
+        self.room.store(room, Ordering::SeqCst);
+        self.remote.tell_of_accept_room();
+    }
+
+    /// Waits until the loop has waited for events twice: it has seen all that was there.
+    pub(super) fn wait_turns(&self) {
+        let turns = || self.remote.stats().turns;
+        let end = turns() + 2;
+        while turns() < end {
+            self.remote.tell_of_accept_room();
+            std::thread::yield_now();
+        }
+    }
+
     pub(super) fn wait_ended(&self) {
         assert!(self.remote.wait_ended(Some(clock::now() + PATIENCE)), "the loop goes on");
     }
@@ -197,13 +218,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let deadline = clock::now() + PATIENCE;
         self.remote.stop(PATIENCE);
-        let deadline = Some(clock::now() + PATIENCE);
-        let has_ended = self.remote.wait_ended(deadline);
+        let has_ended = self.remote.wait_ended(Some(deadline)) && clock::now() < deadline;
         self.group.dispatcher().stop(PATIENCE);
-        let left = self.threads.stop(deadline);
+        let left = self.threads.stop(Some(deadline));
         if !std::thread::panicking() {
-            assert!(has_ended && left == 0, "a thread is left");
+            assert!(has_ended, "the stop has waited for its deadline");
+            assert!(left == 0 && clock::now() < deadline, "a thread is left");
         }
         if let Address::Path(path) = &self.address {
             let _ = std::fs::remove_file(path);
@@ -284,12 +306,13 @@ impl Admission {
 struct Acceptor {
     to: Admission,
     preamble: Option<(usize, Duration)>,
+    room: Arc<AtomicUsize>,
     sender: Sender<Seen>,
 }
 
 impl Accept for Acceptor {
     fn room(&mut self) -> Room {
-        Room::ANY
+        Room { count: self.room.load(Ordering::SeqCst), again: None }
     }
 
     fn accepted(&mut self, stream: Stream, peer: Address) {
