@@ -300,5 +300,7 @@ fn a_flush_that_waits_goes_on_when_the_peer_reads() {
     eventually("it is congested", || handle.is_congested());
     client.hear(noise(1, 8 << 20));
     let (sent, pending) = next(&done);
-    assert!(sent && pending <= 1000, "{sent}, {pending} left");
+    // Up to four times the high-water mark a flush needs no wait: that much may be left if the peer
+    // has read before this flush looked.
+    assert!(sent && pending <= 400_000, "{sent}, {pending} left");
 }
