@@ -3,6 +3,8 @@
 //!
 //! Words in comments and in literals are not code, so this file can speak of what it forbids.
 
+use std::path::Path;
+
 use super::modules::{is_of_tests, without_tests};
 use super::source::{Source, balanced, functions, paths_below, words};
 use super::{
@@ -32,7 +34,7 @@ pub(crate) const RUST_RULES: &[Rule] = &[
     clocks,
 ];
 
-pub(crate) const DOCUMENT_RULES: &[Rule] = &[one_title];
+pub(crate) const DOCUMENT_RULES: &[Rule] = &[one_title, paths];
 
 fn width(source: &Source) -> Faults {
     let lines = source.text.lines().enumerate();
@@ -222,6 +224,41 @@ fn at(lines: impl IntoIterator<Item = usize>, message: &str) -> Faults {
 }
 
 /// Each rule catches what it is for, and lets the remedy pass.
+/// A path of the repository that a document names is there. The changelog names old ones.
+fn paths(source: &Source) -> Faults {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if source.path == "CHANGELOG.md" {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    for (index, line) in source.text.lines().enumerate() {
+        for quoted in line.split('`').skip(1).step_by(2).filter(|it| is_path(it)) {
+            for path in alternatives(quoted) {
+                if !root.join(&path).exists() {
+                    faults.push((index + 1, format!("there is no {path}; name what is there")));
+                }
+            }
+        }
+    }
+    faults
+}
+
+/// Whether a quoted text is a path below the root of the repository.
+fn is_path(quoted: &str) -> bool {
+    let starts = ["netpoll-", "src/", "tests/", "docs/", "benches/", "examples/", "fuzz/", ".ci/"];
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./{,}".contains(c);
+    starts.iter().any(|start| quoted.starts_with(start))
+        && quoted.contains('/')
+        && quoted.chars().all(is_plain)
+}
+
+/// `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+fn alternatives(path: &str) -> Vec<String> {
+    let Some((start, rest)) = path.split_once('{') else { return vec![path.to_owned()] };
+    let (names, end) = rest.split_once('}').unwrap_or((rest, ""));
+    names.split(',').map(|name| format!("{start}{name}{end}")).collect()
+}
+
 /// Time comes from one clock, so that a simulation can give it.
 fn clocks(source: &Source) -> Faults {
     let is_ours = source.path.starts_with("netpoll-") && source.path.contains("/src/");
@@ -373,5 +410,13 @@ mod catches {
         assert_eq!(lines(clocks, "netpoll-core/src/base/clock.rs", bad), []);
         assert_eq!(lines(clocks, "netpoll-core/src/pure/task_tests.rs", bad), []);
         assert_eq!(lines(clocks, "examples/echo.rs", bad), []);
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere() {
+        let text =
+            "`netpoll-core/src/{reactor,no_such}.rs`, `tests/tidy.rs`\n`docs/nowhere.md`\n`a/b`";
+        assert_eq!(lines(paths, "docs/a.md", text), [1, 2]);
+        assert_eq!(lines(paths, "CHANGELOG.md", text), []);
     }
 }
