@@ -60,6 +60,7 @@ pub use reader::Reader;
 pub use receipt::{Delivery, Undelivered};
 pub use writer::Writer;
 
+pub(crate) use owner::Owner;
 pub(crate) use schedule::schedule;
 pub(crate) use shared::Shared;
 
@@ -70,7 +71,6 @@ use crate::io::socket::{Credentials, Keepalive};
 use crate::io::stream::Stream;
 use crate::pure::task::Events;
 use input::{End, Received};
-pub(crate) use owner::Owner;
 use scratch::Scratch;
 
 /// A connection, as its owner uses it: a callback, or the caller that dialled it.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use super::callbacks::Prepare;
+use super::group::Group;
 use super::mailbox::{Command, Remote};
+use super::output::Output;
+use super::run::{self, Runner};
+use super::{Connection, Owner, Shared};
 use crate::base::origin::Origin;
-use crate::connection::callbacks::Prepare;
-use crate::connection::group::Group;
-use crate::connection::output::Output;
-use crate::connection::run::{self, Runner};
-use crate::connection::{Connection, Owner, Shared};
 use crate::io::stream::Stream;
 
 /// Makes a connection of an accepted stream and hands it to `reactor`. Its callbacks run there, or

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::policy::Policy;
 use super::schedule::Dispatcher;
+use super::watchdog::Watchdog;
 use crate::base::error::Result;
 use crate::base::limits::Limits;
 use crate::base::memory::MemoryStats;
 use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
-use crate::connection::watchdog::Watchdog;
 
 /// What the connections of one event loop or of one dialer have in common, and how many live.
 ///

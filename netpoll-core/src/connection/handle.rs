@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
+use super::Connection;
+use super::job::{Call, Job, Timer};
 use super::mailbox::Command;
+use super::output::FollowUp;
+use super::receipt::{Delivery, Receipt};
+use super::schedule::schedule;
+use super::shared::Shared;
 use crate::base::address::Address;
 use crate::base::blocking;
 use crate::base::clock::{self, later};
@@ -15,13 +21,6 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::ReceiveRate;
 use crate::base::origin::ListenerInfo;
 use crate::pure::task::Events;
-
-use super::Connection;
-use super::job::{Call, Job, Timer};
-use super::output::FollowUp;
-use super::receipt::{Delivery, Receipt};
-use super::schedule::schedule;
-use super::shared::Shared;
 
 /// A connection as other threads use it: `Clone + Send + Sync`.
 ///

@@ -6,7 +6,12 @@ use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
+use super::callbacks::Service;
+use super::extras::{Extras, Timeouts};
+use super::group::Group;
+use super::job::Job;
 use super::mailbox::{Command, Remote};
+use super::output::{FollowUp, Output};
 use super::run::Runner;
 use super::schedule::schedule;
 use crate::base::address::Address;
@@ -17,25 +22,11 @@ use crate::base::origin::{Origin, Release};
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::base::waits::{Of, Wake};
-use crate::connection::callbacks::Service;
-use crate::connection::group::Group;
 use crate::io::stream::{self, Stream};
+use crate::pure::deadlines::{Progress, Watch};
 use crate::pure::placement::{Behaviour, History, Placement};
 use crate::pure::slab::Token;
 use crate::pure::task::{Events, Task};
-
-use super::extras::{Extras, Timeouts};
-use super::job::Job;
-use super::output::{FollowUp, Output};
-use crate::pure::deadlines::Progress;
-
-/// The addresses of both ends.
-enum Ends {
-    /// The peer's address; this end's is read from the socket.
-    Peer(Address),
-    /// The peer's address and this end's, as a proxy named them.
-    Told(Box<(Address, Address)>),
-}
 
 /// How often a thread that waits for room checks whether the peer takes any bytes, and whether
 /// another callback needs the thread.
@@ -64,6 +55,14 @@ pub(crate) struct Shared {
     /// The number of bytes received. Only the owner writes it.
     received: AtomicU64,
     pub(crate) extras: Extras,
+}
+
+/// The addresses of both ends.
+enum Ends {
+    /// The peer's address; this end's is read from the socket.
+    Peer(Address),
+    /// The peer's address and this end's, as a proxy named them.
+    Told(Box<(Address, Address)>),
 }
 
 /// How many bytes there are for each connection of a server, most of them idle.
@@ -378,10 +377,7 @@ impl Shared {
 
     /// Changes what is watched, and has the reactor look again. Does nothing if the connection has
     /// ended.
-    pub(crate) fn rewatch(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut crate::pure::deadlines::Watch),
-    ) {
+    pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut Watch)) {
         if self.extras.rewatch(change) {
             drop(self.reactor.post(Command::Watch(self.clone())));
         }

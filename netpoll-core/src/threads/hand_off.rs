@@ -17,6 +17,7 @@ use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::takeover::{Loop, LoopThreads, Passed};
 use crate::base::blocking::{self, Hook, Permission};
 use crate::base::stats::Cause;
 use crate::base::waits::Listing;
@@ -25,7 +26,6 @@ use crate::connection::run::{self, Outcome};
 use crate::connection::{Shared, schedule};
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::pure::placement::Behaviour;
-use crate::threads::takeover::{Loop, LoopThreads, Passed};
 
 /// Runs `block`, which may block, so that no connection waits for it: where the calling callback
 /// runs on a reactor's thread, another thread goes on with the reactor.

@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::hand_off;
+use super::takeover::LoopThreads;
 use super::turn::turn;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
@@ -17,8 +19,6 @@ use crate::connection::mailbox::Remote;
 use crate::pure::balance::{Balancer, LoadBalance, LoopLoad};
 use crate::pure::spin::Spin;
 use crate::reactor::Core;
-use crate::threads::hand_off;
-use crate::threads::takeover::LoopThreads;
 
 /// No machine needs more loops than this: a larger number is a mistake.
 const LOOPS_AT_MOST: usize = 1024;
@@ -53,6 +53,14 @@ pub struct PollManager {
     process: u32,
 }
 
+/// Called with a loop that connections may go to.
+pub type OnLoop = dyn Fn(&Arc<Remote>) + Send + Sync;
+
+/// How many loops there are by default: one for each core that this process may use.
+pub fn default_loops() -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(LOOPS_AT_MOST)
+}
+
 #[derive(Default)]
 struct Loops {
     active: Vec<Arc<Remote>>,
@@ -60,9 +68,6 @@ struct Loops {
     retired: Vec<Arc<Remote>>,
     on_loop: Vec<Weak<OnLoop>>,
 }
-
-/// Called with a loop that connections may go to.
-pub type OnLoop = dyn Fn(&Arc<Remote>) + Send + Sync;
 
 impl PollManager {
     /// Starts `loops` reactors, which spin [where that is cheaper](Spin::WhenCheaper).
@@ -264,6 +269,11 @@ impl PollManager {
         self.threads.stats()
     }
 
+    /// Drops the manager, waiting for its threads no longer than `patience`.
+    pub fn close(mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     fn start_loop(&self) -> Result<Arc<Remote>> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let core =
@@ -285,18 +295,6 @@ fn tell(on_loop: &[Weak<OnLoop>], fresh: &Arc<Remote>) {
 
 fn load_of(remote: &Arc<Remote>) -> LoopLoad {
     LoopLoad { number: remote.number(), connections: remote.load() }
-}
-
-impl PollManager {
-    /// Drops the manager, waiting for its threads no longer than `patience`.
-    pub fn close(mut self, patience: Duration) {
-        self.patience = patience;
-    }
-}
-
-/// How many loops there are by default: one for each core that this process may use.
-pub fn default_loops() -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(LOOPS_AT_MOST)
 }
 
 impl Drop for PollManager {

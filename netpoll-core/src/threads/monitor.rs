@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::pool::Starter;
 use crate::base::clock;
 use crate::base::panic::join;
 use crate::base::sync::{
@@ -43,9 +44,8 @@ use crate::base::sync::{
 };
 use crate::pure::baton::Baton;
 use crate::sys::TimerSlack;
-use crate::threads::pool::Starter;
 use cadence::{Cadence, LONGEST};
-pub(crate) use look::{Activity, TakeOver};
+pub(crate) use look::{Activity, SpareThreads};
 use look::{All, Watched};
 pub(crate) use sighting::COMPUTING;
 use sighting::Look;
@@ -93,7 +93,7 @@ impl<T: Send + 'static> Monitor<T> {
     /// `threads` take it over. `false`: there is no thread to watch it.
     pub(crate) fn enroll(
         self: &Arc<Self>,
-        threads: &Arc<impl TakeOver<T>>,
+        threads: &Arc<impl SpareThreads<T>>,
         baton: &Arc<Baton<T>>,
         activity: &Arc<Activity>,
         threshold: Duration,
@@ -139,7 +139,11 @@ impl<T: Send + 'static> Monitor<T> {
     }
 
     /// Starts the thread if there is none; says whether there is one.
-    fn has_thread(self: &Arc<Self>, state: &mut State<T>, threads: &Arc<impl TakeOver<T>>) -> bool {
+    fn has_thread(
+        self: &Arc<Self>,
+        state: &mut State<T>,
+        threads: &Arc<impl SpareThreads<T>>,
+    ) -> bool {
         if state.thread.is_none() && !self.starter.is_refused() {
             let (monitor, threads) = (self.clone(), threads.clone());
             let watch = move || monitor.watch(&*threads);
@@ -149,7 +153,7 @@ impl<T: Send + 'static> Monitor<T> {
     }
 
     /// The life of its thread.
-    fn watch(&self, threads: &impl TakeOver<T>) {
+    fn watch(&self, threads: &impl SpareThreads<T>) {
         TimerSlack::LEAST.set();
         let mut due = clock::now();
         let mut cadence = Cadence::new(due);

@@ -13,7 +13,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::monitor::{Activity, Monitor, TakeOver};
+use super::monitor::{Activity, Monitor, SpareThreads};
+use super::pool::{Next, ThreadPool, ThreadPoolOptions};
 use crate::base::stats::{Cause, HandOffStats};
 use crate::base::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::waits::Waits;
@@ -22,7 +23,6 @@ use crate::connection::schedule::Terms;
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::reactor::Core;
 use crate::sys;
-use crate::threads::pool::{Next, ThreadPool, ThreadPoolOptions};
 
 /// What changes threads as one value: a reactor's core, and what lets other threads take it over.
 #[derive(Debug)]
@@ -175,7 +175,7 @@ impl LoopThreads {
     }
 }
 
-impl TakeOver<Loop> for LoopThreads {
+impl SpareThreads<Loop> for LoopThreads {
     fn take_over(
         &self,
         baton: &Arc<Baton<Loop>>,

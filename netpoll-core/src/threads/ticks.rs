@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::manager::{OnLoop, PollManager};
 use crate::base::error::{Error, Result};
 use crate::connection::mailbox::Remote;
 use crate::pure::tick::{Series, Tick};
-use crate::threads::manager::{OnLoop, PollManager};
 
 /// Ticks of a manager's loops, see [`PollManager::run_every`]: to cancel them. Dropping this
 /// cancels nothing, as dropping a [`Timer`](crate::Timer) does not.

@@ -1,10 +1,9 @@
 //! The pauses of a listener that cannot accept, because descriptors or memory have run out.
 
-use netpoll_core::clock;
 use std::io;
 use std::time::{Duration, Instant};
 
-use netpoll_core::OncePer;
+use netpoll_core::{OncePer, clock};
 
 /// How long a listener pauses at first; each further failure doubles it, a success resets it.
 pub(super) const PAUSE_AT_FIRST: Duration = Duration::from_millis(5);

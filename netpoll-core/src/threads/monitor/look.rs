@@ -10,8 +10,8 @@ use crate::base::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::pure::baton::{Baton, Epoch};
 use crate::threads::asleep::StateReader;
 
-/// What has another thread take a baton over.
-pub(crate) trait TakeOver<T>: Send + Sync + 'static {
+/// The threads that may take a baton over.
+pub(crate) trait SpareThreads<T>: Send + Sync + 'static {
     /// Has the baton taken over if it still lies in that epoch, where it has `stalled` for so long;
     /// says whether it was.
     fn take_over(
@@ -100,7 +100,7 @@ impl<T> All<T> {
         }
     }
 
-    pub(super) fn look(&mut self, threads: &impl TakeOver<T>, look: Look) -> Found {
+    pub(super) fn look(&mut self, threads: &impl SpareThreads<T>, look: Look) -> Found {
         let mut found = Found { quiet: true, ..Found::default() };
         self.watched.retain_mut(|each| {
             let gone = each.baton.is_gone();
@@ -141,7 +141,7 @@ impl<T> Watched<T> {
         self.activity.is_idle() && self.baton.epoch().is_none()
     }
 
-    fn look(&mut self, threads: &impl TakeOver<T>, look: Look, found: &mut Found) {
+    fn look(&mut self, threads: &impl SpareThreads<T>, look: Look, found: &mut Found) {
         let epochs = self.baton.epochs();
         found.quiet &= epochs == self.epochs && self.is_idle();
         self.epochs = epochs;
@@ -185,7 +185,7 @@ mod tests {
 
     struct NoThreads;
 
-    impl TakeOver<()> for NoThreads {
+    impl SpareThreads<()> for NoThreads {
         fn take_over(&self, _: &Arc<Baton<()>>, _: Epoch, _: Cause, _: Duration) -> bool {
             false
         }
