@@ -186,21 +186,6 @@ impl Connection {
         self.handle().resume_reading();
     }
 
-    fn send_staged(&mut self) {
-        let Some(Scratch { staged, .. }) = self.scratch.as_deref_mut() else { return };
-        staged.flush();
-        if !staged.is_empty() {
-            // If this fails, nothing more can be sent, and the connection is being closed.
-            let _ = self.shared.send(staged);
-        }
-    }
-
-    /// Whether a drop sends what is staged: only for a caller's connection, and not after a close
-    /// or in a panic.
-    fn is_dropped_in_order(&self) -> bool {
-        self.shared.is_the_callers() && !self.shared.is_interrupted() && !thread::panicking()
-    }
-
     /// Whether the connection can serve another exchange: it is not closed on this side, and
     /// neither a FIN nor a failure of the peer was seen. No system call.
     pub fn is_active(&self) -> bool {
@@ -368,6 +353,21 @@ impl Connection {
     pub(crate) fn disown(&mut self) -> Arc<Shared> {
         self.shared.disown();
         self.shared.clone()
+    }
+
+    fn send_staged(&mut self) {
+        let Some(Scratch { staged, .. }) = self.scratch.as_deref_mut() else { return };
+        staged.flush();
+        if !staged.is_empty() {
+            // If this fails, nothing more can be sent, and the connection is being closed.
+            let _ = self.shared.send(staged);
+        }
+    }
+
+    /// Whether a drop sends what is staged: only for a caller's connection, and not after a close
+    /// or in a panic.
+    fn is_dropped_in_order(&self) -> bool {
+        self.shared.is_the_callers() && !self.shared.is_interrupted() && !thread::panicking()
     }
 }
 

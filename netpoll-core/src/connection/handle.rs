@@ -122,26 +122,6 @@ impl Handle {
         }
     }
 
-    fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
-        self.shared.check_over()?;
-        self.tell(self.shared.output.offer(message, receipt, &self.shared.group.policy))
-    }
-
-    /// Tells the connection's owner what is left to do after a send.
-    fn tell(&self, sent: Result<FollowUp>) -> Result<()> {
-        let events = match &sent {
-            Ok(next) if next.is_none() => Events::NONE,
-            Ok(next) => self.shared.go_on_later(*next),
-            // Perhaps no event follows an error that only a send meets.
-            Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
-            Err(_) => Events::NONE,
-        };
-        if events != Events::NONE && self.shared.task.word.notify(events) {
-            schedule(&self.shared);
-        }
-        sent.map(drop)
-    }
-
     /// Calls `on_request` once more, even if no byte arrives; several calls of this count as one.
     /// Does nothing on a dialled connection, which has no callbacks.
     pub fn wake(&self) {
@@ -162,7 +142,7 @@ impl Handle {
         &self,
         job: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let job = self.job(None, once(job))?;
+        let job = self.new_job(None, once(job))?;
         if !self.shared.enqueue(job) {
             return Err(Error::Closed);
         }
@@ -182,7 +162,7 @@ impl Handle {
         delay: Duration,
         job: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static,
     ) -> Result<Timer> {
-        self.schedule(delay, self.job(None, once(job))?)
+        self.run_later(delay, self.new_job(None, once(job))?)
     }
 
     /// As [`run_after`](Self::run_after), but repeats until it is cancelled or the connection ends.
@@ -199,24 +179,7 @@ impl Handle {
         if period < Duration::from_millis(1) {
             return Err(Error::config(format!("cannot run every {period:?}: the least is 1 ms")));
         }
-        self.schedule(period, self.job(Some(period), Box::new(job))?)
-    }
-
-    fn job(&self, period: Option<Duration>, call: Call) -> Result<Arc<Job>> {
-        if self.shared.group.is_dialled() {
-            return Err(Error::config("a dialled connection has no callbacks to run a job among"));
-        }
-        Ok(Job::new(period, call))
-    }
-
-    fn schedule(&self, delay: Duration, job: Arc<Job>) -> Result<Timer> {
-        if self.shared.task.word.is_closed() {
-            return Err(Error::Closed);
-        }
-        let at = later(clock::now(), delay);
-        let command = Command::Later(self.shared.clone(), at, job.clone());
-        self.shared.reactor.post(command).map_err(|_| Error::Closed)?;
-        Ok(Timer { shared: self.shared.clone(), job })
+        self.run_later(period, self.new_job(Some(period), Box::new(job))?)
     }
 
     /// Runs `callback` once when the connection has ended, after `on_disconnect` and on its thread;
@@ -349,6 +312,43 @@ impl Handle {
     /// [`Error::Closed`](crate::Error::Closed), or the system's error.
     pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
+    }
+
+    fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
+        self.shared.check_over()?;
+        self.tell(self.shared.output.offer(message, receipt, &self.shared.group.policy))
+    }
+
+    /// Tells the connection's owner what is left to do after a send.
+    fn tell(&self, sent: Result<FollowUp>) -> Result<()> {
+        let events = match &sent {
+            Ok(next) if next.is_none() => Events::NONE,
+            Ok(next) => self.shared.go_on_later(*next),
+            // Perhaps no event follows an error that only a send meets.
+            Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
+            Err(_) => Events::NONE,
+        };
+        if events != Events::NONE && self.shared.task.word.notify(events) {
+            schedule(&self.shared);
+        }
+        sent.map(drop)
+    }
+
+    fn new_job(&self, period: Option<Duration>, call: Call) -> Result<Arc<Job>> {
+        if self.shared.group.is_dialled() {
+            return Err(Error::config("a dialled connection has no callbacks to run a job among"));
+        }
+        Ok(Job::new(period, call))
+    }
+
+    fn run_later(&self, delay: Duration, job: Arc<Job>) -> Result<Timer> {
+        if self.shared.task.word.is_closed() {
+            return Err(Error::Closed);
+        }
+        let at = later(clock::now(), delay);
+        let command = Command::Later(self.shared.clone(), at, job.clone());
+        self.shared.reactor.post(command).map_err(|_| Error::Closed)?;
+        Ok(Timer { shared: self.shared.clone(), job })
     }
 }
 

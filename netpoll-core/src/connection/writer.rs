@@ -148,6 +148,16 @@ impl<'a> Writer<'a> {
         if self.shared.output.is_congested() { self.settle() } else { Ok(()) }
     }
 
+    /// The number of flushed bytes that the socket has not taken yet.
+    pub fn pending(&self) -> usize {
+        self.shared.output.pending()
+    }
+
+    /// Whether the queue went above its high-water mark and is not below its low one yet.
+    pub fn is_congested(&self) -> bool {
+        self.shared.output.is_congested()
+    }
+
     /// Fails where a flush must not wait and too much is queued, so that the queue stays bounded.
     #[cold]
     fn check_room(&self) -> Result<()> {
@@ -178,16 +188,6 @@ impl<'a> Writer<'a> {
     #[cold]
     fn falter(&self) {
         self.shared.task.word.note(Events::FALTERED);
-    }
-
-    /// The number of flushed bytes that the socket has not taken yet.
-    pub fn pending(&self) -> usize {
-        self.shared.output.pending()
-    }
-
-    /// Whether the queue went above its high-water mark and is not below its low one yet.
-    pub fn is_congested(&self) -> bool {
-        self.shared.output.is_congested()
     }
 
     /// Begins a write; returns the buffer for it.

@@ -12,36 +12,18 @@ use crate::io::listener::Listener;
 use crate::pure::slab::Token;
 
 impl Core {
-    pub(super) fn not_accepted(&mut self, listener: Token, error: io::Error, skipped: bool) {
-        let Some(FdOperator::Listener(it)) = self.operators.find_mut(listener) else {
-            return;
-        };
-        if skipped {
-            self.remote.counters.lost.add(1);
-            return log::debug!("a connection was gone before it was accepted: {error}");
+    /// Begins to accept on a listener, once its acceptor says that it has room.
+    pub(super) fn listen(&mut self, listener: Arc<Listener>, accept: Box<dyn Accept>) {
+        match self.end {
+            End::Never => {}
+            End::WhenEmpty | End::Failed => return accept.retired(),
+            End::Stopping { .. } => return,
         }
-        self.remote.counters.accept_failures.add(1);
+        let operator = ListenerOperator { listener: listener.clone(), accept, told: false };
+        let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
+        self.driver.listen(listener, token);
+        self.listeners.push(token);
         self.all_unlimited = false;
-        if !it.accept.failed(&error) {
-            self.give_up_listener(listener, error);
-        }
-    }
-
-    fn give_up_listener(&mut self, listener: Token, error: io::Error) {
-        if let Some(accept) = self.remove_listener(listener) {
-            accept.given_up(error);
-        }
-    }
-
-    fn remove_listener(&mut self, listener: Token) -> Option<Box<dyn Accept>> {
-        if let Err(error) = self.driver.unlisten(listener) {
-            log::debug!("cannot stop watching a listener: {error}");
-        }
-        self.listeners.retain(|&it| it != listener);
-        match self.operators.remove(listener) {
-            Some(FdOperator::Listener(it)) => Some(it.accept),
-            _ => None,
-        }
     }
 
     pub(super) fn unlisten(&mut self, listener: &Arc<Listener>) {
@@ -81,17 +63,29 @@ impl Core {
         next
     }
 
-    pub(super) fn listen(&mut self, listener: Arc<Listener>, accept: Box<dyn Accept>) {
-        match self.end {
-            End::Never => {}
-            End::WhenEmpty | End::Failed => return accept.retired(),
-            End::Stopping { .. } => return,
+    /// Stops accepting, and tells the acceptors, which have other loops go on.
+    pub(super) fn retire_listeners(&mut self) {
+        while let Some(&listener) = self.listeners.last() {
+            if let Some(accept) = self.remove_listener(listener) {
+                accept.retired();
+            }
         }
-        let operator = ListenerOperator { listener: listener.clone(), accept, told: false };
-        let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
-        self.driver.listen(listener, token);
-        self.listeners.push(token);
+    }
+
+    /// A listener has failed to accept a connection.
+    pub(super) fn not_accepted(&mut self, listener: Token, error: io::Error, skipped: bool) {
+        let Some(FdOperator::Listener(it)) = self.operators.find_mut(listener) else {
+            return;
+        };
+        if skipped {
+            self.remote.counters.lost.add(1);
+            return log::debug!("a connection was gone before it was accepted: {error}");
+        }
+        self.remote.counters.accept_failures.add(1);
         self.all_unlimited = false;
+        if !it.accept.failed(&error) {
+            self.give_up_listener(listener, error);
+        }
     }
 
     pub(super) fn await_preamble(&mut self, preamble: Box<dyn Preamble>, late: Instant) {
@@ -129,12 +123,20 @@ impl Core {
         preamble.end();
     }
 
-    /// Stops accepting, and tells the acceptors, which have other loops go on.
-    pub(super) fn retire_listeners(&mut self) {
-        while let Some(&listener) = self.listeners.last() {
-            if let Some(accept) = self.remove_listener(listener) {
-                accept.retired();
-            }
+    fn give_up_listener(&mut self, listener: Token, error: io::Error) {
+        if let Some(accept) = self.remove_listener(listener) {
+            accept.given_up(error);
+        }
+    }
+
+    fn remove_listener(&mut self, listener: Token) -> Option<Box<dyn Accept>> {
+        if let Err(error) = self.driver.unlisten(listener) {
+            log::debug!("cannot stop watching a listener: {error}");
+        }
+        self.listeners.retain(|&it| it != listener);
+        match self.operators.remove(listener) {
+            Some(FdOperator::Listener(it)) => Some(it.accept),
+            _ => None,
         }
     }
 }
