@@ -1,4 +1,4 @@
-//! A reactor: its core, which is one owned value, and the queue by which other threads reach it.
+//! A reactor: its core, which is one owned value, and one turn of it.
 //!
 //! ```text
 //!   other threads                       the thread that holds the core
@@ -12,7 +12,7 @@
 //! A turn, in order: wait → for each event of a stream, deliver it and run the connection that it
 //! scheduled → run the connections that had used up their budget → pass accepted streams on → run
 //! the commands of other threads, which also close streams → timers → count. [`Core::next`] is that
-//! turn. It leaves nothing on the stack while a connection is run: the rest of the batch, the ready
+//! turn. (`Remote` stands in `connection/mailbox.rs`.) It leaves nothing on the stack while a connection is run: the rest of the batch, the ready
 //! list and the timers are in the core, so another thread that takes the core can go on.
 
 mod delivery;
@@ -40,8 +40,8 @@ use crate::pure::spin::{Spin, Spinner};
 use crate::pure::task::Events;
 use crate::pure::timer::Timers;
 use registry::{FdOperator, StreamOperator, TimerId};
-use timers::Timer;
-use waiting::Waits;
+use timers::Action;
+use waiting::FailedWaits;
 
 /// How soon connections for which a pool had no capacity are tried again, even if no command says
 /// that it has.
@@ -67,18 +67,18 @@ pub(crate) struct Core {
     /// Scheduled connections that wait for the capacity of a pool.
     crowded: Vec<Arc<Shared>>,
     commands: VecDeque<Command>,
-    timers: Timers<Timer>,
+    timers: Timers<Action>,
     streams: usize,
     /// A timer is armed that frees unused memory.
     shrinks: bool,
-    end: End,
-    waits: Waits,
+    end: Ending,
+    failed_waits: FailedWaits,
     spinner: Spinner,
 }
 
 /// Whether the reactor ends, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Ending {
     Never,
     WhenEmpty,
     Stopping {
@@ -111,8 +111,8 @@ impl Core {
             timers: Timers::new(clock::now()),
             streams: 0,
             shrinks: false,
-            end: End::Never,
-            waits: Waits::default(),
+            end: Ending::Never,
+            failed_waits: FailedWaits::default(),
             spinner: Spinner::new(spin),
         }
     }
@@ -130,7 +130,7 @@ impl Core {
     /// that there is some, or after a while.
     pub(crate) fn run_when_there_is_capacity(&mut self, shared: Arc<Shared>) {
         if self.crowded.is_empty() {
-            self.timers.arm(clock::now() + CAPACITY_RETRY, Timer::Capacity);
+            self.timers.arm(clock::now() + CAPACITY_RETRY, Action::Capacity);
         }
         self.crowded.push(shared);
     }
@@ -214,14 +214,14 @@ impl Core {
             Command::Capacity => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(shared) => self.finish(&shared),
             Command::Linger(token, at) => {
-                self.arm_for(token, at, TimerId::Linger, Timer::Stream(token, TimerId::Linger));
+                self.arm_for(token, at, TimerId::Linger, Action::Stream(token, TimerId::Linger));
             }
             Command::Later(shared, at, job) => self.arm_job(&shared, at, job),
             Command::Cancel(shared, job) => self.disarm(shared.token(), TimerId::Job(job)),
-            Command::Watch(shared) => self.arm_look(&shared, clock::now),
+            Command::TimeWatch(shared) => self.arm_look(&shared, clock::now),
             Command::Retry(token) => self.arm_retry(token),
             Command::Tick(at, tick) => {
-                self.timers.arm(at, Timer::Tick(tick));
+                self.timers.arm(at, Action::Tick(tick));
             }
             Command::ShutDown(group) => self.shut_down(&group),
             Command::Abort(group) => self.tell(&group, Events::ABORT),
@@ -256,7 +256,7 @@ impl Core {
             log::warn!("cannot watch the connection from {}: {error}", shared.peer());
             shared.output.fail(&error);
             events = Events::STARTED | Events::ABORT;
-        } else if matches!(self.end, End::Stopping { .. }) {
+        } else if matches!(self.end, Ending::Stopping { .. }) {
             events = Events::STARTED | Events::ABORT;
         }
         if events.has_any(Events::ABORT) {

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::{FdOperator, StreamOperator};
-use super::{Command, Core, End};
+use super::{Command, Core, Ending};
 use crate::base::clock::{self, later};
 use crate::connection::run;
 
 impl Core {
     pub(super) fn retire(&mut self) {
-        self.end = End::WhenEmpty;
+        self.end = Ending::WhenEmpty;
         self.retire_listeners();
     }
 
     pub(super) fn stop(&mut self, patience: Duration) {
-        if matches!(self.end, End::Stopping { .. }) {
+        if matches!(self.end, Ending::Stopping { .. }) {
             return;
         }
-        self.end = End::Stopping { deadline: later(clock::now(), patience) };
+        self.end = Ending::Stopping { deadline: later(clock::now(), patience) };
         self.abort_all();
     }
 
@@ -36,15 +36,15 @@ impl Core {
 
     pub(super) fn has_ended(&self) -> bool {
         match self.end {
-            End::Never => false,
+            Ending::Never => false,
             // A thread that picked this loop before it retired may be about to register with it,
             // and holds its remote; the manager and this core hold the other two.
-            End::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
-            End::Stopping { deadline } => {
+            Ending::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
+            Ending::Stopping { deadline } => {
                 let is_empty = self.ready.is_empty() && !self.has_served_streams();
                 is_empty || clock::now() >= deadline
             }
-            End::Failed => true,
+            Ending::Failed => true,
         }
     }
 
@@ -61,7 +61,7 @@ impl Core {
     pub(crate) fn fail(mut self, error: io::Error) {
         let why = error.to_string();
         self.remote.fail(error);
-        self.end = End::Failed;
+        self.end = Ending::Failed;
         self.end();
         log::error!("a loop has ended, and its connections with it: {why}");
     }
@@ -69,7 +69,7 @@ impl Core {
     /// Ends the reactor. From here on a thread that posts a command gets it back, and does itself
     /// what is left to do.
     pub(crate) fn end(mut self) {
-        if self.end == End::Failed {
+        if self.end == Ending::Failed {
             self.retire_listeners();
             self.abort_all();
         }
@@ -84,7 +84,7 @@ impl Core {
                 }
                 Command::Await(preamble, _) => preamble.end(),
                 // This loop retired or failed, so another one has to accept on the listener.
-                Command::Listen(_, accept) if !matches!(self.end, End::Stopping { .. }) => {
+                Command::Listen(_, accept) if !matches!(self.end, Ending::Stopping { .. }) => {
                     accept.retired();
                 }
                 _ => {}

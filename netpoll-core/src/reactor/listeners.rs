@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::registry::{FdOperator, ListenerOperator};
-use super::timers::Timer;
-use super::{Core, End};
+use super::timers::Action;
+use super::{Core, Ending};
 use crate::connection::incoming::{Accept, Preamble, Room};
 use crate::io::listener::Listener;
 use crate::pure::slab::Token;
@@ -15,9 +15,9 @@ impl Core {
     /// Begins to accept on a listener, once its acceptor says that it has room.
     pub(super) fn listen(&mut self, listener: Arc<Listener>, accept: Box<dyn Accept>) {
         match self.end {
-            End::Never => {}
-            End::WhenEmpty | End::Failed => return accept.retired(),
-            End::Stopping { .. } => return,
+            Ending::Never => {}
+            Ending::WhenEmpty | Ending::Failed => return accept.retired(),
+            Ending::Stopping { .. } => return,
         }
         let operator = ListenerOperator { listener: listener.clone(), accept, told: false };
         let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
@@ -98,7 +98,7 @@ impl Core {
         }
         // The driver also reports what had arrived before. The timer finds the preamble by its
         // token.
-        self.timers.arm(late, Timer::Late(token));
+        self.timers.arm(late, Action::Late(token));
     }
 
     /// Ends the preambles that `which` names: no more time is left for them.

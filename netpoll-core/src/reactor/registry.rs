@@ -42,7 +42,7 @@ pub(crate) type StreamTimers = HashMap<TimerId, TimerKey>;
 pub(crate) enum TimerId {
     /// The time of an orderly close is over.
     Linger,
-    /// The next look of the watch.
+    /// The next look of the time watch.
     Look,
     /// The next try to receive, after there was too little memory.
     Retry,

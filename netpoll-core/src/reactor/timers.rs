@@ -19,8 +19,9 @@ const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
 const REST: Duration = Duration::from_secs(1);
 const RESTS: u8 = 3;
 
+/// What the reactor does when a timer fires.
 #[derive(Debug)]
-pub(super) enum Timer {
+pub(super) enum Action {
     /// Connections wait for the capacity of a pool.
     Capacity,
     /// Memory has been unused for a while.
@@ -31,6 +32,7 @@ pub(super) enum Timer {
     Late(Token),
     /// A timer of a stream.
     Stream(Token, TimerId),
+    /// A job of this connection is due.
     Job(Token, Arc<Job>),
     Tick(Tick),
 }
@@ -41,16 +43,16 @@ impl Core {
             return;
         }
         let now = clock::now();
-        while let Some(timer) = self.timers.fire(now) {
-            match timer {
-                Timer::Late(token) => self.end_preamble(token),
-                Timer::Rest { looks } => self.shrink(looks, now),
-                Timer::Capacity => self.ready.extend(self.crowded.drain(..)),
-                Timer::Stream(token, id) => self.stream_timer(token, id, now),
-                Timer::Job(token, job) => self.job_timer(token, job, now),
-                Timer::Tick(tick) => {
+        while let Some(action) = self.timers.fire(now) {
+            match action {
+                Action::Late(token) => self.end_preamble(token),
+                Action::Rest { looks } => self.shrink(looks, now),
+                Action::Capacity => self.ready.extend(self.crowded.drain(..)),
+                Action::Stream(token, id) => self.stream_timer(token, id, now),
+                Action::Job(token, job) => self.job_timer(token, job, now),
+                Action::Tick(tick) => {
                     if let Some(next) = tick.run(now) {
-                        self.timers.arm(next, Timer::Tick(tick));
+                        self.timers.arm(next, Action::Tick(tick));
                     }
                 }
             }
@@ -62,7 +64,7 @@ impl Core {
     pub(super) fn shrink_soon(&mut self) {
         if !self.shrinks && netpoll_buffer::rests_much() {
             self.shrinks = true;
-            self.timers.arm(clock::now() + REST, Timer::Rest { looks: RESTS });
+            self.timers.arm(clock::now() + REST, Action::Rest { looks: RESTS });
         }
     }
 
@@ -73,7 +75,7 @@ impl Core {
         let looks = if netpoll_buffer::shrink_store() > 0 { RESTS } else { looks - 1 };
         self.shrinks = looks > 0 && netpoll_buffer::rests_much();
         if self.shrinks {
-            self.timers.arm(now + REST, Timer::Rest { looks });
+            self.timers.arm(now + REST, Action::Rest { looks });
         }
     }
 
@@ -82,7 +84,7 @@ impl Core {
         let must_run = match id {
             TimerId::Linger => shared.task.word.notify(Events::LINGERED),
             TimerId::Retry => shared.task.word.notify(Events::READABLE),
-            TimerId::Look if shared.extras.watch(shared.progress(), now).is_err() => {
+            TimerId::Look if shared.extras.check_time(shared.progress(), now).is_err() => {
                 shared.expire()
             }
             TimerId::Look => {
@@ -105,7 +107,12 @@ impl Core {
             self.ready.push_back(shared);
         }
         if let Some(period) = job.period {
-            self.arm_for(token, later(now, period), TimerId::Job(job.id()), Timer::Job(token, job));
+            self.arm_for(
+                token,
+                later(now, period),
+                TimerId::Job(job.id()),
+                Action::Job(token, job),
+            );
         }
     }
 
@@ -125,22 +132,24 @@ impl Core {
         }
         // All callbacks come after the registration, so the token is set.
         let token = shared.token();
-        self.arm_for(token, at, TimerId::Job(job.id()), Timer::Job(token, job));
+        self.arm_for(token, at, TimerId::Job(job.id()), Action::Job(token, job));
     }
 
-    /// Arms the next look of the connection's watch, if there is one.
+    /// Arms the next look of the connection's time watch, if there is one.
     pub(super) fn arm_look(&mut self, shared: &Arc<Shared>, now: impl FnOnce() -> Instant) {
         let token = shared.token();
         match shared.extras.next_look(now) {
-            Some(at) => self.arm_for(token, at, TimerId::Look, Timer::Stream(token, TimerId::Look)),
+            Some(at) => {
+                self.arm_for(token, at, TimerId::Look, Action::Stream(token, TimerId::Look))
+            }
             None => self.disarm(token, TimerId::Look),
         }
     }
 
     /// Arms a timer of a stream, and cancels the one that had this id.
-    pub(super) fn arm_for(&mut self, token: Token, at: Instant, id: TimerId, timer: Timer) {
+    pub(super) fn arm_for(&mut self, token: Token, at: Instant, id: TimerId, action: Action) {
         let Some(FdOperator::Stream(stream)) = self.operators.find_mut(token) else { return };
-        let key = self.timers.arm(at, timer);
+        let key = self.timers.arm(at, action);
         if let Some(before) = stream.timers.get_or_insert_default().insert(id, key) {
             self.timers.cancel(before);
         }
@@ -155,7 +164,7 @@ impl Core {
     /// Has a connection try again in a while, for which there was too little memory.
     pub(super) fn arm_retry(&mut self, token: Token) {
         let at = clock::now() + SHORT_OF_MEMORY;
-        self.arm_for(token, at, TimerId::Retry, Timer::Stream(token, TimerId::Retry));
+        self.arm_for(token, at, TimerId::Retry, Action::Stream(token, TimerId::Retry));
     }
 
     /// Cancels the timers of a stream that has gone.
@@ -167,8 +176,8 @@ impl Core {
 }
 
 /// Drops a timer. What a job captured is the user's, and its drop may panic.
-fn forget(timer: Timer) {
-    if let Timer::Job(_, job) = timer {
+fn forget(action: Action) {
+    if let Action::Job(_, job) = action {
         job.forget();
     }
 }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::spinning::spin;
-use super::{Core, End};
+use super::{Core, Ending};
 use crate::base::clock;
 use crate::base::stats::Work;
 use crate::connection::mailbox::Remote;
@@ -19,14 +19,14 @@ const RETRIES: u32 = 8;
 
 /// How many of the last waits have failed.
 #[derive(Debug, Default)]
-pub(super) struct Waits {
+pub(super) struct FailedWaits {
     /// The last turn in which one failed.
     turn: u64,
     /// How many failed in a row, up to that turn.
     failures: u32,
 }
 
-impl Waits {
+impl FailedWaits {
     /// A wait has failed in this turn. Returns how many have failed in a row.
     fn failed_in(&mut self, turn: u64) -> u32 {
         let is_next = self.failures > 0 && turn == self.turn + 1;
@@ -58,11 +58,11 @@ impl Core {
     /// itself, but a sandbox between this process and the kernel may have errors of its own.
     #[cold]
     fn wait_failed(&mut self, error: io::Error) {
-        let failures = self.waits.failed_in(self.remote.counters.turns.read());
+        let failures = self.failed_waits.failed_in(self.remote.counters.turns.read());
         if failures > RETRIES {
             log::error!("a loop can't wait for events, and ends with its connections: {error}");
             self.remote.fail(error);
-            self.end = End::Failed;
+            self.end = Ending::Failed;
             return;
         }
         if failures == 1 {
@@ -129,11 +129,11 @@ impl Core {
             next = Some(next.map_or(pause, |next| next.min(pause)));
         }
         match self.end {
-            End::Stopping { deadline } => {
+            Ending::Stopping { deadline } => {
                 let parting = deadline.saturating_duration_since(clock::now());
                 Some(next.map_or(parting, |next| next.min(parting)))
             }
-            End::WhenEmpty if self.streams == 0 => {
+            Ending::WhenEmpty if self.streams == 0 => {
                 Some(next.map_or(RETIRED, |next| next.min(RETIRED)))
             }
             _ => next,
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn waits_that_fail_in_a_row_are_counted_and_others_are_not() {
-        let mut waits = Waits::default();
+        let mut waits = FailedWaits::default();
         let turns = [0, 1, 2, 4, 5, 9];
         assert_eq!(turns.map(|turn| waits.failed_in(turn)), [1, 2, 3, 1, 2, 1]);
     }
