@@ -8,7 +8,7 @@
 //!       │ └──────────────┘  └── started, where none was parked
 //!       └── gone, after a while without an order
 //! ```
-//! A pool gives its orders in one of two ways. A [`ThreadPool<Work>`] passes a closure to the
+//! A pool gives its orders in one of two ways. A [`ThreadPool<Closure>`] passes a closure to the
 //! thread that parked last, or to a new one: a caller *reserves* that thread before it takes a
 //! reactor's core away, since a core without a thread stands still. The threads of a
 //! `ThreadPool<()>` take their jobs from a queue of their owner's, and are only woken
@@ -35,8 +35,8 @@ use members::Members;
 use parking::{Order, Parking, Slot};
 pub(crate) use starter::Starter;
 
-/// What a thread of a pool runs.
-pub(crate) type Work = Box<dyn FnOnce() -> Next + Send>;
+/// What a thread of a `ThreadPool<Closure>` runs.
+pub(crate) type Closure = Box<dyn FnOnce() -> Next + Send>;
 
 /// What the thread does after that.
 pub enum Next {
@@ -64,7 +64,7 @@ pub struct ThreadPoolOptions {
 }
 
 /// See the module.
-pub struct ThreadPool<T = Work> {
+pub struct ThreadPool<T = Closure> {
     options: ThreadPoolOptions,
     pub(crate) parking: Parking<T>,
     members: Mutex<Members>,
@@ -244,8 +244,9 @@ impl ThreadPool {
     ///
     /// # Errors
     /// As [`start_member`](Self::start_member).
-    pub(crate) fn start(self: &Arc<Self>, name: String, work: Work) -> io::Result<()> {
-        let body = move |member: Membership<Work>| member.live(&Arc::new(Slot::new()), Some(work));
+    pub(crate) fn start(self: &Arc<Self>, name: String, work: Closure) -> io::Result<()> {
+        let body =
+            move |member: Membership<Closure>| member.live(&Arc::new(Slot::new()), Some(work));
         let outcome = self.start_named(|_| name, body);
         self.tell();
         outcome
@@ -273,12 +274,12 @@ impl ThreadPool {
 /// A thread that waits for one order.
 #[must_use = "it waits for its order"]
 pub(crate) struct Reserved<'a> {
-    parking: &'a Parking<Work>,
-    slot: Option<Arc<Slot<Work>>>,
+    parking: &'a Parking<Closure>,
+    slot: Option<Arc<Slot<Closure>>>,
 }
 
 impl Reserved<'_> {
-    pub(crate) fn run(mut self, work: Work) {
+    pub(crate) fn run(mut self, work: Closure) {
         if let Some(slot) = self.slot.take() {
             slot.give(Order::Run(work));
         }
@@ -306,9 +307,9 @@ impl<T: Send + 'static> Membership<T> {
     }
 }
 
-impl Membership<Work> {
+impl Membership<Closure> {
     /// What a thread does that is given its orders.
-    fn live(&self, slot: &Arc<Slot<Work>>, mut work: Option<Work>) {
+    fn live(&self, slot: &Arc<Slot<Closure>>, mut work: Option<Closure>) {
         let (parking, idle) = (&self.pool.parking, self.pool.options.idle);
         while let Some(now) = work.take().or_else(|| parking.wait(slot, Some(idle))) {
             let look = match now() {

@@ -8,7 +8,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Work that sends the id of its thread.
-fn report(sender: &mpsc::Sender<ThreadId>) -> Work {
+fn report(sender: &mpsc::Sender<ThreadId>) -> Closure {
     let sender = sender.clone();
     Box::new(move || {
         let _ = sender.send(thread::current().id());
@@ -33,7 +33,7 @@ fn pool() -> Arc<ThreadPool> {
     })
 }
 
-fn order(pool: &Arc<ThreadPool>, work: Work) {
+fn order(pool: &Arc<ThreadPool>, work: Closure) {
     pool.reserve().expect("a thread").run(work);
 }
 
