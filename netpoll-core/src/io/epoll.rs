@@ -43,14 +43,14 @@ pub(crate) struct Epoll {
     raw: Vec<RawEvent>,
     /// The dialled streams that are still on their way.
     connecting: HashSet<Token>,
-    listeners: HashMap<Token, Watched>,
+    listeners: HashMap<Token, Listening>,
     /// The last wait found a connection in a listener's queue.
     accepting: bool,
 }
 
 /// A listener, as the driver accepts on it.
 #[derive(Debug)]
-struct Watched {
+struct Listening {
     listener: Arc<Listener>,
     /// Whether epoll watches it.
     watched: bool,
@@ -133,7 +133,7 @@ fn translate_dialled(raw: &RawEvent, connecting: &mut HashSet<Token>, events: &m
     }
 }
 
-impl Watched {
+impl Listening {
     fn accept(&mut self, token: Token, events: &mut VecDeque<Event>) {
         for accepted in 0..self.batch.min(self.room) {
             match self.listener.accept() {
@@ -186,7 +186,7 @@ impl Driver for Epoll {
 
     fn listen(&mut self, listener: Arc<Listener>, token: Token) {
         let fresh =
-            Watched { listener, watched: false, ready: false, room: 0, batch: 1, failures: 0 };
+            Listening { listener, watched: false, ready: false, room: 0, batch: 1, failures: 0 };
         self.listeners.insert(token, fresh);
     }
 

@@ -13,11 +13,11 @@ use crate::sys::stream;
 
 /// A listening socket. It closes with its last holder.
 #[derive(Debug)]
-pub struct Listener(Queue);
+pub struct Listener(ListenerKind);
 
 /// What a listener is made of.
 #[derive(Debug)]
-enum Queue {
+enum ListenerKind {
     Socket(OwnedFd),
     #[cfg(all(test, not(loom)))]
     Memory(network::Queue),
@@ -54,12 +54,12 @@ impl Listener {
     /// The system's; `WouldBlock` where none waits.
     pub fn accept(&self) -> io::Result<(Stream, Address)> {
         match &self.0 {
-            Queue::Socket(fd) => {
+            ListenerKind::Socket(fd) => {
                 let (socket, peer) = sys::accept(fd.as_fd())?;
                 Ok((Stream::new(socket), peer))
             }
             #[cfg(all(test, not(loom)))]
-            Queue::Memory(queue) => {
+            ListenerKind::Memory(queue) => {
                 let (end, peer) = queue.accept()?;
                 Ok((Stream::in_memory(end), peer))
             }
@@ -109,14 +109,14 @@ impl Listener {
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn in_memory(queue: network::Queue) -> Self {
-        Self(Queue::Memory(queue))
+        Self(ListenerKind::Memory(queue))
     }
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn memory(&self) -> Option<&network::Queue> {
         match &self.0 {
-            Queue::Memory(queue) => Some(queue),
-            Queue::Socket(_) => None,
+            ListenerKind::Memory(queue) => Some(queue),
+            ListenerKind::Socket(_) => None,
         }
     }
 
@@ -127,9 +127,9 @@ impl Listener {
     )]
     fn socket(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.0 {
-            Queue::Socket(fd) => Ok(fd.as_fd()),
+            ListenerKind::Socket(fd) => Ok(fd.as_fd()),
             #[cfg(all(test, not(loom)))]
-            Queue::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            ListenerKind::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -151,7 +151,7 @@ pub fn is_listener_dead(error: &io::Error) -> bool {
 
 impl From<OwnedFd> for Listener {
     fn from(fd: OwnedFd) -> Self {
-        Self(Queue::Socket(fd))
+        Self(ListenerKind::Socket(fd))
     }
 }
 
@@ -159,9 +159,9 @@ impl From<OwnedFd> for Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            Queue::Socket(fd) => fd.as_fd(),
+            ListenerKind::Socket(fd) => fd.as_fd(),
             #[cfg(all(test, not(loom)))]
-            Queue::Memory(_) => panic!("a listener in memory has no descriptor"),
+            ListenerKind::Memory(_) => panic!("a listener in memory has no descriptor"),
         }
     }
 }

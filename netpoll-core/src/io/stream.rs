@@ -28,11 +28,11 @@ const UNREAD: usize = 64 << 10;
 /// Where a connection holds it, the last of its holders closes it, the owner or the output
 /// (`connection/socket.rs`), so no operation can reach the next socket that has its number.
 #[derive(Debug)]
-pub struct Stream(End);
+pub struct Stream(StreamKind);
 
 /// What a stream is made of.
 #[derive(Debug)]
-enum End {
+enum StreamKind {
     Socket(OwnedFd),
     #[cfg(all(test, not(loom)))]
     Memory(wire::End),
@@ -53,19 +53,19 @@ pub struct Credentials {
 impl Stream {
     /// The stream of a socket, which is connected and does not block.
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self(End::Socket(fd))
+        Self(StreamKind::Socket(fd))
     }
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn in_memory(end: wire::End) -> Self {
-        Self(End::Memory(end))
+        Self(StreamKind::Memory(end))
     }
 
     #[cfg(all(test, not(loom)))]
     pub(crate) fn memory(&self) -> Option<&wire::End> {
         match &self.0 {
-            End::Memory(end) => Some(end),
-            End::Socket(_) => None,
+            StreamKind::Memory(end) => Some(end),
+            StreamKind::Socket(_) => None,
         }
     }
 
@@ -90,13 +90,13 @@ impl Stream {
     #[inline]
     pub(crate) fn pull(&self, input: &mut LinkBuffer, max: usize) -> io::Result<Pulled> {
         match &self.0 {
-            End::Socket(fd) => {
+            StreamKind::Socket(fd) => {
                 let filled = input.fill(max, |slices| sys::receive(fd.as_fd(), slices))?;
                 // A short read has emptied the socket.
                 Ok(Pulled { read: filled.read, drained: filled.read < filled.reserved })
             }
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => end.pull(input, max),
+            StreamKind::Memory(end) => end.pull(input, max),
         }
     }
 
@@ -108,9 +108,9 @@ impl Stream {
     #[inline]
     pub(crate) fn push(&self, output: &LinkBuffer) -> io::Result<Pushed> {
         match &self.0 {
-            End::Socket(fd) => push_to(fd.as_fd(), output),
+            StreamKind::Socket(fd) => push_to(fd.as_fd(), output),
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => end.push(output),
+            StreamKind::Memory(end) => end.push(output),
         }
     }
 
@@ -120,9 +120,9 @@ impl Stream {
     /// The system's; `WouldBlock` while nothing has arrived.
     pub fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
-            End::Socket(fd) => sys::peek(fd.as_fd(), into),
+            StreamKind::Socket(fd) => sys::peek(fd.as_fd(), into),
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => end.peek(into),
+            StreamKind::Memory(end) => end.peek(into),
         }
     }
 
@@ -133,9 +133,9 @@ impl Stream {
     pub fn take(&self, into: &mut [u8]) -> io::Result<()> {
         let wanted = into.len();
         let read = match &self.0 {
-            End::Socket(fd) => sys::receive(fd.as_fd(), &mut [io::IoSliceMut::new(into)])?,
+            StreamKind::Socket(fd) => sys::receive(fd.as_fd(), &mut [io::IoSliceMut::new(into)])?,
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => end.take(into)?,
+            StreamKind::Memory(end) => end.take(into)?,
         };
         if read == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
@@ -158,9 +158,9 @@ impl Stream {
     /// Ends our half of the stream.
     pub(crate) fn end_write(&self) -> io::Result<()> {
         match &self.0 {
-            End::Socket(fd) => sys::shutdown_write(fd.as_fd()),
+            StreamKind::Socket(fd) => sys::shutdown_write(fd.as_fd()),
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => {
+            StreamKind::Memory(end) => {
                 end.end_write();
                 Ok(())
             }
@@ -170,9 +170,9 @@ impl Stream {
     /// Makes the coming close a reset.
     pub(crate) fn reset_on_close(&self) -> io::Result<()> {
         match &self.0 {
-            End::Socket(fd) => sys::reset_on_close(fd.as_fd()),
+            StreamKind::Socket(fd) => sys::reset_on_close(fd.as_fd()),
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => {
+            StreamKind::Memory(end) => {
                 end.reset_on_close();
                 Ok(())
             }
@@ -190,9 +190,9 @@ impl Stream {
     /// The error that the stream holds, of a connect that failed or later. It is taken out.
     pub(crate) fn take_error(&self) -> io::Result<()> {
         match &self.0 {
-            End::Socket(fd) => sys::take_error(fd.as_fd()),
+            StreamKind::Socket(fd) => sys::take_error(fd.as_fd()),
             #[cfg(all(test, not(loom)))]
-            End::Memory(end) => end.take_error(),
+            StreamKind::Memory(end) => end.take_error(),
         }
     }
 
@@ -220,9 +220,9 @@ impl Stream {
     )]
     fn socket(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.0 {
-            End::Socket(fd) => Ok(fd.as_fd()),
+            StreamKind::Socket(fd) => Ok(fd.as_fd()),
             #[cfg(all(test, not(loom)))]
-            End::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            StreamKind::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -263,9 +263,9 @@ impl From<OwnedFd> for Stream {
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
-            End::Socket(fd) => fd.as_fd(),
+            StreamKind::Socket(fd) => fd.as_fd(),
             #[cfg(all(test, not(loom)))]
-            End::Memory(_) => panic!("a stream in memory has no descriptor"),
+            StreamKind::Memory(_) => panic!("a stream in memory has no descriptor"),
         }
     }
 }
