@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Address, Attempt, Group, Notify, Outcome, PollManager, Result, blocking, clock,
+    Address, Attempt, AttemptOutcome, Group, Notify, PollManager, Result, blocking, clock,
     socket::ConnectOptions,
 };
 
@@ -118,7 +118,7 @@ impl<'a> Dial<'a> {
             while index < running.len() {
                 match running[index].1.outcome() {
                     None => index += 1,
-                    Some(Outcome::Connected) => return Ok(running.swap_remove(index).1),
+                    Some(AttemptOutcome::Connected) => return Ok(running.swap_remove(index).1),
                     Some(outcome) => {
                         let (candidate, _) = running.swap_remove(index);
                         lose(&mut race, candidate, outcome, now);
@@ -131,7 +131,9 @@ impl<'a> Dial<'a> {
                     let (to, reactor) = (&candidate.address, manager.pick(candidate.address.ip()));
                     match Attempt::start(to, connect, self.group, &reactor, &self.notify) {
                         Ok(attempt) => running.push((candidate, attempt)),
-                        Err(Outcome::Failed(error)) if error.kind() == ErrorKind::WouldBlock => {
+                        Err(AttemptOutcome::Failed(error))
+                            if error.kind() == ErrorKind::WouldBlock =>
+                        {
                             race.postpone(candidate, now + FULL_QUEUE.longest(failures));
                             failures += 1;
                         }
@@ -159,11 +161,11 @@ impl<'a> Dial<'a> {
     }
 }
 
-fn lose(race: &mut Race, candidate: Candidate, outcome: Outcome, now: Instant) {
+fn lose(race: &mut Race, candidate: Candidate, outcome: AttemptOutcome, now: Instant) {
     match outcome {
-        Outcome::Again(error) => race.again(candidate, error, now),
-        Outcome::Failed(error) => race.failed(error, now),
+        AttemptOutcome::Again(error) => race.again(candidate, error, now),
+        AttemptOutcome::Failed(error) => race.failed(error, now),
         // The caller has handled it: it is not lost.
-        Outcome::Connected => {}
+        AttemptOutcome::Connected => {}
     }
 }

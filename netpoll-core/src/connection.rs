@@ -9,7 +9,7 @@
 //!   │   input   received, not read   │        │ group    policy, dispatcher, live count    │
 //!   │   staged  written, not flushed │        │ reactor  Remote: the reactor's mailbox     │
 //!   │   pace    from the writing to  │        │ extras   deadlines, jobs, close callbacks, │
-//!   │           the reading side     │        │          a watch; allocated on first use   │
+//!   │           the reading side     │        │          a time watch; made on first use   │
 //!   └────────────────────────────────┘        └────────────────────────────────────────────┘
 //! ```
 //! A served connection lives in the `Runner`, in the cell of its own task. A dialled one is with

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::base::clock;
 use crate::base::limits::{Limits, OutputLimits};
 use crate::base::notify::Notify;
-use crate::connection::dialled::{Attempt, Outcome};
+use crate::connection::dialled::{Attempt, AttemptOutcome};
 use crate::connection::group::Group;
 use crate::io::listener::Listener;
 use crate::io::memory::network::Queue;
@@ -427,7 +427,10 @@ fn a_preamble_that_is_late_ends() {
 }
 
 /// A dial on the reactor of `running`, with a group of its own.
-fn dial(running: &Running, to: &Address) -> (Arc<Group>, Result<Attempt, Outcome>, Arc<Notify>) {
+fn dial(
+    running: &Running,
+    to: &Address,
+) -> (Arc<Group>, Result<Attempt, AttemptOutcome>, Arc<Notify>) {
     let group = Group::dialled(Limits::default()).expect("good limits");
     let notify = Arc::new(Notify::default());
     let options = ConnectOptions::default();
@@ -435,7 +438,7 @@ fn dial(running: &Running, to: &Address) -> (Arc<Group>, Result<Attempt, Outcome
     (group, attempt, notify)
 }
 
-fn outcome_of(attempt: &mut Attempt, notify: &Arc<Notify>) -> Outcome {
+fn outcome_of(attempt: &mut Attempt, notify: &Arc<Notify>) -> AttemptOutcome {
     let begun = clock::now();
     loop {
         if let Some(outcome) = attempt.outcome() {
@@ -466,7 +469,7 @@ fn a_dial_that_succeeds_reads_and_writes() {
         let (group, attempt, notify) = dial(&running, &address);
         let mut attempt = attempt.expect("a listener");
         let outcome = outcome_of(&mut attempt, &notify);
-        assert!(matches!(outcome, Outcome::Connected), "{medium:?}: {outcome}");
+        assert!(matches!(outcome, AttemptOutcome::Connected), "{medium:?}: {outcome}");
         let mut connection = attempt.into_connection();
         connection.writer().write_bytes(b"ping");
         connection.writer().flush().expect("an open connection");
@@ -489,7 +492,7 @@ fn a_dial_that_is_refused_says_so() {
             Ok(mut attempt) => outcome_of(&mut attempt, &notify),
             Err(outcome) => outcome,
         };
-        let Outcome::Failed(error) = outcome else { panic!("{medium:?}: {outcome}") };
+        let AttemptOutcome::Failed(error) = outcome else { panic!("{medium:?}: {outcome}") };
         let kind = error.kind();
         let is_refused = kind == ErrorKind::ConnectionRefused;
         // The path of a Unix listener that has gone.

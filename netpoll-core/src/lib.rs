@@ -30,7 +30,7 @@ pub use base::panic::{Panicked, guard};
 pub use base::stats::{HandOffStats, LoopStats, WorkerStats};
 pub use connection::accepted::admit;
 pub use connection::callbacks::*;
-pub use connection::dialled::{Attempt, Outcome};
+pub use connection::dialled::{Attempt, AttemptOutcome};
 pub use connection::group::Group;
 pub use connection::incoming::{Accept, Preamble, Room};
 pub use connection::mailbox::Remote;

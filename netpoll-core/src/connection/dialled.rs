@@ -38,7 +38,7 @@ pub struct Attempt {
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The peer is there, or was: what it sent can be read, even where it has gone since.
     Connected,
     /// It has failed, but another attempt, from another port, may well succeed.
@@ -60,14 +60,14 @@ impl Attempt {
         group: &Arc<Group>,
         reactor: &Arc<Remote>,
         notify: &Arc<Notify>,
-    ) -> Result<Self, Outcome> {
+    ) -> Result<Self, AttemptOutcome> {
         let may_meet_itself =
             to.inet().is_some() && options.local.is_none_or(|local| local.port() == 0);
         let stream = Stream::connect(to, options).map_err(|error| match error.kind() {
             // Among many sockets that come and go, the port that the system chose may be taken by
             // the time that it is used.
-            ErrorKind::AddrNotAvailable if may_meet_itself => Outcome::Again(error),
-            _ => Outcome::Failed(error),
+            ErrorKind::AddrNotAvailable if may_meet_itself => AttemptOutcome::Again(error),
+            _ => AttemptOutcome::Failed(error),
         })?;
         let output = Output::connecting(stream, notify.clone());
         let shared = Arc::new(Shared::dialled(output, group.clone(), reactor.clone(), to.clone()));
@@ -77,19 +77,19 @@ impl Attempt {
         }
         group.enter();
         if reactor.post(Command::Register(shared)).is_err() {
-            return Err(Outcome::Failed(Error::Closed.into()));
+            return Err(AttemptOutcome::Failed(Error::Closed.into()));
         }
         Ok(Self { connection, may_meet_itself })
     }
 
     /// How it ended; `None` while it is on its way. To be asked again only after `None`.
-    pub fn outcome(&mut self) -> Option<Outcome> {
+    pub fn outcome(&mut self) -> Option<AttemptOutcome> {
         let shared = self.connection.shared.clone();
         if let Some(error) = shared.output.failure() {
-            return Some(Outcome::Failed(error));
+            return Some(AttemptOutcome::Failed(error));
         }
         if shared.is_interrupted() || shared.output.is_closed() {
-            return Some(Outcome::Failed(Error::Closed.into()));
+            return Some(AttemptOutcome::Failed(Error::Closed.into()));
         }
         if shared.output.is_connecting() {
             return None;
@@ -97,7 +97,7 @@ impl Attempt {
         if let Err(error) = self.connection.shared.stream().take_error() {
             // With these two the stream was connected. What the peer sent before them is there.
             if !matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) {
-                return Some(Outcome::Failed(error));
+                return Some(AttemptOutcome::Failed(error));
             }
             self.connection.scratch().input.fail_at_end(&error);
         }
@@ -106,9 +106,9 @@ impl Attempt {
             // It dialled a port of this machine on which no socket listens, from that very port:
             // two SYNs cross, and the socket is its own peer.
             let error = ErrorKind::ConnectionRefused;
-            return Some(Outcome::Again(error.into()));
+            return Some(AttemptOutcome::Again(error.into()));
         }
-        Some(Outcome::Connected)
+        Some(AttemptOutcome::Connected)
     }
 
     /// The connection, for the caller to drive.
@@ -132,7 +132,7 @@ impl Attempt {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for AttemptOutcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected => out.write_str("connected"),

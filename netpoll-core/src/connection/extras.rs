@@ -1,4 +1,4 @@
-//! What few connections have: deadlines, jobs, close callbacks, a watch. It is allocated on first
+//! What few connections have: deadlines, jobs, close callbacks, a time watch. It is allocated on first
 //! use, so that the other connections pay one word for it.
 
 use std::collections::VecDeque;
@@ -12,17 +12,17 @@ use crate::base::error::Wait;
 use crate::base::limits::Limits;
 use crate::base::panic::guard;
 use crate::base::sync::{Mutex, lock};
-use crate::pure::deadlines::{Progress, Watch};
+use crate::pure::deadlines::{Progress, TimeWatch};
 
 /// A callback that runs when a connection has ended.
 pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
 
 /// The extras of one connection. The lock is held for a few instructions, never while user code
 /// runs.
-pub(crate) struct Extras(Mutex<Slot>);
+pub(crate) struct Extras(Mutex<Guarded>);
 
 #[derive(Default)]
-struct Slot {
+struct Guarded {
     inner: Option<Box<Inner>>,
     /// The connection has ended, and its close callbacks have been taken.
     closed: bool,
@@ -33,10 +33,10 @@ struct Inner {
     read_deadline: Option<Instant>,
     write_deadline: Option<Instant>,
     timeouts: Option<Timeouts>,
-    watch: Option<Watch>,
-    /// The reactor has been asked to look at the watch, and has yet to do so.
+    watch: Option<TimeWatch>,
+    /// The reactor has been asked to look at the time watch, and has yet to do so.
     is_look_due: bool,
-    /// The time that the watch found to be over.
+    /// The time that the time watch found to be over.
     expired: Option<Wait>,
     jobs: VecDeque<Arc<Job>>,
     on_close: Vec<OnClose>,
@@ -51,11 +51,11 @@ pub(crate) struct Timeouts {
 
 impl Extras {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let inner = Watch::is_needed(limits).then(|| {
-            let watch = Some(Watch::new(limits, clock::now()));
+        let inner = TimeWatch::is_needed(limits).then(|| {
+            let watch = Some(TimeWatch::new(limits, clock::now()));
             Box::new(Inner { watch, ..Inner::default() })
         });
-        Self(Mutex::new(Slot { inner, closed: false }))
+        Self(Mutex::new(Guarded { inner, closed: false }))
     }
 
     pub(crate) fn read_deadline(&self) -> Option<Instant> {
@@ -83,26 +83,26 @@ impl Extras {
         self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
-    /// Sets timeouts, deadlines and the watch back to the limits. Returns whether the caller must
+    /// Sets timeouts, deadlines and the time watch back to the limits. Returns whether the caller must
     /// tell the reactor.
     pub(crate) fn reset_times(&self, limits: &Limits) -> bool {
-        let mut slot = lock(&self.0);
-        let Some(inner) = &mut slot.inner else { return false };
+        let mut guarded = lock(&self.0);
+        let Some(inner) = &mut guarded.inner else { return false };
         (inner.read_deadline, inner.write_deadline, inner.timeouts) = (None, None, None);
-        let fresh = || Watch::new(limits, clock::now());
+        let fresh = || TimeWatch::new(limits, clock::now());
         inner.watch = match inner.watch.take() {
             // The watch of the output stays: the next user of the connection does not change what
             // its peer takes.
             Some(before) if before.watches_output() => Some(fresh().with_output_of(&before)),
-            _ => Watch::is_needed(limits).then(fresh),
+            _ => TimeWatch::is_needed(limits).then(fresh),
         };
         !std::mem::replace(&mut inner.is_look_due, true)
     }
 
-    /// Changes the watch. Returns whether the caller must tell the reactor: not if the connection
+    /// Changes the time watch. Returns whether the caller must tell the reactor: not if the connection
     /// has ended, and not if the reactor has been told and has yet to look.
-    pub(crate) fn rewatch(&self, change: impl FnOnce(&mut Watch)) -> bool {
-        let fresh = || Watch::new(&Limits::default(), clock::now());
+    pub(crate) fn rewatch(&self, change: impl FnOnce(&mut TimeWatch)) -> bool {
+        let fresh = || TimeWatch::new(&Limits::default(), clock::now());
         let mut must_tell = false;
         self.change(|inner| {
             change(inner.watch.get_or_insert_with(fresh));
@@ -111,24 +111,24 @@ impl Extras {
         must_tell
     }
 
-    /// When the watch is to look next; `None` without a watch. For the reactor.
+    /// When the time watch is to look next; `None` without one. For the reactor.
     pub(crate) fn next_look(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
-        let mut slot = lock(&self.0);
-        let inner = slot.inner.as_deref_mut()?;
+        let mut guarded = lock(&self.0);
+        let inner = guarded.inner.as_deref_mut()?;
         inner.is_look_due = false;
         inner.watch.as_ref().and_then(|watch| watch.next(now()))
     }
 
-    /// Has the watch look, and keeps the time that it finds to be over.
-    pub(crate) fn watch(&self, progress: Progress, now: Instant) -> Result<(), Wait> {
-        let mut slot = lock(&self.0);
-        let Some(Inner { watch: Some(watch), expired, .. }) = slot.inner.as_deref_mut() else {
+    /// Has the time watch look, and keeps the time that it finds to be over.
+    pub(crate) fn check_time(&self, progress: Progress, now: Instant) -> Result<(), Wait> {
+        let mut guarded = lock(&self.0);
+        let Some(Inner { watch: Some(watch), expired, .. }) = guarded.inner.as_deref_mut() else {
             return Ok(());
         };
         watch.look(progress, now).inspect_err(|wait| *expired = Some(*wait))
     }
 
-    /// The time that the watch found to be over.
+    /// The time that the time watch found to be over.
     pub(crate) fn expired(&self) -> Option<Wait> {
         self.look(|inner| inner.expired)
     }
@@ -140,26 +140,26 @@ impl Extras {
 
     /// The next job, and whether there are more.
     pub(crate) fn pop_job(&self) -> Option<(Arc<Job>, bool)> {
-        let mut slot = lock(&self.0);
-        let jobs = &mut slot.inner.as_mut()?.jobs;
+        let mut guarded = lock(&self.0);
+        let jobs = &mut guarded.inner.as_mut()?.jobs;
         jobs.pop_front().map(|job| (job, !jobs.is_empty()))
     }
 
     /// Adds a close callback, or runs it here if the connection has ended.
     pub(crate) fn on_close(&self, callback: OnClose) {
-        let mut slot = lock(&self.0);
-        if slot.closed {
-            drop(slot);
+        let mut guarded = lock(&self.0);
+        if guarded.closed {
+            drop(guarded);
             return callback();
         }
-        slot.inner.get_or_insert_default().on_close.push(callback);
+        guarded.inner.get_or_insert_default().on_close.push(callback);
     }
 
     /// Drops everything after the connection has ended, and runs the close callbacks, the last
     /// added first.
     pub(crate) fn close(&self) {
-        let closed = Slot { inner: None, closed: true };
-        let Slot { inner, .. } = std::mem::replace(&mut *lock(&self.0), closed);
+        let closed = Guarded { inner: None, closed: true };
+        let Guarded { inner, .. } = std::mem::replace(&mut *lock(&self.0), closed);
         let Some(Inner { jobs, on_close, .. }) = inner.map(|inner| *inner) else { return };
         for job in jobs {
             job.forget();
@@ -170,7 +170,7 @@ impl Extras {
     }
 
     /// Whether `close` runs user code: a close callback, or the drop of a job.
-    pub(crate) fn minds_close(&self) -> bool {
+    pub(crate) fn close_runs_user_code(&self) -> bool {
         let inner = &lock(&self.0).inner;
         inner.as_ref().is_some_and(|it| !it.on_close.is_empty() || !it.jobs.is_empty())
     }
@@ -180,11 +180,11 @@ impl Extras {
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) -> bool {
-        let mut slot = lock(&self.0);
-        if !slot.closed {
-            change(slot.inner.get_or_insert_default());
+        let mut guarded = lock(&self.0);
+        if !guarded.closed {
+            change(guarded.inner.get_or_insert_default());
         }
-        !slot.closed
+        !guarded.closed
     }
 }
 

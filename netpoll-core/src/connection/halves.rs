@@ -21,7 +21,7 @@ use crate::pure::task::Events;
 pub struct ReadHalf {
     /// The other half has its staged output.
     connection: Connection,
-    _owner: Arc<Owner>,
+    _owner: Arc<OwnerOfBoth>,
 }
 
 /// The writing half of a connection; see [`Connection::into_split`].
@@ -32,11 +32,11 @@ pub struct WriteHalf {
     shared: Arc<Shared>,
     staged: LinkBuffer,
     pace: Pace,
-    _owner: Arc<Owner>,
+    _owner: Arc<OwnerOfBoth>,
 }
 
 /// What the two halves share: its drop, together with the second half, closes the connection.
-struct Owner {
+struct OwnerOfBoth {
     shared: Arc<Shared>,
     /// Whether a caller owns the connection; otherwise its task closes it.
     owned: bool,
@@ -62,7 +62,7 @@ impl Connection {
     pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
         let owned = self.shared.disown();
         let shared = self.shared.clone();
-        let owner = Arc::new(Owner { shared: shared.clone(), owned });
+        let owner = Arc::new(OwnerOfBoth { shared: shared.clone(), owned });
         let staged = std::mem::take(&mut self.scratch().staged);
         let pace = Pace::default();
         let write = WriteHalf { shared, staged, pace, _owner: owner.clone() };
@@ -129,7 +129,7 @@ impl Drop for WriteHalf {
     }
 }
 
-impl Drop for Owner {
+impl Drop for OwnerOfBoth {
     fn drop(&mut self) {
         if self.owned {
             self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);

@@ -465,7 +465,7 @@ impl Input {
         Ok(())
     }
 
-    /// Tells the watch whether a part of a request is here. For the owner, before it waits or
+    /// Tells the time watch whether a part of a request is here. For the owner, before it waits or
     /// releases the connection. It costs one load while nothing changes.
     #[inline]
     pub(crate) fn note_partial(&self, shared: &Shared) {

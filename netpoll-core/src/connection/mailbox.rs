@@ -45,8 +45,8 @@ pub(crate) enum Command {
     Later(Arc<Shared>, Instant, Arc<Job>),
     /// Forget this job of that connection.
     Cancel(Arc<Shared>, usize),
-    /// What is watched of this connection has changed.
-    Watch(Arc<Shared>),
+    /// The time watch of this connection has changed: look when it is due next.
+    TimeWatch(Arc<Shared>),
     /// Let this connection, for which memory was too short, try to receive again after a while.
     Retry(Token),
     /// Tick, at that time for the first time.

@@ -8,7 +8,7 @@
 //!                                               it when the socket takes more
 //! ```
 //!
-//! It has a lock of its own, so other threads send and the reactor drains while a callback of the
+//! It has a lock of its own, so other threads and the reactor send while a callback of the
 //! same connection is busy or blocked. A message is queued in one piece, and the messages are sent
 //! in the order in which they were queued.
 //!
@@ -168,7 +168,7 @@ impl Output {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.blocked.store(false, Ordering::SeqCst);
-        let Ok(unfinished) = self.drain(&mut queue, &mut spent) else {
+        let Ok(unfinished) = self.send_backlog(&mut queue, &mut spent) else {
             return FollowUp { events: FAILURE, ..FollowUp::NONE };
         };
         let relieved = self.is_congested() && queue.pending() <= limits.low;
@@ -469,7 +469,7 @@ impl Output {
     }
 
     /// Sends the backlog, up to a burst.
-    fn drain(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
+    fn send_backlog(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
         let Some(mut backlog) = queue.backlog.take() else { return Ok(FollowUp::NONE) };
         let sent = self.send_burst(queue, &mut backlog.bytes, spent);
         backlog.receipts.settle_to(self.sent(), &mut spent.settled);

@@ -23,7 +23,7 @@ use crate::base::stats::Work;
 use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use crate::base::waits::{Of, Wake};
 use crate::io::stream::{self, Stream};
-use crate::pure::deadlines::{Progress, Watch};
+use crate::pure::deadlines::{Progress, TimeWatch};
 use crate::pure::placement::{Behaviour, History, Placement};
 use crate::pure::slab::Token;
 use crate::pure::task::{Events, Task};
@@ -181,7 +181,7 @@ impl Shared {
         self.output.interrupt();
     }
 
-    /// Begins a close after the watch found a time to be over. Waits end. Returns whether the
+    /// Begins a close after the time watch found a time to be over. Waits end. Returns whether the
     /// caller must have it run.
     pub(crate) fn expire(&self) -> bool {
         if self.group.is_dialled() {
@@ -261,7 +261,7 @@ impl Shared {
 
     pub(crate) fn reset_times(self: &Arc<Self>) {
         if self.extras.reset_times(self.group.limits()) {
-            drop(self.reactor.post(Command::Watch(self.clone())));
+            drop(self.reactor.post(Command::TimeWatch(self.clone())));
         }
     }
 
@@ -360,7 +360,7 @@ impl Shared {
         !job.enqueue() || self.extras.push_job(job)
     }
 
-    /// What a watch looks at. A dialled connection never counts as busy: what its caller does
+    /// What a time watch looks at. A dialled connection never counts as busy: what its caller does
     /// between two calls is no work for the peer.
     pub(crate) fn progress(&self) -> Progress {
         let (events, busy) = (self.task.word.events(), self.task.word.is_busy());
@@ -375,11 +375,11 @@ impl Shared {
         }
     }
 
-    /// Changes what is watched, and has the reactor look again. Does nothing if the connection has
+    /// Changes the time watch, and has the reactor look again. Does nothing if the connection has
     /// ended.
-    pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut Watch)) {
+    pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut TimeWatch)) {
         if self.extras.rewatch(change) {
-            drop(self.reactor.post(Command::Watch(self.clone())));
+            drop(self.reactor.post(Command::TimeWatch(self.clone())));
         }
     }
 
@@ -395,8 +395,8 @@ impl Shared {
     /// Whether the socket closes only after user code has run, or after another holder of it has
     /// closed its descriptor.
     pub(crate) fn close_is_put_off(&self, service: Option<&dyn Service>) -> bool {
-        service.is_some_and(Service::minds_disconnect)
-            || self.extras.minds_close()
+        service.is_some_and(Service::disconnect_runs_user_code)
+            || self.extras.close_runs_user_code()
             || self.may_outlive_close()
     }
 

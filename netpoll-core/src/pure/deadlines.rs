@@ -1,7 +1,7 @@
 //! When a connection's time is over: it is idle, silent from the start, slow, or past its deadline.
 //!
 //! The paths of the bytes measure nothing. The reactor looks now and then at how many bytes have
-//! passed, and a [`Watch`] compares one look with the next; the caller passes the time in.
+//! passed, and a [`TimeWatch`] compares one look with the next; the caller passes the time in.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ pub(crate) struct Progress {
 
 /// The time limits of one connection, and what the last look saw.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct TimeWatch {
     idle: Option<Duration>,
     first_byte: Option<Instant>,
     rate: Option<ReceiveRate>,
@@ -41,19 +41,19 @@ pub(crate) struct Watch {
     /// unless a part of a request had come.
     span: Option<(Instant, u64)>,
     /// Set while the output stands above its high-water mark.
-    output: Option<Output>,
+    output: Option<OutputWatch>,
 }
 
 /// Whether the peer takes anything of an output that stands above its high-water mark.
 #[derive(Debug, Clone, Copy)]
-struct Output {
+struct OutputWatch {
     timeout: Duration,
     /// How many bytes the peer had taken, and since when that number has not changed.
     sent: u64,
     since: Instant,
 }
 
-impl Watch {
+impl TimeWatch {
     /// The watch of a connection that has these limits and begins now.
     pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Watch {
 
     /// Begins to watch an output that went above its high-water mark after `sent` bytes.
     pub(crate) fn set_output(&mut self, timeout: Duration, sent: u64, now: Instant) {
-        self.output = Some(Output { timeout, sent, since: now });
+        self.output = Some(OutputWatch { timeout, sent, since: now });
     }
 
     pub(crate) fn watches_output(&self) -> bool {
@@ -191,7 +191,7 @@ mod tests {
 
     /// Looks whenever the watch asks for it, for `seconds`: which time was over, and when.
     fn follow(
-        watch: &mut Watch,
+        watch: &mut TimeWatch,
         start: Instant,
         seconds: u64,
         progress: impl Fn(f64) -> Progress,
@@ -213,11 +213,11 @@ mod tests {
     fn idle_means_no_byte_either_way_and_ends_at_most_a_quarter_late() {
         let start = Instant::now();
         let limits = Limits { idle_timeout: Some(4 * SECOND), ..Limits::default() };
-        let mut watch = Watch::new(&limits, start);
+        let mut watch = TimeWatch::new(&limits, start);
         assert_eq!(follow(&mut watch, start, 60, |_| quiet(0)), Some((Wait::Idle, 4.0)));
 
         // A byte received after 2.5 s, one sent after 5.5 s, nothing after that.
-        let mut watch = Watch::new(&limits, start);
+        let mut watch = TimeWatch::new(&limits, start);
         let passing = |after: f64| Progress {
             received: u64::from(after > 2.5),
             sent: u64::from(after > 5.5),
@@ -240,7 +240,7 @@ mod tests {
             (&slow, None),
             (&drained, None),
         ] {
-            let mut watch = Watch::new(&Limits::default(), start);
+            let mut watch = TimeWatch::new(&Limits::default(), start);
             watch.set_output(3 * SECOND, 0, start);
             assert_eq!(follow(&mut watch, start, 60, progress), expected);
         }
@@ -250,7 +250,7 @@ mod tests {
     fn a_connection_that_we_work_for_is_not_idle() {
         let start = Instant::now();
         let limits = Limits { idle_timeout: Some(SECOND), ..Limits::default() };
-        let mut watch = Watch::new(&limits, start);
+        let mut watch = TimeWatch::new(&limits, start);
         let busy = Progress { busy: true, ..Progress::default() };
         assert_eq!(follow(&mut watch, start, 60, |_| busy), None);
     }
@@ -259,9 +259,9 @@ mod tests {
     fn a_first_byte_ends_the_wait_for_it() {
         let start = Instant::now();
         let limits = Limits { first_byte_timeout: Some(3 * SECOND), ..Limits::default() };
-        let mut watch = Watch::new(&limits, start);
+        let mut watch = TimeWatch::new(&limits, start);
         assert_eq!(follow(&mut watch, start, 60, |_| quiet(0)), Some((Wait::FirstByte, 3.0)));
-        let mut watch = Watch::new(&limits, start);
+        let mut watch = TimeWatch::new(&limits, start);
         assert_eq!(follow(&mut watch, start, 60, |after| quiet(u64::from(after > 2.0))), None);
     }
 
@@ -272,7 +272,7 @@ mod tests {
         let limits = Limits { min_receive_rate: Some(rate), ..Limits::default() };
         let trickle =
             |after: f64| Progress { received: whole(after), partial: true, ..Default::default() };
-        let mut watch = Watch::new(&limits, start);
+        let mut watch = TimeWatch::new(&limits, start);
         let (wait, after) = follow(&mut watch, start, 60, trickle).expect("it is cut");
         assert_eq!((wait, after), (Wait::Rate, 5.0));
 
@@ -281,10 +281,10 @@ mod tests {
             partial: true,
             ..Default::default()
         };
-        assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, fast), None);
-        assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, |_| quiet(7)), None);
+        assert_eq!(follow(&mut TimeWatch::new(&limits, start), start, 60, fast), None);
+        assert_eq!(follow(&mut TimeWatch::new(&limits, start), start, 60, |_| quiet(7)), None);
         let served = |_| Progress { busy: true, partial: true, ..Default::default() };
-        assert_eq!(follow(&mut Watch::new(&limits, start), start, 60, served), None);
+        assert_eq!(follow(&mut TimeWatch::new(&limits, start), start, 60, served), None);
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
         let start = Instant::now();
         let rate = ReceiveRate { bytes: 0, per: Duration::ZERO };
         let busy = Progress { busy: true, ..Progress::default() };
-        let mut watch = Watch::new(&Limits::default(), start);
+        let mut watch = TimeWatch::new(&Limits::default(), start);
         watch.set_rate(Some(rate));
         watch.set_idle(Some(Duration::from_nanos(1)), start);
         assert_eq!(follow(&mut watch, start, 1, |_| busy), None);
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_deadline_comes_whatever_passes_and_can_be_taken_back() {
         let start = Instant::now();
-        let mut watch = Watch::new(&Limits::default(), start);
+        let mut watch = TimeWatch::new(&Limits::default(), start);
         watch.set_deadline(Some(start + SECOND));
         let lively = |after: f64| quiet(whole(after * 1000.0));
         assert_eq!(follow(&mut watch, start, 9, lively), Some((Wait::Deadline, 1.0)));

@@ -64,7 +64,7 @@ impl Events {
     pub(crate) const STARTED: Self = Self(1 << 12);
     /// The time that an orderly close may take is over.
     pub(crate) const LINGERED: Self = Self(1 << 13);
-    /// The watch found a time to be over: the connection closes at once.
+    /// The time watch found a time to be over: the connection closes at once.
     pub(crate) const EXPIRED: Self = Self(1 << 15);
     /// There are jobs to run.
     pub(crate) const JOBS: Self = Self(1 << 16);

@@ -24,7 +24,7 @@ pub trait Prepare: Send + Sync {
 pub trait Service: Send {
     fn call(&mut self, moment: Moment, connection: &mut Connection) -> Result<(), CloseReason>;
     /// Whether `disconnect` runs anything of the user's.
-    fn minds_disconnect(&self) -> bool;
+    fn disconnect_runs_user_code(&self) -> bool;
     fn disconnect(self: Box<Self>, reason: &CloseReason);
 }
 
@@ -70,7 +70,7 @@ impl<S: Send + 'static> Service for Served<S> {
         verdict(guard_named(|| moment.name(), || call(&mut self.session, connection)))
     }
 
-    fn minds_disconnect(&self) -> bool {
+    fn disconnect_runs_user_code(&self) -> bool {
         self.callbacks.on_disconnect.is_some() || std::mem::needs_drop::<S>()
     }
 

@@ -82,7 +82,7 @@ impl<S> Callbacks<S> {
             ));
         }
         if self.call_at(Moment::Request).is_none() {
-            return Err(Error::config("on_request is missing, so nobody would take what arrives"));
+            return Err(Error::config("on_request is missing, so nothing would take what arrives"));
         }
         Ok(())
     }

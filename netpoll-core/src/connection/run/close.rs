@@ -87,7 +87,7 @@ impl Runner {
         if armed.is_ok() { Step::Wait } else { Step::Closed }
     }
 
-    /// Ends at once, because the watch found a timeout or deadline passed.
+    /// Ends at once, because the time watch found a timeout or deadline passed.
     pub(super) fn expire(&mut self, shared: &Shared) -> Step {
         let wait = shared.extras.expired();
         self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
