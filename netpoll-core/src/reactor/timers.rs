@@ -140,7 +140,7 @@ impl Core {
         let token = shared.token();
         match shared.extras.next_look(now) {
             Some(at) => {
-                self.arm_for(token, at, TimerId::Look, Action::Stream(token, TimerId::Look))
+                self.arm_for(token, at, TimerId::Look, Action::Stream(token, TimerId::Look));
             }
             None => self.disarm(token, TimerId::Look),
         }
