@@ -1,5 +1,5 @@
-//! What few connections have: deadlines, jobs, close callbacks, a time watch. It is allocated on first
-//! use, so that the other connections pay one word for it.
+//! What few connections have: deadlines, jobs, close callbacks, a time watch. It is allocated on
+//! first use, so that the other connections pay one word for it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -83,8 +83,8 @@ impl Extras {
         self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
-    /// Sets timeouts, deadlines and the time watch back to the limits. Returns whether the caller must
-    /// tell the reactor.
+    /// Sets timeouts, deadlines and the time watch back to the limits. Returns whether the caller
+    /// must tell the reactor.
     pub(crate) fn reset_times(&self, limits: &Limits) -> bool {
         let mut guarded = lock(&self.0);
         let Some(inner) = &mut guarded.inner else { return false };
@@ -99,8 +99,8 @@ impl Extras {
         !std::mem::replace(&mut inner.is_look_due, true)
     }
 
-    /// Changes the time watch. Returns whether the caller must tell the reactor: not if the connection
-    /// has ended, and not if the reactor has been told and has yet to look.
+    /// Changes the time watch. Returns whether the caller must tell the reactor: not if the
+    /// connection has ended, and not if the reactor has been told and has yet to look.
     pub(crate) fn rewatch(&self, change: impl FnOnce(&mut TimeWatch)) -> bool {
         let fresh = || TimeWatch::new(&Limits::default(), clock::now());
         let mut must_tell = false;
