@@ -12,9 +12,9 @@
 //! A turn, in order: wait → for each event of a stream, deliver it and run the connection that it
 //! scheduled → run the connections that had used up their budget → pass accepted streams on → run
 //! the commands of other threads, which also close streams → timers. [`Core::next`] is that turn.
-//! It leaves nothing on the stack while a connection is run: the rest of the batch, the ready list and
-//! the timers are in the core, so another thread that takes the core can go on. `Remote` stands in
-//! `connection/mailbox.rs`.
+//! It leaves nothing on the stack while a connection is run: the rest of the batch, the ready list
+//! and the timers are in the core, so another thread that takes the core can go on. `Remote` stands
+//! in `connection/mailbox.rs`.
 
 mod delivery;
 mod ending;
