@@ -216,12 +216,7 @@ impl ThreadPool {
             slot.give(Order::Run(work));
             return Ok(());
         }
-        match self.starter.refusal() {
-            Some(error) => Err(error),
-            None => {
-                self.start_member(move |member| member.live(&Arc::new(Slot::new()), Some(work)))
-            }
-        }
+        self.start_member(move |member| member.live(&Arc::new(Slot::new()), Some(work)))
     }
 
     /// Reserves the thread that parked last, or a new one. `None` where the system has no more

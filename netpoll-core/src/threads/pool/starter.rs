@@ -33,8 +33,8 @@ pub(crate) struct Starter {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the last try failed, and with what.
-    failed: Option<(Instant, io::Error)>,
+    /// When the last try failed.
+    failed: Option<Instant>,
     /// The refusal that is still to be logged.
     untold: Option<io::Error>,
 }
@@ -76,17 +76,8 @@ impl Starter {
 
     /// Whether the system has refused a thread just now, so that it need not be asked again.
     pub(crate) fn is_refused(&self) -> bool {
-        self.refusal().is_some()
-    }
-
-    /// The refusal, for as long as it stands.
-    pub(crate) fn refusal(&self) -> Option<io::Error> {
-        if !self.refused.load(Ordering::SeqCst) {
-            return None;
-        }
-        let state = lock(&self.state);
-        let (at, error) = state.failed.as_ref()?;
-        (clock::now().duration_since(*at) < PAUSE).then(|| copy(error))
+        let is_new = |at: Instant| clock::now().duration_since(at) < PAUSE;
+        self.refused.load(Ordering::SeqCst) && lock(&self.state).failed.is_some_and(is_new)
     }
 
     /// Logs what there is to say of a refusal.
@@ -102,20 +93,13 @@ impl Starter {
 
     fn note(&self, error: &io::Error, now: Instant) {
         let mut state = lock(&self.state);
-        state.failed = Some((now, copy(error)));
+        state.failed = Some(now);
         if self.log.pass(now, 1).is_some() {
-            state.untold = Some(copy(error));
+            state.untold = Some(io::Error::new(error.kind(), error.to_string()));
         }
         drop(state);
         self.refused.store(true, Ordering::SeqCst);
     }
-}
-
-fn copy(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(
-        || io::Error::new(error.kind(), error.to_string()),
-        io::Error::from_raw_os_error,
-    )
 }
 
 #[cfg(all(test, not(loom)))]
@@ -128,7 +112,7 @@ mod tests {
         assert!(!starter.is_refused());
         starter.denies.store(true, Ordering::SeqCst);
         assert!(starter.start("refused".into(), || ()).is_err());
-        let refused = lock(&starter.state).failed.as_ref().expect("the time").0;
+        let refused = lock(&starter.state).failed.expect("the time");
         while starter.is_refused() {
             thread::yield_now();
         }

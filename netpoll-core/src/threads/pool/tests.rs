@@ -184,3 +184,13 @@ fn threads_that_have_left_keep_no_stacks() {
     let kept = lock(&pool.members).take_gone().len();
     assert!(kept <= THREADS / 2, "{kept} of {THREADS} have left and are kept");
 }
+
+#[test]
+fn work_after_a_refusal_asks_the_system_again_at_once() {
+    let pool = pool();
+    pool.deny(true);
+    assert!(pool.run(|| Next::Leave).is_err());
+    pool.deny(false);
+    pool.run(|| Next::Leave).expect("there are threads again");
+    assert_eq!(pool.stop(Instant::now().checked_add(PATIENCE)), 0);
+}

@@ -14,7 +14,6 @@
 //! ```
 //! A worker without work for `idle` ends, and so does the growth thread.
 
-use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -126,7 +125,7 @@ impl Workers {
         if self.pool.threads() < growth.at_once {
             self.start_one(&deciding);
         }
-        let is_attended = !growth.watching.claim() || self.wake_growth().is_ok();
+        let is_attended = !growth.watching.claim() || self.wake_growth();
         if !is_attended {
             growth.watching.release();
         }
@@ -156,23 +155,26 @@ impl Workers {
         }
     }
 
-    /// Wakes the growth thread, or starts it. For the caller that has claimed the watch.
-    fn wake_growth(self: &Arc<Self>) -> io::Result<()> {
+    /// Wakes the growth thread, or starts it; says whether there is one. For the caller that has
+    /// claimed the watch.
+    fn wake_growth(self: &Arc<Self>) -> bool {
         let workers = self.clone();
-        self.growth.thread.run(move || {
+        let work = move || {
             let mut pause = *lock(&workers.growth.deciding);
             workers.watch(&mut pause);
             *lock(&workers.growth.deciding) = pause;
             // Parked first: the next caller that claims the watch needs no other thread for it.
             Next::ParkAndLook(Box::new(move || workers.end_watch()))
-        })
+        };
+        let Growth { thread, .. } = &self.growth;
+        !thread.is_exhausted() && thread.run(work).is_ok()
     }
 
     /// Ends the watch of the growth thread, which is parked, unless it is needed again.
     fn end_watch(self: &Arc<Self>) {
         let watching = &self.growth.watching;
         let is_needed = || !self.is_stopping() && self.needs_growth();
-        if watching.goes_on(is_needed) && self.wake_growth().is_err() {
+        if watching.goes_on(is_needed) && !self.wake_growth() {
             watching.release();
         }
     }
