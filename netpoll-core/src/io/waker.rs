@@ -11,7 +11,7 @@ use crate::sys::eventfd::EventFd;
 /// signalled it since; all others cost one swap.
 #[derive(Debug)]
 pub(crate) struct Waker {
-    call: Call,
+    state: CallState,
     signal: Signal,
 }
 
@@ -45,43 +45,43 @@ impl From<EventFd> for Signal {
 impl Waker {
     /// The waker of a driver whose wait ends when this signal is sent.
     pub(crate) fn new(signal: Signal) -> Self {
-        Self { call: Call::new(), signal }
+        Self { state: CallState::new(), signal }
     }
 
     /// Makes the reactor's next wait, or the one it is in, return. To be called *after* the work it
     /// should find has been queued.
     pub(crate) fn wake(&self) {
-        if self.call.call() && (0..TRIES).all(|_| self.signal.send().is_err()) {
+        if self.state.call() && (0..TRIES).all(|_| self.signal.send().is_err()) {
             // Not logged, since the caller may hold locks: the reactor does it when it answers.
-            self.call.not_heard();
+            self.state.not_heard();
         }
     }
 
     /// For the reactor: from now on a wake must signal. Says whether the reactor may sleep: it may
     /// not when there was a wake that it has not answered.
     pub(crate) fn going_to_sleep(&self) -> bool {
-        self.call.going_to_sleep()
+        self.state.going_to_sleep()
     }
 
     /// For the reactor: it is awake, and will ask whether it is called before it sleeps again.
     pub(crate) fn awake(&self) {
-        self.call.awake();
+        self.state.awake();
     }
 
     /// For the reactor: whether it will have to answer.
     pub(crate) fn is_called(&self) -> bool {
-        self.call.is_called()
+        self.state.is_called()
     }
 
     /// For the reactor: whether there was a wake since the last answer. It must look at its queue
     /// after that.
     #[inline]
     pub(crate) fn answer(&self) -> bool {
-        self.call.is_called() && self.answer_call()
+        self.state.is_called() && self.answer_call()
     }
 
     fn answer_call(&self) -> bool {
-        if self.call.answer() == UNHEARD {
+        if self.state.answer() == UNHEARD {
             log::error!("a loop was not woken, as its eventfd takes no write; it goes on late");
         }
         true
@@ -105,7 +105,7 @@ impl Waker {
 /// a caller has queued its work before the call. So a reactor that is not called need not look at
 /// its queue at all.
 #[derive(Debug)]
-pub(crate) struct Call(AtomicU32);
+pub(crate) struct CallState(AtomicU32);
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
@@ -117,7 +117,7 @@ const UNHEARD: u32 = 3;
 /// How often a wake sends a signal that fails.
 const TRIES: usize = 3;
 
-impl Call {
+impl CallState {
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(AWAKE))
     }
@@ -163,27 +163,27 @@ mod tests {
     use crate::sys::epoll::{EpollFd, RawEvent, RawFlags};
 
     #[test]
-    fn a_wake_up_whose_write_fails_is_rung_for_again() {
+    fn a_wake_up_whose_write_fails_is_written_again() {
         let waker = Waker::new(EventFd::new().unwrap().into());
         let Signal::Event(event) = &waker.signal else { panic!("an eventfd") };
         let epoll = EpollFd::new().unwrap();
         epoll.add(event.as_fd(), RawFlags::EPOLLIN, 0).unwrap();
-        let rang = || epoll.wait(&mut [RawEvent::empty()], Some(Duration::ZERO)).unwrap() == 1;
+        let signalled = || epoll.wait(&mut [RawEvent::empty()], Some(Duration::ZERO)).unwrap() == 1;
         let fail = |times| event.failures.store(times, Ordering::Relaxed);
 
         assert!(waker.going_to_sleep());
         fail(1);
         waker.wake();
-        assert!(rang(), "one failure loses nothing");
+        assert!(signalled(), "one failure loses nothing");
         waker.wake();
-        assert!(!rang() && waker.answer(), "it rang already");
+        assert!(!signalled() && waker.answer(), "it was signalled already");
 
         assert!(waker.going_to_sleep());
         fail(TRIES);
         waker.wake();
-        assert!(!rang());
+        assert!(!signalled());
         waker.wake();
-        assert!(rang(), "the next wake is not lost");
+        assert!(signalled(), "the next wake is not lost");
         assert!(waker.answer() && !waker.answer());
 
         // It wakes by itself.
@@ -201,25 +201,25 @@ mod loom_models {
     use loom::sync::Arc;
     use loom::thread;
 
-    use super::{AWAKE, Call};
+    use super::{AWAKE, CallState};
     use crate::base::sync::{AtomicUsize, Mutex, Ordering, lock};
 
-    fn answers(call: &Call) -> bool {
+    fn answers(call: &CallState) -> bool {
         call.is_called() && call.answer() != AWAKE
     }
 
     /// The first signal fails, while another thread calls as well. Either that one signals, or the
     /// next call does: the reactor does not sleep through all calls.
     #[test]
-    fn loom_a_ring_that_fails_leaves_the_next_call_to_ring() {
+    fn loom_a_signal_that_fails_leaves_the_next_call_to_signal() {
         loom::model(|| {
-            let shared = Arc::new((Call::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
-            let (call, rings, heard) = &*shared;
+            let shared = Arc::new((CallState::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
+            let (call, signals, heard) = &*shared;
             let asleep = call.going_to_sleep();
             assert!(asleep);
-            let ring = |call: &Call, rings: &AtomicUsize, heard: &AtomicUsize| {
+            let signal = |call: &CallState, signals: &AtomicUsize, heard: &AtomicUsize| {
                 if call.call() {
-                    match rings.fetch_add(1, Ordering::SeqCst) {
+                    match signals.fetch_add(1, Ordering::SeqCst) {
                         0 => call.not_heard(),
                         _ => drop(heard.fetch_add(1, Ordering::SeqCst)),
                     }
@@ -227,7 +227,7 @@ mod loom_models {
             };
             let other = shared.clone();
             let caller = thread::spawn(move || ring(&other.0, &other.1, &other.2));
-            ring(call, rings, heard);
+            signal(call, signals, heard);
             caller.join().expect("the model's thread");
             let is_heard = heard.load(Ordering::SeqCst) > 0;
             assert!(call.is_called() && (is_heard || call.call()), "no call would signal any more");
@@ -239,9 +239,9 @@ mod loom_models {
     /// its own. In every interleaving it finds both pieces of work, or is still called; it does not
     /// sleep with a call unanswered; and at most one signal is sent per sleep.
     #[test]
-    fn loom_no_wake_is_lost_and_rings_coalesce() {
+    fn loom_no_wake_is_lost_and_signals_coalesce() {
         loom::model(|| {
-            let shared = Arc::new((Call::new(), Mutex::new(0), AtomicUsize::new(0)));
+            let shared = Arc::new((CallState::new(), Mutex::new(0), AtomicUsize::new(0)));
             let callers: Vec<_> = (0..2)
                 .map(|_| {
                     let shared = shared.clone();
@@ -253,7 +253,7 @@ mod loom_models {
                     })
                 })
                 .collect();
-            let (call, queue, rings) = &*shared;
+            let (call, queue, signals) = &*shared;
             let asleep = call.going_to_sleep();
             call.awake();
             let answered = answers(call);
@@ -262,17 +262,17 @@ mod loom_models {
             for caller in callers {
                 caller.join().expect("the model's thread");
             }
-            let rang = rings.load(Ordering::SeqCst);
-            assert!(rang <= usize::from(asleep), "{rang} rings");
+            let signalled = signals.load(Ordering::SeqCst);
+            assert!(signalled <= usize::from(asleep), "{signalled} signals");
             assert!(found == 2 || answers(call), "{found} of 2 found, and not called");
         });
     }
 
     /// A reactor that sleeps until it is signalled: the caller signals.
     #[test]
-    fn loom_a_sleeper_is_rung_for() {
+    fn loom_a_sleeper_is_signalled() {
         loom::model(|| {
-            let shared = Arc::new((Call::new(), AtomicUsize::new(0)));
+            let shared = Arc::new((CallState::new(), AtomicUsize::new(0)));
             let caller = shared.clone();
             let caller = thread::spawn(move || {
                 if caller.0.call() {
@@ -281,8 +281,8 @@ mod loom_models {
             });
             let asleep = shared.0.going_to_sleep();
             caller.join().expect("the model's thread");
-            let rang = shared.1.load(Ordering::SeqCst);
-            assert_eq!(rang, usize::from(asleep), "asleep: {asleep}");
+            let signalled = shared.1.load(Ordering::SeqCst);
+            assert_eq!(signalled, usize::from(asleep), "asleep: {asleep}");
         });
     }
 }
