@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::base::stats::Cause;
-use crate::base::waits::{Of, Waiting, Wake};
+use crate::base::waits::{Waiting, WaitsFor, Wake};
 
 thread_local! {
     static FORBIDDEN: Cell<Option<Why>> = const { Cell::new(None) };
@@ -82,7 +82,7 @@ pub fn enter(doing: &str) -> Result<()> {
 }
 
 /// As [`enter`], for a wait that may be ended before its time where threads run out.
-pub(crate) fn begin(doing: &str, of: Of, wake: Option<Arc<dyn Wake>>) -> Result<Waiting> {
+pub(crate) fn begin(doing: &str, of: WaitsFor, wake: Option<Arc<dyn Wake>>) -> Result<Waiting> {
     enter(doing)?;
     Ok(Waiting::begin(of, wake))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::base::blocking;
 use crate::base::error::Result;
 use crate::base::sync::{Condvar, Mutex, lock, wait_until};
-use crate::base::waits::{Of, Wake};
+use crate::base::waits::{WaitsFor, Wake};
 
 /// Tells a waiting thread to look for what has changed.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Notify {
         if is_notified {
             return Ok(());
         }
-        let waiting = blocking::begin("dial", Of::Elsewhere, Some(self.clone()))?;
+        let waiting = blocking::begin("dial", WaitsFor::Elsewhere, Some(self.clone()))?;
         let mut notified = lock(&self.notified);
         let mut late = false;
         while !*notified && !late && !waiting.is_over() {

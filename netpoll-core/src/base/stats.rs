@@ -1,11 +1,105 @@
-//! What a reactor counts. Written by the thread that holds its core, readable by all.
+//! What loops, the threads behind them and workers count, and the statistics that users read.
 
 use std::ops::Add;
 use std::time::Duration;
 
 use crate::base::sync::{AtomicU64, Ordering};
 
-/// The counters of one reactor. They have one writer, so an addition is a load and a store.
+/// What one loop has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LoopStats {
+    /// Connections registered now.
+    pub connections: u64,
+    /// Turns: waits for events.
+    pub turns: u64,
+    /// Turns that ended before the loop had to sleep, since it spun; see
+    /// [`Spin`](crate::Spin).
+    pub spun: u64,
+    /// Events that the waits returned.
+    pub events: u64,
+    /// Events for connections that were closed before the event was delivered; they were dropped.
+    pub stale_events: u64,
+    /// Connections that its listeners accepted.
+    pub accepted: u64,
+    /// Connections that were gone before they could be accepted.
+    pub lost: u64,
+    /// Times that accepting failed because descriptors or memory had run out, or the listener was
+    /// dead.
+    pub accept_failures: u64,
+    /// Bytes that its connections received.
+    pub received: u64,
+    /// Bytes that they sent. What goes out between callbacks is counted with the next one, or at
+    /// the close.
+    pub sent: u64,
+    /// Callbacks that ran.
+    pub callbacks: u64,
+    /// Callbacks that took longer than `slow_callback` allows.
+    pub slow_callbacks: u64,
+    /// Connections that wait for their turn on the loop, or for a worker.
+    pub queued: u64,
+    /// Callbacks that were sent to a worker because they were expected to block.
+    pub to_workers: u64,
+    /// Callbacks that ran on the loop's thread though they were a worker's, since the system
+    /// refused even the first worker. Such a callback that has to wait fails with
+    /// [`Error::NoThread`](crate::Error::NoThread) unless the loop can be handed over.
+    pub without_worker: u64,
+    /// Times that the reactor went on with another thread because a callback waited in a read, a
+    /// flush or a dial of ours.
+    pub handed_off_waiting: u64,
+    /// The same, because a callback called [`block_in_place`](crate::block_in_place).
+    pub handed_off_in_place: u64,
+    /// The same, because the monitor found a callback asleep.
+    pub handed_off_blocked: u64,
+    /// The same, because the monitor found a callback computing for long.
+    pub handed_off_computing: u64,
+    /// The longest that one callback held the reactor up, as far as the monitor saw.
+    pub longest_stall: Duration,
+}
+
+/// The threads behind the loops of one manager, which go on with a loop when its thread is inside a
+/// callback that blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct HandOffStats {
+    /// Threads now: those that turn loops, those inside callbacks that have lost their loop, and
+    /// those parked.
+    pub threads: usize,
+    /// The most that there were.
+    pub threads_peak: usize,
+    /// Threads parked, ready to take over.
+    pub parked: usize,
+    /// Threads inside callbacks that have lost their loop.
+    pub away: usize,
+    /// Times that no thread was there to take a loop over. A callback that was about to wait in one
+    /// of our calls then fails with [`Error::NoThread`](crate::Error::NoThread); for another the
+    /// loop stands still.
+    pub stalls: u64,
+    /// Waits of callbacks that had lost their loop which were ended, as if they had timed out,
+    /// because others had no thread.
+    pub waits_ended: u64,
+    /// How often the monitor has looked.
+    pub monitor_looks: u64,
+}
+
+/// The workers of one event loop: all of them under `Dispatch::Pool`, under `Dispatch::HandOff`
+/// those for callbacks that are expected to block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Threads now.
+    pub threads: usize,
+    /// The threads of these that have no job.
+    pub idle: usize,
+    /// Connections that wait for a worker.
+    pub queued: usize,
+    /// Waits of callbacks that were ended, as if they had timed out, because others waited for a
+    /// thread.
+    pub waits_ended: u64,
+}
+
+/// The counters of one reactor. The thread that holds its core is the one writer, so an addition is
+/// a load and a store; any thread reads them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) turns: Counter,
@@ -107,99 +201,6 @@ pub(crate) enum Cause {
     Blocked,
     /// It computed for long.
     Computed,
-}
-
-/// What one loop has done so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct LoopStats {
-    /// Connections registered now.
-    pub connections: u64,
-    /// Turns: waits for events.
-    pub turns: u64,
-    /// Turns that ended before the loop had to sleep, since it spun; see
-    /// [`Spin`](crate::Spin).
-    pub spun: u64,
-    /// Events that the waits returned.
-    pub events: u64,
-    /// Events for connections that were closed before the event was delivered; they were dropped.
-    pub stale_events: u64,
-    /// Connections that its listeners accepted.
-    pub accepted: u64,
-    /// Connections that were gone before they could be accepted.
-    pub lost: u64,
-    /// Times that accepting failed because descriptors or memory had run out, or the listener was
-    /// dead.
-    pub accept_failures: u64,
-    /// Bytes that its connections received.
-    pub received: u64,
-    /// Bytes that they sent. What goes out between callbacks is counted with the next one, or at
-    /// the close.
-    pub sent: u64,
-    /// Callbacks that ran.
-    pub callbacks: u64,
-    /// Callbacks that took longer than `slow_callback` allows.
-    pub slow_callbacks: u64,
-    /// Connections that wait for their turn on the loop, or for a worker.
-    pub queued: u64,
-    /// Callbacks that were sent to a worker because they were expected to block.
-    pub to_workers: u64,
-    /// Callbacks that ran on the loop's thread though they were a worker's, since the system
-    /// refused even the first worker. Such a callback that has to wait fails with
-    /// [`Error::NoThread`](crate::Error::NoThread) unless the loop can be handed over.
-    pub without_worker: u64,
-    /// Times that the reactor went on with another thread because a callback waited in a read, a
-    /// flush or a dial of ours.
-    pub handed_off_waiting: u64,
-    /// The same, because a callback called [`block_in_place`](crate::block_in_place).
-    pub handed_off_in_place: u64,
-    /// The same, because the monitor found a callback asleep.
-    pub handed_off_blocked: u64,
-    /// The same, because the monitor found a callback computing for long.
-    pub handed_off_computing: u64,
-    /// The longest that one callback held the reactor up, as far as the monitor saw.
-    pub longest_stall: Duration,
-}
-
-/// The threads behind the loops of one manager, which go on with a loop when its thread is inside a
-/// callback that blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct HandOffStats {
-    /// Threads now: those that turn loops, those inside callbacks that have lost their loop, and
-    /// those parked.
-    pub threads: usize,
-    /// The most that there were.
-    pub threads_peak: usize,
-    /// Threads parked, ready to take over.
-    pub parked: usize,
-    /// Threads inside callbacks that have lost their loop.
-    pub away: usize,
-    /// Times that no thread was there to take a loop over. A callback that was about to wait in one
-    /// of our calls then fails with [`Error::NoThread`](crate::Error::NoThread); for another the
-    /// loop stands still.
-    pub stalls: u64,
-    /// Waits of callbacks that had lost their loop which were ended, as if they had timed out,
-    /// because others had no thread.
-    pub waits_ended: u64,
-    /// How often the monitor has looked.
-    pub monitor_looks: u64,
-}
-
-/// The workers of one event loop: all of them under `Dispatch::Pool`, under `Dispatch::HandOff`
-/// those for callbacks that are expected to block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct WorkerStats {
-    /// Threads now.
-    pub threads: usize,
-    /// The threads of these that have no job.
-    pub idle: usize,
-    /// Connections that wait for a worker.
-    pub queued: usize,
-    /// Waits of callbacks that were ended, as if they had timed out, because others waited for a
-    /// thread.
-    pub waits_ended: u64,
 }
 
 impl Counters {

@@ -38,7 +38,7 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a callback waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
+pub(crate) enum WaitsFor {
     /// A peer that has connected to this process.
     Peer,
     /// A peer that this process has dialled, or dials.
@@ -69,7 +69,7 @@ struct List {
 struct Listed {
     /// When it began, or last made progress.
     since: Instant,
-    of: Of,
+    of: WaitsFor,
     wake: Option<Arc<dyn Wake>>,
     is_over: bool,
 }
@@ -159,7 +159,7 @@ impl Waits {
         ended.into_iter().flatten().for_each(|it| it.wake());
     }
 
-    fn begin(&self, of: Of, wake: Option<Arc<dyn Wake>>) -> u64 {
+    fn begin(&self, of: WaitsFor, wake: Option<Arc<dyn Wake>>) -> u64 {
         let mut list = lock(&self.list);
         list.begun += 1;
         let key = list.begun;
@@ -183,7 +183,7 @@ impl List {
         now: Instant,
     ) -> Vec<Option<Arc<dyn Wake>>> {
         let is_long = |each: &&mut Listed| {
-            let patience = if each.of == Of::Peer { peer } else { ELSEWHERE };
+            let patience = if each.of == WaitsFor::Peer { peer } else { ELSEWHERE };
             !each.is_over && now.saturating_duration_since(each.since) >= patience
         };
         let mut long: Vec<_> = self.waits.values_mut().filter(is_long).collect();
@@ -198,7 +198,7 @@ impl List {
 
 impl Waiting {
     /// Lists a wait of this thread, if other callbacks may need the thread.
-    pub(crate) fn begin(of: Of, wake: Option<Arc<dyn Wake>>) -> Self {
+    pub(crate) fn begin(of: WaitsFor, wake: Option<Arc<dyn Wake>>) -> Self {
         let waits = HERE.try_with(|here| here.borrow().clone()).ok().flatten();
         let listed = waits.map(|waits| {
             let key = waits.begin(of, wake);

@@ -8,7 +8,7 @@ mod rules {
 
     const NOW: Duration = Duration::from_secs(10);
 
-    fn list(waits: &Waits, of: Of, age: Duration) -> u64 {
+    fn list(waits: &Waits, of: WaitsFor, age: Duration) -> u64 {
         let key = waits.begin(of, None);
         let mut list = lock(&waits.list);
         let listed = list.waits.get_mut(&key).expect("it was just listed");
@@ -25,7 +25,7 @@ mod rules {
     fn waits_without_progress_for_longest_end_and_no_more_than_are_needed() {
         let waits = Waits::new();
         let ages = [3, 1, 4, 2].map(Duration::from_secs);
-        let keys = ages.map(|age| list(&waits, Of::Peer, age));
+        let keys = ages.map(|age| list(&waits, WaitsFor::Peer, age));
         waits.end_longest(2, 2, 4);
         assert_eq!(over(&waits), [keys[0], keys[2]]);
         waits.end_longest(1, 1, 4);
@@ -36,8 +36,8 @@ mod rules {
     #[test]
     fn a_wait_that_has_just_begun_or_moved_on_goes_on() {
         let waits = Waits::new();
-        list(&waits, Of::Peer, Duration::ZERO);
-        let moved = Waiting { listed: Some((waits.clone(), list(&waits, Of::Peer, NOW))) };
+        list(&waits, WaitsFor::Peer, Duration::ZERO);
+        let moved = Waiting { listed: Some((waits.clone(), list(&waits, WaitsFor::Peer, NOW))) };
         moved.progressed();
         waits.end_longest(9, 0, 1);
         assert_eq!(waits.ended(), 0);
@@ -49,13 +49,13 @@ mod rules {
         assert_eq!(patience(256, 256), PEER / 2);
         assert!(patience(100_000, 256) < Duration::from_millis(1));
         let waits = Waits::new();
-        let peer = list(&waits, Of::Peer, PEER / 2);
-        list(&waits, Of::Elsewhere, ELSEWHERE / 2);
+        let peer = list(&waits, WaitsFor::Peer, PEER / 2);
+        list(&waits, WaitsFor::Elsewhere, ELSEWHERE / 2);
         waits.end_longest(2, 0, 1);
         assert_eq!(over(&waits), []);
         waits.end_longest(2, 1, 1);
         assert_eq!(over(&waits), [peer]);
-        let elsewhere = list(&waits, Of::Elsewhere, ELSEWHERE);
+        let elsewhere = list(&waits, WaitsFor::Elsewhere, ELSEWHERE);
         waits.end_longest(2, 0, 1);
         assert_eq!(over(&waits), [peer, elsewhere]);
     }
@@ -64,7 +64,7 @@ mod rules {
     fn callbacks_that_want_a_thread_are_added_up() {
         let waits = Waits::new();
         for _ in 0..3 {
-            list(&waits, Of::Peer, NOW);
+            list(&waits, WaitsFor::Peer, NOW);
         }
         waits.want_one();
         assert_eq!(waits.ended(), 1);
@@ -77,14 +77,14 @@ mod rules {
 
     #[test]
     fn waits_are_listed_on_the_threads_of_callbacks_alone() {
-        assert!(!Waiting::begin(Of::Peer, None).is_listed());
+        assert!(!Waiting::begin(WaitsFor::Peer, None).is_listed());
         let waits = Waits::new();
         let listing = Listing::at(Some(&waits));
-        let waiting = Waiting::begin(Of::Peer, None);
+        let waiting = Waiting::begin(WaitsFor::Peer, None);
         assert!(waiting.is_listed() && !waiting.is_over());
         drop((waiting, listing));
         assert!(lock(&waits.list).waits.is_empty());
-        assert!(!Waiting::begin(Of::Peer, None).is_listed());
+        assert!(!Waiting::begin(WaitsFor::Peer, None).is_listed());
     }
 }
 
@@ -116,7 +116,7 @@ mod loom_models {
             builder.check(move || {
                 let model = Arc::new(Model { task: Task::new(()), waits: Waits::new() });
                 let _word = model.task.begin().expect("it was scheduled").keep();
-                let key = model.waits.begin(Of::Peer, Some(model.clone()));
+                let key = model.waits.begin(WaitsFor::Peer, Some(model.clone()));
                 let waiting = Waiting { listed: Some((model.waits.clone(), key)) };
                 let ender = {
                     let model = model.clone();
