@@ -1,5 +1,5 @@
-//! The ground floor: what every other floor stands on. It has no descriptor and starts no thread,
-//! and imports nothing but itself.
+//! The ground floor: what every other floor stands on. It has no descriptor, starts no
+//! thread and imports no other floor.
 
 pub(crate) mod address;
 pub mod blocking;

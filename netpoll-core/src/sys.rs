@@ -1,4 +1,5 @@
-//! Every system call of this project, by topic, each under the name of what it does to us.
+//! Every system call of this project, by topic. Each function has the name of what its call does
+//! here.
 //!
 //! Nothing else calls the kernel, but through the standard library: for locks, threads, the time
 //! and the process's number, and in the client for `/etc/hosts`. So faults are injected here, and

@@ -26,7 +26,7 @@ pub fn admit(
     let output = Output::open(stream);
     let shared = Arc::new(Shared::accepted(output, group.clone(), reactor.clone(), origin));
     group.enter();
-    let connection = Connection::new(Owner::runner(shared.clone()));
+    let connection = Connection::new(Owner::of_task(shared.clone()));
     // A new task is scheduled, and no other thread knows it.
     if let Some(mut run) = shared.task.begin() {
         *run = Runner::serving(connection, callbacks.clone());

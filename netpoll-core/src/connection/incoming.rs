@@ -15,7 +15,7 @@ use crate::io::stream::Stream;
 pub trait Accept: Send {
     /// How many connections may be taken out of the queue now. The loop asks before each wait until
     /// all its acceptors have said [`Room::ANY`], and again after the next failure. While it is
-    /// none, the other acceptors of the loop go on, and peers that connect wait in the listener's
+    /// 0, the other acceptors of the loop go on, and peers that connect wait in the listener's
     /// queue.
     fn room(&mut self) -> Room;
 

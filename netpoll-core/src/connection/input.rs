@@ -405,7 +405,7 @@ impl Input {
     }
 
     /// Whether a callback may receive more in this turn. What it leaves in the socket stays
-    /// announced, and the runner receives it next.
+    /// announced, and the run receives it next.
     fn may_pull(&self, shared: &Shared) -> bool {
         self.pulled < shared.group.limits().turn.bytes as u64
             && self.may_receive(shared, shared.task.word.events())
@@ -425,7 +425,8 @@ impl Input {
         if shared.task.word.events().has_any(AWAITED) {
             return Ok(());
         }
-        let waiting = blocking::begin("read", shared.of(), Some(Arc::<Shared>::clone(shared)))?;
+        let waiting =
+            blocking::begin("read", shared.waits_for(), Some(Arc::<Shared>::clone(shared)))?;
         let timeout = begin_timeout(shared, deadline);
         self.note_partial(shared);
         let ends = || [timeout, shared.extras.read_deadline(), waiting.deadline()];
@@ -445,7 +446,8 @@ impl Input {
             return Ok(());
         }
         self.buffer.compact();
-        let waiting = blocking::begin("read", shared.of(), Some(Arc::<Shared>::clone(shared)))?;
+        let waiting =
+            blocking::begin("read", shared.waits_for(), Some(Arc::<Shared>::clone(shared)))?;
         let (timeout, begun) = (begin_timeout(shared, deadline), clock::now());
         while !memory.allows_waiting(self.holding(shared))
             && !word.events().has_any(Events::PEER_GONE)

@@ -77,7 +77,7 @@ pub(crate) enum Command {
 pub struct Remote {
     /// Which loop of its manager it is.
     number: usize,
-    commands: Mutex<Queue>,
+    commands: Mutex<Commands>,
     ended: Condvar,
     waker: Waker,
     /// It has ended though nothing asked it to.
@@ -92,10 +92,10 @@ pub struct Remote {
     load: AtomicUsize,
 }
 
-/// Its length is bounded: of each connection one command at a time registers, runs, watches and
+/// The commands that were posted and not taken. Their number is bounded: of each connection one command at a time registers, runs, watches and
 /// finishes it, and each job and each tick of a user has one.
 #[derive(Debug, Default)]
-struct Queue {
+struct Commands {
     list: VecDeque<Command>,
     /// The reactor has ended: nothing would run a command.
     dead: bool,
@@ -111,7 +111,7 @@ impl Remote {
         Arc::new(Self {
             number,
             failed: AtomicBool::new(false),
-            commands: Mutex::new(Queue::default()),
+            commands: Mutex::new(Commands::default()),
             ended: Condvar::new(),
             waker,
             counters: Counters::default(),

@@ -18,7 +18,7 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// Makes the owner for the runs of the connection's task, together with the connection.
-    pub(crate) fn runner(shared: Arc<Shared>) -> Self {
+    pub(crate) fn of_task(shared: Arc<Shared>) -> Self {
         shared.output.socket().hold();
         Self { shared }
     }
@@ -26,7 +26,7 @@ impl Owner {
     /// Makes the owner for the caller that dialled. Its drop closes the connection.
     pub(crate) fn caller(shared: Arc<Shared>) -> Self {
         shared.is_callers.store(true, Ordering::Relaxed);
-        Self::runner(shared)
+        Self::of_task(shared)
     }
 
     /// Whether this is the owner of the caller that dialled, which closes the connection by a drop.
@@ -95,7 +95,7 @@ mod tests {
         let group = Group::dialled(Limits::default()).expect("good limits");
         let reactor = Remote::alone();
         let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
-        let owner = Owner::runner(shared.clone());
+        let owner = Owner::of_task(shared.clone());
         (shared, owner, peer)
     }
 
@@ -146,6 +146,6 @@ mod tests {
         let (shared, owner, _peer) = connection();
         drop(owner);
         assert_eq!(shared.output.close_stream(false).0, 0);
-        let _never = Owner::runner(shared);
+        let _never = Owner::of_task(shared);
     }
 }

@@ -1,11 +1,11 @@
 //! Where the callbacks of a group run, as far as its connections know.
 //!
 //! ```text
-//!     threads/    dispatch: runs what a reactor scheduled      workers: implement `Schedule`
+//!     threads/    turn: runs what a reactor scheduled          workers: implement `Schedule`
 //!                     │ reads the mode                              ▲
 //!     connection/ Dispatcher { mode } ◄── Group ◄── Shared ──► schedule()
 //! ```
-//! A connection names no reactor and no pool: its group holds the `Dispatcher`. (In the same way a
+//! A connection names no `Core` and no pool: its group holds the `Dispatcher`. (In the same way a
 //! trait `Schedule` separates the tasks of tokio from its schedulers.)
 
 use std::fmt;

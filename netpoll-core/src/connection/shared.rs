@@ -21,7 +21,7 @@ use crate::base::error::{Error, Result};
 use crate::base::origin::{Origin, Release};
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use crate::base::waits::{Of, Wake};
+use crate::base::waits::{WaitsFor, Wake};
 use crate::io::stream::{self, Stream};
 use crate::pure::deadlines::{Progress, TimeWatch};
 use crate::pure::placement::{Behaviour, History, Placement};
@@ -315,7 +315,7 @@ impl Shared {
         if !self.output.is_congested() {
             return self.output.wait_below(|| until, interrupted);
         }
-        let waiting = blocking::begin("wait for the peer to take bytes", self.of(), None)?;
+        let waiting = blocking::begin("wait for the peer to take bytes", self.waits_for(), None)?;
         loop {
             let sent = self.output.sent();
             let look = waiting.is_listed().then(|| clock::now() + LOOK);
@@ -333,8 +333,8 @@ impl Shared {
     }
 
     /// On what a wait of this connection depends.
-    pub(crate) fn of(&self) -> Of {
-        if self.group.is_dialled() { Of::Elsewhere } else { Of::Peer }
+    pub(crate) fn waits_for(&self) -> WaitsFor {
+        if self.group.is_dialled() { WaitsFor::Elsewhere } else { WaitsFor::Peer }
     }
 
     /// Adds to the bytes received. For the owner alone, so a load and a store are enough.

@@ -40,7 +40,7 @@ const STOLEN: i32 = 190;
 const PASSED: i32 = 8;
 
 /// The bounds of a connection's level.
-const QUIET: i32 = -PRIOR_WEIGHT;
+const QUIET: i32 = -LOOP_WEIGHT;
 const BLOCKS: i32 = 2 * STOLEN + 4;
 /// At this level and below, a connection has shown that its callbacks return.
 const PROVEN: i32 = -PASSED;
@@ -50,8 +50,8 @@ const TO_WORKERS: i32 = 128;
 const TO_REACTOR: i32 = 0;
 
 /// The most that the loop's history adds. It moves as a level does, and weighs 1 / 32 of it.
-const PRIOR_WEIGHT: i32 = 160;
-const PRIOR_SCALE: i32 = 32;
+const LOOP_WEIGHT: i32 = 160;
+const LOOP_SCALE: i32 = 32;
 
 /// How long a callback kept the thread that it ran on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,12 +136,12 @@ const AT_WORKERS: u32 = 1 << 16;
 impl LoopHistory {
     /// What it adds to a connection's level.
     fn weight(&self) -> i32 {
-        self.0.load(Ordering::Relaxed).cast_signed() / PRIOR_SCALE
+        self.0.load(Ordering::Relaxed).cast_signed() / LOOP_SCALE
     }
 
     fn note(&self, behaviour: Behaviour) {
         let sum = self.0.load(Ordering::Relaxed).cast_signed();
-        let next = prior_after(sum, behaviour);
+        let next = sum_after(sum, behaviour);
         // While no callback blocks it stays 0: no store, so no contention for its cache line.
         if next != sum {
             self.0.store(next.cast_unsigned(), Ordering::Relaxed);
@@ -162,8 +162,8 @@ fn level_after(level: i32, behaviour: Behaviour) -> i32 {
     (level + step(behaviour)).clamp(QUIET, BLOCKS)
 }
 
-fn prior_after(sum: i32, behaviour: Behaviour) -> i32 {
-    (sum + step(behaviour)).clamp(0, PRIOR_WEIGHT * PRIOR_SCALE)
+fn sum_after(sum: i32, behaviour: Behaviour) -> i32 {
+    (sum + step(behaviour)).clamp(0, LOOP_WEIGHT * LOOP_SCALE)
 }
 
 /// By how much the reactor cost more than a worker would have, in hops.

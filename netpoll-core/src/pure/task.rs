@@ -6,7 +6,7 @@
 //!    idle ───────────► scheduled ─────► running ───────────────────────► idle
 //!                         ▲               │  ▲ │
 //!                         └───────────────┘  └─┘ notify while running sets NOTIFIED:
-//!                            reschedule          release fails, the runner looks again
+//!                            reschedule          release fails, the owner looks again
 //!                                         │
 //!                                         └── close ──► closed, for good
 //!
@@ -14,9 +14,9 @@
 //!        [ events, see `Events`            ][WAITING][NOTIFIED][state]
 //! ```
 //!
-//! The thread that moves the word from scheduled to running, the *runner*, has the cell to itself
+//! The thread that moves the word from scheduled to running, the *owner*, has the cell to itself
 //! until it moves the word on. That one rule replaces the processing, connecting and closing locks
-//! of `CloudWeGo` netpoll. An event that comes while a runner runs is never lost and never needs a
+//! of `CloudWeGo` netpoll. An event that comes while the owner runs is never lost and never needs a
 //! second thread: its bits and NOTIFIED are set in one step, and `release` succeeds only while
 //! NOTIFIED is clear.
 
@@ -260,7 +260,7 @@ impl Word {
     }
 
     /// Clears these events, and returns those that were set. For the owner; other threads may only
-    /// clear what no runner waits for, such as [`Events::PAUSED`].
+    /// clear what no owner waits for, such as [`Events::PAUSED`].
     pub(crate) fn clear(&self, events: Events) -> Events {
         if !self.events().has_any(events) {
             return Events::NONE;

@@ -1,15 +1,15 @@
 //! What a reactor has to do later: a timing wheel. It has no clock: the caller passes the time in.
 
-use std::fmt;
-use std::time::{Duration, Instant};
-
-use self::wheel::{LAST, Wheel};
-use crate::pure::slab::Token;
-
 mod list;
 #[cfg(test)]
 mod tests;
 mod wheel;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::pure::slab::Token;
+use wheel::{LAST, Wheel};
 
 /// Timers, which fire in the order of their deadlines; those of the same tick fire in the order in
 /// which they were armed.

@@ -10,7 +10,7 @@ use crate::io::listener::Listener;
 use crate::pure::timer::TimerKey;
 
 /// What a token stands for. (The name is that of CloudWeGo's netpoll.)
-pub(crate) enum FdOperator {
+pub(super) enum FdOperator {
     /// A connected stream, or one on its way.
     Stream(StreamOperator),
     /// A listener, and what to do with what it accepts.
@@ -20,26 +20,26 @@ pub(crate) enum FdOperator {
 }
 
 /// See [`FdOperator`]. There are few of them, so it is boxed and does not make each entry larger.
-pub(crate) struct ListenerOperator {
-    pub(crate) listener: Arc<Listener>,
-    pub(crate) accept: Box<dyn Accept>,
+pub(super) struct ListenerOperator {
+    pub(super) listener: Arc<Listener>,
+    pub(super) accept: Box<dyn Accept>,
     /// The acceptor has been told that the listener is watched.
-    pub(crate) told: bool,
+    pub(super) told: bool,
 }
 
 /// What a reactor knows of a stream.
-pub(crate) struct StreamOperator {
-    pub(crate) shared: Arc<Shared>,
+pub(super) struct StreamOperator {
+    pub(super) shared: Arc<Shared>,
     /// Its timers in the reactor's wheel, by purpose; allocated with the first.
-    pub(crate) timers: Option<Box<StreamTimers>>,
+    pub(super) timers: Option<Box<StreamTimers>>,
 }
 
 /// See [`StreamOperator`].
-pub(crate) type StreamTimers = HashMap<TimerId, TimerKey>;
+pub(super) type StreamTimers = HashMap<TimerId, TimerKey>;
 
 /// The purpose of a connection's timer. There is at most one timer of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum TimerId {
+pub(super) enum TimerId {
     /// The time of an orderly close is over.
     Linger,
     /// The next look of the time watch.
@@ -52,7 +52,7 @@ pub(crate) enum TimerId {
 
 impl FdOperator {
     /// Takes the timers out, if it is a stream and has any.
-    pub(crate) fn take_timers(&mut self) -> Option<Box<StreamTimers>> {
+    pub(super) fn take_timers(&mut self) -> Option<Box<StreamTimers>> {
         match self {
             Self::Stream(stream) => stream.timers.take(),
             Self::Listener(..) | Self::Preamble(_) => None,
@@ -61,7 +61,7 @@ impl FdOperator {
 }
 
 impl StreamOperator {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, timers: None }
     }
 }

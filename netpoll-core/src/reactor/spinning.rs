@@ -13,7 +13,7 @@ const PREEMPTED: Duration = Duration::from_micros(200);
 
 /// Looks until there is something to do, at most for `limit`; `look` says whether there is. Other
 /// threads have the processor now and then, if they want it.
-pub(crate) fn spin<E>(
+pub(super) fn spin<E>(
     limit: Duration,
     mut look: impl FnMut() -> Result<bool, E>,
 ) -> Result<Spun, E> {

@@ -16,7 +16,7 @@ const RUNS_PER_MARK: u32 = COMPUTING;
 
 /// Runs a connection on a worker of a pool, and notes whether it waited in one of our calls, which
 /// shows the connections that wait for slow peers.
-pub(crate) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
+pub(super) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
     let outcome = run::run(shared);
     let behaviour = if blocking::take_waited() { Behaviour::Waited } else { Behaviour::Returned };
     shared.note_alone(behaviour);
@@ -26,25 +26,25 @@ pub(crate) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
 /// Times the callbacks of a worker. It tells a callback that blocked from one that waited for a
 /// processor.
 #[derive(Debug)]
-pub(crate) struct Stopwatch {
+pub(super) struct Stopwatch {
     threshold: Duration,
     mark: Usage,
     runs: u32,
 }
 
 impl Stopwatch {
-    pub(crate) fn new(threshold: Duration) -> Self {
+    pub(super) fn new(threshold: Duration) -> Self {
         Self { threshold, mark: sys::usage(), runs: 0 }
     }
 
     /// The worker has slept until there was something to do.
-    pub(crate) fn slept(&mut self) {
+    pub(super) fn slept(&mut self) {
         self.mark = sys::usage();
         self.runs = 0;
     }
 
     /// Runs a connection, and notes what its callback did.
-    pub(crate) fn run(&mut self, shared: &Arc<Shared>) -> Outcome {
+    pub(super) fn run(&mut self, shared: &Arc<Shared>) -> Outcome {
         self.runs += 1;
         if self.runs >= RUNS_PER_MARK {
             self.slept();
