@@ -11,6 +11,7 @@ use crate::handover::succession::Succession;
 use crate::listener::Listener;
 use crate::sync::lock;
 
+/// See the module.
 #[derive(Default)]
 pub(crate) struct OpenListeners {
     listeners: Mutex<Vec<OpenListener>>,
@@ -29,19 +30,19 @@ pub(crate) struct OpenListener {
 #[derive(Default)]
 struct PerLoop {
     assignments: Vec<Arc<Assignment>>,
-    /// None is opened any more.
+    /// No further socket is opened.
     closed: bool,
 }
 
 /// Which process goes on with the sockets when this one has closed them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Custody {
-    /// None.
+    /// No other process: they close.
     #[default]
     Ours,
-    /// Another one has the sockets, and has not said yet that it serves.
+    /// Another process has the sockets, and has not said yet that it serves.
     Offered,
-    /// Another one.
+    /// Another process, which serves.
     Theirs,
 }
 
@@ -83,7 +84,7 @@ impl OpenListeners {
     }
 
     /// Whether this loop needs no further socket of the listener that `count` is of: it has taken
-    /// one that was free, or none is opened any more.
+    /// one that was free, or no further socket is opened.
     pub(crate) fn has_place_for(&self, reactor: &Arc<Remote>, count: &Arc<ListenerCount>) -> bool {
         let per_loop = lock(&self.per_loop);
         let mut assignments = per_loop.assignments.iter().filter(|it| it.is_counted_by(count));

@@ -8,6 +8,7 @@ use super::context::AcceptContext;
 use crate::admission::Permit;
 use crate::proxy::handshake::Proxied;
 
+/// See the module.
 pub(super) struct Pending {
     pub(super) context: Arc<AcceptContext>,
     pub(super) listener: Arc<ListenerInfo>,

@@ -1,8 +1,7 @@
 //! The time between a proxy's connect and the end of its header.
 //!
-//! Until the header is complete it is only peeked at; then it is taken, and no byte
-//! more. So the bytes behind it are the connection's, and a connection begins only when its client
-//! is known.
+//! Until the header is complete it is only peeked at; then it is taken, and no byte more. So the
+//! bytes behind it are the connection's, and a connection begins only when its client is known.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
