@@ -92,8 +92,9 @@ pub struct Remote {
     load: AtomicUsize,
 }
 
-/// The commands that were posted and not taken. Their number is bounded: of each connection one command at a time registers, runs, watches and
-/// finishes it, and each job and each tick of a user has one.
+/// The commands that were posted and not taken. Their number is bounded: of each connection one
+/// command at a time registers, runs, watches and finishes it, and each job and each tick of a user
+/// has one.
 #[derive(Debug, Default)]
 struct Commands {
     list: VecDeque<Command>,

@@ -31,8 +31,8 @@ impl PollManager {
     /// tick that is late is skipped, not made up for.
     ///
     /// It must not block: all connections of the loop wait for it. A panic in it is logged. A tick
-    /// that captures the manager keeps it until it is cancelled. For what belongs to one connection,
-    /// see [`Handle::run_every`](crate::Handle::run_every).
+    /// that captures the manager keeps it until it is cancelled. For what belongs to one
+    /// connection, see [`Handle::run_every`](crate::Handle::run_every).
     ///
     /// ```
     /// use std::sync::mpsc;
