@@ -226,7 +226,7 @@ mod loom_models {
                 }
             };
             let other = shared.clone();
-            let caller = thread::spawn(move || ring(&other.0, &other.1, &other.2));
+            let caller = thread::spawn(move || signal(&other.0, &other.1, &other.2));
             signal(call, signals, heard);
             caller.join().expect("the model's thread");
             let is_heard = heard.load(Ordering::SeqCst) > 0;
