@@ -267,8 +267,9 @@ fn servers_that_do_nothing_time_out() {
 #[test]
 fn when_nobody_listens_calls_fail_at_once_until_the_next_try() {
     let nobody = TcpListener::bind("127.0.25.1:0").expect("a port").local_addr().expect("one");
-    let hour = Duration::from_secs(3600);
-    let backoff = Backoff { first: hour, most: hour };
+    // A pause is a random part of that: of an hour it would be too short now and then.
+    let century = Duration::from_secs(100 * 365 * 86_400);
+    let backoff = Backoff { first: century, most: century };
     let mux = mux_of(Mux::<Frames>::builder().reconnect(backoff), nobody);
     for _ in 0..20 {
         let (called, took) = timed(|| mux.call(b"x".to_vec(), PATIENCE));
