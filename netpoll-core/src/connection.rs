@@ -371,18 +371,6 @@ impl Connection {
     }
 }
 
-#[inline]
-fn scratch_of<'a>(scratch: &'a mut Option<Box<Scratch>>, shared: &Shared) -> &'a mut Scratch {
-    match scratch {
-        Some(scratch) => scratch,
-        none => {
-            let scratch = none.insert(Scratch::take());
-            scratch.input.buffer.set_read_hint(shared.read_hint());
-            scratch
-        }
-    }
-}
-
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.scratch.is_some() && self.is_dropped_in_order() {
@@ -439,5 +427,17 @@ impl fmt::Debug for Connection {
             )
             .field("task", &self.shared.task)
             .finish_non_exhaustive()
+    }
+}
+
+#[inline]
+fn scratch_of<'a>(scratch: &'a mut Option<Box<Scratch>>, shared: &Shared) -> &'a mut Scratch {
+    match scratch {
+        Some(scratch) => scratch,
+        none => {
+            let scratch = none.insert(Scratch::take());
+            scratch.input.buffer.set_read_hint(shared.read_hint());
+            scratch
+        }
     }
 }

@@ -104,13 +104,6 @@ pub(crate) fn replace_hook(hook: Option<Hook>) -> Option<Hook> {
     HOOK.replace(hook)
 }
 
-fn must_not(doing: &str) -> Error {
-    Error::config(format!(
-        "cannot {doing} in a receipt, in a tick or in a callback under Dispatch::Inline, which \
-         must not wait: use another dispatch mode, or another thread"
-    ))
-}
-
 /// While it lives, this thread may not wait.
 #[derive(Debug)]
 pub(crate) struct Forbidden {
@@ -133,4 +126,11 @@ impl Drop for Forbidden {
     fn drop(&mut self) {
         FORBIDDEN.set(self.before);
     }
+}
+
+fn must_not(doing: &str) -> Error {
+    Error::config(format!(
+        "cannot {doing} in a receipt, in a tick or in a callback under Dispatch::Inline, which \
+         must not wait: use another dispatch mode, or another thread"
+    ))
 }

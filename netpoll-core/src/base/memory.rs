@@ -213,10 +213,6 @@ impl Memory {
     }
 }
 
-fn with_reserve(budget: usize) -> usize {
-    budget.saturating_add(budget / RESERVE)
-}
-
 /// The bytes of one buffer, to which bytes are appended and of which others are consumed.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -240,6 +236,10 @@ impl Tally {
     pub(crate) fn held(&self) -> usize {
         self.blocks.held() + self.foreign.bytes()
     }
+}
+
+fn with_reserve(budget: usize) -> usize {
+    budget.saturating_add(budget / RESERVE)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -30,13 +30,6 @@ pub(crate) fn guard_named<'a, R>(
     }
 }
 
-#[cold]
-fn panicked(name: &str, payload: Box<dyn Any + Send>) -> Panicked {
-    log::error!("{name} panicked: {}", describe(&*payload));
-    discard(payload);
-    Panicked
-}
-
 /// Drops the payload of a panic. That runs user code: a panic in it ends here, and the payload of
 /// that second panic is leaked, since its drop may panic again.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {
@@ -55,6 +48,13 @@ pub(crate) fn join<T>(thread: JoinHandle<T>) {
 fn describe(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cold]
+fn panicked(name: &str, payload: Box<dyn Any + Send>) -> Panicked {
+    log::error!("{name} panicked: {}", describe(&*payload));
+    discard(payload);
+    Panicked
 }
 
 #[cfg(all(test, not(loom)))]

@@ -155,16 +155,6 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
     Outcome::Again
 }
 
-#[cold]
-fn log_slow(shared: &Shared, Slow { took, limit, unlogged }: &Slow) {
-    log::warn!(
-        "a callback took {took:?}, longer than {limit:?}: connection {} from {} ({unlogged} more \
-         since the last such line)",
-        shared.token().to_u64(),
-        shared.peer(),
-    );
-}
-
 /// Runs a connection that no other thread will run again: after an abort this ends it.
 pub(crate) fn run_to_end(shared: &Arc<Shared>) {
     while run(shared) == Outcome::Again {}
@@ -193,4 +183,14 @@ impl Runner {
         }
         step
     }
+}
+
+#[cold]
+fn log_slow(shared: &Shared, Slow { took, limit, unlogged }: &Slow) {
+    log::warn!(
+        "a callback took {took:?}, longer than {limit:?}: connection {} from {} ({unlogged} more \
+         since the last such line)",
+        shared.token().to_u64(),
+        shared.peer(),
+    );
 }

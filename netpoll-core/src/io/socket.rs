@@ -60,17 +60,6 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
     Ok(fitting)
 }
 
-/// An IPv6 address with its zone as a number, `[fe80::1%2]:80`, where the zone was named by an
-/// interface, `[fe80::1%eth0]:80`, which the standard library doesn't know.
-fn numbered_zone(address: &str) -> Cow<'_, str> {
-    let numbered = || {
-        let (host, port) = address.strip_prefix('[')?.rsplit_once("]:")?;
-        let (host, zone) = host.split_once('%')?;
-        Some(format!("[{host}%{}]:{port}", sys::resolve::device_number(zone).ok()?))
-    };
-    numbered().map_or(Cow::Borrowed(address), Cow::Owned)
-}
-
 /// The address that `host` is written as; `None` where it is a name. The zone of an IPv6 address
 /// is the number of a network device or its name, which must exist.
 pub fn literal(host: &str, port: u16) -> Option<SocketAddr> {
@@ -190,4 +179,15 @@ pub fn receive_descriptors(
 /// The system's.
 pub fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
     sys::listener::inherited()
+}
+
+/// An IPv6 address with its zone as a number, `[fe80::1%2]:80`, where the zone was named by an
+/// interface, `[fe80::1%eth0]:80`, which the standard library doesn't know.
+fn numbered_zone(address: &str) -> Cow<'_, str> {
+    let numbered = || {
+        let (host, port) = address.strip_prefix('[')?.rsplit_once("]:")?;
+        let (host, zone) = host.split_once('%')?;
+        Some(format!("[{host}%{}]:{port}", sys::resolve::device_number(zone).ok()?))
+    };
+    numbered().map_or(Cow::Borrowed(address), Cow::Owned)
 }

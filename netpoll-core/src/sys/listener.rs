@@ -147,26 +147,6 @@ fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
     SockAddr::unix(std::ffi::OsStr::from_bytes(&path))
 }
 
-/// Binds to a path. A socket that stands there already is removed if no process listens behind it
-/// any more; no other file is ever removed.
-fn bind_path(socket: &Socket, path: &Path) -> io::Result<()> {
-    let address = SockAddr::unix(path)?;
-    match socket.bind(&address) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-        other => return other,
-    }
-    // Held open, so that no other socket has its inode before it is removed.
-    let held =
-        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
-    let file = held.metadata()?;
-    let dead = (file.st_dev(), file.st_ino());
-    if !is_dead_socket(path)? || identity(path)? != dead {
-        return Err(ErrorKind::AddrInUse.into());
-    }
-    remove(path, dead)?;
-    socket.bind(&address)
-}
-
 /// Whether a path is of a socket behind which no process listens any more.
 pub(crate) fn is_dead_socket(path: &Path) -> io::Result<bool> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
@@ -177,23 +157,6 @@ pub(crate) fn is_dead_socket(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     let answer = socket.connect(&SockAddr::unix(path)?);
     Ok(answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
-}
-
-/// Removes the dead socket `dead` from its path. Another server may have taken the path since the
-/// socket was found dead. So the file is moved aside first, and looked at where no other file can
-/// replace it; if it is another one, it is put back.
-fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".dead-{}-{}", std::process::id(), super::thread::thread_number()));
-    let aside = PathBuf::from(aside);
-    fs::rename(path, &aside)?;
-    if identity(&aside).is_ok_and(|it| it == dead) {
-        return fs::remove_file(&aside);
-    }
-    // A link fails if a third file has come meanwhile, so it overwrites none.
-    fs::hard_link(&aside, path)?;
-    fs::remove_file(&aside)?;
-    Err(ErrorKind::AddrInUse.into())
 }
 
 /// Removes the file at a path if it is still that one; says whether it was.
@@ -295,4 +258,41 @@ pub(crate) fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
         all.push((name.to_owned(), fd));
     }
     Ok(all)
+}
+
+/// Binds to a path. A socket that stands there already is removed if no process listens behind it
+/// any more; no other file is ever removed.
+fn bind_path(socket: &Socket, path: &Path) -> io::Result<()> {
+    let address = SockAddr::unix(path)?;
+    match socket.bind(&address) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+        other => return other,
+    }
+    // Held open, so that no other socket has its inode before it is removed.
+    let held =
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let file = held.metadata()?;
+    let dead = (file.st_dev(), file.st_ino());
+    if !is_dead_socket(path)? || identity(path)? != dead {
+        return Err(ErrorKind::AddrInUse.into());
+    }
+    remove(path, dead)?;
+    socket.bind(&address)
+}
+
+/// Removes the dead socket `dead` from its path. Another server may have taken the path since the
+/// socket was found dead. So the file is moved aside first, and looked at where no other file can
+/// replace it; if it is another one, it is put back.
+fn remove(path: &Path, dead: (u64, u64)) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".dead-{}-{}", std::process::id(), super::thread::thread_number()));
+    let aside = PathBuf::from(aside);
+    fs::rename(path, &aside)?;
+    if identity(&aside).is_ok_and(|it| it == dead) {
+        return fs::remove_file(&aside);
+    }
+    // A link fails if a third file has come meanwhile, so it overwrites none.
+    fs::hard_link(&aside, path)?;
+    fs::remove_file(&aside)?;
+    Err(ErrorKind::AddrInUse.into())
 }

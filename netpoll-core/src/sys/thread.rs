@@ -25,10 +25,6 @@ pub(crate) fn usage() -> Usage {
     })
 }
 
-fn duration(time: TimeVal) -> Duration {
-    Duration::from_micros(time.num_microseconds().cast_unsigned())
-}
-
 /// Time that the calling thread has had a processor so far, to the nanosecond.
 pub(crate) fn own_time() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::ZERO, Duration::from)
@@ -71,4 +67,8 @@ impl TimerSlack {
 /// The number under which the system knows the calling thread.
 pub(crate) fn thread_number() -> i32 {
     nix::unistd::gettid().as_raw()
+}
+
+fn duration(time: TimeVal) -> Duration {
+    Duration::from_micros(time.num_microseconds().cast_unsigned())
 }

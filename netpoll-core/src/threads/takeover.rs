@@ -191,22 +191,6 @@ impl SpareThreads<Loop> for LoopThreads {
     }
 }
 
-/// Passes a core that lies in `epoch` on to a thread that is reserved before the core is taken.
-fn pass_on<T, S>(
-    baton: &Arc<Baton<T>>,
-    epoch: Epoch,
-    reserve: impl FnOnce() -> Option<S>,
-    run: impl FnOnce(S, Held<T>),
-) -> Passed {
-    let Some(reserved) = reserve() else {
-        // Another caller that had a thread may have taken it meanwhile.
-        return if baton.epoch() == Some(epoch) { Passed::NoThread } else { Passed::Late };
-    };
-    let Some(core) = baton.take(epoch) else { return Passed::Late };
-    run(reserved, core);
-    Passed::Done
-}
-
 /// What a loop knows of the threads that may take it over.
 #[derive(Debug, Default)]
 pub(crate) struct Takeover {
@@ -287,6 +271,22 @@ fn enroll(held: &mut Held<Loop>, terms: Terms) -> bool {
         held.takeover.watched = Some(terms.threshold);
     }
     watched
+}
+
+/// Passes a core that lies in `epoch` on to a thread that is reserved before the core is taken.
+fn pass_on<T, S>(
+    baton: &Arc<Baton<T>>,
+    epoch: Epoch,
+    reserve: impl FnOnce() -> Option<S>,
+    run: impl FnOnce(S, Held<T>),
+) -> Passed {
+    let Some(reserved) = reserve() else {
+        // Another caller that had a thread may have taken it meanwhile.
+        return if baton.epoch() == Some(epoch) { Passed::NoThread } else { Passed::Late };
+    };
+    let Some(core) = baton.take(epoch) else { return Passed::Late };
+    run(reserved, core);
+    Passed::Done
 }
 
 #[cfg(all(test, loom))]
