@@ -49,7 +49,10 @@ mod rules {
         let run = task.begin().expect("scheduled");
         assert!(task.begin().is_none());
         let _ = run.look();
-        assert!(!task.word.notify(Events::WAKE), "the runner looks again, nobody need be sent");
+        assert!(
+            !task.word.notify(Events::WAKE),
+            "the owner looks again, no other thread need be sent"
+        );
         let run = run.release().expect_err("it was notified since it looked");
         assert!(run.look().has_any(Events::WAKE));
         assert!(run.release().is_ok());
@@ -98,8 +101,8 @@ mod loom_models {
     use super::*;
     use crate::base::sync::AtomicUsize;
 
-    /// A pretend socket: `arrived` counts edges, the runner must see each. The cell counts rounds,
-    /// and loom checks that no two runners are in it at once.
+    /// A pretend socket: `arrived` counts edges, the owner must see each. The cell counts rounds,
+    /// and loom checks that no two owners are in it at once.
     #[derive(Default)]
     struct Progress {
         arrived: AtomicUsize,
@@ -139,7 +142,7 @@ mod loom_models {
             }
         }
 
-        /// The runner's loop, as in `connection/run.rs`.
+        /// The owner's loop, as in `connection/run.rs`.
         fn run(&self) {
             let Some((mut run, mut events)) = self.task.begin_and_look() else {
                 return;
@@ -230,7 +233,7 @@ mod loom_models {
     }
 
     /// A caller drops the connection that it drove while a last event comes: the task is handed
-    /// over to exactly one runner, and the event is not lost.
+    /// over to exactly one owner, and the event is not lost.
     #[test]
     fn loom_a_handed_over_task_is_run_once() {
         explore(|| {
