@@ -3,7 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-#[expect(dead_code, reason = "each target uses its part")]
 mod codec;
 
 fuzz_target!(|bytes: &[u8]| codec::check(bytes, codec::over));

@@ -17,9 +17,10 @@
 //! try, so that an event that comes right after the try finds it set.
 
 mod queue;
+mod sending;
 mod write_side;
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::num::NonZeroI32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,9 +29,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
-use super::backlog::{Backlog, Spent};
+use super::backlog::Spent;
 use super::policy::Policy;
-use super::receipt::{Receipt, Settled};
+use super::receipt::Receipt;
 use super::socket::Socket;
 use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
@@ -48,10 +49,6 @@ const DISCARDS_AT_MOST: usize = 64;
 const DISCARD_BYTES: usize = 64 << 10;
 /// The events for the owner after an error that no event follows.
 const FAILURE: Events = Events::FAILED.or(Events::READABLE);
-
-/// How many bytes are sent in one go before others get the loop and the lock: some 100 µs of work.
-/// Without it a peer that reads as fast as we send would keep both until the queue is empty.
-pub(crate) const BURST: usize = 1 << 20;
 
 /// The write side of a connection and what is queued there.
 #[derive(Debug)]
@@ -391,42 +388,6 @@ impl Output {
         (lost, reset)
     }
 
-    #[inline]
-    fn push(
-        &self,
-        queue: &mut Queue,
-        bytes: &mut LinkBuffer,
-        receipt: &mut Option<Receipt>,
-        policy: &Policy,
-        spent: &mut Spent,
-    ) -> Result<FollowUp> {
-        let start = self.sent() + queue.pending() as u64;
-        let len = bytes.len();
-        let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
-        // From the caller's own blocks: what the socket takes at once is never queued.
-        let sent =
-            if must_queue { Ok(FollowUp::NONE) } else { self.send_burst(queue, bytes, spent) };
-        if let Ok(unfinished) = sent
-            && !(bytes.is_empty() && queue.backlog.is_none())
-        {
-            let backlog =
-                queue.backlog.get_or_insert_with(|| Box::new(Backlog::new(&policy.memory)));
-            backlog.append(bytes, &policy.memory, spent);
-            if let Some(receipt) = receipt.take() {
-                backlog.receipts.push(start, len, receipt);
-            }
-            let before = backlog.bytes.len() <= policy.limits.output.high
-                || self.congested.swap(true, Ordering::AcqRel);
-            let events = if before { Events::NONE } else { Events::HIGH_WATER };
-            return Ok(FollowUp { events, ..unfinished });
-        }
-        if let Some(receipt) = receipt.take() {
-            let written = (self.sent() - start) as usize;
-            spent.settled.push(Settled::new(receipt, written, len, queue.errno()));
-        }
-        sent
-    }
-
     /// For a holder of the lock.
     fn seal_side(&self) {
         if !self.side.is_sealed() {
@@ -466,98 +427,6 @@ impl Output {
             queue.failure.get_or_insert(errno_of(&error));
         }
         true
-    }
-
-    /// Sends the backlog, up to a burst.
-    fn send_backlog(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
-        let Some(mut backlog) = queue.backlog.take() else { return Ok(FollowUp::NONE) };
-        let sent = self.send_burst(queue, &mut backlog.bytes, spent);
-        backlog.receipts.settle_to(self.sent(), &mut spent.settled);
-        if sent.is_err() {
-            backlog.receipts.settle_all(self.sent(), queue.errno(), &mut spent.settled);
-        } else if !backlog.bytes.is_empty() {
-            backlog.count();
-            queue.backlog = Some(backlog);
-        }
-        sent
-    }
-
-    /// Sends what the socket takes of `bytes`, but no more than a burst. After a whole burst it
-    /// returns [`FollowUp::UNSENT`], since others have their turn first.
-    #[inline]
-    fn send_burst(
-        &self,
-        queue: &mut Queue,
-        bytes: &mut LinkBuffer,
-        spent: &mut Spent,
-    ) -> Result<FollowUp> {
-        if bytes.len() <= BURST {
-            return self.transmit(queue, bytes, spent).map(|()| FollowUp::NONE);
-        }
-        self.send_first(queue, bytes, spent)
-    }
-
-    /// Sends the first burst of `bytes`, which are more than one.
-    #[cold]
-    fn send_first(
-        &self,
-        queue: &mut Queue,
-        bytes: &mut LinkBuffer,
-        spent: &mut Spent,
-    ) -> Result<FollowUp> {
-        let mut first = bytes.slice(BURST)?;
-        if let Err(error) = self.transmit(queue, &mut first, spent) {
-            spent.take_all(bytes);
-            return Err(error);
-        }
-        if first.is_empty() {
-            // As after a full socket, except that no event follows.
-            self.blocked.store(true, Ordering::SeqCst);
-            return Ok(FollowUp::UNSENT);
-        }
-        first.append(std::mem::take(bytes));
-        first.flush();
-        *bytes = first;
-        Ok(FollowUp::NONE)
-    }
-
-    /// Sends until `bytes` is empty or the socket is full; then `blocked` is set. Bytes that can't
-    /// be sent at all go to `spent` as well.
-    fn transmit(&self, queue: &mut Queue, bytes: &mut LinkBuffer, spent: &mut Spent) -> Result<()> {
-        let Some(hold) = &queue.hold else { return Err(Error::Closed) };
-        let stream = self.socket.stream(hold);
-        let mut blocked = false;
-        while !bytes.is_empty() {
-            match stream.push(bytes) {
-                Ok(pushed) => {
-                    self.sent.store(self.sent() + pushed.taken as u64, Ordering::Relaxed);
-                    spent.take(bytes, pushed.taken);
-                    if pushed.wants {
-                        continue;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    queue.failure = Some(errno_of(&error));
-                    self.is_cut.store(true, Ordering::Relaxed);
-                    spent.take_all(bytes);
-                    self.congested.store(false, Ordering::Release);
-                    self.wake(queue);
-                    return Err(error.into());
-                }
-            }
-            if blocked {
-                return Ok(());
-            }
-            self.blocked.store(true, Ordering::SeqCst);
-            blocked = true;
-        }
-        if blocked {
-            // The last try succeeded. An event that came before `blocked` was set is gone, and
-            // perhaps no other follows: the next send must try the socket.
-            self.blocked.store(false, Ordering::SeqCst);
-        }
-        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::thread;
 
+use super::sending::BURST;
 use super::*;
 use crate::base::limits::Limits;
 
