@@ -461,6 +461,7 @@ fn a_dial_that_succeeds_reads_and_writes() {
         let address = host.address();
         let server = thread::spawn(move || {
             let mut peer = host.accept();
+            host.remove();
             let bytes = peer.receive(4);
             peer.send(&bytes);
             peer.end();

@@ -122,6 +122,13 @@ impl Host {
         }
     }
 
+    /// Removes the file of a Unix socket, which stays behind it.
+    pub(super) fn remove(self) {
+        if let Address::Path(path) = self.address() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     pub(super) fn accept(&self) -> Peer {
         match self {
             Self::Tcp(listener) => Peer::of_tcp(listener.accept().expect("a connection").0),

@@ -78,11 +78,13 @@ impl Medium {
     }
 }
 
-/// A path that no other test has.
+/// A path that no other test has. A process of the same number may have left it behind.
 fn fresh_path() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::SeqCst);
-    std::env::temp_dir().join(format!("netpoll-suite-{}-{number}", std::process::id()))
+    let path = std::env::temp_dir().join(format!("netpoll-suite-{}-{number}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    path
 }
 
 /// What callbacks and acceptors report.
