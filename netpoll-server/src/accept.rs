@@ -17,6 +17,6 @@ pub(crate) mod acceptor;
 pub(crate) mod assignment;
 mod backoff;
 pub(crate) mod context;
-mod listening_socket;
+pub(crate) mod listening_socket;
 pub(crate) mod open_listeners;
 mod pending;

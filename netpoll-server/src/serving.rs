@@ -11,6 +11,7 @@ use netpoll_core::{
 
 use crate::accept::assignment::Assignment;
 use crate::accept::context::AcceptContext;
+use crate::accept::listening_socket::ListeningSocket;
 use crate::accept::open_listeners::{OpenListener, OpenListeners};
 use crate::admission::{Admission, ListenerCount};
 use crate::handover::succession::{Participant, Succession, Successor};
@@ -108,7 +109,9 @@ impl Serving {
         let count = ListenerCount::new(&self.context.admission, info, limit);
         let assign = {
             let (context, info, count) = (self.context.clone(), info.clone(), count.clone());
-            move |it: Arc<socket::Listener>| Assignment::new(&context, &info, &count, proxy, it)
+            move |it: Arc<socket::Listener>| {
+                Assignment::new(ListeningSocket::new(&context, &info, &count, proxy, it))
+            }
         };
         let mut assignments: Vec<_> = listener.sockets().cloned().map(&assign).collect();
         if listener.is_shared() {

@@ -64,6 +64,16 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// Runs a model in all interleavings with at most three preemptions, unless `LOOM_MAX_PREEMPTIONS`
+/// says otherwise: bugs of this kind need one or two, and models with three threads would run for
+/// hours.
+#[cfg(all(test, loom))]
+pub(crate) fn explore(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
+
 /// In models it stands for `crossbeam_channel`, with as much of it as the crate uses.
 ///
 /// Each call is one step that loom does not take apart, so a model stays small enough to explore.

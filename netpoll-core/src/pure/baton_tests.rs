@@ -72,15 +72,8 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
-    use crate::base::sync::{AtomicUsize, Mutex, lock};
+    use crate::base::sync::{AtomicUsize, Mutex, explore, lock};
     use crate::pure::task::{Events, Task};
-
-    /// All interleavings with at most three preemptions.
-    fn explore(model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(3));
-        builder.check(model);
-    }
 
     /// The owner and two thieves try to take one epoch: exactly one of them gets it, and loom's
     /// cell checks that the first holder's write is seen, and that no two threads write at once.

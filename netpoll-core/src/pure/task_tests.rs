@@ -99,7 +99,7 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
-    use crate::base::sync::AtomicUsize;
+    use crate::base::sync::{AtomicUsize, explore};
 
     /// A pretend socket: `arrived` counts edges, the owner must see each. The cell counts rounds,
     /// and loom checks that no two owners are in it at once.
@@ -172,14 +172,6 @@ mod loom_models {
         fn closed(&self) -> usize {
             self.progress.closed.load(Ordering::SeqCst)
         }
-    }
-
-    /// All interleavings with at most three preemptions: bugs of this kind need one or two, and the
-    /// models with three threads would otherwise run for hours.
-    fn explore(model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(3));
-        builder.check(model);
     }
 
     fn join(threads: Vec<thread::JoinHandle<()>>) {

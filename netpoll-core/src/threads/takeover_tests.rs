@@ -4,14 +4,7 @@ use loom::sync::Condvar;
 use loom::thread;
 
 use super::*;
-use crate::base::sync::{Mutex, lock};
-
-/// All interleavings with at most three preemptions.
-fn explore(model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.check(model);
-}
+use crate::base::sync::{Mutex, explore, lock};
 
 /// What a thread waits for that only the holder of the core does, and the threads that there are.
 #[derive(Default)]

@@ -14,14 +14,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use netpoll_core::socket::Listener;
-use netpoll_core::{ListenerInfo, OnLoop, PollManager, Remote};
+use netpoll_core::{OnLoop, PollManager, Remote};
 
 use super::acceptor::{Acceptor, OnRetired};
-use super::context::AcceptContext;
 use super::listening_socket::ListeningSocket;
 use crate::admission::ListenerCount;
-use crate::proxy::ProxyProtocol;
 use crate::sync::lock;
 
 /// A listening socket, and the reactor that accepts on it.
@@ -41,14 +38,7 @@ enum Assigned {
 }
 
 impl Assignment {
-    pub(crate) fn new(
-        context: &Arc<AcceptContext>,
-        info: &Arc<ListenerInfo>,
-        count: &Arc<ListenerCount>,
-        proxy: Option<ProxyProtocol>,
-        listener: Arc<Listener>,
-    ) -> Arc<Self> {
-        let socket = ListeningSocket::new(context, info, count, proxy, listener);
+    pub(crate) fn new(socket: Arc<ListeningSocket>) -> Arc<Self> {
         Arc::new(Self { socket, assigned: Mutex::new(Assigned::NotYet) })
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct ListeningSocket {
 pub(super) type Overflow = VecDeque<(Stream, Address)>;
 
 impl ListeningSocket {
-    pub(super) fn new(
+    pub(crate) fn new(
         context: &Arc<AcceptContext>,
         info: &Arc<ListenerInfo>,
         count: &Arc<ListenerCount>,

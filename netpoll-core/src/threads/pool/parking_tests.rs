@@ -17,13 +17,8 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
+    use crate::base::sync::explore;
     use crate::pure::baton::Baton;
-
-    fn explore(model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(3));
-        builder.check(model);
-    }
 
     /// A stop against a hand-off in flight: a thread is parked, the monitor reserves it and takes
     /// the core, and the pool is stopped meanwhile. Exactly one thread gets the core and turns it

@@ -89,13 +89,7 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
-    use crate::base::sync::Condvar;
-
-    fn explore(model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(3));
-        builder.check(model);
-    }
+    use crate::base::sync::{Condvar, explore};
 
     /// In a model: the sum of the jobs done, which it waits for.
     #[derive(Default)]
