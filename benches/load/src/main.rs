@@ -8,6 +8,7 @@
     reason = "what is divided is shown with fewer digits than a float has"
 )]
 
+mod bulk;
 mod connection;
 mod idle;
 mod json;
@@ -63,7 +64,9 @@ fn run(options: &Options) -> io::Result<Report<'_>> {
     socket::allow_descriptors(options.connections)?;
     let report = match options.mode {
         Mode::Idle => idle::run(options)?,
-        Mode::Echo | Mode::Rpc | Mode::Churn | Mode::Stream => measure::run(options)?,
+        Mode::Echo | Mode::Rpc | Mode::Churn | Mode::Stream | Mode::Up | Mode::Down => {
+            measure::run(options)?
+        }
     };
     let text = if options.json { report.json() } else { report.table() };
     writeln!(io::stdout(), "{text}")?;

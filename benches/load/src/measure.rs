@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::bulk::Bulk;
 use crate::options::{Mode, Options};
 use crate::pattern::Pattern;
 use crate::process::{Process, Usage};
@@ -47,6 +48,28 @@ pub(crate) fn run(options: &Options) -> io::Result<Report<'_>> {
     })
 }
 
+/// What one thread does.
+enum Part<'a> {
+    Worker(Worker<'a>),
+    Bulk(Bulk<'a>),
+}
+
+impl<'a> Part<'a> {
+    fn connect(run: Run<'a>, share: Share) -> io::Result<Self> {
+        Ok(match run.options.mode {
+            Mode::Up | Mode::Down => Self::Bulk(Bulk::connect(run, share)?),
+            _ => Self::Worker(Worker::connect(run, share)?),
+        })
+    }
+
+    fn run(self, window: Window) -> io::Result<Tally> {
+        match self {
+            Self::Worker(worker) => worker.run(window),
+            Self::Bulk(bulk) => bulk.run(window),
+        }
+    }
+}
+
 /// The clocks of both processes.
 struct Meters {
     own: Process,
@@ -66,12 +89,12 @@ impl Meters {
 }
 
 /// Every thread opens its own connections, all at the same time.
-fn connect(run: Run<'_>) -> io::Result<Vec<Worker<'_>>> {
+fn connect(run: Run<'_>) -> io::Result<Vec<Part<'_>>> {
     let Options { threads, connections, .. } = *run.options;
     thread::scope(|scope| {
         let shares = (0..threads).map(|first| Share { first, stride: threads, of: connections });
         let workers: Vec<_> =
-            shares.map(|share| scope.spawn(move || Worker::connect(run, share))).collect();
+            shares.map(|share| scope.spawn(move || Part::connect(run, share))).collect();
         workers.into_iter().map(join).collect()
     })
 }
@@ -88,7 +111,7 @@ fn watch<T>(until: Instant, workers: &[ScopedJoinHandle<'_, T>], mut show: impl 
     }
 }
 
-fn start(worker: Worker<'_>, window: Window) -> io::Result<Tally> {
+fn start(worker: Part<'_>, window: Window) -> io::Result<Tally> {
     // sleep: all threads are to start together, at a time that was agreed on
     thread::sleep(window.start.saturating_duration_since(Instant::now()));
     worker.run(window)

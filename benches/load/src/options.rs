@@ -9,17 +9,21 @@ use std::time::Duration;
 use crate::pattern::SIZE_MIN;
 
 pub(crate) const USAGE: &str = "\
-usage: load ADDRESS [--mode echo|rpc|churn|idle|stream] [--connections N] [--size BYTES]
-            [--depth D] [--seconds S] [--warmup S] [--threads T] [--rate R]
-            [--server-pid PID] [--json]
+usage: load ADDRESS [--mode echo|rpc|churn|idle|stream|up|down] [--connections N]
+            [--size BYTES] [--depth D] [--seconds S] [--warmup S] [--threads T]
+            [--rate R] [--server-pid PID] [--json]
 
   --mode echo      messages of BYTES, sent back as they are (the default)
          rpc       the same, each behind its length as 4 bytes, big-endian
          churn     connect, one message there and back, close; again and again
          idle      connect N, one message each, then silence: the server's memory
          stream    write as fast as the server takes it, and read it back
+         up        write BYTES again and again as fast as the server takes them; it counts
+                   them, and answers the end of the stream with the count: 8 bytes, big-endian
+         down      ask for pieces of BYTES (4 bytes, big-endian), and read them as fast as
+                   they come, until we close; byte I of a piece is I modulo 251
   --connections N  at the same time (64)
-  --size BYTES     of a message (64; stream: 16384)
+  --size BYTES     of a message (64; stream: 16384; up, down: 65536)
   --depth D        messages on the way per connection, echo and rpc (1)
   --seconds S      of measurement, fractions allowed (5)
   --warmup S       before it (1)
@@ -48,7 +52,12 @@ pub(crate) enum Mode {
     Churn,
     Idle,
     Stream,
+    Up,
+    Down,
 }
+
+const MODES: [Mode; 7] =
+    [Mode::Echo, Mode::Rpc, Mode::Churn, Mode::Idle, Mode::Stream, Mode::Up, Mode::Down];
 
 /// A run, as the arguments describe it.
 #[derive(Debug, PartialEq)]
@@ -132,7 +141,11 @@ impl Given {
         if threads > connections {
             return Err(format!("{threads} threads cannot share {connections} connections."));
         }
-        let size = if mode == Mode::Stream { 16 << 10 } else { 64 };
+        let size = match mode {
+            Mode::Echo | Mode::Rpc | Mode::Churn | Mode::Idle => 64,
+            Mode::Stream => 16 << 10,
+            Mode::Up | Mode::Down => 64 << 10,
+        };
         let warmup = if mode == Mode::Idle { 0.0 } else { 1.0 };
         Ok(Options {
             address: resolve(&self.address.ok_or("The server's ADDRESS is missing.")?)?,
@@ -169,8 +182,7 @@ impl Given {
 }
 
 fn mode(name: &str) -> Result<Mode, String> {
-    let modes = [Mode::Echo, Mode::Rpc, Mode::Churn, Mode::Idle, Mode::Stream];
-    let named = modes.into_iter().find(|mode| mode.to_string() == name);
+    let named = MODES.into_iter().find(|mode| mode.to_string() == name);
     named.ok_or_else(|| format!("There is no mode `{name}`."))
 }
 
@@ -198,6 +210,8 @@ impl Display for Mode {
             Self::Churn => "churn",
             Self::Idle => "idle",
             Self::Stream => "stream",
+            Self::Up => "up",
+            Self::Down => "down",
         })
     }
 }
@@ -247,6 +261,8 @@ mod tests {
     fn a_stream_has_large_messages() {
         assert_eq!(parse("127.0.0.1:1 --mode stream").unwrap().size, 16 << 10);
         assert_eq!(parse("127.0.0.1:1 --mode stream --size 99").unwrap().size, 99);
+        assert_eq!(parse("127.0.0.1:1 --mode up").unwrap().size, 64 << 10);
+        assert_eq!(parse("127.0.0.1:1 --mode down").unwrap().size, 64 << 10);
     }
 
     #[test]
@@ -264,6 +280,7 @@ mod tests {
             ("127.0.0.1:1 --mode http", "no mode `http`"),
             ("127.0.0.1:1 --mode churn --depth 2", "--depth means nothing in the mode churn"),
             ("127.0.0.1:1 --mode stream --rate 2", "--rate means nothing in the mode stream"),
+            ("127.0.0.1:1 --mode up --depth 2", "--depth means nothing in the mode up"),
             ("127.0.0.1:1 --mode idle --threads 1", "--threads means nothing in the mode idle"),
             ("127.0.0.1:1 --depth 2 --rate 2", "--depth is of the closed loop"),
         ] {

@@ -1,7 +1,7 @@
 //! Waiting: an epoll instance, and a timer that is finer than its timeout.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -51,16 +51,23 @@ impl Poller {
         let Some(fd) = connection.fd() else {
             return Ok(());
         };
-        let mut flags = EpollFlags::EPOLLIN;
-        flags.set(EpollFlags::EPOLLOUT, interest == Interest::AnswersAndRoom);
-        let mut event = EpollEvent::new(flags, index as u64);
         match connection.interest {
             Some(known) if known == interest => return Ok(()),
-            Some(_) => self.epoll.modify(fd, &mut event)?,
-            None => self.epoll.add(fd, event)?,
+            Some(_) => self.epoll.modify(fd, &mut event(index, interest))?,
+            None => self.add(fd, index, interest)?,
         }
         connection.interest = Some(interest);
         Ok(())
+    }
+
+    /// Registers a socket for as long as it is open.
+    pub(crate) fn add(
+        &self,
+        fd: BorrowedFd<'_>,
+        index: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
+        Ok(self.epoll.add(fd, event(index, interest))?)
     }
 
     /// Waits for events until `until`, to the millisecond above, or until `due`, to the
@@ -89,6 +96,12 @@ impl Poller {
         let answers = event.events() != EpollFlags::EPOLLOUT;
         (event.data() != TIMER).then(|| Event { index: event.data() as usize, answers })
     }
+}
+
+fn event(index: usize, interest: Interest) -> EpollEvent {
+    let mut flags = EpollFlags::EPOLLIN;
+    flags.set(EpollFlags::EPOLLOUT, interest == Interest::AnswersAndRoom);
+    EpollEvent::new(flags, index as u64)
 }
 
 /// Rounded up: the last millisecond is slept through, and not spun through.

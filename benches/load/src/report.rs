@@ -95,7 +95,9 @@ impl Report<'_> {
             (Mode::Echo | Mode::Rpc, None) => {
                 format!(", closed loop of depth {depth}, {seconds} s after {warmup} s")
             }
-            (Mode::Churn | Mode::Stream, None) => format!(", {seconds} s after {warmup} s"),
+            (Mode::Churn | Mode::Stream | Mode::Up | Mode::Down, None) => {
+                format!(", {seconds} s after {warmup} s")
+            }
         };
         line.push_str(&end);
         line
@@ -107,7 +109,11 @@ impl Report<'_> {
             return "none: the run ended before the measurement began".into();
         }
         let (rate, megabytes) = (self.per_second(requests), self.per_second(bytes) / 1e6);
-        format!("{requests}, {rate:.0}/s, {megabytes:.2} MB/s in each direction")
+        let direction = match self.options.mode {
+            Mode::Up | Mode::Down => "in one direction",
+            _ => "in each direction",
+        };
+        format!("{requests}, {rate:.0}/s, {megabytes:.2} MB/s {direction}")
     }
 
     fn latency(&self) -> String {

@@ -9,25 +9,58 @@ use std::time::Duration;
 /// Serves each connection on a thread of its own. `alter` gets the bytes to send back, and where in
 /// the connection's stream they begin.
 fn serve(alter: fn(u64, &mut [u8])) -> SocketAddr {
+    serve_each(move |stream| converse(stream, alter))
+}
+
+fn serve_each(converse: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
-    let accept = move || listener.incoming().flatten().for_each(|peer| converse(peer, alter));
-    thread::spawn(accept);
+    thread::spawn(move || {
+        for peer in listener.incoming().flatten() {
+            let converse = converse.clone();
+            thread::spawn(move || converse(peer));
+        }
+    });
     address
 }
 
 fn converse(mut stream: TcpStream, alter: fn(u64, &mut [u8])) {
-    thread::spawn(move || {
-        let (mut position, mut buffer) = (0, vec![0; 16 << 10]);
-        // The load generator closes whenever it likes, in the middle of a message too.
-        while let Ok(length @ 1..) = stream.read(&mut buffer) {
-            alter(position, &mut buffer[..length]);
-            position += length as u64;
-            if stream.write_all(&buffer[..length]).is_err() {
-                return;
-            }
+    let (mut position, mut buffer) = (0, vec![0; 16 << 10]);
+    // The load generator closes whenever it likes, in the middle of a message too.
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        alter(position, &mut buffer[..length]);
+        position += length as u64;
+        if stream.write_all(&buffer[..length]).is_err() {
+            return;
         }
-    });
+    }
+}
+
+/// Counts uploads, and says that there was so much more.
+fn sink(more: u64) -> SocketAddr {
+    serve_each(move |mut stream| {
+        let (mut count, mut buffer) = (0, vec![0; 16 << 10]);
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            count += length as u64;
+        }
+        let _ = stream.write_all(&(count + more).to_be_bytes());
+    })
+}
+
+/// Sends downloads, the second piece of which is `alter`ed.
+fn source(alter: fn(&mut [u8])) -> SocketAddr {
+    serve_each(move |mut stream| {
+        let mut size = [0; 4];
+        stream.read_exact(&mut size).expect("the size of a piece");
+        let mut piece: Vec<u8> = (0..u32::from_be_bytes(size)).map(|i| (i % 251) as u8).collect();
+        for altered in [false, true] {
+            if altered {
+                alter(&mut piece);
+            }
+            let _ = stream.write_all(&piece);
+        }
+        while stream.write_all(&piece).is_ok() {}
+    })
 }
 
 fn echo() -> SocketAddr {
@@ -134,6 +167,45 @@ fn churn_connects_for_each_message() {
     for options in ["--mode churn --json", "--mode churn --connections 1 --rate 2000 --json"] {
         assert!(number(&load_until_answered(once, options), "requests") > 0.0);
     }
+}
+
+#[test]
+fn bytes_in_one_direction_are_counted_and_compared() {
+    for options in ["--size 1000 --connections 3 --threads 2 --json", "--size 300000 --json"] {
+        for (mode, server) in [("up", sink(0)), ("down", source(|_| ()))] {
+            let output = load_until_answered(server, &format!("{options} --mode {mode}"));
+            assert!(number(&output, "requests") > 0.0, "{mode}");
+            assert!(number(&output, "bytes") > 0.0, "{mode}");
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_is_miscounted_is_reported() {
+    let output = load(sink(1), "--mode up --connections 1 --seconds 0.2 --warmup 0");
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains(": the server counted "), "{report}");
+}
+
+#[test]
+fn a_changed_byte_of_a_download_is_reported() {
+    let wrong = source(|piece| piece[500] = 77);
+    let options = "--mode down --size 1000 --connections 1 --seconds 0.2 --warmup 0";
+    let output = load(wrong, options);
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains(": byte 1500 came as 0x4d and is 0xf9"), "{report}");
+}
+
+#[test]
+fn a_server_that_talks_into_an_upload_or_ends_it_fails() {
+    let output = load(echo(), "--mode up --connections 1 --warmup 0");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("the server answered before the end"));
+    let output = load(serve_each(|_| ()), "--mode down --connections 1 --warmup 0");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("closed by the server"));
 }
 
 /// A server that answers nothing gives nothing to compare.

@@ -19,6 +19,9 @@ pub const SHARED_BUFFER: usize = 64 << 10;
 /// Bytes that one read may bring, where each connection has a buffer of its own.
 pub const OWN_BUFFER: usize = 16 << 10;
 
+/// The largest piece of a download.
+const PIECE_MAX: u32 = 16 << 20;
+
 /// Connections that may wait to be accepted: the kernel's own limit on common machines.
 const BACKLOG: i32 = 4096;
 
@@ -113,6 +116,12 @@ impl Arguments {
         let address = socket.local_addr().expect("it is bound");
         (socket, address)
     }
+}
+
+/// What a download repeats: byte `i` is `i` modulo 251, as the load generator compares it. A size
+/// beyond its largest is cut to that.
+pub fn piece(size: u32) -> Vec<u8> {
+    (0..size.clamp(1, PIECE_MAX)).map(|i| (i % 251) as u8).collect()
 }
 
 /// Prints where a server listens.
