@@ -2,7 +2,8 @@
 
 main           the command line
 servers        who takes part, and how each is built and started
-cells          what is measured: the matrix and the profiles
+cells          what is measured: a cell, and the kinds of cells
+profiles       how much is measured: the matrix and its parts
 arena          one cell: all servers up, one awake at a time, windows in rotation
 machine        the machine's facts, and who else used its CPUs
 progress       the progress bar
@@ -10,7 +11,11 @@ summary        medians, quartiles and ratios: the only arithmetic
 results        a cell's windows, as what the report asks of them
 plots          SVG pictures of anything
 figures        which pictures the report has
-pages          its words and tables
+losses         where a peer is better
+markdown       tables and numbers
+front          docs/benchmarks.md: one page
+cells_page     docs/benchmarks/cells.md: every cell
+method_page    docs/benchmarks/method.md: how, by what, where, and what went wrong
 report         where all that is written to
 instructions   `benches/instructions`, which counts instead of timing
 """

@@ -1,12 +1,15 @@
-"""What is measured: cells, and the profiles that choose among them."""
+"""What is measured: a cell is one thing that is asked of every server which can do it."""
 
 from dataclasses import dataclass
 from typing import Optional
 
+from harness.servers import BASE
+
 # What a request that blocks sleeps for, in microseconds, and what one that computes takes.
 BLOCK_US = 1000
 COMPUTE_US = 2000
-BLOCK_SHARES = (0, 0.1, 1, 10, 50, 100)
+BAD_US = 500_000
+HOT_US = 20
 
 # In what ways requests block where dispatch modes are compared, for people.
 WAYS = {
@@ -15,24 +18,46 @@ WAYS = {
     "some": "block 1 ms, on one connection in eight",
     "switch": "block 1 ms, in every second second",
 }
-# A window that has as much of the one second as of the other.
-SWITCH_SECONDS = 2.0
+# How long a request takes that has a way of its own.
+MICROS = {"compute": COMPUTE_US, "bad": BAD_US, "hot": HOT_US}
 
 # More bytes than this on the way at once are beyond what kernels give to TCP by default.
 ON_THE_WAY_MAX = 1 << 30
 
-# What one window costs besides its time: a process, and each connection there and away.
-WINDOW_OVERHEAD = 0.05
-CONNECTION_OVERHEAD = 90e-6
-# What an idle window costs: the memory has to settle twice.
-IDLE_OVERHEAD = 1.3
+
+@dataclass(frozen=True)
+class Mode:
+    """A kind of cell."""
+
+    # What its servers speak.
+    speaks: str = "echo"
+    # What the others are divided by.
+    base: str = BASE
+    # Which program loads them, and how it is told to, where it is `benches/load`.
+    loader: str = "load"
+    load_mode: str = "echo"
+    # What a message is called.
+    unit: str = "requests"
+    # Whether messages may be many on the way at a time.
+    deep: bool = False
+
+
+MODES = {
+    "echo": Mode(deep=True),
+    "open": Mode(),
+    "churn": Mode(load_mode="churn", unit="connections"),
+    "ten": Mode(load_mode="churn", unit="connections"),
+    "idle": Mode(load_mode="idle"),
+}
+# How many messages a connection of the mode `ten` has.
+TEN = 10
 
 
 @dataclass(frozen=True)
 class Cell:
     """One thing that is asked of every server."""
 
-    mode: str  # "echo", "open", "churn" or "idle"
+    mode: str  # one of MODES
     connections: int
     size: int = 64
     depth: int = 1
@@ -40,16 +65,32 @@ class Cell:
     pinned: bool = True
     # The share of requests that block, in percent; None where that is not the question.
     block_pct: Optional[float] = None
-    # In which way, where the question is how our dispatch modes compare; None where it is not.
+    # In which way, where it is not the usual one.
     way: Optional[str] = None
+    # Of a mode with several: a page, a command, a direction.
+    what: Optional[str] = None
+
+    @property
+    def kind(self):
+        return MODES[self.mode]
+
+    @property
+    def base(self):
+        """The server that the others are divided by."""
+        return self.kind.base
+
+    @property
+    def compares_modes(self):
+        """Whether it is about our dispatch modes alone."""
+        return self.way in WAYS
 
     @property
     def key(self):
         """Its name in data, on the command line and in file names."""
-        words = [self.mode, f"c{self.connections}"]
+        words = [self.mode, *([self.what] if self.what else []), f"c{self.connections}"]
         if self.mode != "idle":
             words.append(f"s{self.size}")
-        if self.mode == "echo":
+        if self.kind.deep:
             words.append(f"d{self.depth}")
         if self.block_pct is not None:
             words.append(f"b{self.block_pct:g}")
@@ -65,9 +106,15 @@ class Cell:
             "echo": f"{size_text(self.size)} × {self.depth}",
             "open": f"{size_text(self.size)}, open loop",
             "churn": "connect, one message, close",
+            "ten": f"connect, {TEN} messages, close",
             "idle": "idle",
         }[self.mode]
-        title = f"{thousands(self.connections)} connections, {what}"
+        plural = "s" if self.connections > 1 else ""
+        title = f"{thousands(self.connections)} connection{plural}, {what}"
+        if self.way == "bad":
+            return f"{title}, one of them blocks {BAD_US // 1000} ms each time"
+        if self.way == "hot":
+            return f"{title}, all of one loop, {HOT_US} µs of work each"
         if self.block_pct is not None:
             title += f", {self.block_pct:g} % {WAYS[self.way or 'sleep']}"
         if self.way is not None:
@@ -75,18 +122,27 @@ class Cell:
         return title
 
     @property
+    def place(self):
+        """Its name with where its processes run, where that is not the usual."""
+        return self.title + ("" if self.pinned else ", not pinned")
+
+    @property
     def block_options(self):
         """The options of a server for requests that block."""
         if self.block_pct is None:
             return []
-        micros = COMPUTE_US if self.way == "compute" else BLOCK_US
+        micros = MICROS.get(self.way, BLOCK_US)
         options = ["--block-us", str(micros), "--block-pct", f"{self.block_pct:g}"]
         return options + (["--block-way", self.way] if self.way else [])
 
     def admits(self, server):
         """Whether a server takes part."""
-        if self.way is not None:
+        if server.speaks != self.kind.speaks:
+            return False
+        if self.compares_modes:
             return server.dispatches
+        if self.way == "hot":
+            return server.blocks and server.places
         if self.block_pct is not None:
             return server.blocks
         return server.idles if self.mode == "idle" else server.echoes
@@ -103,118 +159,9 @@ class Cell:
         return None
 
 
-@dataclass(frozen=True)
-class Profile:
-    """How much is measured."""
-
-    name: str
-    rotations: int
-    # Memory is nearly the same every time, so a few show that.
-    idle_rotations: int
-    seconds: float
-    warmup: float
-    # After which time no further rotation begins; None for no limit.
-    minutes: Optional[float]
-    cells: tuple
-
-    def window(self, cell):
-        """Warm-up and measurement of a cell, in seconds; many connections take longer."""
-        stretch = 1.5 if cell.connections >= 10_000 else 1
-        seconds = SWITCH_SECONDS if cell.way == "switch" else self.seconds * stretch
-        return self.warmup * stretch * stretch, seconds
-
-    def estimate(self, cell, servers):
-        """About how many seconds a cell takes with so many servers."""
-        if cell.mode == "idle":
-            each = self.seconds + IDLE_OVERHEAD + cell.connections * CONNECTION_OVERHEAD
-            return self.idle_rotations * servers * each
-        each = sum(self.window(cell)) + WINDOW_OVERHEAD + cell.connections * CONNECTION_OVERHEAD
-        return self.rotations * servers * each
-
-
 def size_text(size):
     return f"{size >> 10} KiB" if size >= 1024 else f"{size} B"
 
 
 def thousands(number):
     return f"{number:,}".replace(",", " ")
-
-
-def blocking(shares):
-    return tuple(Cell("echo", 64, block_pct=share) for share in shares)
-
-
-def dispatching():
-    """What our dispatch modes are compared by, each a way in which callbacks may block."""
-    shares = tuple(Cell("echo", 64, block_pct=share, way="sleep") for share in BLOCK_SHARES[1:])
-    others = (("compute", 5), ("some", 50), ("switch", 10))
-    return (*shares, *(Cell("echo", 64, block_pct=share, way=way) for way, share in others))
-
-
-def matrix(pinned):
-    """Every combination, the most telling ones first."""
-    plain = Cell("echo", 64, pinned=pinned)
-    rest = tuple(
-        Cell("echo", connections, size, depth, pinned)
-        for connections in (1, 64, 1000, 10_000)
-        for depth in (1, 16)
-        for size in (64, 1024, 16 << 10)
-    )
-    return (plain, *(cell for cell in rest if cell != plain), Cell("churn", 64, pinned=pinned))
-
-
-QUICK = Profile(
-    "quick",
-    rotations=4,
-    idle_rotations=1,
-    seconds=0.24,
-    warmup=0.05,
-    minutes=3,
-    cells=(
-        Cell("echo", 64),
-        Cell("echo", 1000, 1024, 1),
-        Cell("open", 64),
-        Cell("churn", 64),
-        Cell("idle", 1000),
-        *blocking((0, 1, 50)),
-    ),
-)
-
-SHORT = Profile(
-    "short",
-    rotations=9,
-    idle_rotations=1,
-    seconds=0.25,
-    warmup=0.05,
-    minutes=12,
-    cells=(
-        Cell("echo", 64),
-        Cell("echo", 1),
-        Cell("echo", 1000),
-        Cell("open", 64),
-        *blocking(BLOCK_SHARES),
-        Cell("idle", 10_000),
-        Cell("churn", 64),
-        Cell("echo", 64, 16 << 10),
-        Cell("echo", 64, 1024, 16),
-        Cell("echo", 64, pinned=False),
-    ),
-)
-
-FULL = Profile(
-    "full",
-    rotations=12,
-    idle_rotations=3,
-    seconds=0.5,
-    warmup=0.12,
-    minutes=None,
-    cells=(
-        *matrix(pinned=True),
-        Cell("open", 64),
-        Cell("open", 1000, 1024),
-        *blocking(BLOCK_SHARES),
-        *dispatching(),
-        Cell("idle", 10_000),
-        *matrix(pinned=False),
-    ),
-)

@@ -1,94 +1,196 @@
 """Which pictures the report has, and what is in them."""
 
+import colorsys
+
 from harness.cells import thousands
-from harness.plots import LIMITS as LIMIT_COLOURS
-from harness.plots import OURS, PEERS, bars, lines
+from harness.plots import Column, Row, Style, lines, rows
 from harness.results import LIMITS
-from harness.servers import BASE
+from harness.servers import HAND_OFF
 from harness.summary import middle_curve
 
 # Where the curves of latency are read; the axis stretches towards 1.
 QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)
-PANELS_MAX = 6
+# Panels of one picture by cell.
+PANELS_MAX = 4
+# Only ours are red or orange, only the limits black or grey; nothing else has these.
+OURS = (
+    "#f28e2b", "#c2185b", "#ffb000", "#8f1d3f", "#e8590c", "#a0522d", "#ff7f7f", "#6b0f1a",
+)  # fmt: skip
+USUAL = "#d62600"
+LIMIT_COLOURS = ("#111111", "#8a8f98")
+PEERS = (
+    "#1f77b4", "#17becf", "#2ca02c", "#7b4fc9", "#b39ddb", "#5d4037", "#e377c2", "#1a237e",
+    "#8bc34a", "#90caf9", "#9e9d24", "#00695c", "#5c6bc0", "#4dd0e1", "#33691e", "#ab47bc",
+    "#bcaaa4", "#0d47a1", "#c5e1a5", "#6d4c8d", "#26a69a",
+)  # fmt: skip
+DASHES = ("solid", "dashed", "dotted")
 
 
-def draw(results):
-    """Every picture: its file name, what it shows, and the SVG."""
-    colours = choose_colours(results)
+def choose_styles(data):
+    """A colour for each server that no other has, the same in every picture."""
+    names = [server["name"] for server in data["servers"]]
+    ours = [server["name"] for server in data["servers"] if server["ours"]]
+    usual = f"netpoll {HAND_OFF}"
+    styles = {name: Style(colour) for name, colour in zip(LIMITS, LIMIT_COLOURS)}
+    styles[usual] = Style(USUAL, ours=True)
+    others = [name for name in ours if name != usual]
+    for colour, name in zip(colours(OURS, len(others), 0.05), others):
+        styles[name] = Style(colour, ours=True)
+    peers = [name for name in names if name not in styles]
+    for index, (colour, name) in enumerate(zip(colours(PEERS, len(peers), 0.3), peers)):
+        styles[name] = Style(colour, DASHES[index % len(DASHES)])
+    return styles
+
+
+def colours(chosen, count, hue):
+    """So many different colours: the chosen ones first, then others around the circle."""
+    more = (
+        colorsys.hls_to_rgb((hue + index * 0.1237) % 1, 0.3 + 0.07 * (index % 5), 0.6)
+        for index in range(max(0, count - len(chosen)))
+    )
+    made = ["#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb)) for rgb in more]
+    return [*chosen, *made][:count]
+
+
+def draw(data, results):
+    """The pictures of the first page and those by cell: {file: (caption, SVG)} each."""
+    styles = choose_styles(data)
+    return front(results, styles), by_cell(results, styles)
+
+
+def front(results, styles):
+    """At most five pictures, the first page's, in its order."""
     pictures = {}
-    for name, placement, chosen in ratio_groups(results):
-        caption = f"Requests per second over those of {BASE}, {placement}"
-        panels = [panel(result, colours) for result in chosen]
-        pictures[name] = (caption, bars(caption, "median, quartiles", panels))
+    if plain := find(results, "echo-c64-s64-d1-pinned"):
+        caption = f"Echo, {plain.cell.title}: what a framework adds to the system calls"
+        pictures["echo.svg"] = (caption, one_cell(caption, [plain], styles))
+    if shares := blocked(results):
+        caption = "64 connections of which a share of the requests blocks for 1 ms"
+        pictures["blocking.svg"] = (caption, blocking(shares, styles, caption))
+    if opened := find(results, "open-c64-s64-pinned"):
+        caption = f"Latency at {thousands(opened.rate)} requests per second, {opened.cell.title}"
+        pictures["constant-rate.svg"] = (caption, latency(opened, styles, caption))
+    matrix = [result for result in results if is_matrix(result) and result.cell.pinned]
+    if matrix:
+        matrix.sort(key=lambda r: (r.cell.connections, r.cell.size, r.cell.depth))
+        caption = "The default mode over the peer with most requests, cell by cell"
+        pictures["cells.svg"] = (caption, against_best(caption, matrix, styles))
+    work = [result for result in results if result.cell.kind.speaks != "echo"]
+    if work:
+        caption = "Real protocols: netpoll over its best peer"
+        pictures["protocols.svg"] = (caption, against_best(caption, work, styles))
+    return pictures
+
+
+def by_cell(results, styles):
+    """The pictures of cells.md: every cell and every server."""
+    pictures = {}
+    groups = {
+        "pinned": [r for r in results if is_matrix(r) and r.cell.pinned],
+        "not-pinned": [r for r in results if is_matrix(r) and not r.cell.pinned],
+        "protocols": [r for r in results if r.cell.kind.speaks != "echo"],
+        "bad": [r for r in results if r.cell.way in ("bad", "hot")],
+    }
+    captions = {
+        "pinned": "Echoes, pinned",
+        "not-pinned": "Echoes, not pinned",
+        "protocols": "Real protocols",
+        "bad": "Connections that disturb others",
+    }
+    for group, chosen in groups.items():
+        for first in range(0, len(chosen), PANELS_MAX):
+            number = first // PANELS_MAX + 1
+            caption = f"{captions[group]}, {number}"
+            svg = one_cell(caption, chosen[first : first + PANELS_MAX], styles)
+            pictures[f"{group}-{number}.svg"] = (caption, svg)
     for result in results:
         if result.cell.mode == "open":
             rate = thousands(result.rate)
             caption = f"Latency at {rate} requests per second, {result.cell.title}"
-            svg = latency(result, colours, caption)
+            svg = latency(result, styles, caption)
             pictures[f"latency-{result.cell.key}.svg"] = (caption, svg)
         if result.cell.mode == "idle":
             caption = f"Memory per connection, {result.cell.title}"
-            svg = memory(result, colours, caption)
-            pictures[f"memory-{result.cell.key}.svg"] = (caption, svg)
-    blocked = (result for result in results if result.cell.block_pct is not None)
-    shares = [result for result in blocked if result.cell.way is None]
-    if shares:
-        caption = "Requests per second over the share of requests that block for 1 ms"
-        pictures["blocking.svg"] = (caption, blocking(shares, colours, caption))
+            pictures[f"memory-{result.cell.key}.svg"] = (caption, memory(result, styles, caption))
     return pictures
 
 
-def choose_colours(results):
-    """One colour for each server, the same in every picture."""
-    names = list(dict.fromkeys(name for result in results for name in result.names))
-    ours = list(dict.fromkeys(name for result in results for name in result.ours))
-    colours = dict(zip(LIMITS, LIMIT_COLOURS))
-    colours |= {name: OURS[i % len(OURS)] for i, name in enumerate(ours)}
-    peers = [name for name in names if name not in colours]
-    return colours | {name: PEERS[i % len(PEERS)] for i, name in enumerate(peers)}
+def find(results, key):
+    return next((result for result in results if result.cell.key == key), None)
 
 
-def ratio_groups(results):
-    """The pictures of ratios: placement and cells, a few panels each."""
-    for pinned, placement in ((True, "pinned"), (False, "not pinned")):
-        chosen = [
-            result
-            for result in results
-            if result.cell.mode in ("echo", "churn")
-            and result.cell.block_pct is None
-            and result.cell.pinned == pinned
-        ]
-        for first in range(0, len(chosen), PANELS_MAX):
-            number = first // PANELS_MAX + 1
-            name = f"requests-{placement.replace(' ', '-')}-{number}.svg"
-            yield name, placement, chosen[first : first + PANELS_MAX]
+def is_matrix(result):
+    """Whether it is of the matrix of echoes, or of connections."""
+    return result.cell.mode in ("echo", "churn", "ten") and result.cell.block_pct is None
 
 
-def panel(result, colours):
-    rows = [
-        (name, ratio, colours[name])
-        for name in result.names
-        if (ratio := result.ratio(name, BASE, "rate"))
-    ]
-    return result.cell.title, sorted(rows, key=lambda row: -row[1].median)
+def blocked(results):
+    """The cells of the usual requests that block, by their share."""
+    chosen = [r for r in results if r.cell.block_pct is not None and r.cell.way is None]
+    return sorted(chosen, key=lambda result: result.cell.block_pct)
 
 
-def memory(result, colours, caption):
+def one_cell(caption, chosen, styles):
+    """Requests, processor time and p99 of every server of some cells."""
     panels = []
-    for metric, title in (
-        ("connected", "connected, nothing said"),
-        ("answered", "after one message there and back"),
-    ):
-        rows = [
-            (name, spread, colours[name])
+    for result in chosen:
+        of_cell = [
+            Row(
+                name,
+                styles[name],
+                (
+                    result.ratio(name, result.base, "rate"),
+                    result.ratio(name, result.base, "cpu"),
+                    result.spread(name, "p99"),
+                ),
+            )
             for name in result.names
-            if (spread := result.spread(name, metric)) and spread.median > 0
         ]
-        panels.append((title, sorted(rows, key=lambda row: row[1].median)))
-    return bars(caption, "bytes of resident memory", panels)
+        of_cell.sort(key=lambda row: -row.spreads[0].median if row.spreads[0] else 0)
+        panels.append((f"{result.cell.title} ({result.cell.kind.unit})", of_cell))
+    base = " or ".join(dict.fromkeys(result.base for result in chosen))
+    columns = (
+        Column(f"{chosen[0].cell.kind.unit}/s ÷ {base}", mark=1),
+        Column(f"CPU each ÷ {base} (less is better)", mark=1),
+        Column("p99 in µs, log scale (less is better)", log=True),
+    )
+    return rows(caption, columns, panels)
 
 
-def latency(result, colours, caption):
+def against_best(caption, chosen, styles):
+    """A row for each cell: what a user gets from us by default, over the best peer."""
+    of_cells = []
+    for result in chosen:
+        best = result.best_peer("rate", highest=True)
+        if best is None or result.usual is None:
+            continue
+        ratios = tuple(result.ratio(result.usual, best, m) for m in ("rate", "cpu", "p99"))
+        colour = Style(styles[result.usual].colour)
+        of_cells.append(Row(f"{result.cell.place}: {best}", colour, ratios))
+    columns = (
+        Column("requests/s ÷ its, log scale", log=True, mark=1),
+        Column("CPU each ÷ its (less is better)", log=True, mark=1),
+        Column("p99 ÷ its (less is better)", log=True, mark=1),
+    )
+    return rows(caption, columns, [("", of_cells)])
+
+
+def memory(result, styles, caption):
+    of_cell = [
+        Row(name, styles[name], tuple(result.spread(name, m) for m in ("connected", "answered")))
+        for name in result.names
+    ]
+    of_cell.sort(key=lambda row: row.spreads[1].median if row.spreads[1] else 0)
+    columns = (
+        Column("bytes, connected and silent", log=True, width=240),
+        Column("bytes, after one message", log=True, width=240),
+    )
+    return rows(caption, columns, [("resident memory, log scale", of_cell)])
+
+
+def latency(result, styles, caption):
+    places = {q: index for index, q in enumerate(QUANTILES)}
+    labels = [(index, percent(q)) for index, q in enumerate(QUANTILES)]
     series = []
     for name in result.names:
         windows = (window for window in result.windows if window["server"] == name)
@@ -97,33 +199,35 @@ def latency(result, colours, caption):
             for window in windows
             if window.get("report", {}).get("latency_ns", {}).get("curve")
         ]
-        places = {q: index for index, q in enumerate(QUANTILES)}
-        middle = middle_curve(curves, QUANTILES)
-        if middle:
+        if middle := middle_curve(curves, QUANTILES):
             points = [(places[q], value / 1e3) for q, value in middle]
-            series.append((name, colours[name], points))
+            series.append((name, styles[name], points))
     series.sort(key=lambda line: -line[2][-1][1])
-    labels = [(index, percent(q)) for index, q in enumerate(QUANTILES)]
-    return lines(caption, ("share of the requests", "µs, log scale"), series, labels)
+    axis = "µs, log scale, over the share of the requests in %"
+    return lines(caption, [(axis, series)], labels, size=(640, 360))
 
 
 def percent(q):
     return f"{100 * q:.6g}"
 
 
-def blocking(shares, colours, caption):
-    shares = sorted(shares, key=lambda result: result.cell.block_pct)
+def blocking(shares, styles, caption):
+    """Requests and p99 over the share that blocks."""
     names = list(dict.fromkeys(name for result in shares for name in result.names))
-    series = []
-    for name in names:
-        points = [
-            (index, spread.median)
-            for index, result in enumerate(shares)
-            if (spread := result.spread(name, "rate"))
-        ]
-        if points:
-            series.append((name, colours[name], points))
-    series.sort(key=lambda line: -line[2][-1][1])
     labels = [(index, f"{result.cell.block_pct:g} %") for index, result in enumerate(shares)]
-    axes = ("share that blocks", "requests per second, log scale")
-    return lines(caption, axes, series, labels)
+    panels = []
+    for metric, axis in (("rate", "requests per second"), ("p99", "p99 in µs")):
+        series = []
+        for name in names:
+            points = [
+                (index, spread.median)
+                for index, result in enumerate(shares)
+                if (spread := result.spread(name, metric))
+            ]
+            if points:
+                series.append((name, styles[name], points))
+        series.sort(key=lambda line: -line[2][-2 if len(line[2]) > 1 else 0][1])
+        panels.append((f"{axis}, log scale", series))
+    return lines(caption, panels, labels)
+
+

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from harness import machine
 from harness.arena import Arena, Failed, check
-from harness.cells import FULL, QUICK, SHORT, Cell
+from harness.cells import Cell
+from harness.profiles import FULL, PROFILES, QUICK, SHORT
 from harness.progress import Progress
-from harness.report import data_path, write_data, write_report
+from harness.report import data_path, upgrade, write_data, write_report
 from harness.servers import BASE, ROOT, SERVERS, Skipped, build, build_load
 
 # An open loop asks for this share of what the base server does in a closed one.
@@ -63,18 +64,23 @@ def new_data(profile, servers, facts):
     run |= {"seconds": profile.seconds, "warmup": profile.warmup}
     run |= {"rotations": profile.rotations, "idle_rotations": profile.idle_rotations}
     described = [vars(server) for server in servers]
-    kept = {"runs": [run], "machine": facts, "servers": described}
+    kept = {"runs": [run | {"machine": facts}], "machine": facts, "servers": described}
     return kept | {"skipped": {}, "not_run": {}, "cells": []}
 
 
 def added(new, old):
-    """The data of earlier runs, to which a new one will add its cells."""
-    for fact in ("cpu", "cores", "kernel", "rustc"):
+    """The data of earlier runs, to which a new one will add its cells.
+
+    A kernel or a compiler may have become another one in between: ratios are of one cell, and each
+    cell says of which machine it is. Other processors are another report.
+    """
+    for fact in ("cpu", "cores"):
         here, there = new["machine"][fact], old["machine"][fact]
         if here != there:
             raise ValueError(
                 f"the data to add to has another {fact}: {there}, and here it is {here}"
             )
+    upgrade(old)
     names = {server["name"] for server in new["servers"]}
     servers = new["servers"] + [s for s in old["servers"] if s["name"] not in names]
     skipped = {name: why for name, why in old["skipped"].items() if name not in names}
@@ -243,9 +249,7 @@ def tidy(record, rotation, cell):
 
 def result(cell, arena, windows, rate):
     absent = {server.name: reason for server, reason in arena.absent.items()}
-    fields = ("mode", "connections", "size", "depth", "pinned", "block_pct", "way")
-    described = {field: getattr(cell, field) for field in fields}
-    return {"cell": described, "rate": rate, "absent": absent, "windows": windows}
+    return {"cell": vars(cell).copy(), "rate": rate, "absent": absent, "windows": windows}
 
 
 def say(text):

@@ -1,7 +1,7 @@
 """A cell's windows, as values by server and rotation, and what the report asks of them."""
 
 from harness.cells import Cell
-from harness.servers import BASE
+from harness.servers import BASE, HAND_OFF
 from harness.summary import ratios, spread
 
 # Hand-written loops: what could be reached, and no frameworks.
@@ -11,6 +11,7 @@ LIMITS = (BASE, "raw io_uring")
 METRICS = {
     "rate": lambda report: report["requests_per_second"],
     "cpu": lambda report: report["server"]["cpu_seconds_per_million"],
+    "megabytes": lambda report: report["megabytes_per_second"],
     "p50": lambda report: report["latency_ns"]["p50"] / 1e3,
     "p99": lambda report: report["latency_ns"]["p99"] / 1e3,
     "p99.9": lambda report: report["latency_ns"]["p99.9"] / 1e3,
@@ -27,6 +28,7 @@ class CellResult:
 
     def __init__(self, raw, servers):
         self.cell = Cell(**raw["cell"])
+        self.base = self.cell.base
         self.run = raw["run"]
         self.rate = raw["rate"]
         self.absent = raw["absent"]
@@ -35,6 +37,9 @@ class CellResult:
         self.names = [server["name"] for server in servers if server["name"] in names]
         self.ours = [s["name"] for s in servers if s["ours"] and s["name"] in names]
         self.peers = [n for n in self.names if n not in self.ours and n not in LIMITS]
+        usual = [name for name in self.ours if name == f"netpoll {HAND_OFF}"]
+        # What a user gets that chooses nothing.
+        self.usual = (usual or self.ours or [None])[0]
 
     def values(self, name, metric):
         """By rotation; None where the window failed or has no such value."""
@@ -57,6 +62,16 @@ class CellResult:
         if not medians:
             return None
         return (max if highest else min)(medians, key=medians.get)
+
+    def lead(self):
+        """The metric that the cell is about."""
+        return {"open": "p99", "idle": "answered"}.get(self.cell.mode, "rate")
+
+    def best_ours(self):
+        """The one of our modes with the best median of what the cell is about, or None."""
+        sign = 1 if self.lead() == "rate" else -1
+        found = {n: sign * s.median for n in self.ours if (s := self.spread(n, self.lead()))}
+        return max(found, key=found.get) if found else None
 
     def failures(self):
         """The windows that gave no number, or with a note."""

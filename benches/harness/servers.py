@@ -24,6 +24,8 @@ class Server:
     options: tuple = ()
     # Whether it is netpoll, which the report asks about.
     ours: bool = False
+    # The protocol that it serves.
+    speaks: str = "echo"
     # Whether it takes part where requests are answered at once, where some block, and where
     # connections are idle.
     echoes: bool = True
@@ -33,6 +35,9 @@ class Server:
     dispatches: bool = False
     # Whether it has one thread, whatever its options say.
     single: bool = False
+    # Whether connections get threads in the order in which they come, so that it is known which
+    # of them share one.
+    places: bool = False
 
 
 # What the others are divided by, within each rotation.

@@ -2,7 +2,8 @@
 
 import unittest
 
-from harness.cells import BLOCK_SHARES, FULL, QUICK, SHORT, WAYS, Cell
+from harness.cells import WAYS, Cell
+from harness.profiles import BLOCK_SHARES, FULL, PROFILES, QUICK, SHORT
 from harness.servers import SERVERS
 
 
@@ -34,7 +35,7 @@ class Matrix(unittest.TestCase):
         self.assertEqual(FULL.window(cell)[1] % 2, 0)
 
     def test_keys_are_names(self):
-        for profile in (QUICK, SHORT, FULL):
+        for profile in PROFILES.values():
             keys = [cell.key for cell in profile.cells]
             self.assertEqual(len(keys), len(set(keys)))
 

@@ -3,8 +3,9 @@
 import math
 import unittest
 
-from harness.cells import QUICK, Cell
+from harness.cells import Cell
 from harness.main import PATIENCE, added, calibrate, new_data, put, run_cell
+from harness.profiles import QUICK
 from harness.servers import BASE, Server
 
 GOOD, BAD = Server(BASE, "x"), Server("bad", "x")
@@ -73,8 +74,14 @@ class Additions(unittest.TestCase):
         self.assertEqual(both["not_run"], {})
 
     def test_another_machine_s_cells_are_not_added_to(self):
-        with self.assertRaisesRegex(ValueError, "another kernel: y"):
-            added(self.data(), self.data(kernel="y"))
+        with self.assertRaisesRegex(ValueError, "another cpu: y"):
+            added(self.data(), self.data(cpu="y"))
+
+    def test_another_kernel_s_cells_keep_its_name(self):
+        old = self.data(kernel="y")
+        del old["runs"][0]["machine"]  # as earlier harnesses wrote it
+        both = added(self.data(), old)
+        self.assertEqual([run["machine"]["kernel"] for run in both["runs"]], ["y", "x"])
 
 
 if __name__ == "__main__":

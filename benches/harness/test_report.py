@@ -6,7 +6,8 @@ import unittest
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from harness.pages import losses
+from harness.cells_page import loss_list
+from harness.losses import worst
 from harness.report import write_report
 from harness.results import CellResult
 from harness.test_results import SERVERS, window
@@ -70,6 +71,7 @@ class Report(unittest.TestCase):
         self.out = Path(directory.name)
         write_report(data(), self.out)
         self.front = (self.out / "benchmarks.md").read_text()
+        self.pages = [path.read_text() for path in self.out.rglob("*.md")]
 
     def test_nothing_is_dropped_silently(self):
         for part in (
@@ -79,9 +81,14 @@ class Report(unittest.TestCase):
             "4 of 12 rotations",
             "The machine was not quiet",
             "the profile *quick*, not the full matrix",
-            "| `benches/run --cells 'a\\|b'` | 2026-01-01 00:00 UTC | `abc` | 4 |",
+            "| `benches/run --cells 'a\\|b'` | 2026-01-01 00:00 UTC | `abc` | A | 4 |",
         ):
-            self.assertIn(part, self.front)
+            self.assertTrue(any(part in page for page in self.pages), part)
+
+    def test_the_first_page_is_short_and_says_where_we_lose(self):
+        self.assertLess(len(self.front.split()), 1000)
+        self.assertLessEqual(self.front.count("!["), 5)
+        self.assertIn("| requests per second | 64 connections, 64 B × 1 | fast | 0.95", self.front)
 
     def test_the_raw_data_makes_the_same_report_again(self):
         raw = json.loads((self.out / "benchmarks" / "data.json").read_text())
@@ -90,13 +97,15 @@ class Report(unittest.TestCase):
 
     def test_every_picture_is_there_and_well_formed(self):
         pictures = list((self.out / "benchmarks").glob("*.svg"))
-        self.assertEqual(len(pictures), 4)
+        self.assertEqual(len(pictures), 7)
         for picture in pictures:
             ElementTree.fromstring(picture.read_text())
-            self.assertIn(f"(benchmarks/{picture.name})", self.front)
+            links = (f"(benchmarks/{picture.name})", f"({picture.name})")
+            self.assertTrue(any(link in page for page in self.pages for link in links))
 
     def test_every_page_has_one_title(self):
-        for page in (self.front, (self.out / "benchmarks" / "cells.md").read_text()):
+        self.assertEqual(len(self.pages), 3)
+        for page in self.pages:
             self.assertEqual(sum(line.startswith("# ") for line in page.split("\n")), 1)
 
 
@@ -104,7 +113,7 @@ class Choices(unittest.TestCase):
     def report(self, raw):
         with tempfile.TemporaryDirectory() as directory:
             write_report(raw, Path(directory))
-            return (Path(directory) / "benchmarks.md").read_text()
+            return "".join(path.read_text() for path in Path(directory).rglob("*.md"))
 
     def test_hand_off_is_held_against_the_best_of_the_fixed_choices(self):
         raw = data()
@@ -121,7 +130,7 @@ class Choices(unittest.TestCase):
         raw = data()
         raw["runs"] = [{**RUN, "profile": "full"}]
         text = self.report(raw)
-        self.assertIn("a part of the full matrix", text)
+        self.assertIn("A part of the full matrix", text)
         self.assertIn("Not measured of the full matrix: `echo-c1-s64-d1-pinned`", text)
 
 
@@ -131,13 +140,21 @@ class Losses(unittest.TestCase):
         return CellResult(cell("echo", windows(named)), SERVERS)
 
     def test_a_peer_that_is_faster_is_named_with_the_ratio(self):
-        text = losses([self.result(raw_epoll=1000, netpoll_inline=900, fast=1000, slow=500)])
+        text = loss_list([self.result(raw_epoll=1000, netpoll_inline=900, fast=1000, slow=500)])
         self.assertIn("requests per second: netpoll inline ÷ fast (0.90 [0.90–0.90])", text)
         self.assertNotIn("slow", text)
 
     def test_the_limits_are_no_peers(self):
-        text = losses([self.result(raw_epoll=1000, netpoll_inline=900, slow=500)])
+        text = loss_list([self.result(raw_epoll=1000, netpoll_inline=900, slow=500)])
         self.assertEqual(text, "In no cell that was measured.")
+
+    def test_the_deepest_come_first_and_cells_are_counted(self):
+        little = self.result(raw_epoll=1000, netpoll_inline=900, fast=1000, slow=950)
+        much = self.result(raw_epoll=1000, netpoll_inline=100, fast=1000)
+        none = self.result(raw_epoll=1000, netpoll_inline=1200, fast=1000)
+        found, cells = worst([little, much, none], "rate")
+        self.assertEqual([round(loss.ratio.median, 1) for loss in found], [0.1, 0.9])
+        self.assertEqual(([loss.peer for loss in found], cells), (["fast", "fast"], 3))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""How much is measured: which cells, in how many windows of what length."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from harness.cells import Cell
+
+BLOCK_SHARES = (0, 0.1, 1, 10, 50, 100)
+# A window that has as much of the one second as of the other.
+SWITCH_SECONDS = 2.0
+# One that sees a callback of half a second end.
+BAD_SECONDS = 1.0
+
+# What one window costs besides its time: a process, and each connection there and away.
+WINDOW_OVERHEAD = 0.05
+CONNECTION_OVERHEAD = 90e-6
+# What an idle window costs: the memory has to settle twice.
+IDLE_OVERHEAD = 1.3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is measured."""
+
+    name: str
+    rotations: int
+    # Memory is nearly the same every time, so a few show that.
+    idle_rotations: int
+    seconds: float
+    warmup: float
+    # After which time no further rotation begins; None for no limit.
+    minutes: Optional[float]
+    cells: tuple
+
+    def window(self, cell):
+        """Warm-up and measurement of a cell, in seconds; many connections take longer."""
+        stretch = 1.5 if cell.connections >= 10_000 else 1
+        longer = {"switch": SWITCH_SECONDS, "bad": BAD_SECONDS}
+        seconds = longer.get(cell.way, self.seconds * stretch)
+        return self.warmup * stretch * stretch, seconds
+
+    def estimate(self, cell, servers):
+        """About how many seconds a cell takes with so many servers."""
+        if cell.mode == "idle":
+            each = self.seconds + IDLE_OVERHEAD + cell.connections * CONNECTION_OVERHEAD
+            return self.idle_rotations * servers * each
+        each = sum(self.window(cell)) + WINDOW_OVERHEAD + cell.connections * CONNECTION_OVERHEAD
+        return self.rotations * servers * each
+
+
+def blocking(shares):
+    return tuple(Cell("echo", 64, block_pct=share) for share in shares)
+
+
+def dispatching():
+    """What our dispatch modes are compared by, each a way in which callbacks may block."""
+    shares = tuple(Cell("echo", 64, block_pct=share, way="sleep") for share in BLOCK_SHARES[1:])
+    others = (("compute", 5), ("some", 50), ("switch", 10))
+    return (*shares, *(Cell("echo", 64, block_pct=share, way=way) for way, share in others))
+
+
+def matrix(pinned):
+    """Every combination, the most telling ones first."""
+    plain = Cell("echo", 64, pinned=pinned)
+    rest = tuple(
+        Cell("echo", connections, size, depth, pinned)
+        for connections in (1, 64, 1000, 10_000)
+        for depth in (1, 16)
+        for size in (64, 1024, 16 << 10)
+    )
+    return (plain, *(cell for cell in rest if cell != plain), Cell("churn", 64, pinned=pinned))
+
+
+QUICK = Profile(
+    "quick",
+    rotations=4,
+    idle_rotations=1,
+    seconds=0.24,
+    warmup=0.05,
+    minutes=3,
+    cells=(
+        Cell("echo", 64),
+        Cell("echo", 1000, 1024, 1),
+        Cell("open", 64),
+        Cell("churn", 64),
+        Cell("idle", 1000),
+        *blocking((0, 1, 50)),
+    ),
+)
+
+SHORT = Profile(
+    "short",
+    rotations=9,
+    idle_rotations=1,
+    seconds=0.25,
+    warmup=0.05,
+    minutes=12,
+    cells=(
+        Cell("echo", 64),
+        Cell("echo", 1),
+        Cell("echo", 1000),
+        Cell("open", 64),
+        *blocking(BLOCK_SHARES),
+        Cell("idle", 10_000),
+        Cell("churn", 64),
+        Cell("echo", 64, 16 << 10),
+        Cell("echo", 64, 1024, 16),
+        Cell("echo", 64, pinned=False),
+    ),
+)
+
+FULL = Profile(
+    "full",
+    rotations=12,
+    idle_rotations=3,
+    seconds=0.5,
+    warmup=0.12,
+    minutes=None,
+    cells=(
+        *matrix(pinned=True),
+        Cell("open", 64),
+        Cell("open", 1000, 1024),
+        *blocking(BLOCK_SHARES),
+        *dispatching(),
+        Cell("idle", 10_000),
+        *matrix(pinned=False),
+    ),
+)
+
+PROFILES = {profile.name: profile for profile in (QUICK, SHORT, FULL)}
