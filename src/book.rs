@@ -11,6 +11,7 @@ pages! {
     GettingStarted = "getting-started.md",
     Model = "model.md",
     Callbacks = "callbacks.md",
+    CompileErrors = "compile-errors.md",
     ReadingAndWriting = "reading-and-writing.md",
     Framing = "framing.md",
     Backpressure = "backpressure.md",

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use netpoll_core::{Address, Error, Result, parse_port, socket::literal};
+use netpoll_core::socket::{family, literal, unusable};
+use netpoll_core::{Address, Error, Result, parse_port};
 
 /// Where to dial.
 #[derive(Debug)]
@@ -25,18 +26,9 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`Error::Config`], one sentence that names the network, the address and what is wrong.
     pub(crate) fn parse(network: &'a str, address: &'a str) -> Result<Self> {
-        let any: fn(&SocketAddr) -> bool = |_| true;
-        let family = match network {
-            "tcp" | "unix" => any,
-            "tcp4" => SocketAddr::is_ipv4,
-            "tcp6" => SocketAddr::is_ipv6,
-            _ => {
-                let what = "the network must be tcp, tcp4, tcp6 or unix";
-                return Err(wrong(network, address, what));
-            }
-        };
+        let family = family("dial", network, address)?;
         let parsed = if network == "unix" { unix(address) } else { inet(address) };
-        let kind = parsed.map_err(|what| wrong(network, address, what))?;
+        let kind = parsed.map_err(|what| unusable("dial", network, address, &what))?;
         let target = Self { network, address, kind, family };
         match &target.kind {
             Kind::Literal(Address::Inet(literal)) if !family(literal) => {
@@ -61,7 +53,7 @@ impl<'a> Target<'a> {
 
     /// The error of a target that can't be dialled.
     pub(crate) fn wrong(&self, what: &str) -> Error {
-        wrong(self.network, self.address, what)
+        unusable("dial", self.network, self.address, &what)
     }
 
     /// The error of a dial that failed.
@@ -97,8 +89,4 @@ fn inet(address: &str) -> Result<Kind<'_>, &'static str> {
         host if bare.is_none() && host.contains([':', '[', ']']) => Err(FORM),
         host => Ok(Kind::Name(host, port)),
     }
-}
-
-fn wrong(network: &str, address: &str, what: &str) -> Error {
-    Error::config(format!("cannot dial {network} {address}: {what}"))
 }

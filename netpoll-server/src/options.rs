@@ -160,6 +160,7 @@ impl ListenOptions {
     pub fn bind(&self, network: &str, address: &str) -> Result<Listener> {
         self.validate()?;
         let mut options = self.socket.clone();
+        socket::family(DOING, network, address)?;
         if network == "unix" {
             if address.is_empty() || address == "@" {
                 return Err(Error::config("a unix socket needs a path or an @name to listen on"));

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use netpoll::{
     Connection, Dispatch, Error, EventLoop, EventLoopBuilder, Listener, PoolOptions, Result,
-    default_loops,
+    default_loops, dial_connection,
 };
 
-use crate::util::{Client, Server, echo, echo_once};
+use crate::util::{Client, PATIENCE, Server, echo, echo_once};
 
 /// One sentence, short enough to be read, with all of these words in it.
 #[track_caller]
@@ -136,6 +136,22 @@ fn addresses_and_networks_that_make_no_sense_are_named() {
     let error = cannot_listen("tcp6", "127.0.0.1:0", &["family"]);
     assert!(matches!(error, Error::Config(_)), "{error:?}");
     cannot_listen("tcp4", "[::1]:0", &["family"]);
+}
+
+#[test]
+fn a_url_is_refused_with_what_to_write_instead() {
+    let urls = [
+        ("tcp", "tcp://127.0.0.1:0", r#""tcp", "127.0.0.1:0""#),
+        ("tcp4", "http://localhost:0", r#""tcp4", "localhost:0""#),
+        ("unix", "unix:///run/it", r#""unix", "/run/it""#),
+        ("tcp://127.0.0.1:0", "", r#""tcp", "127.0.0.1:0""#),
+    ];
+    for (network, address, instead) in urls {
+        cannot_listen(network, address, &[instead]);
+        let error = dial_connection(network, address, PATIENCE).expect_err("a URL");
+        is_a_sentence(&error, &[instead]);
+        assert!(matches!(error, Error::Config(_)), "{error:?}");
+    }
 }
 
 #[test]

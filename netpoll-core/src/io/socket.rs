@@ -2,6 +2,7 @@
 //! sockets, descriptors that go to another process.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,35 +30,52 @@ pub use crate::sys::sock_diag::Handshake;
 /// of that family; [`Error::Address`] where the resolver fails. `doing` says for what, as in
 /// "listen on".
 pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<SocketAddr>> {
-    let fits: fn(&SocketAddr) -> bool = match network {
-        "tcp" => |_| true,
-        "tcp4" => SocketAddr::is_ipv4,
-        "tcp6" => SocketAddr::is_ipv6,
-        _ => {
-            return Err(Error::config(format!(
-                "cannot {doing} {network} {address}: the network must be tcp, tcp4, tcp6 or unix"
-            )));
-        }
-    };
+    let wrong = |what: &dyn Display| unusable(doing, network, address, what);
+    let fits = family(doing, network, address)?;
     if address.rsplit_once(':').is_some_and(|(_, port)| parse_port(port).is_none()) {
-        return Err(Error::config(format!(
-            "cannot {doing} {network} {address}: the port must be a number from 0 to 65535"
-        )));
+        return Err(wrong(&"the port must be a number from 0 to 65535"));
     }
-    let address = &*numbered_zone(address);
-    let all = sys::resolve::resolve(address).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Error::config(format!(
-            "cannot {doing} {network} {address}: {error}; write it as host:port or [v6]:port"
-        )),
+    let numbered = &*numbered_zone(address);
+    let all = sys::resolve::resolve(numbered).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            wrong(&format_args!("{error}; write it as host:port or [v6]:port"))
+        }
         _ => Error::address(doing, network, address, error),
     })?;
     let fitting: Vec<_> = all.into_iter().filter(fits).collect();
     if fitting.is_empty() {
-        return Err(Error::config(format!(
-            "cannot {doing} {network} {address}: it has no address of that family"
-        )));
+        return Err(wrong(&"it has no address of that family"));
     }
     Ok(fitting)
+}
+
+/// Which addresses belong to the network; for `"unix"` all, since it has one family.
+///
+/// # Errors
+/// [`Error::Config`] for another network, and where the network or the address is written as a URL.
+pub fn family(doing: &str, network: &str, address: &str) -> Result<fn(&SocketAddr) -> bool> {
+    let wrong = |what: &dyn Display| Err(unusable(doing, network, address, what));
+    if let Some((scheme, rest)) = url(network) {
+        return wrong(&format_args!(
+            "the network and the address are two arguments, as in \"{scheme}\", \"{rest}\""
+        ));
+    }
+    if let Some((scheme, rest)) = url(address) {
+        return wrong(&format_args!(
+            "the address must not begin with {scheme}://, as in \"{network}\", \"{rest}\""
+        ));
+    }
+    match network {
+        "tcp" | "unix" => Ok(|_| true),
+        "tcp4" => Ok(SocketAddr::is_ipv4),
+        "tcp6" => Ok(SocketAddr::is_ipv6),
+        _ => wrong(&"the network must be tcp, tcp4, tcp6 or unix"),
+    }
+}
+
+/// The error of an address that can't be used, in one sentence.
+pub fn unusable(doing: &str, network: &str, address: &str, what: &dyn Display) -> Error {
+    Error::config(format!("cannot {doing} {network} {address}: {what}"))
 }
 
 /// The address that `host` is written as; `None` where it is a name. The zone of an IPv6 address
@@ -190,4 +208,26 @@ fn numbered_zone(address: &str) -> Cow<'_, str> {
         Some(format!("[{host}%{}]:{port}", sys::resolve::device_number(zone).ok()?))
     };
     numbered().map_or(Cow::Borrowed(address), Cow::Owned)
+}
+
+/// The scheme and the rest of a text that is a URL.
+fn url(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let is_scheme = scheme.starts_with(|it: char| it.is_ascii_alphabetic())
+        && scheme.bytes().all(|it| it.is_ascii_alphanumeric() || b"+-.".contains(&it));
+    is_scheme.then_some((scheme, rest))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_told_from_a_path_and_from_an_address() {
+        assert_eq!(url("tcp://[::1]:80"), Some(("tcp", "[::1]:80")));
+        assert_eq!(url("unix:///run/it"), Some(("unix", "/run/it")));
+        for other in ["127.0.0.1:80", "[::1]:80", "/run/a://b", "://", "1a://b", "a b://c", "tcp"] {
+            assert_eq!(url(other), None, "{other}");
+        }
+    }
 }
