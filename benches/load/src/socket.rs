@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrStorage, bind, connect, setsockopt,
     socket, sockopt,
@@ -23,7 +23,7 @@ const PORTS_PER_SOURCE: u64 = 20_000;
 const SOURCES: u64 = 250;
 
 /// File descriptors that are not connections.
-const OTHER_DESCRIPTORS: u64 = 64;
+const OTHER_DESCRIPTORS: rlim_t = 64;
 
 /// Raises the limit of file descriptors as far as the connections need.
 ///
@@ -31,7 +31,8 @@ const OTHER_DESCRIPTORS: u64 = 64;
 ///
 /// If the hard limit is too low.
 pub(crate) fn allow_descriptors(connections: u32) -> io::Result<()> {
-    let needed = u64::from(connections) + OTHER_DESCRIPTORS;
+    // A limit has 32 bits where pointers have.
+    let needed = rlim_t::from(connections) + OTHER_DESCRIPTORS;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if hard < needed {
         return Err(io::Error::other(format!(

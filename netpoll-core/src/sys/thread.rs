@@ -11,7 +11,7 @@ use nix::time::ClockId;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
     /// Times that it gave up its processor because it had to wait.
-    pub(crate) waits: i64,
+    pub(crate) waits: libc::c_long,
     /// Time that it had a processor.
     pub(crate) computed: Duration,
 }
@@ -43,7 +43,7 @@ pub(crate) fn thread_time(number: i32) -> Option<Duration> {
 /// By how much the timed waits of a thread may end late, so that the kernel ends several of them
 /// at once. A thread inherits that of the thread that starts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TimerSlack(Option<u64>);
+pub(crate) struct TimerSlack(Option<libc::c_ulong>);
 
 impl TimerSlack {
     /// As little as there can be.
@@ -52,7 +52,7 @@ impl TimerSlack {
     /// That of the calling thread: 50 µs, mostly.
     pub(crate) fn here() -> Self {
         let nanoseconds = nix::sys::prctl::get_timerslack().ok();
-        Self(nanoseconds.and_then(|slack| u64::try_from(slack).ok()))
+        Self(nanoseconds.and_then(|slack| libc::c_ulong::try_from(slack).ok()))
     }
 
     /// Makes it that of the calling thread.
