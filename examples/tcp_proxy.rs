@@ -1,11 +1,10 @@
 //! A proxy: the bytes that come on one connection leave on another, both ways.
 //!
-//! Shows forwarding by moving blocks; a dialled side that callbacks drive (`Client::dial_with`);
-//! half-close passed on each way; and backpressure end to end: a slow client slows the origin, and
-//! memory stays flat. `relay/mod.rs` has the callbacks.
+//! Shows a dial that goes on by callback (`Dialer::dial_then`) and a `Relay`: no thread waits, a
+//! half-close is passed on each way, a slow client slows the origin, and memory stays flat.
 //!
 //! Its limits: 5 s to reach the origin, 5 min without a byte either way, 4 096 clients, and for
-//! each side some 1 MiB of input and 256 KiB of output.
+//! each side some 256 KiB of output.
 //!
 //! ```text
 //! python3 -m http.server --bind 127.0.0.1 8000 &
@@ -14,27 +13,23 @@
 //! ```
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll::{
-    Client, Connection, Dialer, Dispatch, Error, EventLoop, Listener, LoadBalance, PollManager,
-    Result, default_loops,
+    CloseReason, Connection, Dialer, Dispatch, Error, EventLoop, Limits, Listener, OutputLimits,
+    Relay, Relayed, Result,
 };
-use relay::{CONNECTIONS, Other, close_other, congested, forward, limits, relieved};
 
-mod relay;
-
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Clients at a time: each takes two descriptors.
+const CLIENTS: usize = 4096;
+const DIAL: Duration = Duration::from_secs(5);
+/// Nothing else ends a pair whose peers have vanished.
+const IDLE: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
-    match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = serve() else { return ExitCode::SUCCESS };
+    eprintln!("{error}");
+    ExitCode::FAILURE
 }
 
 fn serve() -> Result<()> {
@@ -43,35 +38,35 @@ fn serve() -> Result<()> {
     let listener = Listener::bind("tcp", &args.next().unwrap_or("127.0.0.1:7003".into()))?;
     println!("listening on {}", listener.local_addr()?);
 
-    // Both sides live on the same loops.
-    let manager = Arc::new(PollManager::new(default_loops(), LoadBalance::default())?);
-    let origins = Client::builder()
-        .session::<Other>()
-        .on_request(forward)
-        .on_high_water(congested)
-        .on_drain(relieved)
-        .on_disconnect(close_other)
-        .dialer(Dialer::builder().manager(manager.clone()).build()?)
-        .dispatch(Dispatch::Inline) // forwarding never blocks
-        .limits(limits())
-        .build()?;
+    let limits = Limits {
+        half_open: true, // a client may end its stream while its origin is dialled
+        output: OutputLimits { low: 64 << 10, high: 256 << 10 },
+        ..Limits::default()
+    };
+    let dialer = Dialer::builder().timeout(DIAL).limits(limits).build()?;
     EventLoop::builder()
-        .on_prepare(|_: &Connection| Ok(None))
-        // Dialling blocks, so this uses the default dispatch. Nothing is received before it
-        // returns.
-        .on_connect(move |other: &mut Other, conn: &mut Connection| {
-            let client = Some(conn.handle());
-            *other = Some(origins.dial_with("tcp", &origin, DIAL_TIMEOUT, client)?);
-            Ok(())
+        .on_connect(move |(): &mut (), client: &mut Connection| {
+            client.pause_reading(); // until the relay receives
+            dialer.dial_then(&client.handle(), "tcp", &origin, join).map(drop)
         })
-        .on_request(forward)
-        .on_high_water(congested)
-        .on_drain(relieved)
-        .on_disconnect(close_other)
-        .manager(manager)
-        .limits(limits())
-        .max_connections(CONNECTIONS)
+        .on_request(|(): &mut (), _: &mut Connection| Ok(()))
+        .dispatch(Dispatch::Inline) // nothing here ever blocks
+        .limits(limits)
+        .max_connections(CLIENTS)
         .build()?
         .serve(listener)?;
     Ok(())
+}
+
+fn join(client: &mut Connection, origin: Result<Connection>) -> Result<()> {
+    let origin = origin.inspect_err(|error| println!("refused: {error}"))?;
+    let peer = client.peer_addr();
+    Relay::new()
+        .idle_timeout(IDLE)
+        .on_end(move |Relayed { from_first, from_second, reason, .. }: Relayed| {
+            if !matches!(reason, CloseReason::Peer) {
+                println!("{peer} parts: {reason} ({from_first} bytes up, {from_second} down)");
+            }
+        })
+        .join(client, origin)
 }

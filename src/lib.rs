@@ -9,9 +9,9 @@ pub use bytes::Bytes;
 pub use frames::{Framed, Out, on_frame};
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
-    Backoff, Cancel, Client, ClientBuilder, DialConnection, Dialer, DialerBuilder, Keepalive, Mux,
-    MuxBuilder, MuxProtocol, MuxStats, Pool, PoolBuilder, PoolStats, Pooled, Resolve,
-    dial_connection,
+    Backoff, Cancel, Client, ClientBuilder, DialConnection, DialThen, Dialer, DialerBuilder,
+    Keepalive, Mux, MuxBuilder, MuxProtocol, MuxStats, Pool, PoolBuilder, PoolStats, Pooled,
+    Resolve, dial_connection,
 };
 pub use netpoll_codec as codec;
 pub use netpoll_core::{
@@ -19,8 +19,8 @@ pub use netpoll_core::{
     HandOffOptions, HandOffStats, Handle, Handler, LimitReached, LimitRow, Limits, ListenerInfo,
     LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain, OnHighWater,
     OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader,
-    ReceiveRate, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf,
-    Writer, block_in_place, default_loops,
+    ReceiveRate, Relay, RelayEnd, Relayed, Result, Spin, Ticks, Timer, TurnLimits, Undelivered,
+    Wait, WorkerStats, WriteHalf, Writer, block_in_place, default_loops, relay,
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,

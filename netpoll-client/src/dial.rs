@@ -1,12 +1,20 @@
 //! One dial: its name is resolved and the addresses are raced, within one deadline.
+//!
+//! ```text
+//!     new ──► Asking ──► Racing ──► Connected, or why not
+//!               │          │
+//!               └──────────┴── advance: as far as it goes without a wait
+//! ```
+//! [`Dial`] never waits. A thread that dials waits between the calls of `advance` ([`Dial::run`]);
+//! a dial that goes on by callback is called again as a job of the connection that asks
+//! (`dial_then.rs`).
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Address, Attempt, AttemptOutcome, Group, Notify, PollManager, Result, blocking, clock,
+    Address, Attempt, AttemptOutcome, Error, Group, Notify, PollManager, Remote, Result, clock,
     socket::ConnectOptions,
 };
 
@@ -32,119 +40,163 @@ pub(crate) struct DialOptions {
 
 /// One dial under way.
 pub(crate) struct Dial<'a> {
-    options: &'a DialOptions,
-    /// `None`: the shared one.
-    manager: Option<&'a Arc<PollManager>>,
+    options: Arc<DialOptions>,
+    loops: Loops,
     /// What the connection will belong to.
-    group: &'a Arc<Group>,
+    group: Arc<Group>,
+    target: Target<'a>,
     timeout: Duration,
     deadline: Option<Instant>,
     cancel: Option<&'a Cancel>,
     notify: Arc<Notify>,
+    stage: Stage,
+}
+
+/// Which loop watches the attempts.
+pub(crate) enum Loops {
+    /// One that the manager picks.
+    Of(Arc<PollManager>),
+    This(Arc<Remote>),
+}
+
+enum Stage {
+    /// The name is being resolved.
+    Asking(Arc<Question>),
+    Racing(Box<Racing>),
+    /// It has ended, and what it ended with was taken or is this.
+    Over(Option<Error>),
+}
+
+struct Racing {
+    race: Race,
+    running: Vec<(Candidate, Attempt)>,
+    /// How often the queue of a Unix socket's listener was full.
+    full: u32,
+}
+
+/// How far a dial has come.
+pub(crate) enum Progress {
+    /// It has ended.
+    Over(Result<Attempt>),
+    /// It goes on when its `Notify` is notified, and at this time at the latest.
+    Until(Option<Instant>),
+}
+
+/// What a dial needs beside its target.
+pub(crate) struct Means<'m, 'a> {
+    pub(crate) options: &'m Arc<DialOptions>,
+    pub(crate) loops: Loops,
+    pub(crate) group: &'m Arc<Group>,
+    pub(crate) timeout: Duration,
+    pub(crate) cancel: Option<&'a Cancel>,
 }
 
 impl<'a> Dial<'a> {
+    /// Begins to dial a target of this kind; `notify` is told when there is a step to be taken.
     pub(crate) fn new(
-        options: &'a DialOptions,
-        manager: Option<&'a Arc<PollManager>>,
-        group: &'a Arc<Group>,
-        timeout: Duration,
-        cancel: Option<&'a Cancel>,
+        means: Means<'_, 'a>,
+        target: Target<'a>,
+        kind: Kind<'_>,
+        notify: Arc<Notify>,
     ) -> Self {
-        let (deadline, notify) = (clock::now().checked_add(timeout), Arc::default());
-        Self { options, manager, group, timeout, deadline, cancel, notify }
-    }
-
-    /// Resolves and connects.
-    pub(crate) fn run(&self, network: &str, address: &str) -> Result<Attempt> {
-        let target = Target::parse(network, address)?;
-        if self.timeout.is_zero() {
-            return Err(target.wrong("the timeout is 0, so no connection could be made"));
+        let Means { options, loops, group, timeout, cancel } = means;
+        if let Some(cancel) = cancel {
+            cancel.watch(&notify);
         }
-        blocking::check(&format!("dial {network} {address}"))?;
-        let manager = match self.manager {
-            Some(manager) => manager.check_process().map(|()| manager.clone())?,
-            None => PollManager::shared()?,
+        let deadline = clock::now().checked_add(timeout);
+        let (options, group, stage) = (options.clone(), group.clone(), Stage::Over(None));
+        let mut dial =
+            Self { options, loops, group, target, timeout, deadline, cancel, notify, stage };
+        dial.stage = match kind {
+            Kind::Literal(address) => dial.race(vec![address]).unwrap_or_else(Stage::failed),
+            Kind::Name(host, port) => match dial.options.resolver.ask(host, port, &dial.notify) {
+                Ok(question) => Stage::Asking(question),
+                Err(error) => Stage::failed(dial.target.failed(error)),
+            },
         };
-        if let Some(cancel) = self.cancel {
-            cancel.watch(&self.notify);
-        }
-        let addresses = self.local_fits(&target, self.resolve(&target)?)?;
-        self.connect(addresses, &manager).map_err(|error| target.failed(error))
+        dial
     }
 
-    fn resolve(&self, target: &Target<'_>) -> Result<Vec<Address>> {
-        let (host, port) = match &target.kind {
-            Kind::Literal(address) => return Ok(vec![address.clone()]),
-            Kind::Name(host, port) => (*host, *port),
-        };
-        let asked = self.options.resolver.ask(host, port, &self.notify);
-        let answer = asked.and_then(|question| self.wait_for(&question));
-        target.fitting(answer.map_err(|error| target.failed(error))?)
-    }
-
-    fn wait_for(&self, question: &Question) -> io::Result<Vec<SocketAddr>> {
+    /// Resolves and connects, and waits for that on this thread.
+    pub(crate) fn run(mut self) -> Result<Attempt> {
         loop {
-            if let Some(answer) = question.answer() {
-                return answer;
+            match self.advance() {
+                Progress::Over(outcome) => return outcome,
+                Progress::Until(next) => {
+                    let waited = self.notify.wait(next);
+                    waited.map_err(|error| self.target.failed(error.into()))?;
+                }
             }
-            self.check_time(clock::now())?;
-            self.notify.wait(self.deadline)?;
         }
+    }
+
+    /// Goes on as far as it can without a wait. Once it is over it must not be called again.
+    pub(crate) fn advance(&mut self) -> Progress {
+        if let Stage::Asking(question) = &self.stage
+            && let Some(answer) = question.answer()
+        {
+            let found = answer.map_err(|error| self.target.failed(error));
+            let found = found.and_then(|all| self.target.fitting(all));
+            let raced = found.and_then(|addresses| self.race(addresses));
+            self.stage = raced.unwrap_or_else(Stage::failed);
+        }
+        let next = match &mut self.stage {
+            Stage::Over(error) => {
+                return Progress::Over(Err(error.take().unwrap_or(Error::Closed)));
+            }
+            Stage::Asking(_) => self.check_time(clock::now()).map(|()| None),
+            Stage::Racing(_) => match self.go_on_racing() {
+                Ok(Raced::Won(attempt)) => return self.end(Ok(attempt)),
+                Ok(Raced::Until(next)) => Ok(next),
+                Err(error) => Err(error),
+            },
+        };
+        match next {
+            Ok(next) => Progress::Until([next, self.deadline].into_iter().flatten().min()),
+            Err(error) => self.end(Err(self.target.failed(error))),
+        }
+    }
+
+    /// Attempts that have not won are dropped here, which closes them.
+    fn end(&mut self, outcome: Result<Attempt>) -> Progress {
+        self.stage = Stage::Over(None);
+        Progress::Over(outcome)
     }
 
     /// Only addresses of its own family can be reached from a local address.
-    fn local_fits(&self, target: &Target<'_>, mut addresses: Vec<Address>) -> Result<Vec<Address>> {
-        if let Some(local) = self.options.connect.local {
+    fn race(&self, mut addresses: Vec<Address>) -> Result<Stage> {
+        let DialOptions { connect, stagger, .. } = &*self.options;
+        if let Some(local) = connect.local {
             let fits = |to: &Address| to.inet().is_none_or(|to| to.is_ipv4() == local.is_ipv4());
             addresses.retain(fits);
         }
         if addresses.is_empty() {
-            return Err(target.wrong("it has no address of the local address's family"));
+            return Err(self.target.wrong("it has no address of the local address's family"));
         }
-        Ok(addresses)
+        let race = Race::new(addresses, *stagger, clock::now());
+        Ok(Stage::Racing(Box::new(Racing { race, running: Vec::new(), full: 0 })))
     }
 
-    /// Runs the race. The attempts that have not won are dropped when this returns, which closes
-    /// them.
-    fn connect(&self, addresses: Vec<Address>, manager: &PollManager) -> io::Result<Attempt> {
-        let DialOptions { connect, stagger, .. } = self.options;
-        let mut race = Race::new(addresses, *stagger, clock::now());
-        let mut running: Vec<(Candidate, Attempt)> = Vec::new();
-        let mut failures = 0;
+    /// Begins attempts that are due. `Ok`: an attempt has won, or the race goes on.
+    fn go_on_racing(&mut self) -> io::Result<Raced> {
+        let now = clock::now();
+        if let Stage::Racing(racing) = &mut self.stage
+            && let Some(won) = racing.take_winner(now)
+        {
+            return Ok(Raced::Won(won));
+        }
+        self.check_time(now)?;
+        let Self { options, loops, group, notify, stage, .. } = self;
+        let Stage::Racing(racing) = stage else { return Err(Error::Closed.into()) };
         loop {
-            let now = clock::now();
-            let mut index = 0;
-            while index < running.len() {
-                match running[index].1.outcome() {
-                    None => index += 1,
-                    Some(AttemptOutcome::Connected) => return Ok(running.swap_remove(index).1),
-                    Some(outcome) => {
-                        let (candidate, _) = running.swap_remove(index);
-                        lose(&mut race, candidate, outcome, now);
-                    }
-                }
-            }
-            self.check_time(now)?;
-            match race.next(now) {
+            match racing.race.next(now) {
                 Move::Start(candidate) => {
-                    let (to, reactor) = (&candidate.address, manager.pick(candidate.address.ip()));
-                    match Attempt::start(to, connect, self.group, &reactor, &self.notify) {
-                        Ok(attempt) => running.push((candidate, attempt)),
-                        Err(AttemptOutcome::Failed(error))
-                            if error.kind() == ErrorKind::WouldBlock =>
-                        {
-                            race.postpone(candidate, now + FULL_QUEUE.longest(failures));
-                            failures += 1;
-                        }
-                        Err(outcome) => lose(&mut race, candidate, outcome, now),
-                    }
+                    let (to, reactor) = (&candidate.address, loops.pick(&candidate.address));
+                    let started = Attempt::start(to, &options.connect, group, &reactor, notify);
+                    racing.started(candidate, started, now);
                 }
-                Move::Wait(next) => {
-                    let until = [next, self.deadline].into_iter().flatten().min();
-                    self.notify.wait(until)?;
-                }
-                Move::Lost => return Err(race.into_failure()),
+                Move::Wait(next) => return Ok(Raced::Until(next)),
+                Move::Lost => return Err(racing.race.take_failure()),
             }
         }
     }
@@ -161,11 +213,65 @@ impl<'a> Dial<'a> {
     }
 }
 
-fn lose(race: &mut Race, candidate: Candidate, outcome: AttemptOutcome, now: Instant) {
-    match outcome {
-        AttemptOutcome::Again(error) => race.again(candidate, error, now),
-        AttemptOutcome::Failed(error) => race.failed(error, now),
-        // The caller has handled it: it is not lost.
-        AttemptOutcome::Connected => {}
+enum Raced {
+    Won(Attempt),
+    Until(Option<Instant>),
+}
+
+impl Stage {
+    fn failed(error: Error) -> Self {
+        Self::Over(Some(error))
+    }
+}
+
+impl Loops {
+    fn pick(&self, to: &Address) -> Arc<Remote> {
+        match self {
+            Self::Of(manager) => manager.pick(to.ip()),
+            Self::This(remote) => remote.clone(),
+        }
+    }
+}
+
+impl Racing {
+    /// The attempt that is connected. Those that have failed leave the race.
+    fn take_winner(&mut self, now: Instant) -> Option<Attempt> {
+        let mut index = 0;
+        while index < self.running.len() {
+            match self.running[index].1.outcome() {
+                None => index += 1,
+                Some(AttemptOutcome::Connected) => return Some(self.running.swap_remove(index).1),
+                Some(outcome) => {
+                    let (candidate, _) = self.running.swap_remove(index);
+                    self.lose(candidate, outcome, now);
+                }
+            }
+        }
+        None
+    }
+
+    fn started(
+        &mut self,
+        candidate: Candidate,
+        started: Result<Attempt, AttemptOutcome>,
+        now: Instant,
+    ) {
+        match started {
+            Ok(attempt) => self.running.push((candidate, attempt)),
+            Err(AttemptOutcome::Failed(error)) if error.kind() == ErrorKind::WouldBlock => {
+                self.race.postpone(candidate, now + FULL_QUEUE.longest(self.full));
+                self.full += 1;
+            }
+            Err(outcome) => self.lose(candidate, outcome, now),
+        }
+    }
+
+    fn lose(&mut self, candidate: Candidate, outcome: AttemptOutcome, now: Instant) {
+        match outcome {
+            AttemptOutcome::Again(error) => self.race.again(candidate, error, now),
+            AttemptOutcome::Failed(error) => self.race.failed(error, now),
+            // The caller has handled it: it is not lost.
+            AttemptOutcome::Connected => {}
+        }
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use netpoll_core::{Attempt, Connection, Group, Limits, PollManager, Result};
+use netpoll_core::{Attempt, Connection, Group, Limits, PollManager, Result, blocking};
 
 use crate::cancel::Cancel;
-use crate::dial::{Dial, DialOptions};
+use crate::dial::{Dial, DialOptions, Loops, Means};
+use crate::target::Target;
 
 /// What can dial: a [`Dialer`], a [`Pool`](crate::Pool), a test double.
 pub trait DialConnection {
@@ -125,8 +126,16 @@ impl Dialer {
         group: &Arc<Group>,
         cancel: Option<&Cancel>,
     ) -> Result<Attempt> {
-        let manager = self.manager.as_ref();
-        Dial::new(&self.options, manager, group, timeout, cancel).run(network, address)
+        let (target, kind) = Target::parse(network, address)?;
+        target.check_timeout(timeout)?;
+        blocking::check(&format!("dial {network} {address}"))?;
+        let manager = match &self.manager {
+            Some(manager) => manager.check_process().map(|()| manager.clone())?,
+            None => PollManager::shared()?,
+        };
+        let loops = Loops::Of(manager);
+        let means = Means { options: &self.options, loops, group, timeout, cancel };
+        Dial::new(means, target, kind, Arc::default()).run()
     }
 }
 

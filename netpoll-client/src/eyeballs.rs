@@ -97,8 +97,8 @@ impl Race {
     }
 
     /// Why the race is lost.
-    pub(crate) fn into_failure(self) -> io::Error {
-        self.failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    pub(crate) fn take_failure(&mut self) -> io::Error {
+        self.failure.take().unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
         start(&mut race, now);
         race.failed(ErrorKind::ConnectionRefused.into(), now);
         assert_eq!(race.next(now), Move::Lost);
-        assert_eq!(race.into_failure().kind(), ErrorKind::NetworkUnreachable);
+        assert_eq!(race.take_failure().kind(), ErrorKind::NetworkUnreachable);
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             race.again(candidate, ErrorKind::AddrNotAvailable.into(), now);
         }
         assert_eq!(race.next(now), Move::Lost);
-        assert_eq!(race.into_failure().kind(), ErrorKind::AddrNotAvailable);
+        assert_eq!(race.take_failure().kind(), ErrorKind::AddrNotAvailable);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a network and an address mean. Both are parsed before any system call.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use netpoll_core::socket::{family, literal, unusable};
 use netpoll_core::{Address, Error, Result, parse_port};
@@ -8,12 +10,12 @@ use netpoll_core::{Address, Error, Result, parse_port};
 /// Where to dial.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
-    pub(crate) network: &'a str,
-    pub(crate) address: &'a str,
-    pub(crate) kind: Kind<'a>,
+    network: Cow<'a, str>,
+    address: Cow<'a, str>,
     family: fn(&SocketAddr) -> bool,
 }
 
+/// Whether it must be resolved.
 #[derive(Debug)]
 pub(crate) enum Kind<'a> {
     /// A literal address.
@@ -25,17 +27,23 @@ pub(crate) enum Kind<'a> {
 impl<'a> Target<'a> {
     /// # Errors
     /// [`Error::Config`], one sentence that names the network, the address and what is wrong.
-    pub(crate) fn parse(network: &'a str, address: &'a str) -> Result<Self> {
+    pub(crate) fn parse(network: &'a str, address: &'a str) -> Result<(Self, Kind<'a>)> {
         let family = family("dial", network, address)?;
         let parsed = if network == "unix" { unix(address) } else { inet(address) };
         let kind = parsed.map_err(|what| unusable("dial", network, address, &what))?;
-        let target = Self { network, address, kind, family };
-        match &target.kind {
+        let target = Self { network: network.into(), address: address.into(), family };
+        match &kind {
             Kind::Literal(Address::Inet(literal)) if !family(literal) => {
                 Err(target.wrong("it has no address of that family"))
             }
-            _ => Ok(target),
+            _ => Ok((target, kind)),
         }
+    }
+
+    /// The same, for a dial that outlives its caller's strings.
+    pub(crate) fn into_owned(self) -> Target<'static> {
+        let (network, address) = (self.network.into_owned(), self.address.into_owned());
+        Target { network: network.into(), address: address.into(), family: self.family }
     }
 
     /// The addresses of a name that belong to the network's family.
@@ -51,14 +59,23 @@ impl<'a> Target<'a> {
         Ok(fitting)
     }
 
+    /// # Errors
+    /// [`Error::Config`] for a timeout of 0.
+    pub(crate) fn check_timeout(&self, timeout: Duration) -> Result<()> {
+        if timeout.is_zero() {
+            return Err(self.wrong("the timeout is 0, so no connection could be made"));
+        }
+        Ok(())
+    }
+
     /// The error of a target that can't be dialled.
     pub(crate) fn wrong(&self, what: &str) -> Error {
-        unusable("dial", self.network, self.address, &what)
+        unusable("dial", &self.network, &self.address, &what)
     }
 
     /// The error of a dial that failed.
     pub(crate) fn failed(&self, source: std::io::Error) -> Error {
-        Error::address("dial", self.network, self.address, source)
+        Error::address("dial", &self.network, &self.address, source)
     }
 }
 

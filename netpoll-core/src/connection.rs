@@ -33,8 +33,10 @@ pub(crate) mod output;
 mod owner;
 mod pace;
 mod policy;
+pub(crate) mod pursuit;
 mod reader;
 mod receipt;
+pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod schedule;
 mod scratch;
@@ -355,7 +357,7 @@ impl Connection {
         self.shared.clone()
     }
 
-    fn send_staged(&mut self) {
+    pub(crate) fn send_staged(&mut self) {
         let Some(Scratch { staged, .. }) = self.scratch.as_deref_mut() else { return };
         staged.flush();
         if !staged.is_empty() {

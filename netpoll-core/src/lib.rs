@@ -34,6 +34,9 @@ pub use connection::dialled::{Attempt, AttemptOutcome};
 pub use connection::group::Group;
 pub use connection::incoming::{Accept, Preamble, Room};
 pub use connection::mailbox::Remote;
+#[doc(hidden)]
+pub use connection::pursuit::Pursuit;
+pub use connection::relay::{Relay, RelayEnd, Relayed, relay};
 pub use connection::schedule::Dispatcher;
 pub use connection::{
     Connection, Delivery, Detached, Exchange, Handle, ReadHalf, Reader, Timer, Undelivered,

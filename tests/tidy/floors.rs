@@ -44,19 +44,23 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "connection::callbacks::table",
             "connection::extras",
             "connection::group",
+            "connection::handle",
             "connection::incoming",
             "connection::input",
             "connection::job",
             "connection::mailbox",
             "connection::owner",
+            "connection::relay",
+            "connection::relay::side",
             "connection::run",
             "connection::run::close",
             "connection::schedule",
             "connection::scratch",
             "connection::shared",
         ],
-        "the task of a connection holds what it runs, which holds the connection; commands and \
-         jobs carry it: to cut that takes a type parameter through all, or a dynamic call",
+        "the task of a connection holds what it runs, which holds the connection, or a side of a \
+         relay, which holds the other one; commands and jobs carry it: to cut that takes a type \
+         parameter through all, or a dynamic call",
     ),
     (
         "netpoll-core",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::Job;
+use super::relay::Side;
 use crate::base::clock;
 use crate::base::error::Wait;
 use crate::base::limits::Limits;
@@ -40,6 +41,8 @@ struct Inner {
     expired: Option<Wait>,
     jobs: VecDeque<Arc<Job>>,
     on_close: Vec<OnClose>,
+    /// What takes the place of the callbacks when the one that runs has returned.
+    side: Option<Box<Side>>,
 }
 
 /// Timeouts that the user has set, in place of those of the limits.
@@ -145,6 +148,16 @@ impl Extras {
         jobs.pop_front().map(|job| (job, !jobs.is_empty()))
     }
 
+    /// Keeps what takes the place of the callbacks; drops it if the connection has ended.
+    pub(crate) fn set_side(&self, side: Box<Side>) {
+        let mut side = Some(side);
+        self.change(|inner| inner.side = side.take());
+    }
+
+    pub(crate) fn take_side(&self) -> Option<Box<Side>> {
+        lock(&self.0).inner.as_mut()?.side.take()
+    }
+
     /// Adds a close callback, or runs it here if the connection has ended.
     pub(crate) fn on_close(&self, callback: OnClose) {
         let mut guarded = lock(&self.0);
@@ -160,7 +173,8 @@ impl Extras {
     pub(crate) fn close(&self) {
         let closed = Guarded { inner: None, closed: true };
         let Guarded { inner, .. } = std::mem::replace(&mut *lock(&self.0), closed);
-        let Some(Inner { jobs, on_close, .. }) = inner.map(|inner| *inner) else { return };
+        let Some(Inner { jobs, on_close, side, .. }) = inner.map(|inner| *inner) else { return };
+        drop(side);
         for job in jobs {
             job.forget();
         }

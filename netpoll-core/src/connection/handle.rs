@@ -9,7 +9,7 @@ use netpoll_buffer::LinkBuffer;
 
 use super::Connection;
 use super::job::{Call, Job, Timer};
-use super::mailbox::Command;
+use super::mailbox::{Command, Remote};
 use super::output::FollowUp;
 use super::receipt::{Delivery, Receipt};
 use super::schedule::schedule;
@@ -335,10 +335,25 @@ impl Handle {
     }
 
     fn new_job(&self, period: Option<Duration>, call: Call) -> Result<Arc<Job>> {
+        self.shared_for_jobs().map(|_| Job::new(period, call))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The connection, if it has callbacks.
+    pub(crate) fn shared_for_jobs(&self) -> Result<&Arc<Shared>> {
         if self.shared.group.is_dialled() {
             return Err(Error::config("a dialled connection has no callbacks to run a job among"));
         }
-        Ok(Job::new(period, call))
+        Ok(&self.shared)
+    }
+
+    /// The loop that watches the connection.
+    #[doc(hidden)]
+    pub fn remote(&self) -> &Arc<Remote> {
+        &self.shared.reactor
     }
 
     fn run_later(&self, delay: Duration, job: Arc<Job>) -> Result<Timer> {

@@ -18,6 +18,8 @@ pub(crate) type Call = Box<dyn FnMut(&mut Connection) -> Result<()> + Send>;
 pub(crate) struct Job {
     /// How long from one run to the next; `None` for a job that runs once.
     pub(crate) period: Option<Duration>,
+    /// It may run again, so its closure is kept after a run.
+    is_kept: bool,
     /// It is in the connection's list, so a further period does not add it again.
     queued: AtomicBool,
     /// Taken out when the job is over, so that what it captured is dropped then.
@@ -27,12 +29,22 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(period: Option<Duration>, call: Call) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::with(period, period.is_some(), call))
+    }
+
+    /// A job that runs whenever it is put into the list, until it is cancelled.
+    pub(super) fn kept(call: Call) -> Self {
+        Self::with(None, true, call)
+    }
+
+    fn with(period: Option<Duration>, is_kept: bool, call: Call) -> Self {
+        Self {
             period,
+            is_kept,
             queued: AtomicBool::new(false),
             call: Mutex::new(Some(call)),
             cancelled: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Its address, which no other job has while the reactor holds this one for a timer.
@@ -55,7 +67,7 @@ impl Job {
         // Runs without the lock, since it may cancel itself.
         let Some(mut call) = lock(&self.call).take() else { return Ok(()) };
         let outcome = if self.is_cancelled() { Ok(()) } else { call(connection) };
-        if self.period.is_some() {
+        if self.is_kept {
             *lock(&self.call) = Some(call);
             // A thread that cancelled it meanwhile has found no closure to drop.
             if self.is_cancelled() {

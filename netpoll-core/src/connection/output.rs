@@ -224,6 +224,12 @@ impl Output {
         self.is_congested() && self.pending() > policy.waits_above()
     }
 
+    /// The number of bytes accepted in all, taken by the socket or not.
+    pub(crate) fn accepted(&self) -> u64 {
+        let queue = lock(&self.queue);
+        self.sent() + queue.pending() as u64
+    }
+
     /// Bytes accepted and not yet taken by the socket.
     pub(crate) fn pending(&self) -> usize {
         lock(&self.queue).pending()
@@ -273,11 +279,14 @@ impl Output {
     /// A dialled stream is connected, or has failed.
     pub(crate) fn connected(&self) {
         let mut queue = lock(&self.queue);
-        if self.side.now() == WriteSide::Connecting {
-            self.side.set(WriteSide::Open);
-            if let Some(notify) = queue.notify.take() {
-                notify.notify();
-            }
+        if self.side.now() != WriteSide::Connecting {
+            return;
+        }
+        self.side.set(WriteSide::Open);
+        let notify = queue.notify.take();
+        drop(queue);
+        if let Some(notify) = notify {
+            notify.notify();
         }
     }
 

@@ -10,17 +10,21 @@
 //! The same code runs on a reactor, on a worker, and on any other thread of a dispatch mode.
 
 mod close;
+mod relaying;
 mod step;
 
 use std::sync::Arc;
 
 use super::callbacks::{Prepare, Service};
+use super::relay::Side;
 use super::watchdog::Slow;
 use super::{Connection, Shared};
 use crate::base::error::CloseReason;
 use crate::base::panic::{Panicked, guard};
 use crate::base::stats::Work;
 use crate::pure::task::Events;
+
+pub(crate) use close::{failure, reason_of};
 
 /// What stands in the cell of a connection's task: what its owner owns.
 #[derive(Default)]
@@ -46,6 +50,8 @@ enum Role {
     /// What makes the service, until it has.
     Callbacks(Arc<dyn Prepare>),
     Service(Box<dyn Service>),
+    /// A relay, in place of callbacks.
+    Relay(Box<Side>),
 }
 
 /// The life of a connection, as its callbacks see it.

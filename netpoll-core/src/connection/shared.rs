@@ -12,6 +12,7 @@ use super::group::Group;
 use super::job::Job;
 use super::mailbox::{Command, Remote};
 use super::output::{FollowUp, Output};
+use super::relay::Side;
 use super::run::Runner;
 use super::schedule::schedule;
 use crate::base::address::Address;
@@ -332,6 +333,11 @@ impl Shared {
         }
     }
 
+    /// Whether callbacks drive it, or a relay.
+    pub(crate) fn is_served(&self) -> bool {
+        !self.group.is_dialled() || self.task.word.events().has_any(Events::RELAYED)
+    }
+
     /// On what a wait of this connection depends.
     pub(crate) fn waits_for(&self) -> WaitsFor {
         if self.group.is_dialled() { WaitsFor::Elsewhere } else { WaitsFor::Peer }
@@ -358,6 +364,14 @@ impl Shared {
     /// Puts a job into the list, unless it is in there; `false` if the connection has ended.
     pub(crate) fn enqueue(&self, job: Arc<Job>) -> bool {
         !job.enqueue() || self.extras.push_job(job)
+    }
+
+    /// For a callback of this connection: when it has returned, `side` takes the place of the
+    /// callbacks.
+    pub(crate) fn begin_relay(&self, side: Box<Side>) {
+        self.extras.set_side(side);
+        self.task.word.clear(Events::PAUSED);
+        self.task.word.note(Events::RELAYED);
     }
 
     /// What a time watch looks at. A dialled connection never counts as busy: what its caller does

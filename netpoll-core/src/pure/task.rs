@@ -82,6 +82,8 @@ impl Events {
     pub(crate) const SHOWN: Self = Self(1 << 23);
     /// A read or a flush of the caller has failed. The owner sets and clears it.
     pub(crate) const FALTERED: Self = Self(1 << 25);
+    /// The connection is in a relay, or its callback has just joined it to another one.
+    pub(crate) const RELAYED: Self = Self(1 << 24);
     /// Any of the three ends a wait: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

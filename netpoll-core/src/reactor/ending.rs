@@ -48,10 +48,11 @@ impl Core {
         }
     }
 
-    /// Whether a connection is left that this reactor must end; a dialled one is its caller's.
+    /// Whether a connection is left that this reactor must end; a dialled one is its caller's,
+    /// unless the caller has given it to a relay.
     fn has_served_streams(&self) -> bool {
         self.operators.iter().any(|operator| match operator {
-            FdOperator::Stream(stream) => !stream.shared.group.is_dialled(),
+            FdOperator::Stream(stream) => stream.shared.is_served(),
             FdOperator::Listener(..) | FdOperator::Preamble(_) => false,
         })
     }

@@ -26,8 +26,14 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
         let in_pieces = shared.task.word.events().has_any(Events::IN_PIECES);
         shared.output.discard_unread(in_pieces);
     }
+    let mut relay = None;
     let service = match std::mem::take(&mut run.role) {
         Role::Service(service) => Some(service),
+        Role::Relay(mut side) => {
+            let service = side.service.take();
+            relay = Some(side);
+            service
+        }
         Role::Callbacks(callbacks) => {
             // This may be the last reference to the user's callbacks, and what they captured.
             guard("the release of callbacks", || drop(callbacks)).ok();
@@ -47,6 +53,10 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     shared.extras.close();
     run.close();
     shared.finish();
+    if let Some(side) = relay {
+        let by_force = shared.task.word.events().has_any(Events::ABORT);
+        side.end(reason, by_force);
+    }
 }
 
 impl Runner {
@@ -114,7 +124,7 @@ pub(super) fn reason_local(shared: &Shared) -> CloseReason {
 }
 
 /// Why the peer's stream ended; a send may have met the reset first, and taken it.
-pub(super) fn reason_of(end: End, shared: &Shared) -> CloseReason {
+pub(crate) fn reason_of(end: End, shared: &Shared) -> CloseReason {
     match (end, shared.output.failure()) {
         (End::Failed(errno), _) => CloseReason::of_socket(io::Error::from_raw_os_error(errno)),
         (End::Finished, Some(error)) => CloseReason::of_socket(error),
@@ -128,7 +138,7 @@ pub(super) fn reason_unread(shared: &Shared) -> CloseReason {
 }
 
 /// The error that the socket holds, or that a send has met.
-pub(super) fn failure(shared: &Shared) -> Option<io::Error> {
+pub(crate) fn failure(shared: &Shared) -> Option<io::Error> {
     let pending = shared.output.with_stream(Stream::take_error).and_then(Result::err);
     pending.or_else(|| shared.output.failure())
 }

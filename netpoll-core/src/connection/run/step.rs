@@ -16,7 +16,7 @@ use crate::pure::task::Events;
 const BEFORE_RECEIVING: Events = Events::JOBS.or(Events::SHUTDOWN).or(Events::HIGH_WATER);
 
 /// What makes another round useful after a callback.
-const WORTH_A_LOOK: Events = Events::PEER_GONE
+pub(super) const WORTH_A_LOOK: Events = Events::PEER_GONE
     .or(Events::WAKE)
     .or(Events::OVER)
     .or(Events::SHUTDOWN)
@@ -45,7 +45,10 @@ impl Runner {
             _ if events.has_any(Events::CLOSE) => self.begin_close(shared, reason_local(shared)),
             _ if events.has_any(Events::EXPIRED) => self.expire(shared),
             Life::New => self.connect(shared),
-            Life::Open | Life::ShuttingDown => self.serve(shared, events),
+            Life::Open | Life::ShuttingDown => match self.role {
+                Role::Relay(_) => self.relay(shared, events),
+                _ => self.serve(shared, events),
+            },
         }
     }
 
@@ -92,20 +95,15 @@ impl Runner {
 
     /// Runs the callback that comes before a receive, if one does, or puts the receive off.
     fn serve_first(&mut self, shared: &Arc<Shared>, events: Events) -> Option<Step> {
+        if let Some(step) = self.run_job(shared, events) {
+            return Some(step);
+        }
         let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
         else {
             return None;
         };
         let word = &shared.task.word;
-        let verdict = if word.clear(events.and(Events::JOBS)) != Events::NONE
-            && let Some((job, more)) = shared.extras.pop_job()
-        {
-            if more {
-                word.note(Events::JOBS);
-            }
-            self.ran_job = true;
-            verdict(guard("a job", || job.run(connection)))
-        } else if events.has_any(Events::SHUTDOWN) && self.life == Life::Open {
+        let verdict = if events.has_any(Events::SHUTDOWN) && self.life == Life::Open {
             self.life = Life::ShuttingDown;
             service.call(Moment::Shutdown, connection)
         } else if word.clear(events.and(Events::HIGH_WATER)) != Events::NONE
@@ -125,6 +123,21 @@ impl Runner {
         } else {
             return None;
         };
+        Some(self.after_callback(shared, verdict))
+    }
+
+    /// Runs the next job, if there is one.
+    pub(super) fn run_job(&mut self, shared: &Arc<Shared>, events: Events) -> Option<Step> {
+        let (word, connection) = (&shared.task.word, self.connection.as_mut()?);
+        if word.clear(events.and(Events::JOBS)) == Events::NONE {
+            return None;
+        }
+        let (job, more) = shared.extras.pop_job()?;
+        if more {
+            word.note(Events::JOBS);
+        }
+        self.ran_job = true;
+        let verdict = verdict(guard("a job", || job.run(connection)));
         Some(self.after_callback(shared, verdict))
     }
 
@@ -232,6 +245,10 @@ impl Runner {
         // The buffer may be empty and the peer gone, or the next request may stand in the socket.
         // The output may have drained before `on_high_water` ran.
         let events = shared.task.word.events();
+        if events.has_any(Events::RELAYED) {
+            self.begin_relay(shared);
+            return Step::More;
+        }
         let again = events.has_any(WORTH_A_LOOK)
             || scratch.input.is_promising(shared, events)
             || scratch.input.end().is_some()
