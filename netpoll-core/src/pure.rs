@@ -2,6 +2,7 @@
 //! each is tested alone.
 
 pub(crate) mod balance;
+pub(crate) mod batching;
 pub(crate) mod baton;
 pub(crate) mod deadlines;
 pub(crate) mod placement;

@@ -21,7 +21,9 @@ mod thread;
 use std::io::{self, ErrorKind};
 
 pub(crate) use state_file::StateFile;
-pub(crate) use thread::{TimerSlack, Usage, own_time, thread_number, thread_time, usage};
+pub(crate) use thread::{
+    Policy, TimerSlack, Usage, own_time, policy, set_policy, thread_number, thread_time, usage,
+};
 
 /// Calls again for as long as a signal interrupts the call.
 #[inline]

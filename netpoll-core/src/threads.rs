@@ -6,6 +6,7 @@ pub(crate) mod manager;
 mod monitor;
 pub(crate) mod options;
 pub(crate) mod pool;
+mod scheduling;
 pub(crate) mod takeover;
 pub(crate) mod ticks;
 pub(crate) mod turn;

@@ -58,6 +58,29 @@ pub(super) fn set_tcp_option(fd: BorrowedFd<'_>, option: i32, value: i32) -> io:
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How the calling thread is scheduled: a `SCHED_` constant, perhaps with a flag.
+///
+/// Here and in [`set_policy`] the kernel is called without libc's function, since that of musl only
+/// fails: what POSIX means by it is a process.
+pub(super) fn policy() -> io::Result<i32> {
+    let this_thread = libc::c_long::from(0);
+    // SAFETY: the call has one argument, a number, and touches no memory.
+    let outcome = unsafe { libc::syscall(libc::SYS_sched_getscheduler, this_thread) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(outcome as i32) }
+}
+
+/// Has the calling thread scheduled in that way, with the priority 0, the only one of those ways in
+/// which threads share processors.
+pub(super) fn set_policy(policy: i32) -> io::Result<()> {
+    let (this_thread, policy) = (libc::c_long::from(0), libc::c_long::from(policy));
+    let priority = 0_i32; // `struct sched_param` of the kernel, on all architectures
+    // SAFETY: the kernel reads an `i32` at the pointer, which is alive, and keeps nothing.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_sched_setscheduler, this_thread, policy, &raw const priority)
+    };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// What a message brought.
 #[derive(Debug)]
 pub(super) struct Received {

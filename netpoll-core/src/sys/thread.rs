@@ -1,11 +1,14 @@
 //! What the system says of threads: their numbers, their time on a processor, their waits.
 
+use std::io;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::time::ClockId;
+
+use super::raw;
 
 /// What the calling thread has done so far.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,42 @@ impl TimerSlack {
             log::debug!("cannot set the timer slack: {errno}");
         }
     }
+}
+
+/// How the system schedules a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    /// As it does by default.
+    Default,
+    /// As a thread that computes: when it wakes, it takes the processor from no other one.
+    Batch,
+    /// In another way, or with a flag.
+    Other(i32),
+}
+
+/// How the calling thread is scheduled.
+///
+/// # Errors
+/// The system's: a sandbox denies the call.
+pub(crate) fn policy() -> io::Result<Policy> {
+    Ok(match raw::policy()? {
+        libc::SCHED_OTHER => Policy::Default,
+        libc::SCHED_BATCH => Policy::Batch,
+        other => Policy::Other(other),
+    })
+}
+
+/// Has the calling thread scheduled in that way. Its nice value stays, and so does what else the
+/// system knows of it.
+///
+/// # Errors
+/// The system's: a sandbox denies the call, or the policy needs a privilege.
+pub(crate) fn set_policy(policy: Policy) -> io::Result<()> {
+    raw::set_policy(match policy {
+        Policy::Default => libc::SCHED_OTHER,
+        Policy::Batch => libc::SCHED_BATCH,
+        Policy::Other(other) => other,
+    })
 }
 
 /// The number under which the system knows the calling thread.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::hand_off::{self, Entered};
 use super::options::{Dispatch, HandOffOptions};
 use super::pool::Next;
+use super::scheduling::Scheduling;
 use super::takeover::{self, Loop, Takeover};
 use super::workers::Workers;
 use crate::base::blocking::Forbidden;
@@ -97,10 +98,15 @@ pub(crate) fn turn(held: Held<Loop>) -> Next {
 fn go_on(mut held: Held<Loop>) -> Next {
     held.takeover.begin_hold();
     held.core.change_threads();
+    let mut scheduling = Scheduling::new();
     loop {
         let Loop { core, takeover } = &mut *held;
-        let Some(scheduled) = core.next(|| takeover.begin_wait()) else { break };
-        match run_where_due(held, scheduled) {
+        let end_turn = || {
+            takeover.begin_wait();
+            scheduling.end_turn();
+        };
+        let Some(scheduled) = core.next(end_turn) else { break };
+        match run_where_due(held, &mut scheduling, scheduled) {
             Some(kept) => held = kept,
             None => return Next::Park,
         }
@@ -114,14 +120,23 @@ fn go_on(mut held: Held<Loop>) -> Next {
 
 /// Runs a scheduled connection where the mode of its group says, from its reactor. Returns the core
 /// to go on with, unless another thread has it.
-fn run_where_due(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
+fn run_where_due(
+    mut held: Held<Loop>,
+    scheduling: &mut Scheduling,
+    shared: Arc<Shared>,
+) -> Option<Held<Loop>> {
     match &shared.group.dispatcher().mode {
         Mode::Inline => {
+            scheduling.runs_here();
             run_here(&mut held.core, shared, Forbidden::here());
             Some(held)
         }
-        Mode::Pool(workers) => send(held, &workers.clone(), shared),
+        Mode::Pool(workers) => {
+            scheduling.sent();
+            send(held, scheduling, &workers.clone(), shared)
+        }
         Mode::HandOff(workers, terms) => {
+            scheduling.runs_here();
             let (place, terms) = (shared.place(), *terms);
             if place == Placement::Reactor {
                 if takeover::may_run(&mut held, terms, &shared) {
@@ -130,7 +145,7 @@ fn run_where_due(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>
                 held.takeover.want_thread();
             }
             held.core.remote().counters.to_workers.add(1);
-            send(held, &workers.clone(), shared)
+            send(held, scheduling, &workers.clone(), shared)
         }
     }
 }
@@ -146,6 +161,7 @@ fn run_here(core: &mut Core, shared: Arc<Shared>, forbidden: Forbidden) {
 
 fn send(
     mut held: Held<Loop>,
+    scheduling: &mut Scheduling,
     workers: &Arc<dyn Schedule>,
     shared: Arc<Shared>,
 ) -> Option<Held<Loop>> {
@@ -154,9 +170,13 @@ fn send(
         Err(kept) if workers.is_stopping() => {
             // Without workers no callback may run any more but `on_disconnect`.
             kept.abort();
+            scheduling.runs_here();
             run_here(&mut held.core, kept, Forbidden::here());
         }
-        Err(kept) if workers.is_deserted() => return run_without_worker(held, kept),
+        Err(kept) if workers.is_deserted() => {
+            scheduling.runs_here();
+            return run_without_worker(held, kept);
+        }
         Err(kept) => held.core.run_when_there_is_capacity(kept),
     }
     Some(held)

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::base::clock;
 use crate::base::log_period::OncePer;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::threads::scheduling::for_new_thread;
 
 /// How long a refusal stands: by then a thread may have ended, or the limit may be another.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -66,7 +67,11 @@ impl Starter {
             self.note(&error, clock::now());
             return Err(error);
         }
-        let outcome = thread::Builder::new().name(name).spawn(body);
+        let begin = for_new_thread();
+        let outcome = thread::Builder::new().name(name).spawn(|| {
+            begin();
+            body();
+        });
         match &outcome {
             Ok(_) => self.refused.store(false, Ordering::SeqCst),
             Err(error) => self.note(error, clock::now()),
