@@ -32,9 +32,9 @@ pub(crate) enum Failure {
 pub(crate) struct Connection {
     id: u32,
     socket: Option<TcpStream>,
-    /// Bytes of the stream that came back and were checked.
+    /// Bytes of the answers that came and were checked.
     received: u64,
-    /// Bytes of the stream that the kernel has taken.
+    /// Bytes of the requests that the kernel has taken.
     sent: u64,
     /// Messages of the stream that may be sent.
     released: u64,
@@ -122,13 +122,14 @@ impl Connection {
     /// Drops the message on the way; the rest of the stream begins behind it.
     pub(crate) fn skip_message(&mut self, pattern: &Pattern) {
         self.waiting.pop_front();
-        self.received = (self.answered(pattern) + 1) * pattern.message_size();
-        self.sent = self.received;
+        let behind = self.answered(pattern) + 1;
+        self.received = behind * pattern.answer_size();
+        self.sent = behind * pattern.request_size();
     }
 
     /// Messages that came back whole.
-    fn answered(&self, pattern: &Pattern) -> u64 {
-        self.received / pattern.message_size()
+    pub(crate) fn answered(&self, pattern: &Pattern) -> u64 {
+        self.received / pattern.answer_size()
     }
 
     /// Sends what may go, at most `at_once` messages ahead of the answers; whether there is
@@ -140,7 +141,7 @@ impl Connection {
         buffer: &mut [u8],
     ) -> Result<bool, Failure> {
         let allowed = self.released.min(self.answered(pattern).saturating_add(at_once));
-        let end = allowed.saturating_mul(pattern.message_size());
+        let end = allowed.saturating_mul(pattern.request_size());
         let Some(socket) = &mut self.socket else {
             return Ok(true);
         };
@@ -180,8 +181,9 @@ impl Connection {
         pattern.check(self.id, self.received, &buffer[..bytes]).map_err(Failure::Mismatch)?;
         let before = self.answered(pattern);
         self.received += bytes as u64;
-        if self.received > self.sent {
-            return Err(Failure::Unasked(self.received - self.sent));
+        let most = pattern.answers_to(self.sent);
+        if self.received > most {
+            return Err(Failure::Unasked(self.received - most));
         }
         Ok(Received { bytes: bytes as u64, messages: self.answered(pattern) - before })
     }
@@ -215,6 +217,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::pattern::Framing;
 
     const ALL: u64 = u64::MAX;
 
@@ -228,7 +231,7 @@ mod tests {
     fn released(messages: usize) -> (Connection, TcpStream, Pattern, Vec<u8>) {
         let (mut connection, peer) = connected();
         (0..messages).for_each(|_| connection.release(Instant::now()));
-        (connection, peer, Pattern::new(32, false), vec![0; 1024])
+        (connection, peer, Pattern::new(32, Framing::Bare), vec![0; 1024])
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::options::Options;
-use crate::pattern::Pattern;
+use crate::pattern::{Framing, Pattern};
 use crate::process::{Process, Usage};
 use crate::progress::Progress;
 use crate::report::Report;
@@ -37,7 +37,7 @@ pub(crate) struct Memory {
 pub(crate) fn run(options: &Options) -> io::Result<Report<'_>> {
     let server = options.server_pid.map(Process::open).transpose()?;
     let rss = |server: Option<Process>| server.map(|server| server.rss()).transpose();
-    let pattern = Pattern::new(options.size, false);
+    let pattern = Pattern::new(options.size, Framing::Bare);
     let live = Live::default();
     let mut progress = Progress::new();
     let before = rss(server)?.unwrap_or_default();

@@ -22,6 +22,7 @@ mod report;
 mod schedule;
 mod socket;
 mod tally;
+mod upgrade;
 mod worker;
 
 use std::io::{self, Write};
@@ -64,9 +65,7 @@ fn run(options: &Options) -> io::Result<Report<'_>> {
     socket::allow_descriptors(options.connections)?;
     let report = match options.mode {
         Mode::Idle => idle::run(options)?,
-        Mode::Echo | Mode::Rpc | Mode::Churn | Mode::Stream | Mode::Up | Mode::Down => {
-            measure::run(options)?
-        }
+        _ => measure::run(options)?,
     };
     let text = if options.json { report.json() } else { report.table() };
     writeln!(io::stdout(), "{text}")?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::bulk::Bulk;
 use crate::options::{Mode, Options};
-use crate::pattern::Pattern;
+use crate::pattern::{Framing, Pattern};
 use crate::process::{Process, Usage};
 use crate::progress::{INTERVAL, Progress};
 use crate::report::Report;
@@ -21,7 +21,7 @@ const LEAD: Duration = Duration::from_millis(5);
 pub(crate) fn run(options: &Options) -> io::Result<Report<'_>> {
     let server = options.server_pid.map(Process::open).transpose()?;
     let rss_before = server.map(|server| server.rss()).transpose()?.unwrap_or_default();
-    let pattern = Pattern::new(options.size, options.mode == Mode::Rpc);
+    let pattern = Pattern::new(options.size, framing(options.mode));
     let live = Live::default();
     let mut progress = Progress::new();
     progress.show(|| format!("connecting {} times", options.connections));
@@ -46,6 +46,14 @@ pub(crate) fn run(options: &Options) -> io::Result<Report<'_>> {
         let own_cpu = until.own.saturating_sub(from.own);
         Ok(Report { options, tally, own_cpu, server: usage, idle: None })
     })
+}
+
+fn framing(mode: Mode) -> Framing {
+    match mode {
+        Mode::Rpc => Framing::Length,
+        Mode::WebSocket => Framing::WebSocket,
+        _ => Framing::Bare,
+    }
 }
 
 /// What one thread does.
@@ -161,7 +169,7 @@ mod tests {
         });
         let line = format!("{address} --connections 1 --rate 100");
         let options = Options::parse(line.split(' ').map(str::to_owned)).unwrap();
-        let (pattern, live) = (Pattern::new(options.size, false), Live::default());
+        let (pattern, live) = (Pattern::new(options.size, Framing::Bare), Live::default());
         let workers = connect(Run { options: &options, pattern: &pattern, live: &live }).unwrap();
 
         let late = Duration::from_secs(3);

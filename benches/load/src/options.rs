@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::pattern::SIZE_MIN;
 
 pub(crate) const USAGE: &str = "\
-usage: load ADDRESS [--mode echo|rpc|churn|idle|stream|up|down] [--connections N]
-            [--size BYTES] [--depth D] [--seconds S] [--warmup S] [--threads T]
-            [--rate R] [--server-pid PID] [--json]
+usage: load ADDRESS [--mode echo|rpc|websocket|churn|idle|stream|up|down] [--connections N]
+            [--size BYTES] [--depth D] [--per M] [--every K] [--seconds S] [--warmup S]
+            [--threads T] [--rate R] [--server-pid PID] [--json]
 
   --mode echo      messages of BYTES, sent back as they are (the default)
          rpc       the same, each behind its length as 4 bytes, big-endian
+         websocket the same, in binary frames behind a handshake
          churn     connect, one message there and back, close; again and again
          idle      connect N, one message each, then silence: the server's memory
          stream    write as fast as the server takes it, and read it back
@@ -24,7 +25,10 @@ usage: load ADDRESS [--mode echo|rpc|churn|idle|stream|up|down] [--connections N
                    they come, until we close; byte I of a piece is I modulo 251
   --connections N  at the same time (64)
   --size BYTES     of a message (64; stream: 16384; up, down: 65536)
-  --depth D        messages on the way per connection, echo and rpc (1)
+  --depth D        messages on the way per connection; echo, rpc and websocket (1)
+  --per M          messages per connection, one after the other; churn (1)
+  --every K        only one in K connections sends, the others are silent; echo, rpc and
+                   websocket (1)
   --seconds S      of measurement, fractions allowed (5)
   --warmup S       before it (1)
   --threads T      that share the connections (1)
@@ -37,6 +41,8 @@ usage: load ADDRESS [--mode echo|rpc|churn|idle|stream|up|down] [--connections N
 const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000;
 const SIZES: RangeInclusive<usize> = SIZE_MIN..=16 << 20;
 const DEPTHS: RangeInclusive<u32> = 1..=4096;
+const PER: RangeInclusive<u64> = 1..=1_000_000;
+const EVERY: RangeInclusive<u32> = 1..=1_000_000;
 const SECONDS: RangeInclusive<f64> = 0.05..=86_400.0;
 const WARMUPS: RangeInclusive<f64> = 0.0..=3_600.0;
 const THREADS: RangeInclusive<u32> = 1..=1024;
@@ -49,6 +55,7 @@ const PIDS: RangeInclusive<i32> = 1..=4_194_304;
 pub(crate) enum Mode {
     Echo,
     Rpc,
+    WebSocket,
     Churn,
     Idle,
     Stream,
@@ -56,8 +63,16 @@ pub(crate) enum Mode {
     Down,
 }
 
-const MODES: [Mode; 7] =
-    [Mode::Echo, Mode::Rpc, Mode::Churn, Mode::Idle, Mode::Stream, Mode::Up, Mode::Down];
+const MODES: [Mode; 8] = [
+    Mode::Echo,
+    Mode::Rpc,
+    Mode::WebSocket,
+    Mode::Churn,
+    Mode::Idle,
+    Mode::Stream,
+    Mode::Up,
+    Mode::Down,
+];
 
 /// A run, as the arguments describe it.
 #[derive(Debug, PartialEq)]
@@ -69,6 +84,10 @@ pub(crate) struct Options {
     pub(crate) size: usize,
     /// Messages on the way per connection, in a closed loop.
     pub(crate) depth: u32,
+    /// Messages of a connection, where it ends behind them.
+    pub(crate) per: u64,
+    /// One connection in so many sends.
+    pub(crate) every: u32,
     pub(crate) seconds: Duration,
     pub(crate) warmup: Duration,
     pub(crate) threads: u32,
@@ -86,6 +105,8 @@ struct Given {
     connections: Option<u32>,
     size: Option<usize>,
     depth: Option<u32>,
+    per: Option<u64>,
+    every: Option<u32>,
     seconds: Option<f64>,
     warmup: Option<f64>,
     threads: Option<u32>,
@@ -123,6 +144,8 @@ impl Given {
             "--connections" => self.connections = Some(number(option, &value?, CONNECTIONS)?),
             "--size" => self.size = Some(number(option, &value?, SIZES)?),
             "--depth" => self.depth = Some(number(option, &value?, DEPTHS)?),
+            "--per" => self.per = Some(number(option, &value?, PER)?),
+            "--every" => self.every = Some(number(option, &value?, EVERY)?),
             "--seconds" => self.seconds = Some(number(option, &value?, SECONDS)?),
             "--warmup" => self.warmup = Some(number(option, &value?, WARMUPS)?),
             "--threads" => self.threads = Some(number(option, &value?, THREADS)?),
@@ -142,7 +165,7 @@ impl Given {
             return Err(format!("{threads} threads cannot share {connections} connections."));
         }
         let size = match mode {
-            Mode::Echo | Mode::Rpc | Mode::Churn | Mode::Idle => 64,
+            Mode::Echo | Mode::Rpc | Mode::WebSocket | Mode::Churn | Mode::Idle => 64,
             Mode::Stream => 16 << 10,
             Mode::Up | Mode::Down => 64 << 10,
         };
@@ -153,6 +176,8 @@ impl Given {
             connections,
             size: self.size.unwrap_or(size),
             depth: self.depth.unwrap_or(1),
+            per: self.per.unwrap_or(1),
+            every: self.every.unwrap_or(1),
             seconds: Duration::from_secs_f64(self.seconds.unwrap_or(5.0)),
             warmup: Duration::from_secs_f64(self.warmup.unwrap_or(warmup)),
             threads,
@@ -164,9 +189,11 @@ impl Given {
 
     /// An option that would be ignored is an error: the user expects it to have an effect.
     fn agree(&self, mode: Mode) -> Result<(), String> {
-        let pipelines = matches!(mode, Mode::Echo | Mode::Rpc);
+        let pipelines = matches!(mode, Mode::Echo | Mode::Rpc | Mode::WebSocket);
         let ignored = [
             ("--depth", self.depth.is_some() && !pipelines),
+            ("--per", self.per.is_some() && mode != Mode::Churn),
+            ("--every", self.every.is_some() && !pipelines),
             ("--rate", self.rate.is_some() && !pipelines && mode != Mode::Churn),
             ("--warmup", self.warmup.is_some() && mode == Mode::Idle),
             ("--threads", self.threads.is_some() && mode == Mode::Idle),
@@ -176,6 +203,9 @@ impl Given {
         }
         if self.depth.is_some() && self.rate.is_some() {
             return Err("--depth is of the closed loop; --rate asks for an open one.".into());
+        }
+        if self.every.is_some() && self.rate.is_some() {
+            return Err("--every is of the closed loop; --rate asks for an open one.".into());
         }
         Ok(())
     }
@@ -207,6 +237,7 @@ impl Display for Mode {
         f.write_str(match self {
             Self::Echo => "echo",
             Self::Rpc => "rpc",
+            Self::WebSocket => "websocket",
             Self::Churn => "churn",
             Self::Idle => "idle",
             Self::Stream => "stream",
@@ -233,6 +264,8 @@ mod tests {
             connections: 64,
             size: 64,
             depth: 1,
+            per: 1,
+            every: 1,
             seconds: Duration::from_secs(5),
             warmup: Duration::from_secs(1),
             threads: 1,
@@ -255,6 +288,8 @@ mod tests {
         assert_eq!((options.server_pid, options.json), (Some(42), true));
         assert!(options.address.is_ipv6());
         assert_eq!(parse("127.0.0.1:1 --mode churn --rate 99").unwrap().rate, Some(99));
+        assert_eq!(parse("127.0.0.1:1 --mode churn --per 10").unwrap().per, 10);
+        assert_eq!(parse("127.0.0.1:1 --mode websocket --every 2").unwrap().every, 2);
     }
 
     #[test]
@@ -280,6 +315,9 @@ mod tests {
             ("127.0.0.1:1 --mode http", "no mode `http`"),
             ("127.0.0.1:1 --mode churn --depth 2", "--depth means nothing in the mode churn"),
             ("127.0.0.1:1 --mode stream --rate 2", "--rate means nothing in the mode stream"),
+            ("127.0.0.1:1 --per 2", "--per means nothing in the mode echo"),
+            ("127.0.0.1:1 --mode churn --every 2", "--every means nothing in the mode churn"),
+            ("127.0.0.1:1 --every 2 --rate 2", "--every is of the closed loop"),
             ("127.0.0.1:1 --mode up --depth 2", "--depth means nothing in the mode up"),
             ("127.0.0.1:1 --mode idle --threads 1", "--threads means nothing in the mode idle"),
             ("127.0.0.1:1 --depth 2 --rate 2", "--depth is of the closed loop"),

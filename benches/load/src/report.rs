@@ -92,7 +92,7 @@ impl Report<'_> {
         let end = match (mode, self.options.rate) {
             (Mode::Idle, _) => format!(", one message each, {seconds} s of silence"),
             (_, Some(rate)) => format!(", open loop at {rate}/s, {seconds} s after {warmup} s"),
-            (Mode::Echo | Mode::Rpc, None) => {
+            (Mode::Echo | Mode::Rpc | Mode::WebSocket, None) => {
                 format!(", closed loop of depth {depth}, {seconds} s after {warmup} s")
             }
             (Mode::Churn | Mode::Stream | Mode::Up | Mode::Down, None) => {

@@ -11,6 +11,7 @@ use crate::poller::{Event, Poller};
 use crate::schedule::{Share, Timetable, Window};
 use crate::socket;
 use crate::tally::{Live, Tally};
+use crate::upgrade;
 
 /// Bytes that one call sends or receives at most.
 const BUFFER_SIZE: usize = 64 << 10;
@@ -42,7 +43,7 @@ pub(crate) struct Run<'a> {
 pub(crate) struct Worker<'a> {
     run: Run<'a>,
     share: Share,
-    /// Whether each message gets a connection of its own.
+    /// Whether a connection ends behind its messages, and another one follows.
     churns: bool,
     pace: Pace,
     window: Window,
@@ -63,8 +64,12 @@ impl<'a> Worker<'a> {
     pub(crate) fn connect(run: Run<'a>, share: Share) -> io::Result<Self> {
         let address = run.options.address;
         let churns = run.options.mode == Mode::Churn;
+        let upgrades = run.options.mode == Mode::WebSocket;
         let open = |id: u32| {
             let socket = if churns { None } else { Some(socket::open(address, id.into())?) };
+            if let Some(socket) = socket.as_ref().filter(|_| upgrades) {
+                upgrade::ask(socket, address)?;
+            }
             Ok(Connection::new(id, socket))
         };
         let connections: io::Result<Vec<_>> = share.ids().map(open).collect();
@@ -152,7 +157,8 @@ impl<'a> Worker<'a> {
             (_, None) => Pace::Closed { depth: options.depth },
         };
         let now = Instant::now();
-        for connection in &mut self.connections {
+        let speaking = self.connections.iter_mut().zip(self.share.ids());
+        for (connection, _) in speaking.filter(|(_, id)| id.is_multiple_of(options.every)) {
             match self.pace {
                 Pace::Closed { depth } if !self.churns => {
                     (0..depth).for_each(|_| connection.release(now));
@@ -215,15 +221,19 @@ impl<'a> Worker<'a> {
             self.tally.bytes += received.bytes;
             self.tally.requests += received.messages;
         }
+        // One message at a time, so the last of a connection comes alone.
+        let answered = connection.answered(self.run.pattern);
+        let last = answered.is_multiple_of(self.run.options.per);
+        let ends = self.churns && received.messages > 0 && last;
         for _ in 0..received.messages {
             if let Some(since) = connection.take_waiting() {
                 self.tally.answered(&self.window, since, now);
             }
-            if matches!(self.pace, Pace::Closed { .. }) && !self.churns {
+            if matches!(self.pace, Pace::Closed { .. }) && !ends {
                 connection.release(now);
             }
         }
-        if self.churns && received.messages > 0 {
+        if ends {
             connection.close();
             list(&mut self.listed, connection, index);
         }

@@ -1,8 +1,10 @@
 //! The program as it is used: against servers of a few lines, right ones and wrong ones.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -167,6 +169,63 @@ fn churn_connects_for_each_message() {
     for options in ["--mode churn --json", "--mode churn --connections 1 --rate 2000 --json"] {
         assert!(number(&load_until_answered(once, options), "requests") > 0.0);
     }
+}
+
+/// With `--per` a connection has as many messages, and the next one goes on.
+#[test]
+fn churn_sends_as_many_as_it_is_told() {
+    let thrice = serve(|position, bytes| {
+        let fourth = 192_usize.saturating_sub(usize::try_from(position).unwrap());
+        bytes.iter_mut().skip(fourth).for_each(|byte| *byte = !*byte);
+    });
+    let options = "--mode churn --connections 2 --json";
+    assert!(number(&load_until_answered(thrice, &format!("{options} --per 3")), "requests") > 3.0);
+    let more = format!("{options} --per 4 --seconds 0.3 --warmup 0");
+    assert_eq!(load(thrice, &more).status.code(), Some(1));
+}
+
+#[test]
+fn silent_connections_say_nothing() {
+    let (speakers, seen) = mpsc::channel();
+    let address = serve_each(move |mut stream| {
+        let mut buffer = [0; 1 << 10];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            let _ = speakers.send(u32::from_le_bytes(buffer[..4].try_into().unwrap()));
+            let _ = stream.write_all(&buffer[..length]);
+        }
+    });
+    load_until_answered(address, "--connections 6 --every 3");
+    let spoke: BTreeSet<u32> = seen.try_iter().collect();
+    assert!(spoke.iter().all(|id| id.is_multiple_of(3)), "{spoke:?}");
+    assert!(!spoke.is_empty());
+}
+
+/// Unmasks frames of 64 bytes, which is to take the zeros of the mask away.
+fn frames(agree: &'static str) -> SocketAddr {
+    serve_each(move |mut stream| {
+        let mut byte = [0];
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+            head.push(byte[0]);
+        }
+        let _ = stream.write_all(agree.as_bytes());
+        let mut frame = [0; 70];
+        while stream.read_exact(&mut frame).is_ok() {
+            assert_eq!(frame[..6], [0x82, 0xc0, 0, 0, 0, 0]);
+            let _ = stream.write_all(&[&[0x82, 64], &frame[6..]].concat());
+        }
+    })
+}
+
+#[test]
+fn frames_come_back_behind_a_handshake() {
+    let server =
+        frames("HTTP/1.1 101 x\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+    let options = "--mode websocket --connections 3 --depth 4 --json";
+    assert!(number(&load_until_answered(server, options), "requests") > 0.0);
+    let output = load(frames("HTTP/1.1 404 gone\r\n\r\n"), options);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no WebSocket, but `HTTP/1.1 404 gone`"));
 }
 
 #[test]
