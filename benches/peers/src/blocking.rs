@@ -14,8 +14,9 @@ thread_local! {
     static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// One connection in so many has requests that block, unless all have.
+/// One connection in so many has requests that block, of the ways that are not of all.
 const SOME: u64 = 8;
+const BAD: u64 = 64;
 
 /// How long, how often, and in what way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +34,12 @@ pub struct Blocking {
 enum Way {
     Sleep,
     Compute,
+    /// It computes, on every connection that sends anything.
+    Hot,
     /// It sleeps, on some of the connections only.
     Some,
+    /// It sleeps, on one of the harness's 64 connections.
+    Bad,
     /// It sleeps, in every second second only.
     Switch,
 }
@@ -42,7 +47,7 @@ enum Way {
 impl Blocking {
     /// A share of the requests, in percent, blocks for so many microseconds.
     pub const OPTIONS: [&str; 2] = ["--block-us", "--block-pct"];
-    /// `sleep`, `compute`, `some` or `switch`: see `Way`.
+    /// `sleep`, `compute`, `hot`, `some`, `bad` or `switch`: see `Way`.
     pub const WAY: &str = "--block-way";
 
     /// Nothing blocks unless both options are given.
@@ -56,7 +61,9 @@ impl Blocking {
         let ways = [
             ("sleep", Way::Sleep),
             ("compute", Way::Compute),
+            ("hot", Way::Hot),
             ("some", Way::Some),
+            ("bad", Way::Bad),
             ("switch", Way::Switch),
         ];
         Self { way: arguments.choice(Self::WAY, &ways), ..blocking }
@@ -72,8 +79,12 @@ impl Blocking {
     /// The same for the next connection, which may be one that never blocks.
     pub fn for_connection(self) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-        let spared = self.way == Way::Some
-            && !CONNECTIONS.fetch_add(1, Ordering::Relaxed).is_multiple_of(SOME);
+        let of = match self.way {
+            Way::Some => SOME,
+            Way::Bad => BAD,
+            Way::Sleep | Way::Compute | Way::Hot | Way::Switch => return self,
+        };
+        let spared = !CONNECTIONS.fetch_add(1, Ordering::Relaxed).is_multiple_of(of);
         Self { share: if spared { 0 } else { self.share }, ..self }
     }
 
@@ -91,7 +102,7 @@ impl Blocking {
 
     /// Blocks this thread.
     pub fn block(self) {
-        if self.way == Way::Compute {
+        if matches!(self.way, Way::Compute | Way::Hot) {
             let begun = Instant::now();
             while begun.elapsed() < self.time {}
         } else {
@@ -134,11 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn one_connection_in_eight_is_one_of_some() {
+    fn one_connection_in_eight_is_one_of_some_and_one_in_64_is_bad() {
         let all = Blocking { way: Way::Some, ..Blocking::parse("1000", "100").unwrap() };
-        let blocking = (0..64).filter(|_| all.for_connection().is_due()).count();
-        assert_eq!(blocking, 8);
-        assert!(Blocking { way: Way::Sleep, ..all }.for_connection().is_due());
+        for (way, expected) in [(Way::Some, 8), (Way::Bad, 1), (Way::Sleep, 64)] {
+            let all = Blocking { way, ..all };
+            let blocking = (0..64).filter(|_| all.for_connection().is_due()).count();
+            assert_eq!(blocking, expected, "{way:?}");
+        }
     }
 
     #[test]

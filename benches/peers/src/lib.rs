@@ -16,7 +16,8 @@ pub use blocking::Blocking;
 
 /// Bytes that one read may bring, where all connections of a thread share a buffer.
 pub const SHARED_BUFFER: usize = 64 << 10;
-/// Bytes that one read may bring, where each connection has a buffer of its own.
+/// Bytes that one read may bring, where each connection has a buffer of its own, and its
+/// framework's documents recommend no other size.
 pub const OWN_BUFFER: usize = 16 << 10;
 
 /// The largest piece of a download.

@@ -7,7 +7,8 @@ use may::net::{TcpListener, TcpStream};
 use netpoll_peers::{Arguments, Blocking, OWN_BUFFER};
 
 fn main() {
-    let arguments = Arguments::read(&Blocking::OPTIONS);
+    let [block_us, block_pct] = Blocking::OPTIONS;
+    let arguments = Arguments::read(&[block_us, block_pct, Blocking::WAY]);
     let blocking = Blocking::of(&arguments);
     may::config().set_workers(arguments.threads);
     let (_kept, address) = arguments.reserve();
@@ -17,6 +18,7 @@ fn main() {
             go!(scope, move || {
                 for stream in listener.incoming() {
                     let stream = stream.expect("a connection");
+                    let blocking = blocking.for_connection();
                     go!(move || echo(stream, blocking));
                 }
             });

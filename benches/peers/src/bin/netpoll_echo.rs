@@ -1,6 +1,7 @@
 //! netpoll: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
 //! `--blocking block_in_place` says beforehand which requests block; with `--spin never` its loops
-//! sleep whenever they have nothing to do.
+//! sleep whenever they have nothing to do; with `--listen one` its loops get their connections in
+//! turn, not by the kernel's choice.
 
 use netpoll::{
     Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, Spin, block_in_place,
@@ -9,7 +10,7 @@ use netpoll_peers::{Arguments, Blocking};
 
 fn main() -> netpoll::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let ways = ["--dispatch", "--workers", "--blocking", "--spin"];
+    let ways = ["--dispatch", "--workers", "--blocking", "--spin", "--listen"];
     let known = [&ways[..], &[block_us, block_pct, Blocking::WAY]].concat();
     let arguments = Arguments::read(&known);
     let blocking = Blocking::of(&arguments);
@@ -25,7 +26,8 @@ fn main() -> netpoll::Result<()> {
     let spins = [("when-cheaper", Spin::WhenCheaper), ("never", Spin::Never)];
     // A socket for each loop, as the other servers have it that accept on each of their threads.
     let address = format!("127.0.0.1:{}", arguments.port);
-    let listener = Listener::options().reuse_port(true).bind("tcp", &address)?;
+    let each = arguments.choice("--listen", &[("each", true), ("one", false)]);
+    let listener = Listener::options().reuse_port(each).bind("tcp", &address)?;
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
         .on_prepare(move |_: &Connection| Ok(blocking.for_connection()))

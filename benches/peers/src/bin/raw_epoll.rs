@@ -19,7 +19,7 @@ struct Loop {
     epoll: OwnedFd,
     listener: TcpListener,
     /// By descriptor, which is also the name that epoll gives them.
-    connections: Vec<Option<OwnedFd>>,
+    connections: Vec<Option<(OwnedFd, Blocking)>>,
     /// What the sockets did not take. Their connections are written to, and not read from.
     unsent: HashMap<RawFd, Vec<u8>>,
     buffer: Vec<u8>,
@@ -27,7 +27,8 @@ struct Loop {
 }
 
 fn main() {
-    let arguments = Arguments::read(&Blocking::OPTIONS);
+    let [block_us, block_pct] = Blocking::OPTIONS;
+    let arguments = Arguments::read(&[block_us, block_pct, Blocking::WAY]);
     let blocking = Blocking::of(&arguments);
     let listeners = arguments.listen_on_each().into_iter();
     let threads =
@@ -77,13 +78,13 @@ impl Loop {
             if self.connections.len() <= index {
                 self.connections.resize_with(index + 1, || None);
             }
-            self.connections[index] = Some(socket);
+            self.connections[index] = Some((socket, self.blocking.for_connection()));
         }
     }
 
     /// One turn of a connection; an error ends it, as its end does.
     fn serve(&mut self, fd: RawFd) -> io::Result<()> {
-        let socket = self.connections[fd as usize].as_ref().expect("it is watched");
+        let (socket, blocking) = self.connections[fd as usize].as_ref().expect("it is watched");
         if let Some(unsent) = self.unsent.get_mut(&fd) {
             let sent = write(socket, unsent)?;
             unsent.drain(..sent);
@@ -99,7 +100,7 @@ impl Loop {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.blocking.block_if_due();
+        blocking.block_if_due();
         let sent = write(socket, &self.buffer[..length])?;
         if sent < length {
             self.unsent.insert(fd, self.buffer[sent..length].to_vec());

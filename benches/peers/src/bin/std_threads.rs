@@ -7,10 +7,12 @@ use std::thread;
 use netpoll_peers::{Arguments, Blocking, OWN_BUFFER};
 
 fn main() {
-    let arguments = Arguments::read(&Blocking::OPTIONS);
+    let [block_us, block_pct] = Blocking::OPTIONS;
+    let arguments = Arguments::read(&[block_us, block_pct, Blocking::WAY]);
     let blocking = Blocking::of(&arguments);
     for stream in arguments.listen().incoming() {
         let stream = stream.expect("a connection");
+        let blocking = blocking.for_connection();
         thread::spawn(move || echo(stream, blocking));
     }
 }

@@ -1,6 +1,8 @@
 //! tokio, after its README: a task per connection.
 //!
-//! `--runtime multi` has a scheduler over `THREADS`, `--runtime current` stays on one thread. The
+//! `--runtime multi` has a scheduler over `THREADS`, `--runtime current` stays on one thread. With
+//! `--driver eager` a worker passes the driver on before it runs a task, which only a build with
+//! `--cfg tokio_unstable` can. The
 //! handler that may block does so in one of three ways: `naive` blocks the task's thread,
 //! `block_in_place` is for programs that know which requests will block, and `spawn_blocking`, for
 //! every request, is for programs that do not.
@@ -30,7 +32,9 @@ struct Server {
 
 fn main() -> io::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let arguments = Arguments::read(&["--runtime", "--blocking", "--buffer", block_us, block_pct]);
+    let ways = ["--runtime", "--blocking", "--buffer", "--driver"];
+    let known = [&ways[..], &[block_us, block_pct, Blocking::WAY]].concat();
+    let arguments = Arguments::read(&known);
     let ways = [
         ("naive", Way::Naive),
         ("block_in_place", Way::BlockInPlace),
@@ -44,8 +48,22 @@ fn main() -> io::Result<()> {
     let multi = arguments.choice("--runtime", &[("multi", true), ("current", false)]);
     let mut builder =
         if multi { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    if arguments.choice("--driver", &[("usual", false), ("eager", true)]) {
+        pass_on_eagerly(&mut builder);
+    }
     let runtime = builder.worker_threads(arguments.threads).enable_io().build()?;
     runtime.block_on(server.serve(arguments.listen()))
+}
+
+#[cfg(tokio_unstable)]
+fn pass_on_eagerly(builder: &mut Builder) {
+    builder.enable_eager_driver_handoff();
+}
+
+#[cfg(not(tokio_unstable))]
+fn pass_on_eagerly(_: &mut Builder) {
+    eprintln!("--driver eager needs a build with --cfg tokio_unstable");
+    std::process::exit(2);
 }
 
 impl Server {
@@ -54,8 +72,12 @@ impl Server {
         let listener = TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
-            tokio::spawn(self.echo(stream));
+            tokio::spawn(self.for_connection().echo(stream));
         }
+    }
+
+    fn for_connection(self) -> Self {
+        Self { blocking: self.blocking.for_connection(), ..self }
     }
 
     /// Ends with the connection, whichever way that ends.
