@@ -7,18 +7,20 @@
 What drifts - clock rates, other work on the machine - drifts for all servers of a rotation.
 """
 
-import ctypes
-import json
 import os
 import random
 import select
+import shutil
 import signal
-import socket
 import subprocess
-import threading
+import tempfile
 import time
+from pathlib import Path
 
-from harness import machine
+from harness import machine, probes
+from harness.launch import Place, launch
+from harness.loads import run_load, start, wait_for
+from harness.probes import Failed
 
 # Where a pinned cell has its two programs.
 SERVER_CORE, LOAD_CORE = 0, 1
@@ -28,31 +30,35 @@ START_TIMEOUT = 10
 QUIET_TIMEOUT = 5
 # A number of descriptors that stays the same for so long has settled.
 SETTLED = 0.03
-# How much longer than its window the load generator may take.
-LOAD_GRACE = 30
-# Bytes that the check sends, in pieces of odd sizes.
-CHECK_BYTES = 1 << 20
-
-PR_SET_PDEATHSIG = 1
-
-
-class Failed(Exception):
-    """Why a window, or a server, gave no number."""
 
 
 class Running:
     """A server that runs, or is stopped."""
 
-    def __init__(self, server, path, cell, cores):
+    def __init__(self, server, path, cell, cores, origin=None):
+        """`origin` is the program of an echo, for one that forwards."""
         self.server = server
+        scratch = Path(tempfile.mkdtemp(prefix="netpoll-bench-"))
+        scratch.chmod(0o755)  # servers may give up root
+        self.place = Place(scratch)
+        # Commands per second, by cell, of load generators that count commands.
+        self.rate = {}
         threads = 1 if cell.pinned or server.single else cores
-        self.command = [str(path), "0", str(threads), *server.options, *cell.block_options]
-        core = SERVER_CORE if cell.pinned else None
-        self.process = start(self.command, core, subprocess.DEVNULL)
+        self.process, self.origin = None, None
         try:
-            self.address = listening(self.process)
+            if server.speaks == "proxy":
+                self.start_origin(origin, cell, cores)
+            started = launch(server, path, threads, cell, self.place)
+            self.command = started.command
+            core = SERVER_CORE if cell.pinned else None
+            # Into a file: a pipe that is not read in windows stops a server once it is full.
+            said = self.place.scratch / "said"
+            with said.open("wb") as file:
+                self.process = start(self.command, core, subprocess.DEVNULL, file)
+            self.address = started.address or listening_by(said, self.process)
+            wait_for(self.address, self.process, START_TIMEOUT)
             # What a server makes for its first connection is there before any is measured.
-            exchange(self.address)
+            probes.probe(server.speaks, self.address, cell)
             self.descriptors = self.settle()
         except (Failed, OSError):
             self.kill()
@@ -61,6 +67,13 @@ class Running:
     @property
     def pid(self):
         return self.process.pid
+
+    def start_origin(self, path, cell, cores):
+        """It is awake in all windows, where the load is. Each proxy has one of its own: ports of
+        closed connections rest, and there are not enough for all of them to one address."""
+        command = [str(path), "0", "1" if cell.pinned else str(cores)]
+        self.origin = start(command, load_core(cell), subprocess.DEVNULL)
+        self.place = Place(self.place.scratch, "{}:{}".format(*listening(self.origin)))
 
     def go(self):
         self.need_life()
@@ -96,9 +109,12 @@ class Running:
             raise Failed(f"the server has ended with status {self.process.returncode}")
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        for process in filter(None, (self.process, self.origin)):
+            process.kill()
+            process.wait()
+            if process.stdout:
+                process.stdout.close()
+        shutil.rmtree(self.place.scratch, ignore_errors=True)
 
     def count_descriptors(self):
         try:
@@ -110,8 +126,8 @@ class Running:
 class Arena:
     """The servers of a cell, from start to kill: use it with `with`."""
 
-    def __init__(self, cell, paths, load):
-        """`paths` has the program of each server that takes part."""
+    def __init__(self, cell, paths, load, origin=None):
+        """`paths` has the program of each server that takes part, `origin` is that of an echo."""
         self.cell = cell
         self.paths = paths
         self.load = load
@@ -119,6 +135,7 @@ class Arena:
         self.running = {}
         # Of servers that did not start: why.
         self.absent = {}
+        self.origin = origin
 
     def __enter__(self):
         for server in self.paths:
@@ -132,7 +149,8 @@ class Arena:
     def start(self, server):
         """Starts a server, and stops it until its turn comes."""
         try:
-            running = Running(server, self.paths[server], self.cell, self.cores)
+            path = self.paths[server]
+            running = Running(server, path, self.cell, self.cores, self.origin)
             running.halt()
             self.running[server] = running
         except (Failed, OSError) as error:
@@ -153,7 +171,7 @@ class Arena:
         try:
             running.go()
             record["report"] = run_load(
-                self.load, running, self.cell, warmup=warmup, seconds=seconds, rate=rate
+                self.load, running, self.cell, load_core(self.cell), warmup, seconds, rate
             )
             running.need_life()
         except Failed as error:
@@ -181,108 +199,17 @@ class Arena:
         return self.window(server, None, seconds)
 
 
-def exchange(address):
-    """A few bytes there and back."""
-    word = b"hello"
-    with socket.create_connection(address, timeout=START_TIMEOUT) as peer:
-        peer.sendall(word)
-        compare(peer, word)
+def load_core(cell):
+    return LOAD_CORE if cell.pinned else None
 
 
-def check(server, path, cell):
-    """Sends random bytes through a server in odd pieces, and compares what comes back."""
-    running = Running(server, path, cell, os.cpu_count() or 1)
+def check(server, path, cell, origin=None):
+    """Starts a server, and compares what it answers."""
+    running = Running(server, path, cell, os.cpu_count() or 1, origin)
     try:
-        with socket.create_connection(running.address, timeout=START_TIMEOUT) as peer:
-            sent = random.Random(CHECK_BYTES).randbytes(CHECK_BYTES)
-            writer = threading.Thread(target=send_in_pieces, args=(peer, sent), daemon=True)
-            writer.start()
-            compare(peer, sent)
-            writer.join()
-    except OSError as error:
-        raise Failed(f"the check of its echo ended: {error}") from None
+        probes.check(server.speaks, running.address, cell)
     finally:
         running.kill()
-
-
-def send_in_pieces(peer, data):
-    sizes, at = random.Random(7), 0
-    while at < len(data):
-        size = sizes.choice((1, 63, 1000, 16_385, 70_001))
-        try:
-            peer.sendall(data[at : at + size])
-        except OSError:
-            return  # the reader says what is wrong
-        at += size
-
-
-def compare(peer, sent):
-    received = 0
-    while received < len(sent):
-        data = peer.recv(1 << 16)
-        if not data:
-            raise Failed(f"it closed after {received} of {len(sent)} bytes")
-        if data != sent[received : received + len(data)]:
-            raise Failed(f"it changed bytes after {received}")
-        received += len(data)
-
-
-def run_load(load, running, cell, warmup, seconds, rate=None):
-    """Runs the load generator and returns its report."""
-    mode = "echo" if cell.mode == "open" else cell.mode
-    options = {
-        "--mode": mode,
-        "--connections": cell.connections,
-        "--size": cell.size,
-        "--seconds": seconds,
-        "--server-pid": running.pid,
-    }
-    if cell.mode == "echo":
-        options["--depth"] = cell.depth
-    if cell.mode != "idle":
-        options["--warmup"] = warmup
-    if rate:
-        options["--rate"] = rate
-    arguments = [str(word) for pair in options.items() for word in pair]
-    command = [str(load), "{}:{}".format(*running.address), *arguments, "--json"]
-    process = start(command, LOAD_CORE if cell.pinned else None, subprocess.PIPE)
-    try:
-        out, errors = process.communicate(timeout=(warmup or 0) + seconds + LOAD_GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise Failed("the load generator did not end in time") from None
-    return parse_report(process.returncode, out, errors)
-
-
-def parse_report(status, out, errors):
-    """A report, without what the harness knows already; a run with errors has failed."""
-    if status != 0:
-        said = (first_of_errors(out) or errors.decode().strip() or "nothing").split("\n")[0]
-        raise Failed(f"the load generator says: {said}")
-    report = json.loads(out)
-    for key in ("mode", "address", "connections", "size", "depth", "threads", "first_errors"):
-        report.pop(key, None)
-    return report
-
-
-def first_of_errors(out):
-    try:
-        return next(iter(json.loads(out).get("first_errors", [])), None)
-    except ValueError:
-        return None
-
-
-def start(command, core, stderr):
-    """A process of ours: on a core, if it is pinned, and dead when the harness is."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def prepare():
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if core is not None:
-            os.sched_setaffinity(0, {core})
-
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, preexec_fn=prepare)
 
 
 def listening(process):
@@ -297,6 +224,18 @@ def listening(process):
             ended = f"ended with status {status}" if status is not None else "said nothing"
             raise Failed(f"it {ended} before it listened")
         said += more
+    return parse_address(said.decode())
+
+
+def listening_by(path, process):
+    """The same, of a server that says it into a file."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while b"\n" not in (said := path.read_bytes()):
+        status = process.poll()
+        if status is not None or time.monotonic() >= deadline:
+            ended = f"ended with status {status}" if status is not None else "said nothing"
+            raise Failed(f"it {ended} before it listened")
+        time.sleep(0.005)
     return parse_address(said.decode())
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from harness.servers import BASE
+from harness.servers import BASE, HAPROXY, NGINX, REDIS, TOKIO_BULK, TOKIO_RPC, TUNGSTENITE
 
 # What a request that blocks sleeps for, in microseconds, and what one that computes takes.
 BLOCK_US = 1000
@@ -20,6 +20,14 @@ WAYS = {
 }
 # How long a request takes that has a way of its own.
 MICROS = {"compute": COMPUTE_US, "bad": BAD_US, "hot": HOT_US}
+
+# What a cell of several directions or exchanges is, for people.
+BULK = {"up": "upload", "down": "download", "both": "stream there and back"}
+PROXIED = {
+    "echo": "{} × 1",
+    "churn": "connect, {}, close",
+    "stream": "stream of {}",
+}
 
 # More bytes than this on the way at once are beyond what kernels give to TCP by default.
 ON_THE_WAY_MAX = 1 << 30
@@ -46,11 +54,22 @@ MODES = {
     "echo": Mode(deep=True),
     "open": Mode(),
     "churn": Mode(load_mode="churn", unit="connections"),
-    "ten": Mode(load_mode="churn", unit="connections"),
+    "ten": Mode(load_mode="churn"),
     "idle": Mode(load_mode="idle"),
+    "bulk": Mode("bulk", TOKIO_BULK, load_mode=None, unit="messages"),
+    "rpc": Mode("rpc", TOKIO_RPC, load_mode="rpc", deep=True),
+    "websocket": Mode("websocket", TUNGSTENITE, load_mode="websocket", unit="messages", deep=True),
+    "http": Mode("http", NGINX, loader="wrk", deep=True),
+    "redis": Mode("redis", REDIS, loader="redis-benchmark", unit="commands", deep=True),
+    "proxy": Mode("proxy", HAPROXY, load_mode=None),
 }
-# How many messages a connection of the mode `ten` has.
+# Of the modes in which it is not one for all.
+LOAD_MODES = {"up": "up", "down": "down", "both": "stream"}
+LOAD_MODES |= {"echo": "echo", "churn": "churn", "stream": "stream"}
+UNITS = {"churn": "connections", "stream": "messages"}
+# How many messages a connection of the mode `ten` has, and which connections of the way `hot` are.
 TEN = 10
+EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,15 @@ class Cell:
     @property
     def base(self):
         """The server that the others are divided by."""
-        return self.kind.base
+        return "tokio" if self.way == "hot" else self.kind.base
+
+    @property
+    def load_mode(self):
+        return self.kind.load_mode or LOAD_MODES[self.what]
+
+    @property
+    def unit(self):
+        return UNITS.get(self.what, self.kind.unit)
 
     @property
     def compares_modes(self):
@@ -108,13 +135,19 @@ class Cell:
             "churn": "connect, one message, close",
             "ten": f"connect, {TEN} messages, close",
             "idle": "idle",
+            "rpc": f"RPC, {size_text(self.size)} × {self.depth}",
+            "websocket": f"WebSocket, {size_text(self.size)} × {self.depth}",
+            "bulk": f"{BULK.get(self.what)}, {size_text(self.size)} a write",
+            "http": f"HTTP, {self.what} × {self.depth}",
+            "redis": f"Redis, {(self.what or '').upper()} × {self.depth}",
+            "proxy": f"proxy, {PROXIED.get(self.what, '').format(size_text(self.size))}",
         }[self.mode]
         plural = "s" if self.connections > 1 else ""
         title = f"{thousands(self.connections)} connection{plural}, {what}"
         if self.way == "bad":
             return f"{title}, one of them blocks {BAD_US // 1000} ms each time"
         if self.way == "hot":
-            return f"{title}, all of one loop, {HOT_US} µs of work each"
+            return f"{title}, one in {EVERY} hot: {HOT_US} µs of work, all on one loop"
         if self.block_pct is not None:
             title += f", {self.block_pct:g} % {WAYS[self.way or 'sleep']}"
         if self.way is not None:
@@ -142,7 +175,7 @@ class Cell:
         if self.compares_modes:
             return server.dispatches
         if self.way == "hot":
-            return server.blocks and server.places
+            return server.hot
         if self.block_pct is not None:
             return server.blocks
         return server.idles if self.mode == "idle" else server.echoes

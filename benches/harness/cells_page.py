@@ -196,7 +196,7 @@ def one_cell(data, result):
             ]
         )
     header = [
-        "server", f"{result.cell.kind.unit}/s", f"÷ {result.base}", "CPU µs each",
+        "server", f"{result.cell.unit}/s", f"÷ {result.base}", "CPU µs each",
         f"÷ {result.base}", "p50 µs", "p99 µs", "busy", "load busy", "windows",
     ]  # fmt: skip
     yield table(header, rows)

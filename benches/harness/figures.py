@@ -147,10 +147,10 @@ def one_cell(caption, chosen, styles):
             for name in result.names
         ]
         of_cell.sort(key=lambda row: -row.spreads[0].median if row.spreads[0] else 0)
-        panels.append((f"{result.cell.title} ({result.cell.kind.unit})", of_cell))
+        panels.append((f"{result.cell.title} ({result.cell.unit})", of_cell))
     base = " or ".join(dict.fromkeys(result.base for result in chosen))
     columns = (
-        Column(f"{chosen[0].cell.kind.unit}/s ÷ {base}", mark=1),
+        Column(f"{chosen[0].cell.unit}/s ÷ {base}", mark=1),
         Column(f"CPU each ÷ {base} (less is better)", mark=1),
         Column("p99 in µs, log scale (less is better)", log=True),
     )

@@ -28,7 +28,7 @@ SAYS = {
     ),
     "blocking.svg": (
         f"Callbacks that wait for {BLOCK_US // 1000} ms, as if they asked a database. Servers "
-        "that don't hand their loop on answer nobody else in that time. Those named "
+        "that don't hand their loop on answer no one else in that time. Those named "
         "`block_in_place` were told which requests will block; `netpoll hand-off` was not. "
         "{blocking}"
     ),

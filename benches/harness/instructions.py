@@ -29,9 +29,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness.arena import Failed, compare, listening, start
+from harness.arena import listening
+from harness.builds import BENCHES, Skipped, build
+from harness.loads import start
 from harness.machine import output
-from harness.servers import BENCHES, Skipped, build
+from harness.probes import Failed, expect
 
 STORED = BENCHES / "instructions.json"
 # Of netpoll's modes only the one that does not depend on the clock: under valgrind, where
@@ -145,7 +147,7 @@ def converse(peers, server, rounds):
     for peer in peers:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.sendall(word)
-        compare(peer, word)  # from now on it is accepted
+        expect(peer, word)  # from now on it is accepted
     for _ in range(rounds):
         if len(peers) > 1:
             server.send_signal(signal.SIGSTOP)
@@ -154,7 +156,7 @@ def converse(peers, server, rounds):
             peer.sendall(word)
         server.send_signal(signal.SIGCONT)
         for peer in peers:
-            compare(peer, word)
+            expect(peer, word)
 
 
 def stopped(pid):

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.servers import ROOT, versions
+from harness.builds import ROOT, versions
 
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 
 from harness import machine
-from harness.arena import Arena, Failed, check
+from harness.arena import Arena, check
+from harness.builds import ROOT, Skipped, build, build_load
 from harness.cells import Cell
-from harness.profiles import FULL, PROFILES, QUICK, SHORT
+from harness.loads import missing
+from harness.probes import Failed
+from harness.profiles import PROFILES
 from harness.progress import Progress
 from harness.report import data_path, upgrade, write_data, write_report
-from harness.servers import BASE, ROOT, SERVERS, Skipped, build, build_load
+from harness.servers import BASE, SERVERS
 
 # An open loop asks for this share of what the base server does in a closed one.
 OPEN_SHARE = 0.5
@@ -34,9 +37,9 @@ def main():
     if options.report:
         write_report(json.loads(options.report.read_text()), options.out)
         return 0
-    profile = QUICK if options.quick else SHORT if options.short else FULL
-    servers = [s for s in SERVERS if s.name == BASE or options.servers.search(s.name)]
+    profile = PROFILES[options.profile]
     cells = [cell for cell in profile.cells if options.cells.search(cell.key)]
+    servers = taking_part(cells, options.servers)
     if options.list:
         show(profile, cells, servers)
         return 0
@@ -44,14 +47,17 @@ def main():
         data = new_data(profile, servers, machine.facts())
         if options.add:
             data = added(data, json.loads(data_path(options.out).read_text()))
-        load = build_load()
+        load = build_load(options.unless_fresh)
     except (OSError, ValueError, Skipped) as failure:
         say(f"nothing was measured: {failure}")
         return 1
-    paths, skipped = prepare(servers)
+    tools = {"load": load, "origin": build("raw_epoll", options.unless_fresh)}
+    paths, skipped = prepare(servers, cells, tools, options.unless_fresh)
+    if options.build:
+        return 0
     data["skipped"] |= skipped
     minutes = options.minutes or profile.minutes
-    interrupted = measure(profile, cells, paths, load, minutes, data, options.out)
+    interrupted = measure(profile, cells, paths, tools, minutes, data, options.out)
     write_report(data, options.out)
     say(f"wrote {options.out / 'benchmarks.md'}")
     return 130 if interrupted else 0 if data["cells"] else 1
@@ -105,16 +111,28 @@ def parse(arguments):
         description="Measures netpoll and its peers on this machine; see benches/README.md.",
     )
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--quick", action="store_true", help="a look: 3 minutes after the build")
-    amount.add_argument("--short", action="store_true", help="the main cells: 12 minutes")
+    for name, what in {
+        "quick": "a look: 3 minutes after the build",
+        "short": "the main cells of echoes: 14 minutes",
+        "headline": "what the first page shows, with all protocols: 15 minutes",
+    }.items():
+        amount.add_argument(
+            f"--{name}", action="store_const", dest="profile", const=name, default="full", help=what
+        )
     parser.add_argument("--minutes", type=float, help="begin no rotation after so long")
     pattern = {"type": re.compile, "default": re.compile(""), "metavar": "REGEX"}
-    parser.add_argument("--servers", **pattern, help=f"only these, and {BASE}")
+    parser.add_argument("--servers", **pattern, help=f"only these, and {BASE} or its like")
     parser.add_argument("--cells", **pattern, help="only these; --list shows their names")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and end")
     parser.add_argument(
         "--add", action="store_true", help="keep the cells that were measured before"
     )
+    parser.add_argument(
+        "--unless-fresh",
+        action="store_true",
+        help="build no program that is newer than its sources",
+    )
+    parser.add_argument("--build", action="store_true", help="build and check, measure nothing")
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="no run: write the pages from its data"
     )
@@ -128,6 +146,17 @@ def parse(arguments):
     return parser.parse_args(arguments)
 
 
+def taking_part(cells, pattern):
+    """The servers that are asked for and do any of these cells, and what they are divided by."""
+    bases = {cell.base for cell in cells}
+    return [
+        server
+        for server in SERVERS
+        if any(cell.admits(server) for cell in cells)
+        and (server.name in bases or pattern.search(server.name))
+    ]
+
+
 def show(profile, cells, servers):
     total = 0
     for cell in cells:
@@ -138,7 +167,7 @@ def show(profile, cells, servers):
     print(f"about {total / 60:.0f} minutes, {profile.rotations} rotations")
 
 
-def prepare(servers):
+def prepare(servers, cells, tools, unless_fresh):
     """Builds and checks: the path of each server that takes part, and why the others don't."""
     paths, skipped, built = {}, {}, {}
     for server in servers:
@@ -146,12 +175,13 @@ def prepare(servers):
             if server.program not in built:
                 say(f"building {server.program}")
                 try:
-                    built[server.program] = build(server.program)
+                    built[server.program] = build(server.program, unless_fresh)
                 except Skipped as reason:
                     built[server.program] = reason
             if isinstance(built[server.program], Skipped):
                 raise built[server.program]
-            check(server, built[server.program], Cell("echo", 1))
+            cell = next(cell for cell in cells if cell.admits(server))
+            check(server, built[server.program], cell, tools["origin"])
             paths[server] = built[server.program]
         except (Skipped, Failed) as reason:
             skipped[server.name] = str(reason)
@@ -159,7 +189,7 @@ def prepare(servers):
     return paths, skipped
 
 
-def measure(profile, cells, paths, load, minutes, data, out):
+def measure(profile, cells, paths, tools, minutes, data, out):
     """Puts into the data each cell that was measured, and why the others were not; whether it was
     interrupted. The file follows cell by cell, so that a run which is killed was not for nothing.
     """
@@ -168,7 +198,7 @@ def measure(profile, cells, paths, load, minutes, data, out):
     measured = {Cell(**earlier["cell"]) for earlier in data["cells"]}
     not_run, planned, interrupted = {}, [], False
     for cell in cells:
-        reason = cell.too_much(limit)
+        reason = cell.too_much(limit) or missing(cell.kind.loader)
         if reason:
             not_run[cell.key] = reason
         else:
@@ -183,7 +213,7 @@ def measure(profile, cells, paths, load, minutes, data, out):
                 continue
             progress.begin(cell.key, estimates[cell])
             try:
-                with Arena(cell, admitted[cell], load) as arena:
+                with Arena(cell, admitted[cell], **tools) as arena:
                     run = run_idle if cell.mode == "idle" else run_cell
                     put(data, run(profile, cell, arena, deadline, progress))
             except KeyboardInterrupt:

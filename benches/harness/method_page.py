@@ -41,7 +41,7 @@ NOT_MEASURED = """\
   together. It shows what a framework adds, and nothing about what it saves its user.
 - Kernel memory: the socket buffers of a connection are many times the memory that is shown.
 - Many cores. The costs of locks and cache lines beyond this machine's cores do not show here.
-- Frameworks in Go: see `benches/README.md`.
+- CloudWeGo netpoll and gnet: see `benches/README.md`.
 """
 
 

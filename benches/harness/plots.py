@@ -62,12 +62,17 @@ def rows(title, columns, panels):
             middle = y + 36 + (index + 0.5) * ROW
             parts.append(text(left - 6, middle + 4, row.label, anchor="end", weight=weight))
         for place, column in enumerate(columns):
-            spreads = [(row.style, row.spreads[place]) for row in of_panel]
+            spreads = [(row.style, shown(row.spreads[place], column)) for row in of_panel]
             parts += axis(x, y + 36, low, column, spreads)
             x += column.width + NUMBER + 14
         y = low + 30
     width = left + sum(column.width + NUMBER + 14 for column in columns)
     return page(title, "median, quartiles", width, y, parts)
+
+
+def shown(spread, column):
+    """What an axis can show: nothing that is not above zero, if it is logarithmic."""
+    return spread if spread and (spread.median > 0 or not column.log) else None
 
 
 def axis(x, high, low, column, spreads):

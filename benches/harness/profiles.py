@@ -37,6 +37,8 @@ class Profile:
         stretch = 1.5 if cell.connections >= 10_000 else 1
         longer = {"switch": SWITCH_SECONDS, "bad": BAD_SECONDS}
         seconds = longer.get(cell.way, self.seconds * stretch)
+        if cell.kind.loader == "wrk":
+            seconds = max(1.0, round(seconds))  # it knows no parts of a second
         return self.warmup * stretch * stretch, seconds
 
     def estimate(self, cell, servers):
@@ -71,11 +73,43 @@ def matrix(pinned):
     return (plain, *(cell for cell in rest if cell != plain), Cell("churn", 64, pinned=pinned))
 
 
+def protocols():
+    """Servers of something else than echoes, each with peers of its own."""
+    return (
+        Cell("http", 64, what="plaintext"),
+        Cell("http", 64, depth=16, what="plaintext"),
+        Cell("http", 64, what="file"),
+        *(
+            Cell("redis", 64, depth=depth, what=command)
+            for depth in (1, 16)
+            for command in ("get", "set", "incr", "lpush", "lrange", "mset")
+        ),
+        Cell("proxy", 64, what="churn"),
+        Cell("proxy", 64, what="echo"),
+        Cell("proxy", 16, 16 << 10, what="stream"),
+        Cell("websocket", 64),
+        Cell("websocket", 64, 1024, 16),
+        Cell("rpc", 64, 1024),
+        Cell("rpc", 4, 1024, 64),
+        *(
+            Cell("bulk", connections, 64 << 10, what=what)
+            for what in ("up", "down", "both")
+            for connections in (1, 16)
+        ),
+    )
+
+
+def disturbed():
+    """Connections that disturb others."""
+    bad = Cell("echo", 64, block_pct=100, way="bad")
+    return (bad, Cell("echo", 16, pinned=False, block_pct=100, way="hot"))
+
+
 QUICK = Profile(
     "quick",
     rotations=4,
     idle_rotations=1,
-    seconds=0.24,
+    seconds=0.2,
     warmup=0.05,
     minutes=3,
     cells=(
@@ -94,7 +128,7 @@ SHORT = Profile(
     idle_rotations=1,
     seconds=0.25,
     warmup=0.05,
-    minutes=12,
+    minutes=14,
     cells=(
         Cell("echo", 64),
         Cell("echo", 1),
@@ -123,8 +157,31 @@ FULL = Profile(
         *blocking(BLOCK_SHARES),
         *dispatching(),
         Cell("idle", 10_000),
+        *protocols(),
+        *disturbed(),
+        Cell("ten", 64),
         *matrix(pinned=False),
     ),
 )
 
-PROFILES = {profile.name: profile for profile in (QUICK, SHORT, FULL)}
+# What the first page shows, and what no run had before: in a quarter of an hour.
+HEADLINE = Profile(
+    "headline",
+    rotations=6,
+    idle_rotations=1,
+    seconds=0.3,
+    warmup=0.06,
+    minutes=15,
+    cells=(
+        Cell("echo", 64),
+        *blocking((0.1, 1, 10, 50)),
+        *(c for c in protocols() if c.mode != "redis" or c.what in ("get", "set")),
+        *disturbed(),
+        Cell("open", 64),
+        Cell("churn", 64),
+        Cell("ten", 64),
+        Cell("echo", 64, pinned=False),
+    ),
+)
+
+PROFILES = {profile.name: profile for profile in (QUICK, SHORT, HEADLINE, FULL)}

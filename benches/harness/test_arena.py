@@ -6,8 +6,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from harness.arena import Arena, Failed, Running, check, parse_address, parse_report
+from harness.arena import Arena, Running, check, parse_address
 from harness.cells import Cell
+from harness.probes import Failed
 from harness.servers import Server
 
 CELL = Cell("echo", 1, pinned=False)
@@ -43,12 +44,36 @@ class Programs(unittest.TestCase):
         with self.assertRaisesRegex(Failed, "changed bytes"):
             check(server, wrong, CELL)
 
+    def test_one_that_forwards_gets_an_origin_that_ends_with_the_arena(self):
+        # It says what it was told, where others say where they listen.
+        told = "#!/bin/sh\necho listening on $4\nexec sleep 60\n"
+        server = Server("a proxy", "x", speaks="proxy")
+        path = self.program("proxy", told)
+        origin = self.program("origin", ECHO.replace("{answer}", "data"))
+        cell = Cell("proxy", 1, what="echo", pinned=False)
+        with Arena(cell, {server: path}, None, origin) as arena:
+            self.assertEqual(arena.absent, {})
+            running = arena.running[server]
+            self.assertEqual("{}:{}".format(*running.address), running.place.origin)
+            pid, scratch = running.origin.pid, running.place.scratch
+            self.assertTrue(scratch.exists())
+        self.assertFalse(scratch.exists())
+        with self.assertRaises(ProcessLookupError):
+            os.kill(pid, 0)
+
     def test_a_server_that_does_not_start_is_named_with_the_reason(self):
         broken = Server("broken", "x")
         path = self.program("broken", "#!/bin/sh\nexit 3\n")
         with Arena(CELL, {broken: path}, None) as arena:
             self.assertEqual(arena.running, {})
             self.assertIn("before it listened", arena.absent[broken])
+
+    def test_one_that_says_more_than_a_pipe_holds_is_not_stopped_by_that(self):
+        talkative = ECHO.replace("while True:", "print('x' * (1 << 20), flush=True)\nwhile True:")
+        path = self.program("talkative", talkative.replace("{answer}", "data"))
+        running = Running(Server("talkative", "x"), path, CELL, 1)
+        self.addCleanup(running.kill)
+        self.assertEqual((running.place.scratch / "said").stat().st_size >> 20, 1)
 
     def test_a_server_that_died_fails_its_window_and_is_replaced(self):
         server = Server("mortal", "x")
@@ -96,15 +121,6 @@ class Words(unittest.TestCase):
         for wrong in ("hello\n", "listening on nowhere\n", "\n"):
             with self.assertRaises(Failed):
                 parse_address(wrong)
-
-    def test_a_run_with_errors_has_failed(self):
-        with self.assertRaisesRegex(Failed, "says: connection 0: reset"):
-            parse_report(1, b'{"first_errors": ["connection 0: reset", "x"]}', b"")
-        with self.assertRaisesRegex(Failed, "says: load: no"):
-            parse_report(1, b"", b"load: no\nmore")
-
-    def test_what_is_known_is_left_out_of_a_report(self):
-        self.assertEqual(parse_report(0, b'{"mode": "echo", "requests": 7}', b""), {"requests": 7})
 
 
 if __name__ == "__main__":

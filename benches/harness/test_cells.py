@@ -3,7 +3,7 @@
 import unittest
 
 from harness.cells import WAYS, Cell
-from harness.profiles import BLOCK_SHARES, FULL, PROFILES, QUICK, SHORT
+from harness.profiles import BLOCK_SHARES, FULL, HEADLINE, PROFILES, QUICK, SHORT
 from harness.servers import SERVERS
 
 
@@ -20,9 +20,10 @@ class Matrix(unittest.TestCase):
         got = [(c.connections, c.size, c.depth, c.pinned) for c in echoes]
         self.assertEqual(set(got), wanted)
         self.assertEqual(len(got), len(wanted))
-        blocking = [c for c in FULL.cells if c.block_pct is not None]
-        self.assertEqual(tuple(c.block_pct for c in blocking if not c.way), BLOCK_SHARES)
-        self.assertEqual({c.way for c in blocking if c.way}, set(WAYS))
+        blocking = [c for c in FULL.cells if c.block_pct is not None and not c.way]
+        compared = [c for c in FULL.cells if c.compares_modes]
+        self.assertEqual(tuple(c.block_pct for c in blocking), BLOCK_SHARES)
+        self.assertEqual({c.way for c in compared}, set(WAYS))
 
     def test_where_modes_are_compared_they_alone_take_part_and_know_the_way(self):
         cell = next(c for c in FULL.cells if c.way == "compute")
@@ -34,13 +35,34 @@ class Matrix(unittest.TestCase):
         cell = next(c for c in FULL.cells if c.way == "switch")
         self.assertEqual(FULL.window(cell)[1] % 2, 0)
 
+    def test_every_cell_has_us_its_base_and_a_peer(self):
+        for cell in FULL.cells:
+            taking_part = [server for server in SERVERS if cell.admits(server)]
+            self.assertTrue(any(server.ours for server in taking_part), cell.key)
+            if not cell.compares_modes:
+                self.assertIn(cell.base, [server.name for server in taking_part], cell.key)
+                self.assertFalse(all(server.ours for server in taking_part), cell.key)
+
+    def test_the_headline_is_a_part_of_the_matrix_with_all_protocols(self):
+        self.assertLessEqual(set(HEADLINE.cells), set(FULL.cells))
+        protocols = {server.speaks for server in SERVERS}
+        self.assertEqual({cell.kind.speaks for cell in HEADLINE.cells}, protocols)
+
+    def test_hot_connections_are_told_from_the_silent_and_the_bad_from_the_good(self):
+        hot = next(c for c in FULL.cells if c.way == "hot")
+        self.assertEqual(hot.block_options[1], "20")
+        self.assertTrue(all(s.hot for s in SERVERS if hot.admits(s)))
+        bad = next(c for c in FULL.cells if c.way == "bad")
+        self.assertEqual(bad.block_options[1], "500000")
+        self.assertGreater(HEADLINE.window(bad)[1], 0.5)
+
     def test_keys_are_names(self):
         for profile in PROFILES.values():
             keys = [cell.key for cell in profile.cells]
             self.assertEqual(len(keys), len(set(keys)))
 
     def test_profiles_fit_their_time(self):
-        for profile in (QUICK, SHORT):
+        for profile in (QUICK, SHORT, HEADLINE):
             seconds = sum(
                 profile.estimate(cell, sum(cell.admits(server) for server in SERVERS))
                 for cell in profile.cells

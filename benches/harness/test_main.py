@@ -1,10 +1,11 @@
 """How cells are run: in rotations, until the time is over, without servers that always fail."""
 
 import math
+import re
 import unittest
 
 from harness.cells import Cell
-from harness.main import PATIENCE, added, calibrate, new_data, put, run_cell
+from harness.main import PATIENCE, added, calibrate, new_data, put, run_cell, taking_part
 from harness.profiles import QUICK
 from harness.servers import BASE, Server
 
@@ -31,6 +32,15 @@ class Stage:
 class Silence:
     def show(self, share, server):
         pass
+
+
+class Participants(unittest.TestCase):
+    def test_those_that_do_a_cell_and_are_asked_for_and_what_they_are_divided_by(self):
+        cells = [Cell("proxy", 1, what="echo"), Cell("echo", 1)]
+        names = [server.name for server in taking_part(cells, re.compile("^netpoll"))]
+        self.assertIn("netpoll proxy", names)
+        self.assertTrue({"haproxy", BASE} <= set(names))
+        self.assertFalse({"nginx", "tokio", "netpoll redis"} & set(names))
 
 
 class Rotations(unittest.TestCase):

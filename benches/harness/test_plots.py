@@ -41,6 +41,8 @@ class Pictures(unittest.TestCase):
         of_panel = [Row("a", RED, (None,)), Row("b", BLUE, (Spread(1, 1, 1, 1),))]
         words = [t.text for t in elements(rows("t", (Column("x"),), [("", of_panel)]), "text")]
         self.assertIn("–", words)
+        zero = rows("t", (Column("x", log=True),), [("", [Row("a", RED, (Spread(0, 0, 0, 1),))])])
+        self.assertIn("x: not measured", [t.text for t in elements(zero, "text")])
         nothing = rows("t", (Column("x"),), [("", [Row("a", RED, (None,))])])
         self.assertIn("x: not measured", [t.text for t in elements(nothing, "text")])
 
