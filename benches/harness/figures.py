@@ -1,6 +1,7 @@
 """Which pictures the report has, and what is in them."""
 
 import colorsys
+import itertools
 
 from harness.cells import thousands
 from harness.plots import Column, Row, Style, lines, rows
@@ -14,7 +15,8 @@ QUANTILES = (0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999)
 PANELS_MAX = 4
 # Only ours are red or orange, only the limits black or grey; nothing else has these.
 OURS = (
-    "#f28e2b", "#c2185b", "#ffb000", "#8f1d3f", "#e8590c", "#a0522d", "#ff7f7f", "#6b0f1a",
+    "#f28e2b", "#c2185b", "#ffc400", "#ff7f7f", "#a0522d", "#6b0f1a", "#e8590c", "#8f1d3f",
+    "#b5651d",
 )  # fmt: skip
 USUAL = "#d62600"
 LIMIT_COLOURS = ("#111111", "#8a8f98")
@@ -24,6 +26,9 @@ PEERS = (
     "#bcaaa4", "#0d47a1", "#c5e1a5", "#6d4c8d", "#26a69a",
 )  # fmt: skip
 DASHES = ("solid", "dashed", "dotted")
+# From where to where on the circle, and how light; steps of the golden ratio stay apart.
+WARM, COLD = (0.0, 0.13), (0.2, 0.85)
+LIGHTS, GOLDEN = (0.35, 0.62, 0.48), 0.618034
 
 
 def choose_styles(data):
@@ -34,19 +39,20 @@ def choose_styles(data):
     styles = {name: Style(colour) for name, colour in zip(LIMITS, LIMIT_COLOURS)}
     styles[usual] = Style(USUAL, ours=True)
     others = [name for name in ours if name != usual]
-    for colour, name in zip(colours(OURS, len(others), 0.05), others):
+    for colour, name in zip(colours(OURS, len(others), WARM), others):
         styles[name] = Style(colour, ours=True)
     peers = [name for name in names if name not in styles]
-    for index, (colour, name) in enumerate(zip(colours(PEERS, len(peers), 0.3), peers)):
+    for index, (colour, name) in enumerate(zip(colours(PEERS, len(peers), COLD), peers)):
         styles[name] = Style(colour, DASHES[index % len(DASHES)])
     return styles
 
 
-def colours(chosen, count, hue):
-    """So many different colours: the chosen ones first, then others around the circle."""
+def colours(chosen, count, hues):
+    """So many different colours: the chosen ones first, then others of these hues."""
+    first, last = hues
     more = (
-        colorsys.hls_to_rgb((hue + index * 0.1237) % 1, 0.3 + 0.07 * (index % 5), 0.6)
-        for index in range(max(0, count - len(chosen)))
+        colorsys.hls_to_rgb(first + (last - first) * (index * GOLDEN % 1), light, 0.75)
+        for index, light in zip(range(max(0, count - len(chosen))), itertools.cycle(LIGHTS))
     )
     made = ["#{:02x}{:02x}{:02x}".format(*(round(255 * part) for part in rgb)) for rgb in more]
     return [*chosen, *made][:count]
@@ -74,11 +80,11 @@ def front(results, styles):
     if matrix:
         matrix.sort(key=lambda r: (r.cell.connections, r.cell.size, r.cell.depth))
         caption = "The default mode over the peer with most requests, cell by cell"
-        pictures["cells.svg"] = (caption, against_best(caption, matrix, styles))
+        pictures["cells.svg"] = (caption, against_best(caption, matrix))
     work = [result for result in results if result.cell.kind.speaks != "echo"]
     if work:
         caption = "Real protocols: netpoll over its best peer"
-        pictures["protocols.svg"] = (caption, against_best(caption, work, styles))
+        pictures["protocols.svg"] = (caption, against_best(caption, work))
     return pictures
 
 
@@ -147,17 +153,16 @@ def one_cell(caption, chosen, styles):
             for name in result.names
         ]
         of_cell.sort(key=lambda row: -row.spreads[0].median if row.spreads[0] else 0)
-        panels.append((f"{result.cell.title} ({result.cell.unit})", of_cell))
-    base = " or ".join(dict.fromkeys(result.base for result in chosen))
-    columns = (
-        Column(f"{chosen[0].cell.unit}/s ÷ {base}", mark=1),
-        Column(f"CPU each ÷ {base} (less is better)", mark=1),
-        Column("p99 in µs, log scale (less is better)", log=True),
-    )
-    return rows(caption, columns, panels)
+        columns = (
+            Column(f"{result.cell.unit}/s ÷ {result.base}", mark=1),
+            Column(f"CPU each ÷ {result.base} (less is better)", mark=1),
+            Column("p99 in µs, log scale (less is better)", log=True),
+        )
+        panels.append((result.cell.title, columns, of_cell))
+    return rows(caption, panels)
 
 
-def against_best(caption, chosen, styles):
+def against_best(caption, chosen):
     """A row for each cell: what a user gets from us by default, over the best peer."""
     of_cells = []
     for result in chosen:
@@ -165,14 +170,13 @@ def against_best(caption, chosen, styles):
         if best is None or result.usual is None:
             continue
         ratios = tuple(result.ratio(result.usual, best, m) for m in ("rate", "cpu", "p99"))
-        colour = Style(styles[result.usual].colour)
-        of_cells.append(Row(f"{result.cell.place}: {best}", colour, ratios))
+        of_cells.append(Row(f"{result.cell.place}: {best}", Style(USUAL), ratios))
     columns = (
         Column("requests/s ÷ its, log scale", log=True, mark=1),
         Column("CPU each ÷ its (less is better)", log=True, mark=1),
         Column("p99 ÷ its (less is better)", log=True, mark=1),
     )
-    return rows(caption, columns, [("", of_cells)])
+    return rows(caption, [("", columns, of_cells)])
 
 
 def memory(result, styles, caption):
@@ -185,7 +189,7 @@ def memory(result, styles, caption):
         Column("bytes, connected and silent", log=True, width=240),
         Column("bytes, after one message", log=True, width=240),
     )
-    return rows(caption, columns, [("resident memory, log scale", of_cell)])
+    return rows(caption, [("resident memory, log scale", columns, of_cell)])
 
 
 def latency(result, styles, caption):

@@ -1,9 +1,10 @@
 """docs/benchmarks.md: one page that a stranger reads in two minutes."""
 
-from harness.cells import BLOCK_US
+from harness.cells import BAD_US, BLOCK_US
 from harness.figures import blocked, find
 from harness.losses import CONTESTED, worst
 from harness.markdown import join, percent, ratio_text, spread_text, table
+from harness.plots import short
 from harness.profiles import FULL
 from harness.servers import BASE, HAND_OFF
 
@@ -12,6 +13,8 @@ QUIET = 0.05
 # Rows of each metric in the table of losses.
 LOSSES = 4
 USUAL = f"netpoll {HAND_OFF}"
+# Those of which a bad callback says most.
+BAD_NAMES = (USUAL, "netpoll inline", "tokio", "tokio block_in_place", "Go net")
 
 HOW = """\
 Each server is a small program, written as its framework's README would write it. A load generator \
@@ -30,7 +33,7 @@ SAYS = {
         f"Callbacks that wait for {BLOCK_US // 1000} ms, as if they asked a database. Servers "
         "that don't hand their loop on answer no one else in that time. Those named "
         "`block_in_place` were told which requests will block; `netpoll hand-off` was not. "
-        "{blocking}"
+        "{blocking} {bad}"
     ),
     "constant-rate.svg": (
         "Half of what raw epoll could do, sent at a constant rate; latency counts from when a "
@@ -129,6 +132,7 @@ def sayings(results):
     return {
         "echo": echo_says(find(results, "echo-c64-s64-d1-pinned")),
         "blocking": blocking_says(blocked(results)),
+        "bad": bad_says(find(results, "echo-c64-s64-d1-b100-bad-pinned")),
         "opened": opened_says(find(results, "open-c64-s64-pinned")),
     }
 
@@ -154,6 +158,19 @@ def blocking_says(shares):
             ratio = ratio_text(result.ratio(result.usual, best, "rate"))
             told.append(f"{result.cell.block_pct:g} %: {ratio} of `{best}`")
     return f"It over the best peer, in requests: {'; '.join(told)}." if told else ""
+
+
+def bad_says(result):
+    """What a callback of half a second does to the other connections."""
+    if not result:
+        return ""
+    told = [
+        f"{short(found.median)} requests/s of `{name}`"
+        for name in BAD_NAMES
+        if (found := result.spread(name, "rate"))
+    ]
+    told = ", ".join(told)
+    return f"With one of 64 connections whose callbacks take {BAD_US // 1000} ms: {told}."
 
 
 def opened_says(result):

@@ -49,12 +49,12 @@ class Row:
     spreads: tuple
 
 
-def rows(title, columns, panels):
-    """Panels of rows, one above the other: `panels` is [(name, [Row])]."""
-    labels = [row.label for _, of_panel in panels for row in of_panel]
+def rows(title, panels):
+    """Panels of rows, one above the other: `panels` is [(name, [Column], [Row])]."""
+    labels = [row.label for *_, of_panel in panels for row in of_panel]
     left = 18 + LETTER * max(map(len, labels), default=0)
     parts, y = [], 34
-    for name, of_panel in panels:
+    for name, columns, of_panel in panels:
         parts.append(text(12, y + 12, name, weight="600"))
         x, low = left, y + 42 + len(of_panel) * ROW
         for index, row in enumerate(of_panel):
@@ -66,7 +66,8 @@ def rows(title, columns, panels):
             parts += axis(x, y + 36, low, column, spreads)
             x += column.width + NUMBER + 14
         y = low + 30
-    width = left + sum(column.width + NUMBER + 14 for column in columns)
+    widths = [sum(c.width + NUMBER + 14 for c in columns) for _, columns, _ in panels]
+    width = left + max(widths, default=0)
     return page(title, "median, quartiles", width, y, parts)
 
 

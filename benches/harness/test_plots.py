@@ -3,10 +3,11 @@
 import unittest
 import xml.etree.ElementTree as ElementTree
 
-from harness.figures import colours
+from harness.figures import COLD, WARM, choose_styles, colours
 from harness.plots import (
     Column, Row, Style, lines, linear_top, log_ticks, nice_above, rows, short, spaced, ticks,
 )  # fmt: skip
+from harness.servers import SERVERS
 from harness.summary import Spread
 
 RED, BLUE = Style("red", ours=True), Style("blue", "dashed")
@@ -20,7 +21,7 @@ class Pictures(unittest.TestCase):
     def test_bars_are_as_long_as_their_values(self):
         half, whole = Spread(0.5, 0.4, 0.6, 12), Spread(1, 0.9, 1.9, 12)
         of_panel = [Row("a <b>", RED, (half,)), Row("c", BLUE, (whole,))]
-        picture = rows("title", (Column("axis", mark=1),), [("panel", of_panel)] * 3)
+        picture = rows("title", [("panel", (Column("axis", mark=1),), of_panel)] * 3)
         bars = [rect for rect in elements(picture, "rect") if rect.get("height") == "12"]
         widths = [float(rect.get("width")) for rect in bars]
         self.assertEqual(len(widths), 6)
@@ -32,18 +33,21 @@ class Pictures(unittest.TestCase):
         self.assertEqual(linear_top([one], 1), 1.1)
         self.assertEqual(linear_top([one, long], 1), 4)
         columns = (Column("x", mark=1, width=100),)
-        panels = [(name, [Row(name, RED, (each,))]) for name, each in (("a", one), ("b", long))]
-        picture = rows("t", columns, panels)
+        pairs = (("a", one), ("b", long))
+        panels = [(name, columns, [Row(name, RED, (each,))]) for name, each in pairs]
+        picture = rows("t", panels)
         bars = [rect for rect in elements(picture, "rect") if rect.get("height") == "12"]
         self.assertTrue(all(float(rect.get("width")) > 80 for rect in bars))
 
     def test_what_was_not_measured_has_a_dash(self):
         of_panel = [Row("a", RED, (None,)), Row("b", BLUE, (Spread(1, 1, 1, 1),))]
-        words = [t.text for t in elements(rows("t", (Column("x"),), [("", of_panel)]), "text")]
+        picture = rows("t", [("", (Column("x"),), of_panel)])
+        words = [t.text for t in elements(picture, "text")]
         self.assertIn("–", words)
-        zero = rows("t", (Column("x", log=True),), [("", [Row("a", RED, (Spread(0, 0, 0, 1),))])])
+        none = [Row("a", RED, (Spread(0, 0, 0, 1),))]
+        zero = rows("t", [("", (Column("x", log=True),), none)])
         self.assertIn("x: not measured", [t.text for t in elements(zero, "text")])
-        nothing = rows("t", (Column("x"),), [("", [Row("a", RED, (None,))])])
+        nothing = rows("t", [("", (Column("x"),), [Row("a", RED, (None,))])])
         self.assertIn("x: not measured", [t.text for t in elements(nothing, "text")])
 
     def test_lines_without_points_say_so(self):
@@ -56,8 +60,12 @@ class Pictures(unittest.TestCase):
         self.assertEqual(drawn, ["blue", "red"])
 
     def test_no_two_have_a_colour(self):
-        many = colours(("#000000", "#ffffff"), 60, 0.1)
-        self.assertEqual(len(set(many)), 60)
+        for hues in (WARM, COLD):
+            many = colours(("#000000", "#ffffff"), 60, hues)
+            self.assertEqual(len(set(many)), 60)
+        described = [vars(server) for server in SERVERS]
+        styles = choose_styles({"servers": described})
+        self.assertEqual(len({style.colour for style in styles.values()}), len(SERVERS))
 
 
 class Scales(unittest.TestCase):

@@ -159,11 +159,11 @@ fn frame_head(masked: u8, size: usize) -> Vec<u8> {
     match size {
         0..126 => head.push(masked | size as u8),
         126..0x1_0000 => {
-            head.push(masked | 126);
+            head.push(masked | 0x7e);
             head.extend((size as u16).to_be_bytes());
         }
         _ => {
-            head.push(masked | 127);
+            head.push(masked | 0x7f);
             head.extend((size as u64).to_be_bytes());
         }
     }
