@@ -1,4 +1,4 @@
-//! netpoll and its codecs, after the example `framed_rpc`: frames behind their length are sent back.
+//! netpoll and its codecs, after the example `framed_rpc`: each frame behind its length comes back.
 
 use netpoll::codec::{Frame, LengthPrefix};
 use netpoll::{
