@@ -18,7 +18,8 @@ BAD_NAMES = (USUAL, "netpoll inline", "tokio", "tokio block_in_place", "Go net")
 
 HOW = """\
 Each server is a small program, written as its framework's README would write it. A load generator \
-that shares no code with any of them compares every byte that comes back. The server has one \
+that shares no code with any of them compares every byte that comes back (HTTP and Redis: wrk and \
+redis-benchmark, after a check by the harness). The server has one \
 thread on one core and the load another core, unless a cell is *not pinned*. All servers of a cell \
 are up and all but one are stopped; each has a window of about {seconds} in each of up to \
 {rotations} rotations, in an order drawn anew. What is shown are medians and quartiles, and ratios \

@@ -8,7 +8,9 @@ from harness.servers import BASE
 METHOD = """\
 - The load generator is `benches/load`. It shares no code with any server, runs one thread, and
   compares every byte that comes back. A window in which a byte was wrong, or a connection was
-  lost, has failed. It is listed below, and is in no median.
+  lost, has failed. It is listed below, and is in no median. HTTP is loaded by wrk and Redis by
+  redis-benchmark: they compare nothing, so the harness compares some answers before.
+- A proxy has an origin of its own, `raw epoll` on the load's core, whose time is not counted.
 - All servers of a cell are up at the same time, and all but one are stopped (`SIGSTOP`). Each gets
   a short window in every rotation, in an order that is shuffled for each rotation. So a drift of
   the machine affects all servers. With 10 000 connections windows are longer by a half, and their
