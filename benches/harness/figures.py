@@ -19,7 +19,7 @@ OURS = (
     "#b5651d",
 )  # fmt: skip
 USUAL = "#d62600"
-LIMIT_COLOURS = ("#111111", "#8a8f98")
+LIMIT_COLOURS = ("#111111", "#8a8f98", "#50555c")
 PEERS = (
     "#1f77b4", "#17becf", "#2ca02c", "#7b4fc9", "#b39ddb", "#5d4037", "#e377c2", "#1a237e",
     "#8bc34a", "#90caf9", "#9e9d24", "#00695c", "#5c6bc0", "#4dd0e1", "#33691e", "#ab47bc",
