@@ -28,9 +28,9 @@ def cells(data, results, captions):
             "says how this was measured.",
             "## Against the others",
             "Ratios within rotations, median and quartiles. The best peer is the one with the best "
-            f"median in that cell; loops by hand ({', '.join(LIMITS)}) are no peers. The base is the "
-            "hand-written loop for echoes, and elsewhere the server that is best known for that "
-            "protocol.",
+            f"median in that cell; loops by hand ({', '.join(LIMITS)}) are no peers. The base is "
+            "the hand-written loop for echoes, and elsewhere the server that is best known for "
+            "that protocol.",
             standing(results),
             "## Where we lose",
             "For each cell, the mode of netpoll that answered most requests, and every peer that "
