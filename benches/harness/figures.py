@@ -6,7 +6,7 @@ import itertools
 from harness.cells import thousands
 from harness.plots import Column, Row, Style, lines, rows
 from harness.results import LIMITS
-from harness.servers import HAND_OFF
+from harness.servers import HAND_OFF, SERVERS
 from harness.summary import middle_curve
 
 # Where the curves of latency are read; the axis stretches towards 1.
@@ -33,8 +33,12 @@ LIGHTS, GOLDEN = (0.35, 0.62, 0.48), 0.618034
 
 def choose_styles(data):
     """A colour for each server that no other has, the same in every picture."""
-    names = [server["name"] for server in data["servers"]]
-    ours = [server["name"] for server in data["servers"] if server["ours"]]
+    # In the order of the harness, whatever the order of the runs.
+    known = [server.name for server in SERVERS]
+    order = {name: index for index, name in enumerate(known)}
+    servers = sorted(data["servers"], key=lambda server: order.get(server["name"], len(known)))
+    names = [server["name"] for server in servers]
+    ours = [server["name"] for server in servers if server["ours"]]
     usual = f"netpoll {HAND_OFF}"
     styles = {name: Style(colour) for name, colour in zip(LIMITS, LIMIT_COLOURS)}
     styles[usual] = Style(USUAL, ours=True)

@@ -80,7 +80,7 @@ def axis(x, high, low, column, spreads):
     """One column of a panel: its name, its ticks and its marks."""
     present = [spread for _, spread in spreads if spread]
     if not present:
-        return [text(x, high - 6, f"{column.name}: not measured")]
+        return [text(x, high - 6, column.name, size=11), text(x + 4, high + 13, "not measured")]
     bottom, top = log_range(present) if column.log else (0, linear_top(present, column.mark))
 
     def across(value):

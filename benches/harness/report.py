@@ -6,6 +6,7 @@ from harness import figures
 from harness.cells_page import cells
 from harness.front import front
 from harness.method_page import method
+from harness.profiles import FULL
 from harness.results import CellResult
 
 
@@ -14,6 +15,8 @@ def write_report(data, out):
     write_data(upgrade(data), out)
     directory = data_path(out).parent
     results = [CellResult(raw, data["servers"]) for raw in data["cells"]]
+    order = {cell: index for index, cell in enumerate(FULL.cells)}
+    results.sort(key=lambda result: order.get(result.cell, len(order)))
     for old in directory.glob("*.svg"):
         old.unlink()
     first, others = figures.draw(data, results)
