@@ -67,9 +67,13 @@ impl Held {
     fn batch(&self, clients: &mut [TcpStream]) {
         let held = lock(&self.gate);
         eventually("the loop is held", || self.waits.load(Ordering::SeqCst));
-        clients.iter_mut().for_each(|client| client.write_all(b"hello").expect("it is taken"));
+        for client in clients.iter_mut() {
+            client.write_all(b"hello").expect("it is taken");
+        }
         drop(held);
-        clients.iter_mut().for_each(|client| client.hear(b"hello"));
+        for client in clients {
+            client.hear(b"hello");
+        }
     }
 
     /// Sends batches until the thread of the loop is scheduled so.
