@@ -146,6 +146,7 @@ impl LinkBuffer {
     pub fn slice(&mut self, n: usize) -> Result<Self, Shortfall> {
         Shortfall::check(n, self.len)?;
         self.release();
+        self.read_hint.passed_on();
         let is_all = n == self.len && self.pending == 0;
         if is_all && self.chain.only().is_some_and(worth_sharing) {
             self.took(n);
@@ -302,6 +303,7 @@ impl LinkBuffer {
         if self.chain.first().is_some_and(|first| n > TRIVIAL && n <= first.len()) {
             let piece = self.cut(n);
             self.took(n);
+            self.read_hint.passed_on();
             return Ok(if worth_sharing(&piece) {
                 share(piece)
             } else {

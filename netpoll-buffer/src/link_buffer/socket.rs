@@ -19,8 +19,11 @@ impl LinkBuffer {
     /// Reserves space, calls `read` once with it, and makes the bytes that were read readable.
     ///
     /// The space is the room behind the last bytes and as many pooled blocks as the recent traffic
-    /// suggests: 4 KiB at first, up to 256 KiB in several blocks while reads fill it, less again
-    /// when they don't; never more than `max` bytes. Blocks that were not filled go back to the
+    /// suggests: 4 KiB at first, more while reads fill it, less again when they don't; never more
+    /// than `max` bytes. Where the bytes are consumed as they come, that is up to 64 KiB, a single
+    /// block that stays in the processor's cache. It is up to 256 KiB, in several blocks, while
+    /// they are passed on ([`slice`](Self::slice), [`read_bytes`](Self::read_bytes)) or stay for
+    /// the rest of a large message. Blocks that were not filled go back to the
     /// pool, so a read of nothing leaves an empty buffer without a block. Pending bytes are flushed
     /// first, to keep the order. With a `max` of 0, `read` is not called and nothing is reserved.
     ///
@@ -51,11 +54,11 @@ impl LinkBuffer {
     ) -> io::Result<Filled> {
         self.flush();
         self.release();
-        let offer = self.read_hint.offer();
+        let (waiting, offer) = (self.len, self.read_hint.offer());
         let least = offer.min(max);
         if self.chain.first().is_none() && (1..=LARGEST_BLOCK).contains(&least) {
             let filled = self.fill_one(least, max, read)?;
-            self.read_hint.learn(filled.read, filled.reserved, offer);
+            self.read_hint.learn(0, filled.read, filled.reserved, offer);
             return Ok(filled);
         }
         let (pieces, room) = self.reserve(least);
@@ -67,7 +70,7 @@ impl LinkBuffer {
         let read = reservation.buffer.read_into(pieces, reserved, read)?;
         reservation.read = read;
         drop(reservation);
-        self.read_hint.learn(read, reserved, offer);
+        self.read_hint.learn(waiting, read, reserved, offer);
         Ok(Filled { read, reserved })
     }
 

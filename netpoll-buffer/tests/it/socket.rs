@@ -1,6 +1,7 @@
 //! Against real sockets.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::any::Any;
+use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
@@ -106,17 +107,21 @@ fn no_more_is_read_than_allowed() {
     assert_eq!((none.read, none.reserved), (0, 0));
 }
 
+/// Fills `buffer` with what has arrived, and says how much space was offered.
+fn offer(buffer: &mut LinkBuffer, arrives: usize) -> usize {
+    let arrive = |space: &mut [IoSliceMut<'_>]| {
+        Ok(space.iter().map(|piece| piece.len()).sum::<usize>().min(arrives))
+    };
+    buffer.fill(usize::MAX, arrive).unwrap().reserved
+}
+
 #[test]
 fn the_offer_follows_the_traffic() {
     let mut buffer = LinkBuffer::new();
     let mut offer = |arrives: usize| {
-        let filled = buffer
-            .fill(usize::MAX, |space| {
-                Ok(space.iter().map(|piece| piece.len()).sum::<usize>().min(arrives))
-            })
-            .unwrap();
-        buffer.clear();
-        filled.reserved
+        let reserved = offer(&mut buffer, arrives);
+        drop(buffer.slice(buffer.len()));
+        reserved
     };
     let first = offer(1);
     let grown = (0..4).map(|_| offer(usize::MAX)).last().unwrap();
@@ -132,6 +137,50 @@ fn the_offer_follows_the_traffic() {
         }
         let full = (0..100).filter(|_| offer(exact) <= exact).count();
         assert_eq!(full, 0, "messages of {exact} bytes fill what is offered");
+    }
+}
+
+#[test]
+fn bytes_that_are_consumed_as_they_come_are_read_into_one_block() {
+    let consume: [fn(&mut LinkBuffer); 4] = [
+        |buffer| buffer.skip(buffer.len()).unwrap(),
+        |buffer| _ = buffer.next(buffer.len()).unwrap(),
+        |buffer| _ = buffer.copy_to(&mut vec![0; buffer.len()]),
+        // All but the beginning of the next small message.
+        |buffer| buffer.skip(buffer.len() - buffer.len().min(100)).unwrap(),
+    ];
+    for consume in consume {
+        let mut buffer = LinkBuffer::new();
+        for _ in 0..20 {
+            assert!(offer(&mut buffer, usize::MAX) <= (64 << 10) + 100);
+            consume(&mut buffer);
+        }
+        // And so when the connection goes on in another buffer.
+        let mut next = LinkBuffer::new();
+        next.set_read_hint(buffer.take_read_hint());
+        assert_eq!(offer(&mut next, usize::MAX), 64 << 10);
+    }
+}
+
+#[test]
+fn bytes_that_are_kept_are_read_into_several_blocks() {
+    type Keep = fn(&mut LinkBuffer) -> Box<dyn Any>;
+    let keep: [Keep; 3] = [
+        |buffer| Box::new(buffer.slice(buffer.len()).unwrap()),
+        |buffer| Box::new((0..4).map(|_| buffer.read_bytes(1 << 10).unwrap()).collect::<Vec<_>>()),
+        // A large message that is not complete.
+        |_| Box::new(()),
+    ];
+    for keep in keep {
+        let mut buffer = LinkBuffer::new();
+        let kept = [0; 4].map(|_| (offer(&mut buffer, usize::MAX), keep(&mut buffer)).0);
+        assert!(kept[3] >= 256 << 10, "{kept:?}");
+        // The next one is of the same size, also in another buffer; then it is seen that nothing
+        // was kept.
+        buffer.clear();
+        let mut next = LinkBuffer::new();
+        next.set_read_hint(buffer.take_read_hint());
+        assert_eq!([0; 3].map(|_| (offer(&mut next, usize::MAX), next.clear()).0)[2], 64 << 10);
     }
 }
 
