@@ -12,6 +12,7 @@
 //! is the user's, and a system call only where it is about a thread.
 
 pub(crate) mod driver;
+pub(crate) mod driver_set;
 mod epoll;
 pub(crate) mod listener;
 #[cfg(all(test, not(loom)))]

@@ -48,7 +48,7 @@ pub use pure::balance::{Balance, LoadBalance, LoopLoad};
 pub use pure::spin::Spin;
 pub use threads::hand_off::block_in_place;
 pub use threads::manager::{OnLoop, PollManager, default_loops};
-pub use threads::options::{Dispatch, HandOffOptions, PoolOptions};
+pub use threads::options::{Dispatch, Gather, HandOffOptions, PoolOptions};
 #[doc(hidden)]
 pub use threads::pool::{Next, ThreadPool, ThreadPoolOptions};
 pub use threads::ticks::Ticks;

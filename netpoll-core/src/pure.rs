@@ -5,6 +5,7 @@ pub(crate) mod balance;
 pub(crate) mod batching;
 pub(crate) mod baton;
 pub(crate) mod deadlines;
+pub(crate) mod gather;
 pub(crate) mod placement;
 pub(crate) mod slab;
 pub(crate) mod spin;

@@ -19,6 +19,7 @@
 mod delivery;
 mod ending;
 mod listeners;
+pub(crate) mod nest;
 mod registry;
 mod spinning;
 mod timers;
@@ -73,6 +74,8 @@ pub(crate) struct Core {
     /// A timer is armed that frees unused memory.
     shrinks: bool,
     end: Ending,
+    /// The thread that holds it is to look for an order.
+    paused: bool,
     failed_waits: FailedWaits,
     spinner: Spinner,
 }
@@ -113,6 +116,7 @@ impl Core {
             streams: 0,
             shrinks: false,
             end: Ending::Never,
+            paused: false,
             failed_waits: FailedWaits::default(),
             spinner: Spinner::new(spin),
         }
@@ -136,26 +140,40 @@ impl Core {
         self.crowded.push(shared);
     }
 
-    /// Turns until a connection is to be run; `None` when the reactor has ended. It calls
-    /// `before_wait` before each wait for events.
+    /// Turns until a connection is to be run; `None` when the reactor has ended, or is to
+    /// [pause](Self::take_pause). It calls `before_wait` before each wait for events.
     #[inline]
     pub(crate) fn next(&mut self, mut before_wait: impl FnMut()) -> Option<Arc<Shared>> {
         loop {
-            while let Some(event) = self.events.streams.pop_front() {
-                if let Some(scheduled) = self.deliver(event) {
-                    return Some(scheduled);
-                }
-            }
-            if self.due > 0 {
-                self.due -= 1;
-                if let Some(scheduled) = self.ready.pop_front() {
-                    return Some(scheduled);
-                }
+            if let Some(scheduled) = self.next_of_batch() {
+                return Some(scheduled);
             }
             if !self.turn_over(&mut before_wait) {
                 return None;
             }
         }
+    }
+
+    /// The next connection that is to be run before the turn is over.
+    #[inline]
+    fn next_of_batch(&mut self) -> Option<Arc<Shared>> {
+        while let Some(event) = self.events.streams.pop_front() {
+            if let Some(scheduled) = self.deliver(event) {
+                return Some(scheduled);
+            }
+        }
+        if self.due > 0 {
+            self.due -= 1;
+            if let Some(scheduled) = self.ready.pop_front() {
+                return Some(scheduled);
+            }
+        }
+        None
+    }
+
+    /// Whether [`next`](Self::next) returned because the thread is to look for an order.
+    pub(crate) fn take_pause(&mut self) -> bool {
+        std::mem::take(&mut self.paused)
     }
 
     /// Tells the connection what happened. Returns it if it is to be run.
@@ -177,15 +195,11 @@ impl Core {
         shared.task.word.notify(events).then(|| shared.clone())
     }
 
-    /// Does what is done once a turn, up to the next batch of events. False: the reactor has ended.
+    /// Does what is done once a turn, up to the next batch of events. False: the reactor has ended,
+    /// or is to pause.
     #[inline(never)] // so that `next`, which runs for each event, stays small
     fn turn_over(&mut self, before_wait: impl FnMut()) -> bool {
-        while let Some(event) = self.events.others.pop_front() {
-            self.deliver_other(event);
-        }
-        self.run_commands();
-        self.fire_timers();
-        if self.has_ended() {
+        if !self.end_turn() {
             return false;
         }
         self.wait(before_wait);
@@ -193,10 +207,24 @@ impl Core {
         true
     }
 
-    fn run_commands(&mut self) {
-        if !self.remote.waker().answer() {
-            return;
+    /// What comes between a batch and the next wait. False as in [`turn_over`](Self::turn_over).
+    #[inline]
+    fn end_turn(&mut self) -> bool {
+        while let Some(event) = self.events.others.pop_front() {
+            self.deliver_other(event);
         }
+        if self.remote.waker().answer() {
+            self.run_commands();
+            if self.paused {
+                return false;
+            }
+        }
+        self.fire_timers();
+        !self.has_ended()
+    }
+
+    #[inline(never)] // so that the check, of each turn, is inlined
+    fn run_commands(&mut self) {
         self.remote.swap_commands(&mut self.commands);
         // One by one: after a panic the rest is still there, and `end` ends it.
         while let Some(command) = self.commands.pop_front() {
@@ -230,6 +258,7 @@ impl Core {
             Command::Listen(listener, accept) => self.listen(listener, accept),
             Command::Await(preamble, late) => self.await_preamble(preamble, late),
             Command::Unlisten(listener) => self.unlisten(&listener),
+            Command::Pause => self.paused = true,
             Command::Retire => self.retire(),
             Command::Stop(patience) => self.stop(patience),
         }

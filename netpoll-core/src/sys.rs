@@ -11,6 +11,7 @@ pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod keepalive;
 pub(crate) mod listener;
+mod queueing;
 mod raw;
 pub(crate) mod resolve;
 pub(crate) mod sock_diag;
@@ -20,6 +21,7 @@ mod thread;
 
 use std::io::{self, ErrorKind};
 
+pub(crate) use queueing::QueueFile;
 pub(crate) use state_file::StateFile;
 pub(crate) use thread::{
     Policy, TimerSlack, Usage, own_time, policy, set_policy, thread_number, thread_time, usage,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Callbacks, Dispatch, Handler, Limits, LoadBalance, OnPrepare, OutputLimits, PollManager,
-    ReceiveRate, Result, Spin, TurnLimits,
+    Callbacks, Dispatch, Gather, Handler, Limits, LoadBalance, OnPrepare, OutputLimits,
+    PollManager, ReceiveRate, Result, Spin, TurnLimits,
 };
 
 use crate::admission::AtLimit;
@@ -95,8 +95,16 @@ impl<S> EventLoopBuilder<S> {
         self
     }
 
+    /// Whether one thread may turn several loops while the load is light. Default:
+    /// [`Gather::Never`].
+    #[must_use]
+    pub fn gather(mut self, gather: Gather) -> Self {
+        self.settings.gather = gather;
+        self
+    }
+
     /// Serves on the loops of this manager, which outlives the event loop, instead of on its own;
-    /// `loops`, `load_balance` and `spin` then have no effect.
+    /// `loops`, `load_balance`, `spin` and `gather` then have no effect.
     #[must_use]
     pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
         self.settings.manager = Some(manager);

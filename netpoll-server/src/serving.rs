@@ -43,7 +43,7 @@ impl Serving {
             manager.clone()
         } else {
             let balance = settings.balance.clone();
-            Arc::new(PollManager::with_spin(settings.loops, balance, settings.spin)?)
+            Arc::new(PollManager::with(settings.loops, balance, settings.spin, settings.gather)?)
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
         let group = Group::served(settings.limits, dispatcher.clone())?;

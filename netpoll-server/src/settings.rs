@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Dispatch, Error, Limits, LoadBalance, PollManager, Result, Spin, default_loops,
+    Dispatch, Error, Gather, Limits, LoadBalance, PollManager, Result, Spin, default_loops,
 };
 
 use crate::admission::AdmissionOptions;
@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) loops: usize,
     pub(crate) balance: LoadBalance,
     pub(crate) spin: Spin,
+    pub(crate) gather: Gather,
     pub(crate) manager: Option<Arc<PollManager>>,
     pub(crate) dispatch: Dispatch,
     pub(crate) limits: Limits,
@@ -47,6 +48,7 @@ impl Default for Settings {
             loops: default_loops(),
             balance: LoadBalance::default(),
             spin: Spin::default(),
+            gather: Gather::default(),
             manager: None,
             dispatch: Dispatch::default(),
             limits: Limits::default(),

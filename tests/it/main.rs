@@ -19,6 +19,7 @@ mod errors;
 mod exhaustion;
 mod fairness;
 mod frames;
+mod gathering;
 mod halves;
 mod hand_off;
 mod hand_over;

@@ -80,6 +80,10 @@ pub struct HandOffStats {
     pub waits_ended: u64,
     /// How often the monitor has looked.
     pub monitor_looks: u64,
+    /// Threads that turn loops; fewer than loops where one thread turns several.
+    pub turning: usize,
+    /// How often loops were given to other threads, so that fewer or more threads turn them.
+    pub regrouped: u64,
 }
 
 /// The workers of one event loop: all of them under `Dispatch::Pool`, under `Dispatch::HandOff`
@@ -218,6 +222,11 @@ impl Counters {
             sent: self.sent.read(),
             callbacks: self.callbacks.read(),
         }
+    }
+
+    /// Take-overs because the monitor saw a callback take long.
+    pub(crate) fn steals(&self) -> u64 {
+        self.blocked.read().wrapping_add(self.computed.read())
     }
 
     pub(crate) fn hand_off(&self, cause: Cause, stalled: Duration) {

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Await(Box<dyn Preamble>, Instant),
     /// Stop accepting on this listener.
     Unlisten(Arc<Listener>),
+    /// Let the thread that holds the core look whether it has an order.
+    Pause,
     /// Go on until the last connection has closed, then end.
     Retire,
     /// Close everything and end.
@@ -162,6 +164,12 @@ impl Remote {
     /// Says that a pool has room again for connections that this reactor keeps for it.
     pub(crate) fn tell_of_capacity(&self) {
         drop(self.post(Command::Capacity));
+    }
+
+    /// Has the thread that holds the core look whether it has an order. `false`: the reactor has
+    /// ended.
+    pub(crate) fn pause(&self) -> bool {
+        self.post(Command::Pause).is_ok()
     }
 
     /// Ends the reactor when its last connection has closed.

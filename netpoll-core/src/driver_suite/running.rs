@@ -27,7 +27,7 @@ use crate::io::memory::network::Queue;
 use crate::io::stream::Stream;
 use crate::pure::spin::Spin;
 use crate::reactor::Core;
-use crate::threads::options::Dispatch;
+use crate::threads::options::{Dispatch, Gather};
 use crate::threads::takeover::LoopThreads;
 use crate::threads::turn::turn;
 use crate::{CloseReason, Connection, Error, Handle, Result};
@@ -132,7 +132,7 @@ impl Running {
         let remote = core.remote().clone();
         let dispatcher = Dispatcher::new(dispatch).expect("good options");
         let group = Group::served(service.limits, dispatcher).expect("good limits");
-        let threads = LoopThreads::new(turn);
+        let threads = LoopThreads::new(turn, Gather::Never);
         threads.start("netpoll-suite".into(), core).expect("a thread");
         let (listener, queue) = listener(medium);
         let address = queue.as_ref().map_or_else(

@@ -19,6 +19,7 @@ use super::readiness::StreamEvent;
 use super::stream::Stream;
 use crate::base::address::Address;
 use crate::pure::slab::Token;
+use crate::sys::epoll::EpollFd;
 
 /// A driver of one reactor. The reactor's core owns it, and it moves between threads with the core.
 pub(crate) trait Driver: Send + fmt::Debug {
@@ -47,6 +48,12 @@ pub(crate) trait Driver: Send + fmt::Debug {
     /// Waits for events, at most `timeout`, and appends them to `events`. A wake ends the wait and
     /// leaves no event.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut DriverEvents) -> io::Result<()>;
+
+    /// What a [`DriverSet`](super::driver_set::DriverSet) watches it by; none where it can't be
+    /// watched.
+    fn epoll(&self) -> Option<&EpollFd> {
+        None
+    }
 }
 
 /// What a driver has reported and the reactor has not taken. Those of streams come first.

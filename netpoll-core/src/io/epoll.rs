@@ -221,6 +221,10 @@ impl Driver for Epoll {
         }
         Ok(())
     }
+
+    fn epoll(&self) -> Option<&EpollFd> {
+        Some(&self.epoll)
+    }
 }
 
 /// The meaning of every combination of epoll's bits. A pull fetches whatever is wrong with a
@@ -242,6 +246,7 @@ fn readiness(flags: RawFlags) -> Readiness {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::io::driver_set::DriverSet;
 
     #[test]
     fn every_mask_has_a_meaning() {
@@ -263,6 +268,33 @@ mod tests {
             assert_eq!(ready.receivable, flags != RawFlags::EPOLLOUT, "{flags:?}");
             assert!(!ready.failed || ready.receivable, "{flags:?}: a failure must be fetched");
         }
+    }
+
+    #[test]
+    fn a_set_reports_a_driver_until_its_own_wait_has_taken_all() {
+        let events: Vec<_> = (0..2).map(|_| EventFd::new().unwrap()).collect();
+        let mut drivers: Vec<_> = events.iter().map(|it| Epoll::new(it).unwrap()).collect();
+        let mut set = DriverSet::new().unwrap();
+        for (place, driver) in drivers.iter().enumerate() {
+            set.add(driver, place + 5).unwrap();
+        }
+        let ready = |set: &mut DriverSet| {
+            let mut places = Vec::new();
+            set.wait(Some(Duration::ZERO), |place| places.push(place)).unwrap();
+            places
+        };
+        assert!(ready(&mut set).is_empty());
+        events[1].signal().unwrap();
+        assert_eq!((ready(&mut set), ready(&mut set)), (vec![6], vec![6]));
+        drivers[1].wait(Some(Duration::ZERO), &mut DriverEvents::default()).unwrap();
+        assert!(ready(&mut set).is_empty());
+        set.remove(&drivers[1]).unwrap();
+        for event in &events {
+            event.signal().unwrap();
+        }
+        assert_eq!(ready(&mut set), [5]);
+        drop(drivers); // as when a loop ends
+        assert!(ready(&mut set).is_empty());
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Waker {
         self.state.is_called()
     }
 
+    /// Whether the reactor neither sleeps nor is called.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.state.0.load(Ordering::Relaxed) == AWAKE
+    }
+
     /// For the reactor: whether there was a wake since the last answer. It must look at its queue
     /// after that.
     #[inline]

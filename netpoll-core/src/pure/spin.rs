@@ -133,6 +133,11 @@ impl Spinner {
         Self { spin, phase, window, sleeping: Cost::default(), pause: 0, penalty: 1 }
     }
 
+    /// One that waits in the same way, and has measured nothing.
+    pub(crate) fn alike(&self) -> Self {
+        Self::new(self.spin)
+    }
+
     /// Another thread has the reactor. The times of two threads can't be compared, so the window
     /// has no cost: it begins no trial, and it ends a spinning that it can't measure.
     pub(crate) fn change_threads(&mut self) {

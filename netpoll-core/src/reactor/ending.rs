@@ -34,7 +34,7 @@ impl Core {
         }
     }
 
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         match self.end {
             Ending::Never => false,
             // A thread that picked this loop before it retired may be about to register with it,

@@ -38,10 +38,13 @@ impl Core {
 
     /// Asks the acceptors how much room they have, unless all had room for any number of
     /// connections. Returns when to ask again.
+    #[inline]
     pub(super) fn ask_for_room(&mut self) -> Option<Instant> {
-        if std::mem::replace(&mut self.all_unlimited, true) {
-            return None;
-        }
+        if std::mem::replace(&mut self.all_unlimited, true) { None } else { self.ask_acceptors() }
+    }
+
+    #[inline(never)] // so that the common answer, of each turn, is inlined
+    fn ask_acceptors(&mut self) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         // From the end, since one that is given up is taken out.
         for place in (0..self.listeners.len()).rev() {

@@ -38,10 +38,15 @@ pub(super) enum Action {
 }
 
 impl Core {
+    #[inline]
     pub(super) fn fire_timers(&mut self) {
-        if self.timers.is_empty() {
-            return;
+        if !self.timers.is_empty() {
+            self.fire_due();
         }
+    }
+
+    #[inline(never)] // so that the check, of each turn, is inlined
+    fn fire_due(&mut self) {
         let now = clock::now();
         while let Some(action) = self.timers.fire(now) {
             match action {

@@ -39,19 +39,49 @@ impl FailedWaits {
 impl Core {
     /// Waits for events, unless there is something to do already.
     pub(super) fn wait(&mut self, mut before_wait: impl FnMut()) {
-        // Before the wait, so that a loop that sleeps doesn't show connections that have gone.
-        self.remote.counters.connections.set(self.streams);
-        self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
+        self.show_connections();
         let ask_again = self.ask_for_room();
         let idle = self.ready.is_empty() && !self.remote.waker().is_called();
         let timeout = if idle { self.next_deadline(ask_again) } else { Some(Duration::ZERO) };
         before_wait();
-        if let Err(error) = self.wait_for_events(timeout) {
+        let outcome = self.wait_for_events(timeout);
+        self.has_waited(outcome);
+    }
+
+    /// Before the wait, so that a loop that sleeps doesn't show connections that have gone.
+    #[inline]
+    fn show_connections(&self) {
+        self.remote.counters.connections.set(self.streams);
+        self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
+    }
+
+    #[inline]
+    fn has_waited(&mut self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
             self.wait_failed(error);
         }
         let counters = &self.remote.counters;
         counters.turns.add(1);
         counters.events.add(self.events.len());
+    }
+
+    /// In a nest, which waits for it: has it begin a turn with what has happened.
+    pub(super) fn look(&mut self) {
+        let outcome = self.driver.wait(Some(Duration::ZERO), &mut self.events);
+        self.has_waited(outcome);
+        self.due = self.ready.len();
+    }
+
+    /// In a nest, which is about to wait for it: from now on a wake signals. Returns until when the
+    /// reactor may rest; `Err` if it has something to do.
+    pub(super) fn lie_down(&mut self) -> Result<Option<Instant>, ()> {
+        self.show_connections();
+        let ask_again = self.ask_for_room();
+        if !self.ready.is_empty() || !self.remote.waker().going_to_sleep() {
+            return Err(());
+        }
+        let pause = self.next_deadline(ask_again);
+        Ok(pause.and_then(|pause| clock::now().checked_add(pause)))
     }
 
     /// Tries again for about a quarter of a second. On Linux no error of `epoll_wait` passes by
@@ -122,6 +152,8 @@ impl Core {
         self.spinner.change_threads();
     }
 
+    #[expect(clippy::inline_always, reason = "each wait of a loop without timers asks for it")]
+    #[inline(always)]
     fn next_deadline(&self, ask_again: Option<Instant>) -> Option<Duration> {
         let mut next = self.timers.wait(clock::now);
         if let Some(at) = ask_again {
@@ -143,7 +175,14 @@ impl Core {
 
 /// What the calling thread, which holds the core, has computed, and what its connections did.
 fn reading(remote: &Remote) -> Reading {
-    let Work { received, sent, callbacks } = remote.counters.work() + remote.traffic.work();
+    reading_of(work_of(remote))
+}
+
+pub(super) fn work_of(remote: &Remote) -> Work {
+    remote.counters.work() + remote.traffic.work()
+}
+
+pub(super) fn reading_of(Work { received, sent, callbacks }: Work) -> Reading {
     Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), callbacks }
 }
 

@@ -28,6 +28,15 @@ impl EpollFd {
         Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, data))?)
     }
 
+    /// Registers another instance: level-triggered, so one that was not emptied is reported again.
+    pub(crate) fn add_instance(&self, other: &Self, data: u64) -> io::Result<()> {
+        Ok(self.0.add(&other.0.0, EpollEvent::new(EpollFlags::EPOLLIN, data))?)
+    }
+
+    pub(crate) fn remove_instance(&self, other: &Self) -> io::Result<()> {
+        Ok(self.0.delete(&other.0.0)?)
+    }
+
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         Ok(self.0.delete(fd)?)
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::takeover::{Loop, LoopThreads, Passed};
 use crate::base::blocking::{self, Hook, Permission};
+use crate::base::panic::guard;
 use crate::base::stats::Cause;
 use crate::base::waits::Listing;
 use crate::connection::mailbox::Remote;
@@ -26,6 +27,7 @@ use crate::connection::run::{self, Outcome};
 use crate::connection::{Shared, schedule};
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::pure::placement::Behaviour;
+use crate::reactor::nest;
 
 /// Runs `block`, which may block, so that no connection waits for it: where the calling callback
 /// runs on a reactor's thread, another thread goes on with the reactor.
@@ -75,6 +77,22 @@ pub(crate) fn run(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop
     Some(held)
 }
 
+/// Does what may run callbacks of a core that is not in the baton any more, the baton put down
+/// meanwhile. Returns the baton, unless another thread has it by now.
+pub(crate) fn aside(mut held: Held<Loop>, work: impl FnOnce()) -> Option<Held<Loop>> {
+    held.takeover.begin_callback();
+    let lying = held.put_down();
+    HOLD.set(Hold::PutDown(lying.epoch()));
+    guard("the end of a loop", work).ok();
+    HOLD.set(Hold::Core);
+    let kept = lying.take_up();
+    if kept.is_none() {
+        HOLD.set(Hold::Nothing);
+        with_threads(LoopThreads::came_back);
+    }
+    kept
+}
+
 /// Runs a connection of that reactor on a worker.
 pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
     REACTOR.set(Arc::as_ptr(remote));
@@ -83,11 +101,13 @@ pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
     outcome
 }
 
-/// Whether this thread is inside a callback of that reactor.
+/// Whether this thread is inside a callback of that reactor, or of one that it turns together with
+/// that.
 pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
     let reactor = Arc::as_ptr(remote);
+    let is_it = |remote: &Weak<Remote>| remote.as_ptr() == reactor;
     REACTOR.get() == reactor
-        || with_current(|current| current.remote.as_ptr() == reactor).unwrap_or(false)
+        || with_current(|current| current.remotes.iter().any(is_it)).unwrap_or(false)
 }
 
 thread_local! {
@@ -113,7 +133,7 @@ enum Hold {
 struct Current {
     baton: Arc<Baton<Loop>>,
     /// Weak, since a retired reactor ends when nothing else can reach it.
-    remote: Weak<Remote>,
+    remotes: Vec<Weak<Remote>>,
     threads: Option<Arc<LoopThreads>>,
 }
 
@@ -128,13 +148,23 @@ impl Entered {
     pub(crate) fn with(held: &Held<Loop>) -> Self {
         let current = Current {
             baton: held.baton().clone(),
-            remote: Arc::downgrade(held.core.remote()),
+            remotes: remotes_of(held),
             threads: held.takeover.threads().cloned(),
         };
         let listing = Listing::at(current.threads.as_ref().map(|threads| threads.waits()));
         let hook = blocking::replace_hook(Some(give_away));
         let before = (replace_current(Some(current)), HOLD.replace(Hold::Core), hook);
         Self { before, _listing: listing }
+    }
+
+    /// The thread turns other loops than before.
+    pub(crate) fn refresh(held: &Held<Loop>) {
+        let remotes = remotes_of(held);
+        CURRENT.with_borrow_mut(|current| {
+            if let Some(current) = current {
+                current.remotes = remotes;
+            }
+        });
     }
 
     /// This thread has no core any more, and nothing waits for it.
@@ -174,6 +204,10 @@ fn give_away(cause: Cause) -> Permission {
             Permission::NoThread
         }
     }
+}
+
+fn remotes_of(held: &Held<Loop>) -> Vec<Weak<Remote>> {
+    nest::remotes(&held.core, held.nest.as_deref()).map(Arc::downgrade).collect()
 }
 
 fn with_threads(look: impl FnOnce(&LoopThreads)) {

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::hand_off;
+use super::options::Gather;
 use super::takeover::LoopThreads;
 use super::turn::turn;
 use crate::base::clock;
@@ -84,10 +85,18 @@ impl PollManager {
     /// # Errors
     /// As [`PollManager::new`].
     pub fn with_spin(loops: usize, balance: LoadBalance, spin: Spin) -> Result<Self> {
+        Self::with(loops, balance, spin, Gather::default())
+    }
+
+    /// Starts `loops` reactors that wait as `spin` says, on as many threads as `gather` says.
+    ///
+    /// # Errors
+    /// As [`PollManager::new`].
+    pub fn with(loops: usize, balance: LoadBalance, spin: Spin, gather: Gather) -> Result<Self> {
         let manager = Self {
             loops: Mutex::new(Loops::default()),
             balancer: Balancer::new(balance),
-            threads: LoopThreads::new(turn),
+            threads: LoopThreads::new(turn, gather),
             spin,
             patience: PATIENCE,
             started: AtomicUsize::new(0),
@@ -269,6 +278,12 @@ impl PollManager {
         self.threads.stats()
     }
 
+    /// For tests: has so many threads turn the loops from now on, whatever the load.
+    #[doc(hidden)]
+    pub fn gather_on(&self, threads: usize) {
+        self.threads.gatherer().force(threads);
+    }
+
     /// Drops the manager, waiting for its threads no longer than `patience`.
     pub fn close(mut self, patience: Duration) {
         self.patience = patience;
@@ -279,6 +294,7 @@ impl PollManager {
         let core =
             Core::new(number, self.spin).map_err(with("cannot open a reactor's descriptors"))?;
         let remote = core.remote().clone();
+        self.threads.gatherer().allow();
         let started = self.threads.start(format!("netpoll-loop-{number}"), core);
         started.map_err(with("cannot start a reactor's thread"))?;
         Ok(remote)
@@ -305,6 +321,8 @@ impl Drop for PollManager {
             // A fork's copy: the loops are the other process's, and nothing here waits for them.
             return;
         }
+        // Before the loops: no core is on its way between two threads that both have ended.
+        self.threads.gatherer().stop();
         let all = std::mem::take(&mut *lock(&self.loops));
         let loops: Vec<_> = all.active.into_iter().chain(all.retired).collect();
         for each in &loops {

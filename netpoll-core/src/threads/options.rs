@@ -20,6 +20,24 @@ pub enum Dispatch {
     HandOff(HandOffOptions),
 }
 
+/// How many threads turn the loops of a manager.
+///
+/// Under a light load, loops on several threads wake each other's processors for a few events at a
+/// time. One thread that serves them all needs less processor time, and where processors are few
+/// and clients run on the same machine, it answers sooner. Loops that are turned by one thread keep
+/// their connections, timers and counters; only the thread changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Gather {
+    /// Fewer threads than loops where that has been measured to cost no throughput, and one for
+    /// each again when the load grows. Where the system does not show how long threads wait for a
+    /// processor (no `/proc`), each loop stays on a thread of its own.
+    WhenCheaper,
+    /// Each loop has a thread of its own.
+    #[default]
+    Never,
+}
+
 /// How long a callback may hold its reactor up, and the workers for callbacks that are expected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandOffOptions {

@@ -13,8 +13,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::monitor::{Activity, Monitor, SpareThreads};
+use super::gather::Gatherer;
+use super::monitor::{Monitor, SpareThreads};
+use super::options::Gather;
 use super::pool::{Next, ThreadPool, ThreadPoolOptions};
+use super::station::{Batch, Station};
 use crate::base::stats::{Cause, HandOffStats};
 use crate::base::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::waits::Waits;
@@ -22,13 +25,53 @@ use crate::connection::Shared;
 use crate::connection::schedule::Terms;
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::reactor::Core;
+use crate::reactor::nest::Nest;
 use crate::sys;
 
 /// What changes threads as one value: a reactor's core, and what lets other threads take it over.
 #[derive(Debug)]
 pub(crate) struct Loop {
+    /// The core in hand: of several that one thread turns the one that has its turn.
     pub(crate) core: Core,
+    /// The others.
+    pub(crate) nest: Option<Box<Nest>>,
     pub(crate) takeover: Takeover,
+}
+
+impl Loop {
+    /// A core that is turned alone.
+    pub(crate) fn of(core: Core, takeover: Takeover) -> Self {
+        Self { core, nest: None, takeover }
+    }
+
+    /// One of the cores in hand, and the others in a nest; `None` if there are none.
+    pub(super) fn of_batch(batch: Batch, takeover: Takeover) -> Option<Self> {
+        let Batch { mut cores, set } = batch;
+        let core = cores.pop()?;
+        let mut nest = None;
+        if !cores.is_empty() {
+            let fresh = nest.insert(Box::new(Nest::around(&core, set)));
+            for each in cores {
+                fresh.add(each);
+            }
+        }
+        Some(Self { core, nest, takeover })
+    }
+
+    /// Turns until a connection of the core in hand is to be run; `None` when that core has ended,
+    /// or is to pause. It calls `end_turn` before each wait for events.
+    #[inline]
+    pub(crate) fn next(&mut self, mut end_turn: impl FnMut()) -> Option<Arc<Shared>> {
+        let Self { core, nest, takeover } = self;
+        let before_wait = || {
+            takeover.begin_wait();
+            end_turn();
+        };
+        match nest {
+            None => core.next(before_wait),
+            Some(nest) => nest.next(core, before_wait),
+        }
+    }
 }
 
 /// What a thread does with a loop that it is given.
@@ -36,6 +79,8 @@ pub(crate) type Turn = fn(Held<Loop>) -> Next;
 
 /// How long a thread without a loop stays.
 const IDLE: Duration = Duration::from_secs(10);
+/// So many turns of a loop wake the gatherer.
+const TURNS: u32 = 32;
 /// Stands in `LoopThreads::away` while the system refuses threads: so one load tells both.
 const REFUSED: usize = 1 << (usize::BITS - 1);
 
@@ -44,7 +89,9 @@ const REFUSED: usize = 1 << (usize::BITS - 1);
 pub(crate) struct LoopThreads {
     pool: Arc<ThreadPool>,
     monitor: Arc<Monitor<Loop>>,
-    /// Threads whose core was taken and whose callback has not ended, and [`REFUSED`].
+    /// Decides how many threads turn loops.
+    gatherer: Arc<Gatherer>,
+    /// Threads that lost their core to others inside a callback, which goes on, and [`REFUSED`].
     away: AtomicUsize,
     /// Times that a reactor had to stand still because there was no thread to take it over.
     stalls: AtomicU64,
@@ -65,7 +112,7 @@ pub(crate) enum Passed {
 
 impl LoopThreads {
     /// No thread yet; each will run `turn` with a loop.
-    pub(crate) fn new(turn: Turn) -> Arc<Self> {
+    pub(crate) fn new(turn: Turn, gather: Gather) -> Arc<Self> {
         Arc::new(Self {
             turn,
             pool: ThreadPool::new(ThreadPoolOptions {
@@ -75,6 +122,7 @@ impl LoopThreads {
                 idle: IDLE,
             }),
             monitor: Monitor::new(),
+            gatherer: Gatherer::new(gather),
             away: AtomicUsize::new(0),
             stalls: AtomicU64::new(0),
             waits: Waits::new(),
@@ -87,7 +135,24 @@ impl LoopThreads {
     /// The system's, where it has no more threads.
     pub(crate) fn start(self: &Arc<Self>, name: String, core: Core) -> io::Result<()> {
         let (turn, takeover) = (self.turn, Takeover::by(self.clone()));
-        self.pool.start(name, Box::new(move || turn(Baton::held(Loop { core, takeover }))))
+        self.pool.start(name, Box::new(move || turn(Baton::held(Loop::of(core, takeover)))))
+    }
+
+    /// Has a thread turn cores that another one has turned until now.
+    ///
+    /// # Errors
+    /// The cores, where the system has no more threads.
+    pub(super) fn start_more(self: Arc<Self>, batch: Batch) -> Result<(), Batch> {
+        let Some(reserved) = self.pool.reserve() else { return Err(batch) };
+        let (turn, takeover) = (self.turn, Takeover::by(self.clone()));
+        if let Some(of) = Loop::of_batch(batch, takeover) {
+            reserved.run(Box::new(move || turn(Baton::held(of))));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn gatherer(&self) -> &Arc<Gatherer> {
+        &self.gatherer
     }
 
     /// Has another thread take the baton over, if it still lies in that epoch.
@@ -127,6 +192,7 @@ impl LoopThreads {
     /// Ends all threads, waiting for those inside callbacks until `deadline`. Returns how many are
     /// left there.
     pub(crate) fn stop(&self, deadline: Option<Instant>) -> usize {
+        self.gatherer.stop();
         self.monitor.stop();
         self.pool.stop(deadline)
     }
@@ -140,6 +206,8 @@ impl LoopThreads {
             stalls: self.stalls.load(Ordering::Relaxed),
             waits_ended: self.waits.ended(),
             monitor_looks: self.monitor.looks(),
+            turning: self.gatherer.turning(),
+            regrouped: self.gatherer.changes(),
         }
     }
 
@@ -196,16 +264,31 @@ impl SpareThreads<Loop> for LoopThreads {
 pub(crate) struct Takeover {
     /// None for a reactor that stays on its thread.
     threads: Option<Arc<LoopThreads>>,
-    activity: Arc<Activity>,
+    station: Arc<Station>,
     /// For how long the monitor lets it stand still; none while it is not watched.
     watched: Option<Duration>,
     /// It has run a callback since it last waited for events, and the monitor knows.
     is_active: bool,
+    gatherer: Option<Arc<Gatherer>>,
+    /// Turns while the gatherer sleeps, up to so many that wake it.
+    turns: u32,
 }
 
 impl Takeover {
     fn by(threads: Arc<LoopThreads>) -> Self {
-        Self { threads: Some(threads), ..Self::default() }
+        let gatherer = threads.gatherer.clone();
+        let station = gatherer.open_station();
+        Self { threads: Some(threads), station, gatherer: Some(gatherer), ..Self::default() }
+    }
+
+    /// The same threads and the same station, for another baton.
+    pub(super) fn anew(self) -> Self {
+        let Self { threads, station, gatherer, .. } = self;
+        Self { threads, station, gatherer, ..Self::default() }
+    }
+
+    pub(super) fn station(&self) -> &Arc<Station> {
+        &self.station
     }
 
     pub(crate) fn threads(&self) -> Option<&Arc<LoopThreads>> {
@@ -214,13 +297,22 @@ impl Takeover {
 
     /// This thread holds the core from here on.
     pub(crate) fn begin_hold(&self) {
-        self.activity.set_holder(sys::thread_number());
+        self.station.activity.set_holder(sys::thread_number());
     }
 
     /// The reactor is about to wait for events.
     pub(crate) fn begin_wait(&mut self) {
         if std::mem::replace(&mut self.is_active, false) {
-            self.activity.set_idle(true);
+            self.station.activity.set_idle(true);
+        }
+        if let Some(gatherer) = &self.gatherer
+            && gatherer.is_asleep()
+        {
+            self.turns += 1;
+            if self.turns >= TURNS {
+                self.turns = 0;
+                gatherer.wake();
+            }
         }
     }
 
@@ -230,7 +322,7 @@ impl Takeover {
             return;
         }
         self.is_active = true;
-        self.activity.set_idle(false);
+        self.station.activity.set_idle(false);
         if let Some(threads) = &self.threads {
             threads.monitor.wake();
         }
@@ -264,9 +356,9 @@ pub(crate) fn may_run(held: &mut Held<Loop>, terms: Terms, shared: &Shared) -> b
 }
 
 fn enroll(held: &mut Held<Loop>, terms: Terms) -> bool {
-    let (baton, Takeover { threads, activity, .. }) = (held.baton().clone(), &held.takeover);
+    let (baton, Takeover { threads, station, .. }) = (held.baton().clone(), &held.takeover);
     let Some(threads) = threads else { return false };
-    let watched = threads.monitor.enroll(threads, &baton, activity, terms.threshold);
+    let watched = threads.monitor.enroll(threads, &baton, &station.activity, terms.threshold);
     if watched {
         held.takeover.watched = Some(terms.threshold);
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::hand_off::{self, Entered};
 use super::options::{Dispatch, HandOffOptions};
 use super::pool::Next;
+use super::regroup;
 use super::scheduling::Scheduling;
 use super::takeover::{self, Loop, Takeover};
 use super::workers::Workers;
@@ -58,7 +59,7 @@ impl Reactor {
     /// of callbacks panicked.
     pub fn run(self) -> io::Result<()> {
         let remote = self.remote();
-        turn(Baton::held(Loop { core: self.core, takeover: Takeover::default() }));
+        turn(Baton::held(Loop::of(self.core, Takeover::default())));
         remote.take_failure().map_or(Ok(()), Err)
     }
 }
@@ -82,40 +83,74 @@ impl Dispatcher {
     }
 }
 
-/// Turns a reactor on this thread until it ends, or until another thread has taken it over.
+/// Turns a reactor on this thread until it ends, or until another thread has taken it over; and
+/// those that are gathered with it.
 pub(crate) fn turn(held: Held<Loop>) -> Next {
+    let mut left = Left::With(held);
+    loop {
+        left = match left {
+            Left::With(held) => turn_one(held),
+            Left::Lost => return Next::Park,
+            Left::Nothing => return Next::Leave,
+        };
+    }
+}
+
+/// What a thread has after it has turned a baton's loops.
+enum Left {
+    /// Other threads have what it had.
+    Lost,
+    /// What it had has ended.
+    Nothing,
+    /// A baton.
+    With(Held<Loop>),
+}
+
+fn turn_one(held: Held<Loop>) -> Left {
     let (_entered, baton) = (Entered::with(&held), held.baton().clone());
     guard("a loop, outside of callbacks", || go_on(held)).unwrap_or_else(|Panicked| {
-        // What the core was about to do is not known, so its connections end.
-        Entered::let_go();
-        if let Some(Loop { core, .. }) = baton.take_abandoned().and_then(Held::into_inner) {
-            core.fail(io::Error::other("a panic outside of callbacks"));
-        }
-        Next::Leave
+        // What the core in hand was about to do is not known, so its connections end.
+        let Some(held) = baton.take_abandoned() else { return Left::Lost };
+        end_one(held, |core| core.fail(io::Error::other("a panic outside of callbacks")))
     })
 }
 
-fn go_on(mut held: Held<Loop>) -> Next {
+fn go_on(mut held: Held<Loop>) -> Left {
+    let baton = held.baton().clone();
     held.takeover.begin_hold();
-    held.core.change_threads();
+    regroup::begin(&mut held);
     let mut scheduling = Scheduling::new();
     loop {
-        let Loop { core, takeover } = &mut *held;
-        let end_turn = || {
-            takeover.begin_wait();
-            scheduling.end_turn();
-        };
-        let Some(scheduled) = core.next(end_turn) else { break };
-        match run_where_due(held, &mut scheduling, scheduled) {
-            Some(kept) => held = kept,
-            None => return Next::Park,
+        while let Some(scheduled) = held.next(|| scheduling.end_turn()) {
+            match run_where_due(held, &mut scheduling, scheduled) {
+                Some(kept) => held = kept,
+                None => return Left::Lost,
+            }
+        }
+        if !held.core.take_pause() {
+            drop(scheduling);
+            return end_one(held, Core::end);
+        }
+        match regroup::obey(held) {
+            Some(kept) if Arc::ptr_eq(kept.baton(), &baton) => held = kept,
+            Some(other) => return Left::With(other),
+            None => return Left::Lost,
         }
     }
-    if let Some(Loop { core, .. }) = held.into_inner() {
-        Entered::let_go();
-        core.end();
+}
+
+/// Ends the core in hand. Those that are gathered with it go on, here or on another thread.
+fn end_one(held: Held<Loop>, end: impl FnOnce(Core)) -> Left {
+    let (ended, others) = regroup::leave(held);
+    let Some(ended) = ended else { return Left::Nothing };
+    let Some(others) = others else {
+        end(ended);
+        return Left::Nothing;
+    };
+    match hand_off::aside(others, || end(ended)).and_then(regroup::obey) {
+        Some(others) => Left::With(others),
+        None => Left::Lost,
     }
-    Next::Leave
 }
 
 /// Runs a scheduled connection where the mode of its group says, from its reactor. Returns the core

@@ -1,16 +1,17 @@
 //! netpoll: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
 //! `--blocking block_in_place` says beforehand which requests block; with `--spin never` its loops
 //! sleep whenever they have nothing to do; with `--listen one` its loops get their connections in
-//! turn, not by the kernel's choice.
+//! turn, not by the kernel's choice; with `--gather when-cheaper` a thread may turn several.
 
 use netpoll::{
-    Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, Spin, block_in_place,
+    Connection, Dispatch, EventLoop, Gather, HandOffOptions, Listener, PoolOptions, Spin,
+    block_in_place,
 };
 use netpoll_peers::{Arguments, Blocking};
 
 fn main() -> netpoll::Result<()> {
     let [block_us, block_pct] = Blocking::OPTIONS;
-    let ways = ["--dispatch", "--workers", "--blocking", "--spin", "--listen"];
+    let ways = ["--dispatch", "--workers", "--blocking", "--spin", "--listen", "--gather"];
     let known = [&ways[..], &[block_us, block_pct, Blocking::WAY]].concat();
     let arguments = Arguments::read(&known);
     let blocking = Blocking::of(&arguments);
@@ -23,6 +24,7 @@ fn main() -> netpoll::Result<()> {
         ("hand-off", Dispatch::HandOff(HandOffOptions { workers, ..HandOffOptions::default() })),
     ];
     let says_so = arguments.choice("--blocking", &[("naive", false), ("block_in_place", true)]);
+    let gathers = [("never", Gather::Never), ("when-cheaper", Gather::WhenCheaper)];
     let spins = [("when-cheaper", Spin::WhenCheaper), ("never", Spin::Never)];
     // A socket for each loop, as the other servers have it that accept on each of their threads.
     let address = format!("127.0.0.1:{}", arguments.port);
@@ -40,6 +42,7 @@ fn main() -> netpoll::Result<()> {
             writer.flush()
         })
         .loops(arguments.threads)
+        .gather(arguments.choice("--gather", &gathers))
         .spin(arguments.choice("--spin", &spins))
         .dispatch(arguments.choice("--dispatch", &modes))
         .build()?

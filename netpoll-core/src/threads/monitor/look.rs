@@ -50,7 +50,7 @@ impl Activity {
         self.idle.load(Ordering::SeqCst)
     }
 
-    fn holder(&self) -> i32 {
+    pub(crate) fn holder(&self) -> i32 {
         self.holder.load(Ordering::Relaxed).cast_signed()
     }
 }
