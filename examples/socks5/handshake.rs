@@ -1,13 +1,12 @@
-//! The handshake (RFC 1928): the method, the address that the client asks for, and the dial.
+//! The handshake (RFC 1928): the method, the address that the client asks for, and the answers.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use netpoll::{Client, Connection, Error, Result};
+use netpoll::{Connection, Error, Result};
 
 use crate::PATIENCE;
-use crate::relay::Other;
 
 /// The answers to a client (RFC 1928, section 6).
 const FAILED: u8 = 1;
@@ -20,8 +19,9 @@ const NO_SUCH_ADDRESS: u8 = 8;
 const NO_PASSWORD: u8 = 0;
 const NO_METHOD: u8 = 0xff;
 
-/// Methods, request, dial, answer. Every read waits for its bytes.
-pub(crate) fn shake_hands(origins: &Client<Other>, conn: &mut Connection) -> Result<Other> {
+/// Methods and request. Every read waits for its bytes. Returns the address to dial; a client that
+/// asks for something else has its answer.
+pub(crate) fn shake_hands(conn: &mut Connection) -> Result<String> {
     conn.close_at(Some(Instant::now() + PATIENCE));
     let mut reader = conn.reader();
     let &[5, methods] = reader.next(2)? else { return Err(refused("it does not speak SOCKS5")) };
@@ -32,22 +32,20 @@ pub(crate) fn shake_hands(origins: &Client<Other>, conn: &mut Connection) -> Res
     conn.handle().send(vec![5, NO_PASSWORD])?;
     let target = target(conn)?;
     conn.close_at(None); // from here on the dial has a time of its own
-    let outcome = target.and_then(|target| {
-        let client = Some(conn.handle());
-        origins.dial_with("tcp", &target, PATIENCE, client).map_err(|error| match error.kind() {
-            ErrorKind::ConnectionRefused => REFUSED,
-            ErrorKind::NetworkUnreachable => NETWORK_UNREACHABLE,
-            ErrorKind::HostUnreachable | ErrorKind::NotFound | ErrorKind::TimedOut => {
-                HOST_UNREACHABLE
-            }
-            _ => FAILED,
-        })
-    });
-    // A success is answered by the origin's `on_connect`.
-    outcome.map(Some).or_else(|code| {
+    target.or_else(|code| {
         conn.handle().send(answer(code))?;
         Err(refused(&format!("answered by code {code}")))
     })
+}
+
+/// The code that answers a dial that has failed.
+pub(crate) fn code_of(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => REFUSED,
+        ErrorKind::NetworkUnreachable => NETWORK_UNREACHABLE,
+        ErrorKind::HostUnreachable | ErrorKind::NotFound | ErrorKind::TimedOut => HOST_UNREACHABLE,
+        _ => FAILED,
+    }
 }
 
 /// The answer that the origin is reached.
@@ -55,7 +53,8 @@ pub(crate) fn success() -> Vec<u8> {
     answer(0)
 }
 
-fn answer(code: u8) -> Vec<u8> {
+/// The answer with this code.
+pub(crate) fn answer(code: u8) -> Vec<u8> {
     vec![5, code, 0, 1, 0, 0, 0, 0, 0, 0]
 }
 

@@ -9,9 +9,6 @@ use crate::dial::{Dial, Loops, Means, Progress};
 use crate::dialer::Dialer;
 use crate::target::Target;
 
-/// What a dial goes on with, as [`DialConnection`](crate::DialConnection) takes it.
-pub type DialThen = Box<dyn FnOnce(&mut Connection, Result<Connection>) -> Result<()> + Send>;
-
 impl Dialer {
     /// Dials without waiting: `then` is called with the connection, or with why there is none, as a
     /// callback of `asker`, the connection for which this one is dialled. The timeout is that of

@@ -3,11 +3,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use netpoll_core::{Attempt, Connection, Group, Limits, PollManager, Result, blocking};
+use netpoll_core::{Attempt, Connection, Group, Handle, Limits, PollManager, Result, blocking};
 
 use crate::cancel::Cancel;
 use crate::dial::{Dial, DialOptions, Loops, Means};
 use crate::target::Target;
+
+/// What a dial goes on with, as [`DialConnection`] takes it.
+pub type DialThen = Box<dyn FnOnce(&mut Connection, Result<Connection>) -> Result<()> + Send>;
 
 /// What can dial: a [`Dialer`], a [`Pool`](crate::Pool), a test double.
 pub trait DialConnection {
@@ -33,6 +36,25 @@ pub trait DialConnection {
         address: &str,
         timeout: Duration,
     ) -> Result<Connection>;
+
+    /// As [`dial_connection`](Self::dial_connection), without waiting: `then` is called with the
+    /// outcome, as a callback of `asker`; see [`Dialer::dial_then`].
+    ///
+    /// The default waits in `dial_connection`, on this thread, for dialers that have nothing else.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial_then`]; then `then` is dropped.
+    fn dial_connection_then(
+        &self,
+        asker: &Handle,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        then: DialThen,
+    ) -> Result<()> {
+        let dialled = self.dial_connection(network, address, timeout);
+        asker.run(|asker| then(asker, dialled))
+    }
 }
 
 /// Dials with default options, on the shared manager; see [`DialConnection::dial_connection`].
@@ -148,5 +170,16 @@ impl DialConnection for Dialer {
     ) -> Result<Connection> {
         let attempt = self.attempt(network, address, timeout, &self.group, None)?;
         Ok(attempt.into_connection())
+    }
+
+    fn dial_connection_then(
+        &self,
+        asker: &Handle,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        then: DialThen,
+    ) -> Result<()> {
+        self.dial_then_within(asker, network, address, timeout, then).map(drop)
     }
 }

@@ -11,6 +11,7 @@
 mod address;
 mod addresses;
 mod builder;
+mod checkout_then;
 mod reaper;
 mod stats;
 
@@ -21,9 +22,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Connection, Error, Result, blocking, clock};
+use netpoll_core::{Connection, Error, Handle, Result, blocking, clock};
 
-use crate::dialer::DialConnection;
+use crate::dialer::{DialConnection, DialThen};
 use address::{AddressPool, Grant, PoolConnection, Return, Taken};
 use addresses::Addresses;
 pub use builder::PoolBuilder;
@@ -114,7 +115,8 @@ impl Pool {
         let mut pooled = Pooled::granted(Some(grant), &pool, &addresses);
         if let Some(pooled) = pooled.as_mut().filter(|pooled| pooled.pooled.is_none()) {
             // If the dial fails or panics, the drop of `pooled` counts one open connection less.
-            let dialled = self.dial(network, address, timeout, deadline);
+            let left = Self::time_left(timeout, deadline);
+            let dialled = self.inner.dialer.dial_connection(network, address, left);
             pool.count(dialled.is_ok());
             pooled.pooled = Some(PoolConnection::new(dialled?));
         }
@@ -126,19 +128,12 @@ impl Pool {
         self.inner.addresses.stats()
     }
 
-    /// Dials with what is left of the time.
-    fn dial(
-        &self,
-        network: &str,
-        address: &str,
-        timeout: Duration,
-        deadline: Option<Instant>,
-    ) -> Result<Connection> {
+    /// What is left of the time, for a dial.
+    fn time_left(timeout: Duration, deadline: Option<Instant>) -> Duration {
         let left = deadline.map_or(timeout, |it| it.saturating_duration_since(clock::now()));
         // A grant at the last moment leaves no time, and the dialer would refuse a timeout of 0. It
         // must do so only where the caller gave 0.
-        let left = if timeout.is_zero() { left } else { left.max(Duration::from_nanos(1)) };
-        self.inner.dialer.dial_connection(network, address, left)
+        if timeout.is_zero() { left } else { left.max(Duration::from_nanos(1)) }
     }
 
     fn none_came(&self, network: &str, address: &str, timeout: Duration) -> Error {
@@ -158,6 +153,19 @@ impl DialConnection for Pool {
         timeout: Duration,
     ) -> Result<Connection> {
         Ok(self.checkout(network, address, timeout)?.detach())
+    }
+
+    fn dial_connection_then(
+        &self,
+        asker: &Handle,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        then: DialThen,
+    ) -> Result<()> {
+        self.checkout_then(asker, network, address, timeout, |asker, pooled| {
+            then(asker, pooled.map(Pooled::detach))
+        })
     }
 }
 

@@ -14,8 +14,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::dial::full_listener;
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client, Gate, PATIENCE, Server, alone, echo, eventually, fd_count, hand_off, modes, name_of,
-    set_fd_limit,
+    Client, Gate, PATIENCE, Server, alone, echo, eventually, hand_off, modes, name_of,
+    set_fd_limit, sockets,
 };
 
 /// Says what became of a dial's callback: "called", or that it was dropped without a call.
@@ -194,15 +194,15 @@ fn the_end_of_the_asker_ends_the_dial_while_it_connects() {
             next(&fates);
             next(&fates);
             eventually("it is closed", || server.event_loop.stats().connections == 0);
-            let before = fd_count();
+            let before = sockets();
             let mut client = server.connect();
             client.echo(b"it is there, and dials");
-            eventually("two sockets are there", || fd_count() == before + 3);
+            eventually("its three sockets are there", || sockets() == before + 3);
             drop(client);
             let mut two = [next(&fates), next(&fates)];
             two.sort();
             assert_eq!(two, ["Peer", "dropped"]);
-            eventually("the dialled socket is closed", || fd_count() == before);
+            eventually("the dialled socket is closed", || sockets() == before);
         }
     });
 }

@@ -7,6 +7,7 @@ mod accepting;
 mod batches;
 mod blocking;
 mod broken;
+mod checkout_then;
 mod client;
 mod crowd;
 mod dial;

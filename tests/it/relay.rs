@@ -1,6 +1,5 @@
 //! Relays: both directions, their ends, their limits, and what they report.
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
@@ -16,7 +15,7 @@ use netpoll::{
 
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client, Count, PATIENCE, Server, alone, echo, eventually, lock, modes, name_of, noise,
+    Client, Count, PATIENCE, Server, alone, echo, eventually, lock, modes, name_of, noise, sockets,
 };
 
 /// A proxy, what its relays report, and the handles of both ends of each.
@@ -559,11 +558,4 @@ fn no_descriptor_is_left_behind() {
             eventually("all are closed", || sockets() == 2);
         }
     });
-}
-
-/// How many sockets this process has open.
-fn sockets() -> usize {
-    let all = fs::read_dir("/proc/self/fd").expect("procfs").filter_map(Result::ok);
-    let targets = all.filter_map(|it| fs::read_link(it.path()).ok());
-    targets.filter(|it| it.to_string_lossy().starts_with("socket:")).count()
 }

@@ -351,6 +351,13 @@ pub(crate) fn fd_count() -> usize {
     fs::read_dir("/proc/self/fd").expect("procfs").count() - 1
 }
 
+/// How many sockets this process has open.
+pub(crate) fn sockets() -> usize {
+    let all = fs::read_dir("/proc/self/fd").expect("procfs").filter_map(Result::ok);
+    let targets = all.filter_map(|it| fs::read_link(it.path()).ok());
+    targets.filter(|it| it.to_string_lossy().starts_with("socket:")).count()
+}
+
 /// How many threads this process has.
 pub(crate) fn thread_count() -> usize {
     fs::read_dir("/proc/self/task").expect("procfs").count()

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Connection, Exchange, Handle, clock};
+use netpoll_core::{Connection, Exchange, Handle, Notify, clock};
 
 use super::stats::{Counters, PoolStats};
 use crate::sync::{lock, wait_until};
@@ -65,11 +65,33 @@ pub(super) enum Return {
     Panicked,
 }
 
-/// A thread that waits for a connection, and what it was granted.
+/// A thread that waits for a connection, or a checkout by callback, and what it was granted.
 #[derive(Default)]
 pub(super) struct Waiter {
     grant: Mutex<Option<Grant>>,
     granted: Condvar,
+    /// What is told in place of a thread, if none waits.
+    notify: OnceLock<Arc<Notify>>,
+}
+
+impl Waiter {
+    /// No thread waits: `notify` is told of the grant. A grant that came before is not announced.
+    pub(super) fn notify_by(&self, notify: &Arc<Notify>) {
+        let _ = self.notify.set(notify.clone());
+    }
+
+    pub(super) fn is_granted(&self) -> bool {
+        lock(&self.grant).is_some()
+    }
+
+    /// Tells of a grant, without the lock of the address: a connection that asks may end by it, and
+    /// give back what it has.
+    fn tell(&self) {
+        match self.notify.get() {
+            Some(notify) => notify.notify(),
+            None => self.granted.notify_one(),
+        }
+    }
 }
 
 /// What a checkout may go on with.
@@ -129,6 +151,11 @@ impl AddressPool {
             grant = wait_until(&waiter.granted, grant, deadline);
         }
         drop(grant);
+        self.end_wait(waiter)
+    }
+
+    /// Ends a wait that was to be, and counts how.
+    pub(super) fn end_wait(&self, waiter: &Arc<Waiter>) -> Option<Grant> {
         let grant = self.leave(waiter);
         let counter =
             if grant.is_none() { &self.counters.timed_out } else { &self.counters.reused };
@@ -151,17 +178,18 @@ impl AddressPool {
     pub(super) fn give_back(&self, mut pooled: Option<PoolConnection>, how: Return) -> bool {
         let now = clock::now();
         let fit = pooled.as_mut().is_some_and(|pooled| self.may_return(pooled, how, now));
+        let mut told = None;
         let mut state = lock(&self.state);
         if state.is_closed || !fit {
             state.open -= 1;
             if state.waiters.front().is_some() {
                 state.open += 1;
-                state.grant(Grant::Dial);
+                told = state.grant(Grant::Dial);
             }
         } else if let Some(mut fit) = pooled.take() {
             fit.connection.reset_timeouts();
             if !state.waiters.is_empty() {
-                state.grant(Grant::Connection(Box::new(fit)));
+                told = state.grant(Grant::Connection(Box::new(fit)));
             } else if state.idle.len() < self.limits.max_idle {
                 state.idle.push_back(IdleConnection { pooled: fit, since: now });
             } else {
@@ -172,6 +200,9 @@ impl AddressPool {
         }
         let idle = !state.idle.is_empty();
         drop(state);
+        if let Some(waiter) = told {
+            waiter.tell();
+        }
         drop(pooled); // closes a connection that may not stay
         idle
     }
@@ -276,11 +307,10 @@ impl PoolConnection {
 }
 
 impl AddressState {
-    /// Gives it to the thread that has waited longest.
-    fn grant(&mut self, grant: Grant) {
-        if let Some(waiter) = self.waiters.pop_front() {
-            *lock(&waiter.grant) = Some(grant);
-            waiter.granted.notify_one();
-        }
+    /// Gives it to the checkout that has waited longest, which the caller tells.
+    fn grant(&mut self, grant: Grant) -> Option<Arc<Waiter>> {
+        let waiter = self.waiters.pop_front()?;
+        *lock(&waiter.grant) = Some(grant);
+        Some(waiter)
     }
 }
