@@ -20,7 +20,7 @@
 //! The size of the batches is the average number of jobs that were sent in the turn of each of the
 //! last [`MEMORY`] jobs. So single events between two large batches don't count for more than they
 //! are. A callback that is to run on the loop never finds its thread in batches, and after it the
-//! next [`SETTLE`] turns must bring none.
+//! next [`SETTLE`] turns with jobs must bring none.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ pub(crate) struct Batching {
     jobs: u32,
     /// The size of the batches, in [`PARTS`].
     average: i32,
-    /// Turns that must bring no callback that runs on the loop.
+    /// Turns with jobs that must bring no callback that runs on the loop.
     settling: u32,
     /// No trial begins before that time; and the next pause.
     not_before: Option<Instant>,
@@ -113,11 +113,12 @@ impl Batching {
     /// A turn has ended. Returns whether the thread is to be scheduled in batches, if that changes.
     #[inline]
     pub(crate) fn end_turn(&mut self, now: impl FnOnce() -> Instant) -> Option<bool> {
-        self.settling = self.settling.saturating_sub(1);
+        // A loop without workers pays for one comparison.
         if self.jobs == 0 { None } else { self.count(now) }
     }
 
     fn count(&mut self, now: impl FnOnce() -> Instant) -> Option<bool> {
+        self.settling = self.settling.saturating_sub(1);
         let jobs = std::mem::take(&mut self.jobs);
         let counted = jobs.min(MOST).cast_signed();
         self.average += (counted * PARTS - self.average) * counted / MEMORY;
