@@ -37,13 +37,11 @@ fn serve(expected: &mut Expected, cache: &Mutex<Cache>, conn: &mut Connection) -
         if writer.malloc_len() > PIECE {
             writer.flush()?; // waits for a client that is far behind; its loop goes on meanwhile
         }
-        let buffered = reader.len();
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
         *expected = match expected {
-            Expected::Line => match reader.try_until(b'\n') {
-                Ok(line) => execute(line.trim_ascii_end(), &mut cache, &mut writer),
-                Err(Error::WouldBlock) if buffered > LINE_MAX => Expected::End,
-                Err(error) => return Err(error),
+            Expected::Line => match reader.try_until(b'\n')? {
+                line if line.len() > LINE_MAX => Expected::End,
+                line => execute(line.trim_ascii_end(), &mut cache, &mut writer),
             },
             Expected::Block(item) => {
                 match reader.try_next(item.length + 2)?.strip_suffix(b"\r\n") {
