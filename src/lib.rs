@@ -1,9 +1,10 @@
+#![cfg_attr(not(doctest), doc = include_str!("guide/links"))]
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-#[cfg(doctest)]
-mod book;
 mod frames;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 
 pub use bytes::Bytes;
 pub use frames::{Framed, Out, on_frame};

@@ -3,7 +3,8 @@
 //!
 //! The limits and the exceptions stand here, each exception with its reason; the rules themselves
 //! are in `tidy/rules.rs`, and what they know of Rust is in `tidy/source.rs`. `tidy/promises.rs`
-//! holds the list of promises to the tests, `tidy/words.rs` the prose to plain words.
+//! holds the list of promises to the tests, `tidy/links.rs` links to what they lead to, and
+//! `tidy/words.rs` the prose to plain words.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +14,8 @@ use source::Source;
 
 #[path = "tidy/floors.rs"]
 mod floors;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/modules.rs"]
 mod modules;
 #[path = "tidy/promises.rs"]

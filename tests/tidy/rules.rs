@@ -34,7 +34,7 @@ pub(crate) const RUST_RULES: &[Rule] = &[
     clocks,
 ];
 
-pub(crate) const DOCUMENT_RULES: &[Rule] = &[one_title, paths];
+pub(crate) const DOCUMENT_RULES: &[Rule] = &[one_title, hidden_lines, paths];
 
 fn width(source: &Source) -> Faults {
     let lines = source.text.lines().enumerate();
@@ -80,8 +80,9 @@ fn function_length(source: &Source) -> Faults {
 }
 
 fn first_line(source: &Source) -> Faults {
-    // The face's documentation is the README.
-    let says = source.text.starts_with("//!") || source.text.starts_with("#![doc = include_str!(");
+    // The documentation of the face, and of its guide, are documents.
+    let first = source.text.lines().next().unwrap_or_default();
+    let says = first.starts_with("//!") || first.contains("doc = include_str!(");
     let message = "the file does not say what it is for; begin it with a `//!` line";
     at((!says).then_some(1), message)
 }
@@ -215,6 +216,20 @@ fn one_title(source: &Source) -> Faults {
         [] => at([1], message),
         [_, others @ ..] => at(others.iter().copied(), message),
     }
+}
+
+/// rustdoc hides lines of a snippet that begin with `# `; a host of repositories shows them.
+fn hidden_lines(source: &Source) -> Faults {
+    let mut snippet = false;
+    let mut hidden = Vec::new();
+    for (index, line) in source.text.lines().enumerate() {
+        if let Some(language) = line.strip_prefix("```") {
+            snippet = language.starts_with("rust");
+        } else if snippet && (line == "#" || line.starts_with("# ")) {
+            hidden.push(index + 1);
+        }
+    }
+    at(hidden, "a line that only rustdoc hides; show it, or do without it")
 }
 
 /// The same fault at each of some lines.
@@ -401,6 +416,14 @@ mod catches {
         assert_eq!(lines(one_title, "a.md", good), []);
         assert_eq!(lines(one_title, "a.md", &format!("{good}# Second\n")), [8]);
         assert_eq!(lines(one_title, "a.md", "## Section\n"), [1]);
+    }
+
+    #[test]
+    fn lines_that_only_rustdoc_hides() {
+        let good = "# Title\n\n```sh\n# a comment\n```\n\n```rust\n#[test]\n#![x]\n```\n# B\n";
+        assert_eq!(lines(hidden_lines, "a.md", good), []);
+        let bad = "```rust,no_run\n# fn main() {\nx();\n#\n# }\n```\n";
+        assert_eq!(lines(hidden_lines, "a.md", bad), [2, 4, 5]);
     }
 
     #[test]
