@@ -17,9 +17,9 @@ pub use netpoll_client::{
 pub use netpoll_codec as codec;
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
-    Gather, HandOffOptions, HandOffStats, Handle, Handler, LimitReached, LimitRow, Limits,
-    ListenerInfo, LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect, OnDrain,
-    OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions,
+    FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, LimitReached, LimitRow,
+    Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect,
+    OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions,
     ReadHalf, Reader, ReceiveRate, Relay, RelayEnd, Relayed, Result, Spin, Ticks, Timer,
     TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer, block_in_place, default_loops,
     relay,

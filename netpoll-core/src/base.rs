@@ -7,6 +7,7 @@ pub mod blocking;
 pub(crate) mod chance;
 pub mod clock;
 pub(crate) mod error;
+pub(crate) mod filter_error;
 pub(crate) mod limits;
 pub(crate) mod log_period;
 pub(crate) mod memory;

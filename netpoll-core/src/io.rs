@@ -14,6 +14,7 @@
 pub(crate) mod driver;
 pub(crate) mod driver_set;
 mod epoll;
+pub(crate) mod filter;
 pub(crate) mod listener;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod memory;

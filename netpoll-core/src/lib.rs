@@ -20,6 +20,7 @@ pub use base::address::{Address, parse_port};
 pub use base::blocking;
 pub use base::clock::{self, later};
 pub use base::error::{CloseReason, Error, LimitReached, Result, Wait};
+pub use base::filter_error::FilterError;
 pub use base::limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
 #[doc(hidden)]
 pub use base::log_period::OncePer;
@@ -42,6 +43,7 @@ pub use connection::{
     Connection, Delivery, Detached, Exchange, Handle, ReadHalf, Reader, Timer, Undelivered,
     WriteHalf, Writer,
 };
+pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};
 pub use io::socket;
 pub use io::stream::Stream;
 pub use pure::balance::{Balance, LoadBalance, LoopLoad};

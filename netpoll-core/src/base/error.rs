@@ -4,6 +4,8 @@ use std::{error, fmt, io};
 
 use netpoll_buffer::Shortfall;
 
+use super::filter_error::FilterError;
+
 /// The result of every operation of this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -65,6 +67,11 @@ pub enum Error {
     /// The peer ended its stream before all bytes that were asked for had come. The bytes that came
     /// stay readable.
     EndOfStream,
+    /// The peer's stream ended without the message that ends it in order (`close_notify` in TLS),
+    /// so bytes may be missing. Those that came stay readable.
+    Truncated,
+    /// The filter of the connection, for example TLS, failed it.
+    Filter(FilterError),
     /// A wait reached its limit. After a read the buffered bytes stay readable; after a flush the
     /// queued bytes stay queued.
     TimedOut(Wait),
@@ -105,6 +112,8 @@ pub enum Wait {
     Rate,
     /// The connection's own deadline; see [`Handle::close_at`](crate::Handle::close_at).
     Deadline,
+    /// The end of the handshake, for example of TLS.
+    Handshake,
 }
 
 /// The limit that ended a connection.
@@ -146,6 +155,12 @@ pub enum CloseReason {
     Panic,
     /// The event loop shut down.
     Shutdown,
+    /// The peer's stream ended without the message that ends it in order (`close_notify` in TLS),
+    /// so bytes may be missing.
+    Truncated,
+    /// The filter of the connection, for example TLS, failed it: the peer broke the protocol, or
+    /// the two did not agree in the handshake.
+    Filter(FilterError),
     /// The system failed the connection for another reason.
     Io(io::Error),
 }
@@ -163,10 +178,10 @@ impl Error {
             Self::Config(_) => Kind::InvalidInput,
             Self::Address { source, .. } | Self::Io(source) => source.kind(),
             Self::Closed => Kind::NotConnected,
-            Self::EndOfStream => Kind::UnexpectedEof,
+            Self::EndOfStream | Self::Truncated => Kind::UnexpectedEof,
             Self::TimedOut(_) => Kind::TimedOut,
             Self::WouldBlock | Self::Full => Kind::WouldBlock,
-            Self::InputLimit { .. } => Kind::InvalidData,
+            Self::Filter(_) | Self::InputLimit { .. } => Kind::InvalidData,
             Self::NoThread | Self::NoMemory => Kind::QuotaExceeded,
         }
     }
@@ -226,6 +241,11 @@ impl fmt::Display for Error {
             Self::EndOfStream => {
                 out.write_str("the peer ended its stream before the bytes asked for had come")
             }
+            Self::Truncated => out.write_str(
+                "the peer ended its stream without saying that it is complete: bytes may be \
+                 missing",
+            ),
+            Self::Filter(error) => error.fmt(out),
             Self::TimedOut(wait) => write!(out, "timed out waiting for {wait}"),
             Self::WouldBlock => out.write_str("the operation would have to wait, and must not"),
             Self::Full => out.write_str("the output queue is above its high-water mark"),
@@ -272,6 +292,7 @@ impl fmt::Display for Wait {
             Self::FirstByte => "the first byte",
             Self::Rate => "a request that comes more slowly than min_receive_rate",
             Self::Deadline => "the connection to be done by its deadline",
+            Self::Handshake => "the end of the handshake",
         })
     }
 }
@@ -304,6 +325,7 @@ impl error::Error for Error {
         match self {
             Self::Address { source, .. } => Some(source),
             Self::Io(source) => source.source(),
+            Self::Filter(error) => error.source(),
             _ => None,
         }
     }
@@ -345,6 +367,12 @@ impl From<Error> for io::Error {
     }
 }
 
+impl From<FilterError> for Error {
+    fn from(error: FilterError) -> Self {
+        Self::Filter(error)
+    }
+}
+
 impl From<Shortfall> for Error {
     fn from(_: Shortfall) -> Self {
         Self::EndOfStream
@@ -358,7 +386,10 @@ impl CloseReason {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe => Self::Reset,
-            _ => Self::Io(error),
+            _ => match Error::from(error) {
+                Error::Filter(error) => Self::Filter(error),
+                error => Self::Io(error.into()),
+            },
         }
     }
 }
@@ -386,6 +417,10 @@ impl fmt::Display for CloseReason {
             Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
             Self::Panic => out.write_str("a callback panicked"),
             Self::Shutdown => out.write_str("the event loop shut down"),
+            Self::Truncated => {
+                out.write_str("the peer ended its stream without saying that it is complete")
+            }
+            Self::Filter(error) => error.fmt(out),
             Self::Io(error) => write!(out, "the system failed it: {error}"),
         }
     }
