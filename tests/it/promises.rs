@@ -46,9 +46,14 @@ fn next<T>(receiver: &mpsc::Receiver<T>) -> T {
 
 /// A dialled connection and its peer, which is not ours.
 fn pair() -> Result<(Connection, std::net::TcpStream)> {
+    limited_pair(Limits::default())
+}
+
+/// As [`pair`], within these limits.
+fn limited_pair(limits: Limits) -> Result<(Connection, std::net::TcpStream)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
-    let dialer = Dialer::new(Limits::default())?;
+    let dialer = Dialer::new(limits)?;
     let mut conn = dialer.dial_connection("tcp", &address, PATIENCE)?;
     conn.set_read_timeout(Some(PATIENCE));
     let (peer, _) = listener.accept()?;

@@ -25,6 +25,7 @@ pub fn admit(
     }
     let output = Output::open(stream);
     let shared = Arc::new(Shared::accepted(output, group.clone(), reactor.clone(), origin));
+    group.note_sessions(&**callbacks);
     group.enter();
     let connection = Connection::new(Owner::of_task(shared.clone()));
     // A new task is scheduled, and no other thread knows it.

@@ -17,7 +17,7 @@ use super::Connection;
 use crate::base::error::{CloseReason, Result};
 
 pub use service::Prepare;
-pub(crate) use service::{Service, verdict};
+pub(crate) use service::{Service, SessionType, verdict};
 pub(crate) use table::Call;
 pub use table::Callbacks;
 

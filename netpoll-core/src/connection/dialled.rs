@@ -121,6 +121,7 @@ impl Attempt {
     pub fn serve(self, callbacks: &Arc<dyn Prepare>) -> Handle {
         let mut connection = self.connection;
         let (handle, shared) = (connection.handle(), connection.disown());
+        shared.group.note_sessions(&**callbacks);
         // Only a scheduled task is begun, and until here it was the caller's.
         shared.task.word.hand_over(Events::NONE);
         if let Some(mut run) = shared.task.begin() {

@@ -1,9 +1,10 @@
 //! The group: the connections of one event loop or of one dialer.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::callbacks::{Prepare, SessionType};
 use super::policy::Policy;
 use super::schedule::Dispatcher;
 use super::watchdog::Watchdog;
@@ -22,6 +23,8 @@ pub struct Group {
     empty: Condvar,
     refused: AtomicU64,
     shutting_down: AtomicBool,
+    /// The type of its sessions, from the first connection that callbacks drive.
+    sessions: OnceLock<SessionType>,
     watchdog: Watchdog,
 }
 
@@ -73,6 +76,7 @@ impl Group {
             empty: Condvar::new(),
             refused: AtomicU64::new(0),
             shutting_down: AtomicBool::new(false),
+            sessions: OnceLock::new(),
             watchdog: Watchdog::default(),
         }
     }
@@ -152,6 +156,16 @@ impl Group {
     /// Whether its connections are read while their output is above its high-water mark.
     pub(crate) fn reads_when_congested(&self) -> bool {
         self.policy.reads_when_congested
+    }
+
+    /// Notes which sessions its connections have: those of all are of one type.
+    pub(crate) fn note_sessions(&self, callbacks: &dyn Prepare) {
+        self.sessions.get_or_init(|| callbacks.session_type());
+    }
+
+    /// Checks that the sessions of its connections are of the type `S`.
+    pub(crate) fn check_session<S: 'static>(&self) -> Result<()> {
+        self.sessions.get().copied().unwrap_or_else(SessionType::of::<()>).check::<S>()
     }
 
     pub(crate) fn enter(&self) {

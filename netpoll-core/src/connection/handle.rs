@@ -1,5 +1,7 @@
 //! The handle: how other threads use a connection.
 
+mod jobs;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +10,14 @@ use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
 use super::Connection;
-use super::job::{Call, Job, Timer};
-use super::mailbox::{Command, Remote};
+use super::mailbox::Remote;
 use super::output::FollowUp;
 use super::receipt::{Delivery, Receipt};
 use super::schedule::schedule;
 use super::shared::Shared;
 use crate::base::address::Address;
 use crate::base::blocking;
-use crate::base::clock::{self, later};
+use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::limits::ReceiveRate;
 use crate::base::origin::ListenerInfo;
@@ -128,58 +129,6 @@ impl Handle {
         if self.shared.task.word.notify(Events::WAKE) {
             schedule(&self.shared);
         }
-    }
-
-    /// Runs `job` as a callback of this connection: on a thread that the dispatch mode chooses,
-    /// never while another callback runs, and never after `on_disconnect`. An error that it returns
-    /// closes the connection, as that of `on_request` does. Jobs run in the order of the calls.
-    /// Never blocks.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] if the connection has ended; [`Error::Config`] for a dialled one, which
-    /// has no callbacks. The job is then dropped. A close also drops a job that has not run.
-    pub fn run(
-        &self,
-        job: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let job = self.new_job(None, once(job))?;
-        if !self.shared.enqueue(job) {
-            return Err(Error::Closed);
-        }
-        if self.shared.task.word.notify(Events::JOBS) {
-            schedule(&self.shared);
-        }
-        Ok(())
-    }
-
-    /// As [`run`](Self::run), but after `delay`, by the timers of the connection's loop. The job is
-    /// never early; it is late by up to 1 ms and by the time for which the loop is busy.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_after(
-        &self,
-        delay: Duration,
-        job: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static,
-    ) -> Result<Timer> {
-        self.run_later(delay, self.new_job(None, once(job))?)
-    }
-
-    /// As [`run_after`](Self::run_after), but repeats until it is cancelled or the connection ends.
-    /// A job that takes longer than its period, or waits for a thread, skips the runs that it
-    /// missed.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run), and [`Error::Config`] for a period under 1 ms.
-    pub fn run_every(
-        &self,
-        period: Duration,
-        job: impl FnMut(&mut Connection) -> Result<()> + Send + 'static,
-    ) -> Result<Timer> {
-        if period < Duration::from_millis(1) {
-            return Err(Error::config(format!("cannot run every {period:?}: the least is 1 ms")));
-        }
-        self.run_later(period, self.new_job(Some(period), Box::new(job))?)
     }
 
     /// Runs `callback` once when the connection has ended, after `on_disconnect` and on its thread;
@@ -334,10 +283,6 @@ impl Handle {
         sent.map(drop)
     }
 
-    fn new_job(&self, period: Option<Duration>, call: Call) -> Result<Arc<Job>> {
-        self.shared_for_jobs().map(|_| Job::new(period, call))
-    }
-
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -355,21 +300,6 @@ impl Handle {
     pub fn remote(&self) -> &Arc<Remote> {
         &self.shared.reactor
     }
-
-    fn run_later(&self, delay: Duration, job: Arc<Job>) -> Result<Timer> {
-        if self.shared.task.word.is_closed() {
-            return Err(Error::Closed);
-        }
-        let at = later(clock::now(), delay);
-        let command = Command::Later(self.shared.clone(), at, job.clone());
-        self.shared.reactor.post(command).map_err(|_| Error::Closed)?;
-        Ok(Timer { shared: self.shared.clone(), job })
-    }
-}
-
-fn once(job: impl FnOnce(&mut Connection) -> Result<()> + Send + 'static) -> Call {
-    let mut job = Some(job);
-    Box::new(move |connection| job.take().map_or(Ok(()), |job| job(connection)))
 }
 
 impl fmt::Debug for Handle {

@@ -335,18 +335,21 @@ impl Input {
         self.ensure_by(shared, n, wait, &mut None)
     }
 
-    /// Reads until `delimiter` is buffered. All its waits together have the timeout of one read.
-    pub(crate) fn ensure_delimiter(
+    /// Reads until `needle` is buffered; returns where it begins. All its waits together have the
+    /// timeout of one read. The buffer remembers how far it has looked.
+    pub(crate) fn ensure_found(
         &mut self,
         shared: &Owner,
-        delimiter: u8,
+        needle: &[u8],
         wait: bool,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let mut deadline = None;
-        while self.buffer.find(delimiter).is_none() {
+        loop {
+            if let Some(at) = self.buffer.find_bytes(needle) {
+                return Ok(at);
+            }
             self.ensure_by(shared, self.buffer.len() + 1, wait, &mut deadline)?;
         }
-        Ok(())
     }
 
     fn ensure_by(

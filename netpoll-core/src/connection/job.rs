@@ -1,5 +1,6 @@
 //! Jobs: closures of users that run as callbacks of a connection, now, later or periodically.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use crate::base::error::Result;
 use crate::base::panic::guard;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 
-/// The closure of a job.
-pub(crate) type Call = Box<dyn FnMut(&mut Connection) -> Result<()> + Send>;
+/// The closure of a job. It is given the session as well, unless the connection has none.
+pub(crate) type Call = Box<dyn FnMut(&mut Connection, Option<&mut dyn Any>) -> Result<()> + Send>;
 
 /// One job. The reactor's wheel holds it until it is due, and then the connection's list.
 pub(crate) struct Job {
@@ -62,11 +63,15 @@ impl Job {
     }
 
     /// Runs it, in its connection's callback.
-    pub(crate) fn run(&self, connection: &mut Connection) -> Result<()> {
+    pub(crate) fn run(
+        &self,
+        connection: &mut Connection,
+        session: Option<&mut dyn Any>,
+    ) -> Result<()> {
         self.queued.store(false, Ordering::Release);
         // Runs without the lock, since it may cancel itself.
         let Some(mut call) = lock(&self.call).take() else { return Ok(()) };
-        let outcome = if self.is_cancelled() { Ok(()) } else { call(connection) };
+        let outcome = if self.is_cancelled() { Ok(()) } else { call(connection, session) };
         if self.is_kept {
             *lock(&self.call) = Some(call);
             // A thread that cancelled it meanwhile has found no closure to drop.

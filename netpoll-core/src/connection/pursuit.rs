@@ -52,7 +52,9 @@ impl Handle {
             let mut pursuit = begin(notify.insert(Arc::new(waking(shared, job))));
             next = pursuit.advance();
             let (job, mut armed) = (job.clone(), next);
-            Job::kept(Box::new(move |connection| step(&mut pursuit, &mut armed, &job, connection)))
+            Job::kept(Box::new(move |connection, _| {
+                step(&mut pursuit, &mut armed, &job, connection)
+            }))
         });
         // A notification that came before there was a job has found none.
         if next.is_none() || notify.is_some_and(|notify| notify.take()) {

@@ -96,11 +96,54 @@ impl<'a> Reader<'a> {
         Ok(self.input.buffer.skip(n)?)
     }
 
+    /// Waits until something is buffered; returns how many bytes are. For code that takes whatever
+    /// has come.
+    pub fn wait_some(&mut self) -> Result<usize> {
+        self.ensure(1, true)?;
+        Ok(self.len())
+    }
+
+    /// Waits until more is buffered than now; returns how many bytes are. For a parser that found
+    /// the message incomplete.
+    pub fn wait_more(&mut self) -> Result<usize> {
+        self.ensure(self.len() + 1, true)?;
+        Ok(self.len())
+    }
+
     /// The bytes up to and including the next `delimiter`, consumed. Looks at each byte once, and
     /// at no more bytes than the input limit.
     pub fn until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.ensure_delimiter(delimiter, true)?;
-        self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
+        self.until_bytes(&[delimiter])
+    }
+
+    /// The bytes up to and including the next `delimiter` of several bytes, such as the empty line
+    /// behind the header of an HTTP message; consumed. Costs what [`find_bytes`](Self::find_bytes)
+    /// costs. An empty delimiter ends at once, with no byte.
+    ///
+    /// ```
+    /// use netpoll_core::{Connection, Error, Result};
+    ///
+    /// /// The header of a request; under `Dispatch::Inline` this is called again with more.
+    /// fn header(conn: &mut Connection) -> Result<String> {
+    ///     let mut reader = conn.reader();
+    ///     let header = reader.until_bytes(b"\r\n\r\n")?;
+    ///     String::from_utf8(header.to_vec()).map_err(|_| Error::config("a header is text"))
+    /// }
+    /// ```
+    pub fn until_bytes(&mut self, delimiter: &[u8]) -> Result<&[u8]> {
+        let at = self.ensure_found(delimiter, true)?;
+        Ok(self.input.buffer.next(at + delimiter.len())?)
+    }
+
+    /// Where the next `needle` begins, in bytes from the front; nothing is consumed. 0 for an empty
+    /// needle.
+    ///
+    /// It looks with SIMD, at no more bytes than the input limit. The buffer remembers how far the
+    /// last search has looked, also from one callback to the next. So each arrival costs its own
+    /// bytes and the `m - 1` before them for a needle of `m`, however much is buffered. A search
+    /// for another needle begins at the front.
+    pub fn find_bytes(&mut self, needle: &[u8]) -> Result<usize> {
+        self.ensure_found(needle, true)
     }
 
     /// The next `n` bytes as a new buffer: moves and shares blocks, copies nothing.
@@ -154,8 +197,18 @@ impl<'a> Reader<'a> {
 
     /// [`until`](Self::until) that never waits.
     pub fn try_until(&mut self, delimiter: u8) -> Result<&[u8]> {
-        self.ensure_delimiter(delimiter, false)?;
-        self.input.buffer.until(delimiter).ok_or(Error::WouldBlock)
+        self.try_until_bytes(&[delimiter])
+    }
+
+    /// [`until_bytes`](Self::until_bytes) that never waits.
+    pub fn try_until_bytes(&mut self, delimiter: &[u8]) -> Result<&[u8]> {
+        let at = self.ensure_found(delimiter, false)?;
+        Ok(self.input.buffer.next(at + delimiter.len())?)
+    }
+
+    /// [`find_bytes`](Self::find_bytes) that never waits.
+    pub fn try_find_bytes(&mut self, needle: &[u8]) -> Result<usize> {
+        self.ensure_found(needle, false)
     }
 
     /// [`slice`](Self::slice) that never waits.
@@ -184,11 +237,11 @@ impl<'a> Reader<'a> {
         self.input.ensure(self.shared, n, wait)
     }
 
-    fn ensure_delimiter(&mut self, delimiter: u8, wait: bool) -> Result<()> {
+    fn ensure_found(&mut self, needle: &[u8], wait: bool) -> Result<usize> {
         if self.pace.is_ahead() {
             keep_pace(self.shared, self.input, self.pace, wait)?;
         }
-        self.input.ensure_delimiter(self.shared, delimiter, wait)
+        self.input.ensure_found(self.shared, needle, wait)
     }
 }
 
@@ -271,5 +324,47 @@ impl Buf for Reader<'_> {
     fn advance(&mut self, n: usize) {
         assert!(n <= self.len(), "cannot advance past {} buffered bytes to {n}", self.len());
         self.input.buffer.consume(n);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::address::Address;
+    use crate::base::limits::Limits;
+    use crate::connection::group::Group;
+    use crate::connection::mailbox::Remote;
+    use crate::connection::output::Output;
+    use crate::io::stream::Stream;
+
+    /// A slow peer must not make a search quadratic: the bytes looked at are counted.
+    #[test]
+    fn a_needle_that_drips_is_looked_for_in_each_byte_a_bounded_number_of_times() {
+        let (ours, mut peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let output = Output::open(Stream::new(ours.into()));
+        let group = Group::dialled(Limits::default()).unwrap();
+        let reactor = Remote::alone();
+        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
+        let owner = Owner::of_task(shared);
+        let (mut input, pace) = (Input::default(), Pace::default());
+        let header = [&[b'x'; 5000][..], b"\r\n\r", &[b'y'; 5000], b"\r\n\r\n"].concat();
+        let mut looked_at = 0;
+        for (at, byte) in header.iter().enumerate() {
+            peer.write_all(&[*byte]).unwrap();
+            input.announced();
+            looked_at += at + 1 - input.buffer.search_begins_at(b"\r\n\r\n");
+            let mut reader = Reader::new(&owner, &mut input, &pace);
+            match reader.try_until_bytes(b"\r\n\r\n") {
+                Ok(found) => assert_eq!((found.len(), at + 1), (header.len(), header.len())),
+                Err(error) => assert!(matches!(error, Error::WouldBlock), "{error} at {at}"),
+            }
+        }
+        assert!(input.buffer.is_empty());
+        assert!(looked_at <= 4 * header.len(), "{looked_at} looks at {} bytes", header.len());
     }
 }

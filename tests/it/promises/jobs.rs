@@ -3,9 +3,9 @@
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use netpoll::{Connection, Dispatch, Error, Handle, Result};
+use netpoll::{Connection, Dispatch, Error, EventLoop, Handle, Relay, Result};
 
-use super::{handing_out, next, telling};
+use super::{handing_out, next, pair, telling};
 use crate::util::{
     Client, Count, Gate, Journal, Server, echo_once, eventually, modes, pool, quiet,
 };
@@ -198,4 +198,107 @@ fn a_job_that_posts_itself_starves_nothing() {
         assert_eq!(journal.wait(2)[1], "Shutdown", "{dispatch:?}");
         drop(server);
     }
+}
+
+/// Now, later, again and again; beside callbacks that count in the same session.
+#[test]
+fn a_job_is_given_the_session() -> Result<()> {
+    for dispatch in modes() {
+        let (sender, handles) = mpsc::channel();
+        let journal = Journal::default();
+        let told = journal.clone();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_prepare(move |conn: &Connection| {
+                    let _ = sender.send(conn.handle());
+                    Ok(String::from("prepared"))
+                })
+                .on_request(|session: &mut String, conn: &mut Connection| {
+                    session.push_str(", asked");
+                    echo_once(conn)
+                })
+                .on_disconnect(move |session: String, _: &netpoll::CloseReason| told.add(session))
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        let handle = next(&handles);
+        client.echo(b"?");
+        handle.run_with(|session: &mut String, conn: &mut Connection| {
+            session.push_str(", now");
+            conn.writer().write_string(session);
+            Ok(())
+        })?;
+        client.hear(b"prepared, asked, now");
+        let later = Duration::from_millis(1);
+        handle.run_after_with(later, |session: &mut String, conn: &mut Connection| {
+            session.push_str(", later");
+            conn.writer().write_string(session);
+            Ok(())
+        })?;
+        client.hear(b"prepared, asked, now, later");
+        let mut runs = 0;
+        handle.run_every_with(later, move |session: &mut String, conn: &mut Connection| {
+            runs += 1;
+            session.push_str(", again");
+            if runs == 3 {
+                conn.close();
+            }
+            Ok(())
+        })?;
+        assert_eq!(client.rest(), b"");
+        let all = "prepared, asked, now, later, again, again, again";
+        assert_eq!(journal.wait(1), [all], "{dispatch:?}");
+        let late = handle.run_with(|_: &mut String, _: &mut Connection| Ok(()));
+        assert!(matches!(late, Err(Error::Closed)), "{late:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_job_for_a_session_of_another_type_is_refused_by_name() -> Result<()> {
+    let (_server, mut client, handle) = served(pool(), &Journal::default());
+    let millisecond = Duration::from_millis(1);
+    let refused = [
+        handle.run_with(|_: &mut String, _: &mut Connection| Ok(())),
+        handle.run_after_with(millisecond, |_: &mut String, _: &mut Connection| Ok(())).map(drop),
+        handle.run_every_with(millisecond, |_: &mut String, _: &mut Connection| Ok(())).map(drop),
+    ];
+    for outcome in refused {
+        let Err(Error::Config(sentence)) = outcome else { panic!("{outcome:?}") };
+        let expected = "the session is of the type `()`, not `alloc::string::String`";
+        assert_eq!(&*sentence, expected);
+    }
+    handle.run_with(|(): &mut (), conn: &mut Connection| {
+        conn.writer().write_bytes(b"of the right type");
+        Ok(())
+    })?;
+    client.hear(b"of the right type");
+    let (dialled, _peer) = pair()?;
+    let outcome = dialled.handle().run_with(|(): &mut (), _: &mut Connection| Ok(()));
+    assert!(matches!(outcome, Err(Error::Config(_))), "{outcome:?}");
+    Ok(())
+}
+
+/// A relay takes the place of the callbacks; the session is still there for jobs.
+#[test]
+fn a_job_is_given_the_session_in_a_relay() -> Result<()> {
+    for dispatch in modes() {
+        let (_server, mut client, handle) = served(dispatch, &Journal::default());
+        let (other, mut origin) = pair()?;
+        let (sender, joined) = mpsc::channel();
+        handle.run(move |conn: &mut Connection| {
+            let outcome = Relay::new().join(conn, other);
+            let _ = sender.send(outcome.is_ok());
+            Ok(())
+        })?;
+        assert!(next(&joined));
+        client.say(b"up");
+        origin.hear(b"up");
+        handle.run_with(|(): &mut (), conn: &mut Connection| {
+            conn.writer().write_bytes(b"from a job");
+            Ok(())
+        })?;
+        client.hear(b"from a job");
+    }
+    Ok(())
 }

@@ -5,9 +5,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll::{Bytes, Connection, Error, EventLoop, Result, Wait};
+use netpoll::{Bytes, Connection, Error, EventLoop, Limits, Result, Wait};
 
-use super::{handing_out, next, pair};
+use super::{handing_out, limited_pair, next, pair};
 use crate::util::{
     Client, Gate, Journal, PATIENCE, Random, Server, echo, eventually, modes, noise, pool, quiet,
 };
@@ -238,5 +238,91 @@ fn a_dialled_connection_whose_peer_left_stays_readable_and_open_until_it_is_drop
     eventually("the socket is closed with its owner", || {
         matches!(handle.local_addr(), Err(Error::Closed))
     });
+    Ok(())
+}
+
+/// A needle that is cut at every place, in every mode; what follows it stays.
+#[test]
+fn a_needle_of_several_bytes_ends_a_read_however_it_arrives() {
+    const END: &[u8] = b"\r\n\r\n";
+    for dispatch in modes() {
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(|(): &mut (), conn: &mut Connection| {
+                    let (mut reader, mut writer) = conn.split();
+                    let at = reader.find_bytes(END)?;
+                    let header = reader.until_bytes(END)?;
+                    assert_eq!(header.len(), at + END.len());
+                    writer.write_bytes(header);
+                    let body = reader.read_byte()?;
+                    writer.write_byte(body);
+                    Ok(())
+                })
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        let message = b"a: b\r\nc: \r\n\rd\r\n\r\n!";
+        for cut in 1..message.len() {
+            client.say(&message[..cut]);
+            client.say(&message[cut..]);
+            client.hear(message);
+        }
+        for byte in message {
+            client.say(&[*byte]);
+        }
+        client.hear(message);
+    }
+}
+
+#[test]
+fn a_search_ends_as_every_read_does_and_consumes_nothing() -> Result<()> {
+    let (mut conn, mut peer) = pair()?;
+    assert_eq!(conn.reader().find_bytes(b"")?, 0);
+    assert_eq!(conn.reader().until_bytes(b"")?, b"");
+    assert!(matches!(conn.reader().try_find_bytes(b"ab"), Err(Error::WouldBlock)));
+    peer.say(b"xyza");
+    assert_eq!(conn.reader().wait_some()?, 4);
+    conn.set_read_timeout(Some(Duration::from_millis(1)));
+    let mut reader = conn.reader();
+    assert!(matches!(reader.find_bytes(b"ab"), Err(Error::TimedOut(Wait::Read))));
+    assert!(matches!(reader.until_bytes(b"ab"), Err(Error::TimedOut(Wait::Read))));
+    assert!(matches!(reader.wait_more(), Err(Error::TimedOut(Wait::Read))));
+    conn.set_read_timeout(Some(PATIENCE));
+    peer.say(b"bc");
+    assert_eq!(conn.reader().find_bytes(b"ab")?, 3);
+    assert_eq!(conn.reader().until_bytes(b"ab")?, b"xyzab");
+    peer.half_close();
+    let mut reader = conn.reader();
+    assert!(matches!(reader.until_bytes(b"ab"), Err(Error::EndOfStream)));
+    assert!(matches!(reader.wait_more(), Err(Error::EndOfStream)));
+    assert_eq!(reader.next(1)?, b"c");
+    assert!(matches!(reader.wait_some(), Err(Error::EndOfStream)));
+    let limit = Limits { input_limit: 10, ..Limits::default() };
+    let (mut conn, mut peer) = limited_pair(limit)?;
+    peer.say(&[b'x'; 20]);
+    let mut reader = conn.reader();
+    let outcome = reader.until_bytes(b"ab");
+    assert!(matches!(outcome, Err(Error::InputLimit { limit: 10, .. })), "{outcome:?}");
+    Ok(())
+}
+
+/// For parsers: each wait brings at least one byte more.
+#[test]
+fn a_parser_waits_for_more_than_it_has() -> Result<()> {
+    let (mut conn, mut peer) = pair()?;
+    let peer = thread::spawn(move || {
+        for byte in 0..100 {
+            peer.say(&[byte]);
+        }
+        peer
+    });
+    let mut reader = conn.reader();
+    let mut len = reader.wait_some()?;
+    while len < 100 {
+        let more = reader.wait_more()?;
+        assert!(more > len);
+        len = more;
+    }
+    drop(peer.join().expect("no panic"));
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One connection's callbacks and session, whose type is forgotten: what its task runs.
 
+use std::any::{Any, TypeId, type_name};
 use std::io;
 use std::sync::Arc;
 
@@ -17,11 +18,41 @@ pub trait Prepare: Send + Sync {
     /// The callback's, or one that says that it panicked.
     #[doc(hidden)]
     fn prepare(self: Arc<Self>, connection: &Connection) -> Result<Box<dyn Service>>;
+
+    /// The type of the sessions that it makes.
+    #[doc(hidden)]
+    fn session_type(&self) -> SessionType;
+}
+
+/// Which type the sessions of a group have.
+#[derive(Debug, Clone, Copy)]
+#[doc(hidden)]
+pub struct SessionType {
+    id: TypeId,
+    name: &'static str,
+}
+
+impl SessionType {
+    /// That of `S`.
+    pub(crate) fn of<S: 'static>() -> Self {
+        Self { id: TypeId::of::<S>(), name: type_name::<S>() }
+    }
+
+    /// Checks that a job that is to be given an `S` can be.
+    pub(crate) fn check<S: 'static>(self) -> Result<()> {
+        if self.id == TypeId::of::<S>() {
+            return Ok(());
+        }
+        let asked = type_name::<S>();
+        Err(Error::config(format!("the session is of the type `{}`, not `{asked}`", self.name)))
+    }
 }
 
 /// One connection's callbacks and session, whose type is forgotten: what its task runs.
 #[doc(hidden)]
 pub trait Service: Send {
+    /// The session, for jobs that ask for it.
+    fn session(&mut self) -> &mut dyn Any;
     fn call(&mut self, moment: Moment, connection: &mut Connection) -> Result<(), CloseReason>;
     /// Whether `disconnect` runs anything of the user's.
     fn disconnect_runs_user_code(&self) -> bool;
@@ -35,6 +66,10 @@ impl<S: Send + 'static> Prepare for Callbacks<S> {
             Ok(session) => Ok(Box::new(Served { session: session?, callbacks: self })),
             Err(Panicked) => Err(io::Error::other("on_prepare panicked").into()),
         }
+    }
+
+    fn session_type(&self) -> SessionType {
+        SessionType::of::<S>()
     }
 }
 
@@ -57,6 +92,10 @@ impl<S: Send + 'static> Prepare for Prepared<S> {
         let session = lock(&self.session).take().ok_or(Error::Closed)?;
         Ok(Box::new(Served { session, callbacks: self.callbacks.clone() }))
     }
+
+    fn session_type(&self) -> SessionType {
+        SessionType::of::<S>()
+    }
 }
 
 struct Served<S> {
@@ -65,6 +104,10 @@ struct Served<S> {
 }
 
 impl<S: Send + 'static> Service for Served<S> {
+    fn session(&mut self) -> &mut dyn Any {
+        &mut self.session
+    }
+
     fn call(&mut self, moment: Moment, connection: &mut Connection) -> Result<(), CloseReason> {
         let Some(call) = self.callbacks.call_at(moment) else { return Ok(()) };
         verdict(guard_named(|| moment.name(), || call(&mut self.session, connection)))

@@ -137,7 +137,13 @@ impl Runner {
             word.note(Events::JOBS);
         }
         self.ran_job = true;
-        let verdict = verdict(guard("a job", || job.run(connection)));
+        let service = match &mut self.role {
+            Role::Service(service) => Some(service),
+            Role::Relay(side) => side.service.as_mut(),
+            Role::Callbacks(_) | Role::None => None,
+        };
+        let session = service.map(|service| service.session());
+        let verdict = verdict(guard("a job", || job.run(connection, session)));
         Some(self.after_callback(shared, verdict))
     }
 
