@@ -5,8 +5,8 @@
 //! it serves, the first one goes on.
 //!
 //! ```text
-//! cargo run --release --example hot_restart -- 127.0.0.1:7004 /tmp/netpoll.control
-//! while nc -N 127.0.0.1 7004 </dev/null; do :; done    # hammer it
+//! cargo run --release --example hot_restart -- 127.0.0.1:7012 /tmp/netpoll.control
+//! while nc -N 127.0.0.1 7012 </dev/null; do :; done    # hammer it
 //! # and the first command once more, or with a newer build
 //! ```
 
@@ -21,7 +21,7 @@ use netpoll::{Connection, EventLoop, Listener, Result, Running};
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let address = args.next().unwrap_or_else(|| "127.0.0.1:7004".into());
+    let address = args.next().unwrap_or_else(|| "127.0.0.1:7012".into());
     let control = args.next().unwrap_or_else(|| "/tmp/netpoll.control".into());
 
     // The process that listens on the control socket serves now; there is none the first time.

@@ -7,16 +7,16 @@
 //!
 //! ```text
 //! cargo run --release --example proxy_protocol -- [ADDRESS]
-//! printf 'PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\nhello\n' | nc -N 127.0.0.1 7003
+//! printf 'PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\nhello\n' | nc -N 127.0.0.1 7011
 //! ```
-//! With `HAProxy`: `server s1 127.0.0.1:7003 send-proxy-v2`.
+//! With `HAProxy`: `server s1 127.0.0.1:7011 send-proxy-v2`.
 
 use std::time::Duration;
 
 use netpoll::{Connection, EventLoop, Listener, ProxyProtocol, Result};
 
 fn main() -> Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7003".into());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7011".into());
     // Only proxies must be able to connect here: a peer can claim any address.
     let listener = Listener::bind("tcp", &address)?.proxy_protocol(ProxyProtocol::default());
     println!("listening on {}", listener.local_addr()?);

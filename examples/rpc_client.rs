@@ -4,7 +4,9 @@
 //! the requests of all threads share four.
 //!
 //! ```text
-//! rpc_client [pool|idle|mux] [ADDRESS] [THREADS] [SECONDS] [BYTES]      (127.0.0.1:7002 64 5 1024)
+//! cargo run --release --example rpc_server &
+//! cargo run --release --example rpc_client -- pool|idle|mux [ADDRESS] [THREADS] [SECONDS] [BYTES]
+//!                                                 (pool 127.0.0.1:7010 64 5 1024)
 //! ```
 //! `pool`: long connections. `idle`: four times as many besides, which idle. `mux`: four in all.
 
@@ -28,15 +30,20 @@ fn main() -> ExitCode {
 
 fn load(args: &[String]) -> Result<()> {
     let scenario = args.first().map_or("pool", String::as_str);
-    let address = args.get(1).map_or("127.0.0.1:7002", String::as_str);
+    let address = args.get(1).map_or("127.0.0.1:7010", String::as_str);
     let number = |at: usize, default| {
         let given = args.get(at).map_or(Ok(default), |it| it.parse::<u32>());
         given.map_err(|_| Error::config(USAGE))
     };
     let (threads, seconds, bytes) = (number(2, 64)? as usize, number(3, 5)?, number(4, 1024)?);
     let (time, body) = (Duration::from_secs(seconds.into()), vec![b'x'; bytes as usize]);
+    if !["pool", "idle", "mux"].contains(&scenario) {
+        return Err(Error::config(USAGE));
+    }
     if scenario == "mux" {
-        let mux = Mux::<Frames>::builder().connections(4).build("tcp", address, Frames)?;
+        // Without `reconnect` a server that is not there is told of at once.
+        let mux = Mux::<Frames>::builder().connections(4).reconnect(None);
+        let mux = mux.build("tcp", address, Frames)?;
         mux.connect(TIMEOUT)?;
         return run(&|| mux.call(body.clone(), TIMEOUT).map(drop), threads, time);
     }

@@ -21,7 +21,7 @@ const PAYLOAD_AT_MOST: usize = 512 << 10;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7002".into());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7010".into());
     match serve(&address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

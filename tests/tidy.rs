@@ -3,8 +3,9 @@
 //!
 //! The limits and the exceptions stand here, each exception with its reason; the rules themselves
 //! are in `tidy/rules.rs`, and what they know of Rust is in `tidy/source.rs`. `tidy/promises.rs`
-//! holds the list of promises to the tests, `tidy/links.rs` links to what they lead to, and
-//! `tidy/words.rs` the prose to plain words.
+//! holds the list of promises to the tests, `tidy/examples.rs` the table of examples to their
+//! directory, `tidy/links.rs` links to what they lead to, and `tidy/words.rs` the prose to plain
+//! words.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,8 @@ use std::path::Path;
 use rules::{DOCUMENT_RULES, RUST_RULES};
 use source::Source;
 
+#[path = "tidy/examples.rs"]
+mod examples;
 #[path = "tidy/floors.rs"]
 mod floors;
 #[path = "tidy/links.rs"]

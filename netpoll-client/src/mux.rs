@@ -58,7 +58,9 @@ impl<P: MuxProtocol> Mux<P> {
     /// connection is dialled when it is first needed.
     ///
     /// # Errors
-    /// The error of the first connection that can't be dialled.
+    /// The error of the first connection that can't be dialled. With
+    /// [`reconnect`](MuxBuilder::reconnect), which is the default, a dial that fails is tried again
+    /// while there is time for that.
     pub fn connect(&self, timeout: Duration) -> Result<()> {
         let MuxInner { context, links } = &*self.inner;
         blocking::enter(&format!("dial {} {}", context.network, context.address))?;
