@@ -194,6 +194,23 @@ impl Connection {
         self.shared.is_active()
     }
 
+    /// The number of the connection, as lines of the log name it. No other connection of this
+    /// process has it or will have it, whatever its event loop, dialer or manager. Numbers grow in
+    /// the order in which connections are made, from 1.
+    ///
+    /// ```
+    /// use netpoll_core::{Connection, Result};
+    ///
+    /// fn on_request(conn: &mut Connection) -> Result<()> {
+    ///     assert_eq!(conn.id(), conn.handle().id());
+    ///     println!("connection {} from {}", conn.id(), conn.peer_addr());
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
     /// The address of the peer. If the listener speaks the PROXY protocol, it is the address that
     /// the proxy named.
     pub fn peer_addr(&self) -> Address {
@@ -253,7 +270,7 @@ impl Connection {
 
     /// Sets until when reads may wait; see [`Handle::set_read_deadline`].
     pub fn set_read_deadline(&mut self, at: Option<Instant>) {
-        self.shared.extras.set_read_deadline(at);
+        self.shared.extras.set_read_deadline(&self.shared.has_ended, at);
     }
 
     /// Sets until when flushes may wait; see [`Handle::set_write_deadline`].
@@ -296,7 +313,7 @@ impl Connection {
 
     /// Runs `callback` when the connection has ended; see [`Handle::add_close_callback`].
     pub fn add_close_callback(&mut self, callback: impl FnOnce() + Send + 'static) {
-        self.shared.extras.on_close(Box::new(callback));
+        self.shared.extras.on_close(&self.shared.has_ended, Box::new(callback));
     }
 
     /// The number of bytes that the socket has taken in all. After an error, it tells how much of
@@ -422,7 +439,8 @@ impl Write for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Connection")
-            .field("peer", self.shared.peer())
+            .field("id", &self.shared.id)
+            .field(self.shared.direction(), self.shared.peer())
             .field(
                 "buffered",
                 &self.scratch.as_ref().map_or(0, |scratch| scratch.input.buffer.len()),

@@ -283,7 +283,7 @@ impl Core {
             }
         });
         if let Some(Err(error)) = watched {
-            log::warn!("cannot watch the connection from {}: {error}", shared.peer());
+            log::warn!("cannot watch connection {shared}: {error}");
             shared.output.fail(&error);
             events = Events::STARTED | Events::ABORT;
         } else if matches!(self.end, Ending::Stopping { .. }) {
@@ -310,7 +310,7 @@ impl Core {
         } else if let Some(Err(error)) =
             shared.output.with_stream(|stream| self.driver.forget(stream, shared.token()))
         {
-            log::debug!("cannot stop watching the connection from {}: {error}", shared.peer());
+            log::debug!("cannot stop watching connection {shared}: {error}");
         }
         shared.close_stream();
         // After the close: this drops what the user's jobs hold, and the peer need not wait for it.

@@ -1,6 +1,7 @@
 //! Handles: many threads send to one connection, and old handles reach no other connection.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +10,10 @@ use std::thread;
 
 use netpoll::{Bytes, Connection, Error, EventLoop, Handle};
 
+use crate::loggers::listen;
 use crate::util::{
-    Client, PATIENCE, Random, Server, echo_once, eventually, lock, modes, noise, within,
+    Client, PATIENCE, Random, Server, alone, echo_once, eventually, hand_off, lock, modes, noise,
+    within,
 };
 
 const SENDERS: usize = 8;
@@ -239,4 +242,63 @@ fn visit(address: std::net::SocketAddr, number: usize, round: usize) {
     let whole = heard.chunks_exact(8);
     assert!(whole.clone().all(|it| it == tag.as_bytes()), "{tag}: bytes of another connection");
     assert!(tag.as_bytes().starts_with(whole.remainder()), "{tag}: a torn message");
+}
+
+/// Ids are unique though sockets, tokens and loops are used again, and a handle is a key.
+#[test]
+#[expect(clippy::mutable_key_type, reason = "what a handle hashes as does not change")]
+fn every_connection_of_the_process_has_a_number_of_its_own() {
+    let servers = [handing_out(hand_off()), handing_out(netpoll::Dispatch::Inline)];
+    let client = netpoll::Client::builder()
+        .on_request(|(): &mut (), _: &mut Connection| Ok(()))
+        .build()
+        .expect("options that can be used");
+    let mut seen = HashMap::new();
+    for round in 0..20 {
+        let (server, handles) = &servers[round % 2];
+        let address = server.address.to_string();
+        let mut plain = server.connect();
+        let served = handles.recv_timeout(PATIENCE).expect("a connection");
+        plain.echo(b"hello");
+        let dialled = client.dial("tcp", &address, PATIENCE).expect("it accepts");
+        let of_dialled = handles.recv_timeout(PATIENCE).expect("a connection");
+        let mut driven = netpoll::dial_connection("tcp", &address, PATIENCE).expect("it accepts");
+        let of_driven = handles.recv_timeout(PATIENCE).expect("a connection");
+        driven.write_all(b"hello").expect("it takes it");
+        assert_eq!(driven.id(), driven.handle().id());
+        for handle in [served, dialled.clone(), of_dialled, driven.handle(), of_driven] {
+            assert_eq!(handle.clone(), handle);
+            let number = handle.id();
+            assert_eq!(seen.insert(handle, number), None, "another connection's handle is equal");
+        }
+        dialled.close();
+    }
+    let numbers: HashSet<u64> = seen.values().copied().collect();
+    assert_eq!(numbers.len(), 100);
+    assert!(seen.iter().all(|(handle, number)| handle.id() == *number), "an id has changed");
+}
+
+/// A log is searched for one connection: every line of it has its number, and says who came.
+#[test]
+fn lines_of_the_log_name_the_connection_and_its_direction() {
+    alone("handles::lines_of_the_log_name_the_connection_and_its_direction", || {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = lines.clone();
+        listen(move |line| lock(&kept).push(line.to_owned()));
+        let (server, handles) = handing_out(hand_off());
+        let address = server.address.to_string();
+        let dialled = netpoll::dial_connection("tcp", &address, PATIENCE).expect("it accepts");
+        let served = handles.recv_timeout(PATIENCE).expect("a connection");
+        let ours = format!("connection {} to {address}: ", dialled.id());
+        let theirs = format!("connection {} from {}: ", served.id(), served.peer_addr());
+        let debug = [format!("{dialled:?}"), format!("{served:?}")];
+        assert!(debug[0].contains(&format!("id: {}, to: ", dialled.id())), "{}", debug[0]);
+        assert!(debug[1].contains(&format!("id: {}, from: ", served.id())), "{}", debug[1]);
+        drop(dialled);
+        for begin in [ours, theirs] {
+            eventually("its end is logged", || {
+                lock(&lines).iter().any(|line| line.starts_with(&begin))
+            });
+        }
+    });
 }

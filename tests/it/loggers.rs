@@ -36,7 +36,7 @@ fn a_logger_that_panics_on_a_worker_costs_that_worker_alone() {
         let counted = panicked.clone();
         listen(move |line| {
             let on_worker = thread::current().name().is_some_and(|it| it.contains("work"));
-            if on_worker && line.starts_with("connection from") && counted.get() < 3 {
+            if on_worker && line.starts_with("connection ") && counted.get() < 3 {
                 counted.add();
                 panic!("no space left on the log's device");
             }

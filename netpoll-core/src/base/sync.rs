@@ -18,6 +18,9 @@ pub(crate) use loom::{
     },
 };
 
+/// For statics, which loom's atomics can't be: no model may depend on one.
+pub(crate) use std::sync::atomic::AtomicU64 as StaticU64;
+
 #[cfg(not(loom))]
 pub(crate) use crossbeam_channel as channel;
 

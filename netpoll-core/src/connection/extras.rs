@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::base::error::Wait;
 use crate::base::limits::Limits;
 use crate::base::panic::guard;
-use crate::base::sync::{Mutex, lock};
+use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::pure::deadlines::{Progress, TimeWatch};
 
 /// A callback that runs when a connection has ended.
@@ -20,14 +20,12 @@ pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
 
 /// The extras of one connection. The lock is held for a few instructions, never while user code
 /// runs.
-pub(crate) struct Extras(Mutex<Guarded>);
+pub(crate) struct Extras(Mutex<Option<Box<Inner>>>);
 
+/// Whether a connection has ended, and its close callbacks have been taken. Used under the lock of
+/// its extras; it stands outside to save room.
 #[derive(Default)]
-struct Guarded {
-    inner: Option<Box<Inner>>,
-    /// The connection has ended, and its close callbacks have been taken.
-    closed: bool,
-}
+pub(crate) struct HasEnded(AtomicBool);
 
 #[derive(Default)]
 struct Inner {
@@ -58,7 +56,7 @@ impl Extras {
             let watch = Some(TimeWatch::new(limits, clock::now()));
             Box::new(Inner { watch, ..Inner::default() })
         });
-        Self(Mutex::new(Guarded { inner, closed: false }))
+        Self(Mutex::new(inner))
     }
 
     pub(crate) fn read_deadline(&self) -> Option<Instant> {
@@ -69,12 +67,12 @@ impl Extras {
         self.look(|inner| inner.write_deadline)
     }
 
-    pub(crate) fn set_read_deadline(&self, at: Option<Instant>) {
-        self.change(|inner| inner.read_deadline = at);
+    pub(crate) fn set_read_deadline(&self, has_ended: &HasEnded, at: Option<Instant>) {
+        self.change(has_ended, |inner| inner.read_deadline = at);
     }
 
-    pub(crate) fn set_write_deadline(&self, at: Option<Instant>) {
-        self.change(|inner| inner.write_deadline = at);
+    pub(crate) fn set_write_deadline(&self, has_ended: &HasEnded, at: Option<Instant>) {
+        self.change(has_ended, |inner| inner.write_deadline = at);
     }
 
     pub(crate) fn timeouts(&self) -> Option<Timeouts> {
@@ -82,15 +80,20 @@ impl Extras {
     }
 
     /// Changes the timeouts; if none were set, they are `usual` before the change.
-    pub(crate) fn set_timeouts(&self, usual: Timeouts, change: impl FnOnce(&mut Timeouts)) {
-        self.change(|inner| change(inner.timeouts.get_or_insert(usual)));
+    pub(crate) fn set_timeouts(
+        &self,
+        has_ended: &HasEnded,
+        usual: Timeouts,
+        change: impl FnOnce(&mut Timeouts),
+    ) {
+        self.change(has_ended, |inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
     /// Sets timeouts, deadlines and the time watch back to the limits. Returns whether the caller
     /// must tell the reactor.
     pub(crate) fn reset_times(&self, limits: &Limits) -> bool {
         let mut guarded = lock(&self.0);
-        let Some(inner) = &mut guarded.inner else { return false };
+        let Some(inner) = &mut *guarded else { return false };
         (inner.read_deadline, inner.write_deadline, inner.timeouts) = (None, None, None);
         let fresh = || TimeWatch::new(limits, clock::now());
         inner.watch = match inner.watch.take() {
@@ -104,10 +107,14 @@ impl Extras {
 
     /// Changes the time watch. Returns whether the caller must tell the reactor: not if the
     /// connection has ended, and not if the reactor has been told and has yet to look.
-    pub(crate) fn rewatch(&self, change: impl FnOnce(&mut TimeWatch)) -> bool {
+    pub(crate) fn rewatch(
+        &self,
+        has_ended: &HasEnded,
+        change: impl FnOnce(&mut TimeWatch),
+    ) -> bool {
         let fresh = || TimeWatch::new(&Limits::default(), clock::now());
         let mut must_tell = false;
-        self.change(|inner| {
+        self.change(has_ended, |inner| {
             change(inner.watch.get_or_insert_with(fresh));
             must_tell = !std::mem::replace(&mut inner.is_look_due, true);
         });
@@ -117,7 +124,7 @@ impl Extras {
     /// When the time watch is to look next; `None` without one. For the reactor.
     pub(crate) fn next_look(&self, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let mut guarded = lock(&self.0);
-        let inner = guarded.inner.as_deref_mut()?;
+        let inner = guarded.as_deref_mut()?;
         inner.is_look_due = false;
         inner.watch.as_ref().and_then(|watch| watch.next(now()))
     }
@@ -125,7 +132,7 @@ impl Extras {
     /// Has the time watch look, and keeps the time that it finds to be over.
     pub(crate) fn check_time(&self, progress: Progress, now: Instant) -> Result<(), Wait> {
         let mut guarded = lock(&self.0);
-        let Some(Inner { watch: Some(watch), expired, .. }) = guarded.inner.as_deref_mut() else {
+        let Some(Inner { watch: Some(watch), expired, .. }) = guarded.as_deref_mut() else {
             return Ok(());
         };
         watch.look(progress, now).inspect_err(|wait| *expired = Some(*wait))
@@ -137,42 +144,43 @@ impl Extras {
     }
 
     /// Puts a job into the list; `false` if the connection has ended.
-    pub(crate) fn push_job(&self, job: Arc<Job>) -> bool {
-        self.change(|inner| inner.jobs.push_back(job))
+    pub(crate) fn push_job(&self, has_ended: &HasEnded, job: Arc<Job>) -> bool {
+        self.change(has_ended, |inner| inner.jobs.push_back(job))
     }
 
     /// The next job, and whether there are more.
     pub(crate) fn pop_job(&self) -> Option<(Arc<Job>, bool)> {
         let mut guarded = lock(&self.0);
-        let jobs = &mut guarded.inner.as_mut()?.jobs;
+        let jobs = &mut guarded.as_mut()?.jobs;
         jobs.pop_front().map(|job| (job, !jobs.is_empty()))
     }
 
     /// Keeps what takes the place of the callbacks; drops it if the connection has ended.
-    pub(crate) fn set_side(&self, side: Box<Side>) {
+    pub(crate) fn set_side(&self, has_ended: &HasEnded, side: Box<Side>) {
         let mut side = Some(side);
-        self.change(|inner| inner.side = side.take());
+        self.change(has_ended, |inner| inner.side = side.take());
     }
 
     pub(crate) fn take_side(&self) -> Option<Box<Side>> {
-        lock(&self.0).inner.as_mut()?.side.take()
+        lock(&self.0).as_mut()?.side.take()
     }
 
     /// Adds a close callback, or runs it here if the connection has ended.
-    pub(crate) fn on_close(&self, callback: OnClose) {
-        let mut guarded = lock(&self.0);
-        if guarded.closed {
-            drop(guarded);
-            return callback();
+    pub(crate) fn on_close(&self, has_ended: &HasEnded, callback: OnClose) {
+        let mut callback = Some(callback);
+        self.change(has_ended, |inner| inner.on_close.extend(callback.take()));
+        if let Some(callback) = callback {
+            callback();
         }
-        guarded.inner.get_or_insert_default().on_close.push(callback);
     }
 
     /// Drops everything after the connection has ended, and runs the close callbacks, the last
     /// added first.
-    pub(crate) fn close(&self) {
-        let closed = Guarded { inner: None, closed: true };
-        let Guarded { inner, .. } = std::mem::replace(&mut *lock(&self.0), closed);
+    pub(crate) fn close(&self, has_ended: &HasEnded) {
+        let mut guarded = lock(&self.0);
+        has_ended.0.store(true, Ordering::Relaxed);
+        let inner = guarded.take();
+        drop(guarded);
         let Some(Inner { jobs, on_close, side, .. }) = inner.map(|inner| *inner) else { return };
         drop(side);
         for job in jobs {
@@ -185,20 +193,22 @@ impl Extras {
 
     /// Whether `close` runs user code: a close callback, or the drop of a job.
     pub(crate) fn close_runs_user_code(&self) -> bool {
-        let inner = &lock(&self.0).inner;
+        let inner = lock(&self.0);
         inner.as_ref().is_some_and(|it| !it.on_close.is_empty() || !it.jobs.is_empty())
     }
 
     fn look<T>(&self, look: impl FnOnce(&Inner) -> Option<T>) -> Option<T> {
-        look(lock(&self.0).inner.as_ref()?)
+        look(lock(&self.0).as_ref()?)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Inner)) -> bool {
+    /// Returns whether it did: not if the connection has ended.
+    fn change(&self, has_ended: &HasEnded, change: impl FnOnce(&mut Inner)) -> bool {
         let mut guarded = lock(&self.0);
-        if !guarded.closed {
-            change(guarded.inner.get_or_insert_default());
+        let is_open = !has_ended.0.load(Ordering::Relaxed);
+        if is_open {
+            change(guarded.get_or_insert_default());
         }
-        !guarded.closed
+        is_open
     }
 }
 
@@ -215,14 +225,15 @@ mod tests {
     /// Otherwise a thread that changes it again and again would fill the queue of a busy reactor.
     #[test]
     fn the_reactor_is_told_once_of_changes_that_it_has_not_seen() {
-        let extras = Extras::new(&Limits::default());
-        assert!(extras.rewatch(|_| ()));
-        assert!(!extras.rewatch(|_| ()) && !extras.reset_times(&Limits::default()));
+        let (extras, has_ended) = (Extras::new(&Limits::default()), HasEnded::default());
+        let rewatch = || extras.rewatch(&has_ended, |_| ());
+        assert!(rewatch());
+        assert!(!rewatch() && !extras.reset_times(&Limits::default()));
         extras.next_look(Instant::now);
         assert!(extras.reset_times(&Limits::default()));
-        assert!(!extras.rewatch(|_| ()));
+        assert!(!rewatch());
         extras.next_look(Instant::now);
-        extras.close();
-        assert!(!extras.rewatch(|_| ()));
+        extras.close(&has_ended);
+        assert!(!rewatch());
     }
 }

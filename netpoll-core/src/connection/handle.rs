@@ -3,6 +3,7 @@
 mod jobs;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,10 @@ use crate::pure::task::Events;
 /// none can reach the next owner of the descriptor. It keeps some hundred bytes and the waker of
 /// its loop alive, but not the socket. A loop that `PollManager::set_loops` has retired ends with
 /// the last handle to one of its connections.
+///
+/// Two handles are equal if they are of the same connection, and hash as its
+/// [`id`](Self::id): so handles may be the keys of a map. (clippy's `mutable_key_type` can't see
+/// that neither changes; the id itself is a key without that lint.)
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -39,6 +44,11 @@ pub struct Handle {
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// The number of the connection; see [`Connection::id`]. No system call, also after a close.
+    pub fn id(&self) -> u64 {
+        self.shared.id
     }
 
     /// Whether this is a handle of `connection`.
@@ -135,21 +145,21 @@ impl Handle {
     /// if the connection has ended already, at once and on this thread. The last added runs first.
     /// It must not block.
     pub fn add_close_callback(&self, callback: impl FnOnce() + Send + 'static) {
-        self.shared.extras.on_close(Box::new(callback));
+        self.shared.extras.on_close(&self.shared.has_ended, Box::new(callback));
     }
 
     /// Sets until when reads may wait. With `None`, the default, only the read timeout limits them.
     /// It also applies to a read that waits now; a deadline in the past ends that wait at once.
     /// Bytes that have come are read without a wait all the same.
     pub fn set_read_deadline(&self, at: Option<Instant>) {
-        self.shared.extras.set_read_deadline(at);
+        self.shared.extras.set_read_deadline(&self.shared.has_ended, at);
         self.shared.task.word.nudge();
     }
 
     /// Sets until when flushes may wait, as [`set_read_deadline`](Self::set_read_deadline) does for
     /// reads.
     pub fn set_write_deadline(&self, at: Option<Instant>) {
-        self.shared.extras.set_write_deadline(at);
+        self.shared.extras.set_write_deadline(&self.shared.has_ended, at);
         self.shared.output.interrupt();
     }
 
@@ -299,6 +309,20 @@ impl Handle {
     #[doc(hidden)]
     pub fn remote(&self) -> &Arc<Remote> {
         &self.shared.reactor
+    }
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl Eq for Handle {}
+
+impl Hash for Handle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.shared.id.hash(state);
     }
 }
 

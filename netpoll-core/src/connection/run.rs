@@ -194,9 +194,7 @@ impl Runner {
 #[cold]
 fn log_slow(shared: &Shared, Slow { took, limit, unlogged }: &Slow) {
     log::warn!(
-        "a callback took {took:?}, longer than {limit:?}: connection {} from {} ({unlogged} more \
+        "a callback took {took:?}, longer than {limit:?}: connection {shared} ({unlogged} more \
          since the last such line)",
-        shared.token().to_u64(),
-        shared.peer(),
     );
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use netpoll_buffer::LinkBuffer;
 
 use super::callbacks::Service;
-use super::extras::{Extras, Timeouts};
+use super::extras::{Extras, HasEnded, Timeouts};
 use super::group::Group;
 use super::job::Job;
 use super::mailbox::{Command, Remote};
@@ -21,7 +21,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::origin::{Origin, Release};
 use crate::base::stats::Work;
-use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering, StaticU64};
 use crate::base::waits::{WaitsFor, Wake};
 use crate::io::stream::{self, Stream};
 use crate::pure::deadlines::{Progress, TimeWatch};
@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// One connection, in an `Arc`; `connection.rs` has the picture.
 pub(crate) struct Shared {
+    /// Of all connections of the process this one alone.
+    pub(crate) id: u64,
     pub(crate) task: Task<Runner>,
     pub(crate) output: Output,
     pub(crate) group: Arc<Group>,
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     /// The number of bytes received. Only the owner writes it.
     received: AtomicU64,
     pub(crate) extras: Extras,
+    pub(crate) has_ended: HasEnded,
 }
 
 /// The addresses of both ends.
@@ -116,6 +119,7 @@ impl Shared {
         }
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
         Self {
+            id: next_id(),
             task,
             output,
             group,
@@ -129,6 +133,7 @@ impl Shared {
             received,
             reported: AtomicU64::new(0),
             extras,
+            has_ended: HasEnded::default(),
         }
     }
 
@@ -223,6 +228,11 @@ impl Shared {
         }
     }
 
+    /// Whether the peer came to this process or was dialled: `from` or `to` its address.
+    pub(crate) fn direction(&self) -> &'static str {
+        if self.listener.is_some() { "from" } else { "to" }
+    }
+
     pub(crate) fn local_addr(&self) -> Result<Address> {
         if let Ends::Told(told) = &self.ends {
             return Ok(told.1.clone());
@@ -257,7 +267,7 @@ impl Shared {
     }
 
     pub(crate) fn set_timeouts(&self, change: impl FnOnce(&mut Timeouts)) {
-        self.extras.set_timeouts(self.usual_timeouts(), change);
+        self.extras.set_timeouts(&self.has_ended, self.usual_timeouts(), change);
     }
 
     pub(crate) fn reset_times(self: &Arc<Self>) {
@@ -363,13 +373,13 @@ impl Shared {
 
     /// Puts a job into the list, unless it is in there; `false` if the connection has ended.
     pub(crate) fn enqueue(&self, job: Arc<Job>) -> bool {
-        !job.enqueue() || self.extras.push_job(job)
+        !job.enqueue() || self.extras.push_job(&self.has_ended, job)
     }
 
     /// For a callback of this connection: when it has returned, `side` takes the place of the
     /// callbacks.
     pub(crate) fn begin_relay(&self, side: Box<Side>) {
-        self.extras.set_side(side);
+        self.extras.set_side(&self.has_ended, side);
         self.task.word.clear(Events::PAUSED);
         self.task.word.note(Events::RELAYED);
     }
@@ -392,7 +402,7 @@ impl Shared {
     /// Changes the time watch, and has the reactor look again. Does nothing if the connection has
     /// ended.
     pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut TimeWatch)) {
-        if self.extras.rewatch(change) {
+        if self.extras.rewatch(&self.has_ended, change) {
             drop(self.reactor.post(Command::TimeWatch(self.clone())));
         }
     }
@@ -431,10 +441,10 @@ impl Shared {
         let (lost, reset) =
             self.output.close_stream(self.task.word.events().has_any(Events::RESET));
         if lost > 0 {
-            log::debug!("{lost} accepted bytes to {} were not sent", self.peer());
+            log::debug!("connection {self}: {lost} accepted bytes were not sent");
         }
         if let Err(error) = reset {
-            log::debug!("cannot reset the connection to {}: {error}", self.peer());
+            log::debug!("cannot reset connection {self}: {error}");
         }
         self.reactor.traffic.add(Work { sent: self.sent_since(), ..Work::default() });
         self.reactor.leave();
@@ -452,14 +462,28 @@ impl Wake for Shared {
     }
 }
 
+/// How lines of the log name it: `17 from 192.0.2.1:4711`.
+impl fmt::Display for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {} {}", self.id, self.direction(), self.peer())
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Connection")
-            .field("peer", self.peer())
+            .field("id", &self.id)
+            .field(self.direction(), self.peer())
             .field("task", &self.task)
             .field("pending", &self.output.pending())
             .finish_non_exhaustive()
     }
+}
+
+/// The next number of a connection, from 1. At a billion a second the numbers last 584 years.
+fn next_id() -> u64 {
+    static LAST: StaticU64 = StaticU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 #[cfg(all(test, not(loom)))]

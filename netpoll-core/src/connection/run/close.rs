@@ -18,7 +18,7 @@ use crate::pure::task::{Events, Run};
 /// socket.
 pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
-    log::debug!("connection from {}: {reason}", shared.peer());
+    log::debug!("connection {shared}: {reason}");
     run.let_go();
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
@@ -50,7 +50,7 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     if let Some(service) = service {
         service.disconnect(&reason);
     }
-    shared.extras.close();
+    shared.extras.close(&shared.has_ended);
     run.close();
     shared.finish();
     if let Some(side) = relay {

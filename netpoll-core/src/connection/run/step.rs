@@ -242,7 +242,7 @@ impl Runner {
             if shared.is_interrupted() {
                 return self.begin_close(shared, CloseReason::Local);
             }
-            log::debug!("what was written to {} after shutdown_write is dropped", shared.peer());
+            log_dropped(shared);
             scratch.staged.clear();
         }
         if let Err(reason) = verdict {
@@ -261,4 +261,9 @@ impl Runner {
             || (self.told.high_water && !shared.output.is_congested());
         if again { Step::More } else { Step::Wait }
     }
+}
+
+#[cold]
+fn log_dropped(shared: &Shared) {
+    log::debug!("connection {shared}: what was written after shutdown_write is dropped");
 }
