@@ -50,6 +50,43 @@ impl LinkBuffer {
         last.commit_zeroed(n)
     }
 
+    /// Adds what `write` puts into contiguous room for `n` bytes: as many as it returns, pending.
+    ///
+    /// As [`malloc`](Self::malloc) and [`malloc_ack`](Self::malloc_ack) in one, without the
+    /// `memset`, for code that encodes into a slice. The room holds bytes of other connections:
+    /// `write` must not look at it, and must not return more than it wrote.
+    ///
+    /// # Panics
+    ///
+    /// As [`malloc`](Self::malloc), and when `write` returns more than `n`. Nothing is added then,
+    /// nor when `write` panics.
+    ///
+    /// ```
+    /// # use netpoll_buffer::LinkBuffer;
+    /// let mut buffer = LinkBuffer::new();
+    /// let written = buffer.write_with(10, |room| {
+    ///     room[..2].copy_from_slice(b"ok");
+    ///     2
+    /// });
+    /// assert_eq!((written, buffer.malloc_len()), (2, 2));
+    /// ```
+    pub fn write_with(&mut self, n: usize, write: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        if n == 0 {
+            return 0;
+        }
+        self.release();
+        let block = self.block_size(n).max(n);
+        let last = self.chain.with_room(n, block);
+        let written = write(&mut last.room()[..n]);
+        assert!(written <= n, "{written} bytes were written into room for {n}");
+        last.commit(written);
+        if last.is_empty() {
+            self.chain.pop_back();
+        }
+        self.pending += written;
+        written
+    }
+
     /// How many bytes are pending: written or malloc'd, and not yet flushed.
     ///
     /// ```

@@ -27,6 +27,42 @@ fn acknowledging_more_than_was_malloced_is_an_error() {
 }
 
 #[test]
+fn writing_into_room_adds_what_was_written() {
+    let mut buffer = LinkBuffer::from("readable");
+    let write = |n: usize| {
+        move |room: &mut [u8]| {
+            room[..n].fill(b'w');
+            n
+        }
+    };
+    assert_eq!(buffer.write_with(0, |_| unreachable!("there is no room")), 0);
+    assert_eq!(buffer.write_with(5000, write(0)), 0);
+    assert_eq!(buffer.write_with(5000, write(5000)), 5000);
+    assert_eq!(buffer.write_with(100_000, write(1)), 1);
+    assert_eq!((buffer.len(), buffer.malloc_len()), (8, 5001));
+    buffer.flush();
+    buffer.skip(8).unwrap();
+    assert!(buffer.chunks().flatten().all(|&byte| byte == b'w'));
+
+    let mut empty = LinkBuffer::new();
+    empty.write_with(100, |room| room.len() - 100);
+    assert_eq!(empty.held(), 0, "room that was not used is given back");
+}
+
+#[test]
+fn claiming_more_than_the_room_adds_nothing() {
+    let mut buffer = LinkBuffer::from("readable");
+    let claim = panic::catch_unwind(AssertUnwindSafe(|| buffer.write_with(10, |_| 11)));
+    assert!(claim.is_err());
+    let panics = panic::catch_unwind(AssertUnwindSafe(|| buffer.write_with(10, |_| panic!("no"))));
+    assert!(panics.is_err());
+    assert_eq!((buffer.len(), buffer.malloc_len()), (8, 0));
+    buffer.write_bytes(b", and more");
+    buffer.flush();
+    assert_eq!(buffer.next(18), Ok(&b"readable, and more"[..]));
+}
+
+#[test]
 fn acknowledging_discards_over_several_blocks() {
     let mut buffer = LinkBuffer::from("readable");
     for _ in 0..3 {
