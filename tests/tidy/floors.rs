@@ -25,8 +25,14 @@ const BESIDE: &[(&str, &str)] = &[
     ("driver_suite", "runs the same tests on every driver"),
 ];
 
-const CRATES: &[&str] =
-    &["netpoll-buffer", "netpoll-codec", "netpoll-core", "netpoll-server", "netpoll-client"];
+const CRATES: &[&str] = &[
+    "netpoll-buffer",
+    "netpoll-codec",
+    "netpoll-core",
+    "netpoll-server",
+    "netpoll-client",
+    "netpoll-tls",
+];
 
 /// Circles of files that are left: the crate, the files, why.
 const CIRCLES: &[(&str, &[&str], &str)] = &[

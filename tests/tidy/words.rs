@@ -45,6 +45,7 @@ const SOURCES: &[&str] = &[
     "netpoll-codec/src",
     "netpoll-core/src",
     "netpoll-server/src",
+    "netpoll-tls/src",
     "src",
 ];
 

@@ -1,0 +1,12 @@
+//! TLS as a filter, without a socket: two ends in memory, of which one may be rustls's own.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+
+mod certificates;
+mod ends;
+mod errors;
+mod handshake;
+mod hostile;
+mod identities;
+mod mutated;
+mod records;
+mod reload;
