@@ -8,16 +8,19 @@
 //!
 //! ```text
 //! python3 -m http.server --bind 127.0.0.1 8000 &
-//! cargo run --release --example tcp_proxy -- 127.0.0.1:8000 [ADDRESS]
+//! cargo run --release --example tcp_proxy -- 127.0.0.1:8000 [ADDRESS [OPTION]...]
 //! curl http://127.0.0.1:7003/
 //! ```
+//! The options `--accept-proxy` and `--send-proxy` are for headers of the PROXY protocol: clients
+//! come by a proxy that sends one, the origin expects one. With both, it gets the one that came.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use netpoll::proxy::{Header, Version};
 use netpoll::{
     CloseReason, Connection, Dialer, Dispatch, Error, EventLoop, Limits, Listener, OutputLimits,
-    Relay, Relayed, Result,
+    ProxyProtocol, Relay, Relayed, Result,
 };
 
 /// Clients at a time: each takes two descriptors.
@@ -34,8 +37,18 @@ fn main() -> ExitCode {
 
 fn serve() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let origin = args.next().ok_or_else(|| Error::config("usage: tcp_proxy ORIGIN [ADDRESS]"))?;
-    let listener = Listener::bind("tcp", &args.next().unwrap_or("127.0.0.1:7003".into()))?;
+    let usage = "usage: tcp_proxy ORIGIN [ADDRESS [--accept-proxy] [--send-proxy]]";
+    let origin = args.next().ok_or_else(|| Error::config(usage))?;
+    let mut listener = Listener::bind("tcp", &args.next().unwrap_or("127.0.0.1:7003".into()))?;
+    let mut sends_header = false;
+    for option in args {
+        match option.as_str() {
+            // Only proxies must be able to connect then: a peer can claim any address.
+            "--accept-proxy" => listener = listener.proxy_protocol(ProxyProtocol::default()),
+            "--send-proxy" => sends_header = true,
+            _ => return Err(Error::config(usage)),
+        }
+    }
     println!("listening on {}", listener.local_addr()?);
 
     let limits = Limits {
@@ -47,7 +60,16 @@ fn serve() -> Result<()> {
     EventLoop::builder()
         .on_connect(move |(): &mut (), client: &mut Connection| {
             client.pause_reading(); // until the relay receives
-            dialer.dial_then(&client.handle(), "tcp", &origin, join).map(drop)
+            let asker = client.handle();
+            if !sends_header {
+                return dialer.dial_then(&asker, "tcp", &origin, join).map(drop);
+            }
+            let header = match client.proxy_header() {
+                Some(header) => header.clone(),
+                None => Header::between(client.peer_addr(), client.local_addr()?),
+            };
+            let dialer = dialer.proxy_header(&header, Version::V2)?;
+            dialer.dial_then(&asker, "tcp", &origin, join).map(drop)
         })
         .on_request(|(): &mut (), _: &mut Connection| Ok(()))
         .dispatch(Dispatch::Inline) // nothing here ever blocks

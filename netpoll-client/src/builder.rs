@@ -198,7 +198,7 @@ impl DialerBuilder {
         let Self { connect, limits, manager, timeout, stagger, resolver } = self;
         let resolver = resolver.unwrap_or_else(Resolver::system);
         let options = Arc::new(DialOptions { connect, timeout, stagger, resolver });
-        Ok(Dialer { group: Group::dialled(limits)?, manager, options })
+        Ok(Dialer { group: Group::dialled(limits)?, manager, options, announcement: None })
     }
 
     fn validate(&self) -> Result<()> {

@@ -1,9 +1,9 @@
 //! One dial: its name is resolved and the addresses are raced, within one deadline.
 //!
 //! ```text
-//!     new ──► Asking ──► Racing ──► Connected, or why not
-//!               │          │
-//!               └──────────┴── advance: as far as it goes without a wait
+//!     new ──► Asking ──► Racing ──► Announcing ──► Connected, or why not
+//!               │          │            │
+//!               └──────────┴────────────┴── advance: as far as it goes without a wait
 //! ```
 //! [`Dial`] never waits. A thread that dials waits between the calls of `advance` ([`Dial::run`]);
 //! a dial that goes on by callback is called again as a job of the connection that asks
@@ -13,11 +13,13 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use netpoll_core::{
     Address, Attempt, AttemptOutcome, Error, Group, Notify, PollManager, Remote, Result, clock,
     socket::ConnectOptions,
 };
 
+use crate::announcement::Announcement;
 use crate::backoff::Backoff;
 use crate::cancel::Cancel;
 use crate::eyeballs::{Candidate, Move, Race};
@@ -48,6 +50,8 @@ pub(crate) struct Dial<'a> {
     timeout: Duration,
     deadline: Option<Instant>,
     cancel: Option<&'a Cancel>,
+    /// What the connection begins with.
+    announcement: Option<Bytes>,
     notify: Arc<Notify>,
     stage: Stage,
 }
@@ -63,6 +67,8 @@ enum Stage {
     /// The name is being resolved.
     Asking(Arc<Question>),
     Racing(Box<Racing>),
+    /// It is connected, and the socket has yet to take its announcement.
+    Announcing(Announcement),
     /// It has ended, and what it ended with was taken or is this.
     Over(Option<Error>),
 }
@@ -89,6 +95,7 @@ pub(crate) struct Means<'m, 'a> {
     pub(crate) group: &'m Arc<Group>,
     pub(crate) timeout: Duration,
     pub(crate) cancel: Option<&'a Cancel>,
+    pub(crate) announcement: Option<Bytes>,
 }
 
 impl<'a> Dial<'a> {
@@ -99,14 +106,24 @@ impl<'a> Dial<'a> {
         kind: Kind<'_>,
         notify: Arc<Notify>,
     ) -> Self {
-        let Means { options, loops, group, timeout, cancel } = means;
+        let Means { options, loops, group, timeout, cancel, announcement } = means;
         if let Some(cancel) = cancel {
             cancel.watch(&notify);
         }
         let deadline = clock::now().checked_add(timeout);
         let (options, group, stage) = (options.clone(), group.clone(), Stage::Over(None));
-        let mut dial =
-            Self { options, loops, group, target, timeout, deadline, cancel, notify, stage };
+        let mut dial = Self {
+            options,
+            loops,
+            group,
+            target,
+            timeout,
+            deadline,
+            cancel,
+            announcement,
+            notify,
+            stage,
+        };
         dial.stage = match kind {
             Kind::Literal(address) => dial.race(vec![address]).unwrap_or_else(Stage::failed),
             Kind::Name(host, port) => match dial.options.resolver.ask(host, port, &dial.notify) {
@@ -145,7 +162,7 @@ impl<'a> Dial<'a> {
                 return Progress::Over(Err(error.take().unwrap_or(Error::Closed)));
             }
             Stage::Asking(_) => self.check_time(clock::now()).map(|()| None),
-            Stage::Racing(_) => match self.go_on_racing() {
+            Stage::Racing(_) | Stage::Announcing(..) => match self.connect() {
                 Ok(Raced::Won(attempt)) => return self.end(Ok(attempt)),
                 Ok(Raced::Until(next)) => Ok(next),
                 Err(error) => Err(error),
@@ -175,6 +192,25 @@ impl<'a> Dial<'a> {
         }
         let race = Race::new(addresses, *stagger, clock::now());
         Ok(Stage::Racing(Box::new(Racing { race, running: Vec::new(), full: 0 })))
+    }
+
+    /// Races, and then announces. `Ok`: as of [`go_on_racing`](Self::go_on_racing).
+    fn connect(&mut self) -> io::Result<Raced> {
+        if let Stage::Racing(_) = &self.stage {
+            let won = match self.go_on_racing()? {
+                Raced::Won(attempt) => attempt,
+                Raced::Until(next) => return Ok(Raced::Until(next)),
+            };
+            let Some(bytes) = self.announcement.take() else { return Ok(Raced::Won(won)) };
+            self.stage = Stage::Announcing(Announcement::begin(won, bytes, &self.notify)?);
+        }
+        let Stage::Announcing(announcement) = &mut self.stage else {
+            return Err(Error::Closed.into());
+        };
+        match announcement.take()? {
+            Some(attempt) => Ok(Raced::Won(attempt)),
+            None => self.check_time(clock::now()).map(|()| Raced::Until(None)),
+        }
     }
 
     /// Begins attempts that are due. `Ok`: an attempt has won, or the race goes on.

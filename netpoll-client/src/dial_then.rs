@@ -98,7 +98,8 @@ impl Dialer {
         let (target, kind) = Target::parse(network, address)?;
         target.check_timeout(timeout)?;
         let (options, loops) = (&self.options, Loops::This(asker.remote().clone()));
-        let means = Means { options, loops, group, timeout, cancel: None };
+        let announcement = self.announcement.clone();
+        let means = Means { options, loops, group, timeout, cancel: None, announcement };
         asker.pursue(|notify| DialPursuit {
             dial: Dial::new(means, target.into_owned(), kind, notify.clone()),
             outcome: None,

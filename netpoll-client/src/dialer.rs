@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+use netpoll_core::proxy::{Header, Version};
 use netpoll_core::{Attempt, Connection, Group, Handle, Limits, PollManager, Result, blocking};
 
 use crate::cancel::Cancel;
@@ -106,6 +108,8 @@ pub struct Dialer {
     /// `None`: the shared one, started by the first dial.
     pub(crate) manager: Option<Arc<PollManager>>,
     pub(crate) options: Arc<DialOptions>,
+    /// What each connection begins with.
+    pub(crate) announcement: Option<Bytes>,
 }
 
 impl Dialer {
@@ -114,6 +118,42 @@ impl Dialer {
     pub fn manager(mut self, manager: Arc<PollManager>) -> Self {
         self.manager = Some(manager);
         self
+    }
+
+    /// The same dialer, with connections that begin with this header of the PROXY protocol: for a
+    /// proxy that tells a server for which client it dials. The dial sends it before anything else
+    /// and within its timeout; it ends when the socket has taken all of it.
+    /// [`bytes_sent`](Connection::bytes_sent) counts it. Costs an allocation; the connections share
+    /// it. Of addresses that are tried beside each other only the one that is used gets it.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::SocketAddr;
+    /// use netpoll_client::Dialer;
+    /// use netpoll_core::proxy::{Header, Version};
+    ///
+    /// let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let (client, front): (SocketAddr, SocketAddr) =
+    ///     ("192.0.2.1:51000".parse()?, "198.51.100.7:443".parse()?);
+    /// let dialer = Dialer::builder().build()?;
+    /// let header = Header::between(client, front);
+    /// let dialer = dialer.proxy_header(&header, Version::V1)?;
+    /// let mut conn = dialer.dial("tcp", &server.local_addr()?.to_string())?;
+    /// conn.writer().write_bytes(b"hello");
+    /// drop(conn);
+    ///
+    /// let mut heard = String::new();
+    /// server.accept()?.0.read_to_string(&mut heard)?;
+    /// assert_eq!(heard, "PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\nhello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`](netpoll_core::Error::Config) where the header is too long, see
+    /// [`Header::encode`].
+    pub fn proxy_header(&self, header: &Header, version: Version) -> Result<Self> {
+        let announcement = Some(header.encode(version)?.into());
+        Ok(Self { announcement, ..self.clone() })
     }
 
     /// As [`DialConnection::dial_connection`], with the timeout that was set for this dialer.
@@ -156,7 +196,8 @@ impl Dialer {
             None => PollManager::shared()?,
         };
         let loops = Loops::Of(manager);
-        let means = Means { options: &self.options, loops, group, timeout, cancel };
+        let announcement = self.announcement.clone();
+        let means = Means { options: &self.options, loops, group, timeout, cancel, announcement };
         Dial::new(means, target, kind, Arc::default()).run()
     }
 }

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod announcement;
 mod backoff;
 mod builder;
 mod cancel;

@@ -14,6 +14,7 @@ pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod origin;
 pub(crate) mod panic;
+pub mod proxy;
 pub(crate) mod stats;
 pub(crate) mod sync;
 pub(crate) mod waits;

@@ -69,6 +69,7 @@ pub(crate) use shared::Shared;
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
 use crate::base::origin::ListenerInfo;
+use crate::base::proxy::Header;
 use crate::io::socket::{Credentials, Keepalive};
 use crate::io::stream::Stream;
 use crate::pure::task::Events;
@@ -212,9 +213,26 @@ impl Connection {
     }
 
     /// The address of the peer. If the listener speaks the PROXY protocol, it is the address that
-    /// the proxy named.
+    /// the proxy named, or the proxy's own, if that named none.
     pub fn peer_addr(&self) -> Address {
         self.shared.peer().clone()
+    }
+
+    /// What the proxy said of this connection, with its extensions: the host name that the client
+    /// asked for, how it spoke TLS, … `None` if its listener does not speak the PROXY protocol,
+    /// or takes this peer for a client. No system call, no copy.
+    ///
+    /// ```
+    /// use netpoll_core::Connection;
+    ///
+    /// /// Whether the proxy has verified that this client is `name`.
+    /// fn is(conn: &Connection, name: &str) -> bool {
+    ///     let tls = conn.proxy_header().and_then(|header| header.tls());
+    ///     tls.is_some_and(|tls| tls.is_verified() && tls.common_name() == Some(name))
+    /// }
+    /// ```
+    pub fn proxy_header(&self) -> Option<&Header> {
+        self.shared.proxy_header()
     }
 
     /// Whether a shutdown of its event loop has begun, so that a protocol may end its exchange.

@@ -28,6 +28,7 @@ pub use base::memory::MemoryStats;
 pub use base::notify::Notify;
 pub use base::origin::{ListenerInfo, Origin, Release};
 pub use base::panic::{Panicked, guard};
+pub use base::proxy;
 pub use base::stats::{HandOffStats, LoopStats, WorkerStats};
 pub use connection::accepted::admit;
 pub use connection::callbacks::*;

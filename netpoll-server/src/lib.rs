@@ -43,7 +43,7 @@ pub use handover::HandOverOptions;
 pub use listener::{Listener, Listeners};
 pub use netpoll_core::socket::{Credentials, Keepalive};
 pub use options::ListenOptions;
-pub use proxy::ProxyProtocol;
+pub use proxy::{ProxyProtocol, TrustedProxies};
 pub use running::Running;
 pub use shutdown::Report;
 pub use stats::EventLoopStats;

@@ -120,10 +120,12 @@ impl Listener {
     }
 
     /// Expects every connection to begin with a header of the PROXY protocol, version 1 or 2, and
-    /// takes the client's address from it; callbacks see only what comes behind it. A connection
+    /// takes the client's address from it; callbacks see only what comes behind it, and have the
+    /// header as [`Connection::proxy_header`](netpoll_core::Connection::proxy_header). A connection
     /// that begins otherwise, or too late, is closed. Default `None`.
     ///
-    /// For listeners that only proxies can reach: any client that connects can claim any address.
+    /// For listeners that only proxies can reach, or with
+    /// [`TrustedProxies`](crate::TrustedProxies): any other peer can claim any address.
     #[must_use]
     pub fn proxy_protocol(mut self, proxy: impl Into<Option<ProxyProtocol>>) -> Self {
         self.service.proxy = proxy.into();

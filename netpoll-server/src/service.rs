@@ -19,13 +19,6 @@ impl Service {
                 "max_connections of listener {index} is 0, so no client could connect"
             )));
         }
-        if let Some(ProxyProtocol { deadline, limit }) = self.proxy
-            && (deadline.is_zero() || limit < 107)
-        {
-            return Err(Error::config(format!(
-                "proxy_protocol of listener {index} needs a deadline, and a limit of 107 or more"
-            )));
-        }
-        Ok(())
+        self.proxy.as_ref().map_or(Ok(()), |it| it.validate(index))
     }
 }

@@ -105,12 +105,12 @@ impl Serving {
     ) {
         listener.serve();
         log::info!("serving {} on {}", info.name, info.address);
-        let (limit, proxy) = (listener.service.max_connections, listener.service.proxy);
+        let (limit, proxy) = (listener.service.max_connections, listener.service.proxy.clone());
         let count = ListenerCount::new(&self.context.admission, info, limit);
         let assign = {
             let (context, info, count) = (self.context.clone(), info.clone(), count.clone());
             move |it: Arc<socket::Listener>| {
-                Assignment::new(ListeningSocket::new(&context, &info, &count, proxy, it))
+                Assignment::new(ListeningSocket::new(&context, &info, &count, proxy.clone(), it))
             }
         };
         let mut assignments: Vec<_> = listener.sockets().cloned().map(&assign).collect();

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use netpoll::{
     AtLimit, Connection, Error, EventLoop, HandOverOptions, Listener, ProxyProtocol, Result,
-    Running,
+    Running, TrustedProxies,
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::util::{Client, PATIENCE, alone, connect, echo, eventually, quiet, set_fd_limit};
 
@@ -282,7 +283,11 @@ fn replaced(listener: Listener, change: impl FnOnce(Vec<Listener>) -> Vec<Listen
 fn limits_and_the_proxy_protocol_travel_along() {
     let reuse = Listener::options().reuse_port(true).bind("tcp", "127.0.0.1:0").expect("a port");
     for listener in [bind(), reuse] {
-        let proxy = ProxyProtocol { deadline: Duration::from_secs(3600), limit: 300 };
+        let proxy = ProxyProtocol {
+            deadline: Duration::from_secs(3600),
+            limit: 300,
+            trusted: Some(TrustedProxies::new(["127.0.0.1"]).expect("a network")),
+        };
         let listener = listener.named("web").max_connections(2).proxy_protocol(proxy);
         let new = replaced(listener, |listeners| {
             let names: Vec<_> = listeners.iter().map(Listener::name).collect();
@@ -300,6 +305,11 @@ fn limits_and_the_proxy_protocol_travel_along() {
             let _ = connect(at).read(&mut [0]).map(|read| assert_eq!(read, 0));
         }
         eventually("they are counted", || new.stats().refused == 8);
+        // Only that address is a proxy's.
+        let stranger = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        stranger.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).expect("an address");
+        stranger.connect(&at.into()).expect("it listens");
+        eventually("it is refused as well", || new.stats().refused == 9);
     }
 }
 

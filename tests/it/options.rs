@@ -226,7 +226,7 @@ fn every_option_of_a_served_listener_is_refused_by_name_or_works() {
         }
         for time in TIMES {
             let proxy = ProxyProtocol { deadline: time, ..ProxyProtocol::default() };
-            let listener = bind().proxy_protocol(proxy);
+            let listener = bind().proxy_protocol(proxy.clone());
             served("proxy_protocol", listener, b"PROXY UNKNOWN\r\n", is_large(time));
             // One whose header does not come is waited for.
             let listener = bind().proxy_protocol(proxy);

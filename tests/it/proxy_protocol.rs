@@ -4,7 +4,8 @@ use std::io::{ErrorKind, Read};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use netpoll::{Connection, EventLoop, Listener, ProxyProtocol};
+use netpoll::{Connection, EventLoop, Listener, ProxyProtocol, TrustedProxies};
+use socket2::{Domain, Socket, Type};
 
 use crate::util::{
     Client, PATIENCE, Serving, connect, echo_once, eventually, holding, inet, modes,
@@ -172,7 +173,7 @@ fn a_peer_that_leaves_behind_a_part_of_its_header_is_let_go_at_once() {
     for listener in
         [bind(), Listener::options().reuse_port(true).bind("tcp", "127.0.0.1:0").expect("a port")]
     {
-        let (server, address) = behind_a_proxy(listener, proxy);
+        let (server, address) = behind_a_proxy(listener, proxy.clone());
         let (mut resets, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..20 {
             let (mut reset, mut end) = (connect(address), connect(address));
@@ -199,5 +200,111 @@ fn a_peer_that_leaves_behind_a_part_of_its_header_is_let_go_at_once() {
         last.half_close();
         assert!(last.rest().starts_with(b"192.0.2.3:80"));
         assert_eq!(server.stop().refused, 40);
+    }
+}
+
+/// What a proxy that spoke TLS with its client says: addresses, ALPN, authority, an id, TLS with a
+/// valid certificate of `alice`, and a type that nobody knows.
+const EXTENDED: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x41\
+    \xC0\0\x02\x01\xC6\x33\x64\x07\xC7\x38\x01\xBB\
+    \x01\0\x02h2\x02\0\x0Bexample.org\x05\0\x02id\
+    \x20\0\x17\x03\0\0\0\0\x21\0\x07TLSv1.3\x22\0\x05alice\xE0\0\0";
+
+/// All that is known of a connection's header, as text.
+fn said(conn: &Connection) -> String {
+    let Some(header) = conn.proxy_header() else { return "no header".into() };
+    let text = |bytes: Option<&[u8]>| bytes.map(|it| it.escape_ascii().to_string());
+    let tls = header.tls();
+    let tls = tls.as_ref().map(|it| (it.is_verified(), it.version(), it.common_name()));
+    let kinds: Vec<u8> = header.tlvs().map(|(kind, _)| kind).collect();
+    format!(
+        "{:?} {:?} {:?} {tls:?} {kinds:?};",
+        text(header.alpn()),
+        header.authority(),
+        text(header.unique_id()),
+    )
+}
+
+#[test]
+fn extensions_reach_every_callback() {
+    let expected = "Some(\"h2\") Some(\"example.org\") Some(\"id\") \
+         Some((true, Some(\"TLSv1.3\"), Some(\"alice\"))) [1, 2, 5, 32, 224];";
+    for mode in modes() {
+        let listener = bind();
+        let address = inet(&listener);
+        let event_loop = EventLoop::builder()
+            .on_prepare(|conn: &Connection| Ok(said(conn)))
+            .on_request(|before: &mut String, conn: &mut Connection| {
+                let now = said(conn);
+                conn.writer().write_bytes(before.as_bytes());
+                conn.writer().write_bytes(now.as_bytes());
+                echo_once(conn)
+            })
+            .dispatch(mode)
+            .build()
+            .expect("options");
+        let proxy = ProxyProtocol::default();
+        let _server = Serving::start(event_loop, listener.proxy_protocol(proxy));
+        let mut client = connect(address);
+        client.say(&[EXTENDED, b"hello"].concat());
+        client.hear([expected, expected, "hello"].concat().as_bytes());
+        // One that is cut off makes the header none.
+        let mut cut = EXTENDED.to_vec();
+        cut[15] -= 1;
+        let mut client = connect(address);
+        client.say(&cut);
+        let _ = client.read(&mut [0]).map(|read| assert_eq!(read, 0));
+    }
+}
+
+/// A client of this loopback address.
+fn connect_from(source: [u8; 4], to: std::net::SocketAddr) -> std::net::TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&std::net::SocketAddr::from((source, 0)).into()).expect("an address");
+    socket.connect(&to.into()).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+    socket.into()
+}
+
+#[test]
+fn only_trusted_proxies_are_believed() {
+    let trusted = TrustedProxies::new(["127.0.0.0/30", "127.0.0.9"]).expect("networks");
+    for reuse_port in [false, true] {
+        let listen = || {
+            let options = Listener::options().reuse_port(reuse_port);
+            options.bind("tcp", "0.0.0.0:0").expect("a port")
+        };
+        let proxy = |trusted: &TrustedProxies| ProxyProtocol {
+            trusted: Some(trusted.clone()),
+            ..ProxyProtocol::default()
+        };
+        let at = |address: std::net::SocketAddr| (std::net::Ipv4Addr::LOCALHOST, address.port());
+
+        let (server, address) = behind_a_proxy(listen(), proxy(&trusted));
+        let address = at(address).into();
+        for proxy in [[127, 0, 0, 3], [127, 0, 0, 9]] {
+            let mut client = connect_from(proxy, address);
+            client.say(&binary(proxy[3]));
+            client.hear(format!("192.0.2.{}:80 198.51.100.7:443;", proxy[3]).as_bytes());
+        }
+        let mut stranger = connect_from([127, 0, 0, 4], address);
+        let end = stranger.read(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+        assert_eq!(server.stop().refused, 1);
+
+        let clients = proxy(&trusted.clone().others_are_clients());
+        let (server, address) = behind_a_proxy(listen(), clients);
+        let address = at(address).into();
+        let mut client = connect_from([127, 0, 0, 4], address);
+        let us = client.local_addr().expect("an address");
+        client.hear(format!("{us} {address};").as_bytes());
+        // Its header is no header, but what it says.
+        client.echo(b"PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\n");
+        // It counts as a source of its own, and not as the one that it claims.
+        assert_eq!(connect_from([127, 0, 0, 4], address).rest(), b"");
+        let mut proxied = connect_from([127, 0, 0, 2], address);
+        proxied.say(b"PROXY TCP4 192.0.2.1 198.51.100.7 51000 443\r\n");
+        proxied.hear(b"192.0.2.1:51000 198.51.100.7:443;");
+        assert_eq!(server.stop().refused, 1);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::address::Address;
+use crate::base::proxy::Header;
 
 /// A listener as its connections know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +35,17 @@ pub trait Release: Send + Sync {
 pub struct Origin {
     /// The listener that accepted the stream, which counts it until its socket has closed.
     pub listener: Arc<dyn Release>,
-    /// The address of the peer, or the one that a trusted proxy named.
+    /// The address of the socket's peer: the client's, or its proxy's.
     pub peer: Address,
-    /// The address that the peer connected to, if a proxy named it; else it is the socket's.
-    pub local: Option<Address>,
+    /// What a trusted proxy said of the client that it speaks for.
+    pub proxied: Option<Header>,
+}
+
+impl Origin {
+    /// The client's address: the one that the proxy named, else the peer's.
+    pub fn client(&self) -> &Address {
+        self.proxied.as_ref().and_then(Header::source).unwrap_or(&self.peer)
+    }
 }
 
 impl fmt::Debug for dyn Release {

@@ -44,10 +44,11 @@ pub fn admit(
 /// Closes a connection for which there is no memory, by a reset: its client should try elsewhere.
 fn refuse(stream: Stream, group: &Group, origin: &Origin) {
     group.count_refusal();
-    log::debug!("{} is refused: memory_budget is used up", origin.peer);
+    let client = origin.client();
+    log::debug!("{client} is refused: memory_budget is used up");
     if let Err(error) = stream.reset_on_close() {
-        log::debug!("cannot reset the connection to {}: {error}", origin.peer);
+        log::debug!("cannot reset the connection to {client}: {error}");
     }
     drop(stream);
-    origin.listener.release(&origin.peer);
+    origin.listener.release(client);
 }

@@ -111,6 +111,11 @@ impl Attempt {
         Some(AttemptOutcome::Connected)
     }
 
+    /// A handle, to send what the connection begins with once it is connected.
+    pub fn handle(&self) -> Handle {
+        self.connection.handle()
+    }
+
     /// The connection, for the caller to drive.
     pub fn into_connection(mut self) -> Connection {
         self.connection.settle();

@@ -20,6 +20,7 @@ use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::origin::{Origin, Release};
+use crate::base::proxy::Header;
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering, StaticU64};
 use crate::base::waits::{WaitsFor, Wake};
@@ -65,8 +66,8 @@ pub(crate) struct Shared {
 enum Ends {
     /// The peer's address; this end's is read from the socket.
     Peer(Address),
-    /// The peer's address and this end's, as a proxy named them.
-    Told(Box<(Address, Address)>),
+    /// The proxy's address, and what it said of both ends.
+    Proxied(Box<(Address, Header)>),
 }
 
 /// How many bytes there are for each connection of a server, most of them idle.
@@ -83,9 +84,9 @@ impl Shared {
         reactor: Arc<Remote>,
         origin: Origin,
     ) -> Self {
-        let Origin { listener, peer, local } = origin;
-        let ends = match local {
-            Some(local) => Ends::Told(Box::new((peer, local))),
+        let Origin { listener, peer, proxied } = origin;
+        let ends = match proxied {
+            Some(header) => Ends::Proxied(Box::new((peer, header))),
             None => Ends::Peer(peer),
         };
         let in_pieces = stream::arrives_in_pieces(&listener.info().address);
@@ -224,7 +225,15 @@ impl Shared {
     pub(crate) fn peer(&self) -> &Address {
         match &self.ends {
             Ends::Peer(peer) => peer,
-            Ends::Told(told) => &told.0,
+            Ends::Proxied(proxied) => proxied.1.source().unwrap_or(&proxied.0),
+        }
+    }
+
+    /// What the proxy said of the connection.
+    pub(crate) fn proxy_header(&self) -> Option<&Header> {
+        match &self.ends {
+            Ends::Peer(_) => None,
+            Ends::Proxied(proxied) => Some(&proxied.1),
         }
     }
 
@@ -234,8 +243,8 @@ impl Shared {
     }
 
     pub(crate) fn local_addr(&self) -> Result<Address> {
-        if let Ends::Told(told) = &self.ends {
-            return Ok(told.1.clone());
+        if let Some(local) = self.proxy_header().and_then(Header::destination) {
+            return Ok(local.clone());
         }
         let asked = self.output.with_stream(Stream::local_address).ok_or(Error::Closed)?;
         Ok(asked?)

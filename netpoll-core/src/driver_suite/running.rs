@@ -300,7 +300,7 @@ struct Admission {
 
 impl Admission {
     fn admit(self, stream: Stream, peer: Address) {
-        let origin = Origin { listener: self.count, peer, local: None };
+        let origin = Origin { listener: self.count, peer, proxied: None };
         admit(stream, origin, &self.group, &self.callbacks, &self.remote);
     }
 }

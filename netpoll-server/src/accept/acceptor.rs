@@ -11,7 +11,7 @@ use super::context::AcceptorCount;
 use super::listening_socket::ListeningSocket;
 use super::pending::Pending;
 use crate::admission::{AcceptLimit, AtLimit, Permit};
-use crate::proxy::handshake;
+use crate::proxy::{Role, handshake};
 
 /// Hands the streams that one socket accepts to the loops of a manager.
 pub(crate) struct Acceptor {
@@ -74,10 +74,16 @@ impl Acceptor {
     /// `last` chance.
     fn admit_or_refuse(&mut self, stream: Stream, peer: Address, last: bool) {
         let ListeningSocket { context, count, info, proxy, .. } = &*self.socket;
+        let role = proxy.as_ref().map_or(Role::Client, |it| it.role(&peer));
+        if role == Role::Stranger {
+            context.group.count_refusal();
+            return log::debug!("{peer} is refused: it is none of the trusted proxies");
+        }
+        let proxy = proxy.as_ref().filter(|_| role == Role::Proxy);
         // Behind a proxy the source is known only when the header has come.
         let source = if proxy.is_some() { None } else { peer.ip() };
         match Permit::obtain(count, source, clock::now) {
-            Ok(permit) => match *proxy {
+            Ok(permit) => match proxy {
                 None => context.admit(stream, peer, None, self.own.clone(), permit),
                 Some(proxy) => {
                     let (context, listener) = (context.clone(), info.clone());

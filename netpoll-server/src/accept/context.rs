@@ -4,6 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use netpoll_core::proxy::Header;
 use netpoll_core::{
     Address, Error, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, Stream, admit, guard,
 };
@@ -89,22 +90,22 @@ impl AcceptContext {
     }
 
     /// Makes an accepted stream a connection, on `own` or on the loop that the balance chooses;
-    /// closes it if nothing is admitted any more. `local` is the address that the client connected
-    /// to, if a proxy has told it.
+    /// closes it if nothing is admitted any more. `proxied` is what a proxy said of the client.
     pub(super) fn admit(
         &self,
         stream: Stream,
         peer: Address,
-        local: Option<Address>,
+        proxied: Option<Header>,
         own: Option<Arc<Remote>>,
         permit: Permit,
     ) {
-        let reactor = own.or_else(|| Some(self.manager.upgrade()?.pick(peer.ip())));
+        let client = proxied.as_ref().and_then(Header::source).unwrap_or(&peer);
+        let reactor = own.or_else(|| Some(self.manager.upgrade()?.pick(client.ip())));
         let (Some(reactor), Some(_admitting)) = (reactor, self.begin_admission()) else {
-            return log::debug!("{peer} came when the serving had ended");
+            return log::debug!("{client} came when the serving had ended");
         };
         // From here on the connection has the place that the permit was for.
-        let origin = Origin { listener: permit.redeem(), peer, local };
+        let origin = Origin { listener: permit.redeem(), peer, proxied };
         admit(stream, origin, &self.group, &self.callbacks, &reactor);
     }
 

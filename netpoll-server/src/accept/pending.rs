@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use netpoll_core::proxy::Header;
 use netpoll_core::{Address, Group, ListenerInfo, Remote, Stream};
 
 use super::context::AcceptContext;
@@ -33,15 +34,12 @@ impl Proxied for Pending {
         Arc::ptr_eq(&self.context.group, group)
     }
 
-    fn proceed(self, addresses: Option<(Address, Address)>) {
+    fn proceed(self, header: Header) {
         let Self { context, listener, own, stream, peer, mut permit } = self;
-        let (peer, local) = match addresses {
-            Some((peer, local)) => (peer, Some(local)),
-            None => (peer, None),
-        };
-        match permit.count_source(peer.ip()) {
-            Ok(()) => context.admit(stream, peer, local, own, permit),
-            Err(limit) => context.refuse(stream, &peer, &listener, limit),
+        let client = header.source().unwrap_or(&peer);
+        match permit.count_source(client.ip()) {
+            Ok(()) => context.admit(stream, peer, Some(header), own, permit),
+            Err(limit) => context.refuse(stream, client, &listener, limit),
         }
     }
 

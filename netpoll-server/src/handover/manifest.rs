@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use netpoll_core::socket::{Keepalive, SocketOptions};
 
-use crate::proxy::ProxyProtocol;
+use crate::proxy::{ProxyProtocol, TrustedProxies};
 use crate::service::Service;
 
 /// One listener.
@@ -46,6 +46,8 @@ const KEEPALIVE: u8 = 9;
 const DEFER_ACCEPT: u8 = 10;
 const FAST_OPEN: u8 = 11;
 const DEVICE: u8 = 12;
+/// Whether other peers are clients, u8, then the networks, separated by spaces.
+const TRUSTED: u8 = 13;
 
 const NOT_SAID: u8 = 2;
 
@@ -61,8 +63,12 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
         if let Some(connections) = entry.service.max_connections {
             numbers(&mut out, MAX_CONNECTIONS, [connections as u64]);
         }
-        if let Some(ProxyProtocol { deadline, limit }) = entry.service.proxy {
-            numbers(&mut out, PROXY, [millis(deadline), limit as u64]);
+        if let Some(ProxyProtocol { deadline, limit, trusted }) = &entry.service.proxy {
+            numbers(&mut out, PROXY, [millis(*deadline), *limit as u64]);
+            if let Some(trusted) = trusted {
+                let flag = [trusted.are_others_clients().into()];
+                record(&mut out, TRUSTED, &[&flag, trusted.to_string().as_bytes()].concat());
+            }
         }
         if let Some((path, (device, inode))) = &entry.file {
             let identity = [device.to_le_bytes(), inode.to_le_bytes()].concat();
@@ -128,8 +134,9 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
         PROXY => {
             let deadline = Duration::from_millis(first?);
             let limit = usize::try_from(second?).ok()?;
-            entry.service.proxy = Some(ProxyProtocol { deadline, limit });
+            entry.service.proxy = Some(ProxyProtocol { deadline, limit, trusted: None });
         }
+        TRUSTED => entry.service.proxy.as_mut()?.trusted = Some(trusted(value)?),
         FILE => {
             let path = OsString::from_vec(value.get(16..)?.to_vec());
             entry.file = Some((path.into(), (first?, second?)));
@@ -158,6 +165,12 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
         _ => {}
     }
     Some(())
+}
+
+fn trusted(value: &[u8]) -> Option<TrustedProxies> {
+    let (&others_are_clients, networks) = value.split_first()?;
+    let trusted = TrustedProxies::new(str::from_utf8(networks).ok()?.split(' ')).ok()?;
+    Some(if others_are_clients == 0 { trusted } else { trusted.others_are_clients() })
 }
 
 fn record(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
@@ -201,7 +214,9 @@ mod tests {
             device: Some("lo".to_owned()),
             ..SocketOptions::default()
         };
-        let proxy = ProxyProtocol { deadline: Duration::MAX, limit: usize::MAX };
+        let networks = TrustedProxies::new(["10.0.0.0/8", "::1", "unix"]).expect("networks");
+        let trusted = Some(networks.others_are_clients());
+        let proxy = ProxyProtocol { deadline: Duration::MAX, limit: usize::MAX, trusted };
         let service = Service {
             name: Some("two\nlines".to_owned()),
             max_connections: Some(usize::MAX),
@@ -221,8 +236,10 @@ mod tests {
         assert_eq!(heard[0].sockets, 3);
         assert_eq!(heard[0].service.name, entries[0].service.name);
         assert_eq!(heard[0].service.max_connections, Some(usize::MAX));
-        let ProxyProtocol { deadline, limit } = heard[0].service.proxy.expect("said");
-        assert_eq!((deadline, limit), (Duration::from_millis(u64::MAX), usize::MAX));
+        let [heard_proxy, said] = [&heard[..], &entries[..]].map(|it| it[0].service.proxy.clone());
+        let (heard_proxy, said) = (heard_proxy.expect("said"), said.expect("said"));
+        assert_eq!(heard_proxy.deadline, Duration::from_millis(u64::MAX));
+        assert_eq!((heard_proxy.limit, heard_proxy.trusted), (usize::MAX, said.trusted));
         assert_eq!(heard[0].file, entries[0].file);
         assert!(heard[0].again.is_none() && heard[1].service.name.is_none());
         let (heard, said) = (heard[1].again.as_ref(), entries[1].again.as_ref());

@@ -6,9 +6,10 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use netpoll_core::proxy::{HEADER_MAX, Header, parse};
 use netpoll_core::{Address, Group, Preamble, Remote, Stream, clock, later};
 
-use super::parser::{HEADER_MAX, Header, ProxyProtocol, parse};
+use super::options::ProxyProtocol;
 
 /// What becomes a connection when its header has come.
 pub(crate) trait Proxied: Send {
@@ -20,9 +21,8 @@ pub(crate) trait Proxied: Send {
     /// Whether it would be a connection of this group.
     fn is_of(&self, group: &Arc<Group>) -> bool;
 
-    /// The header was taken. `addresses` are the client's and the one that it connected to, if the
-    /// header has them.
-    fn proceed(self, addresses: Option<(Address, Address)>);
+    /// The header was taken.
+    fn proceed(self, header: Header);
 
     /// There is no header, or none in time.
     fn give_up(self);
@@ -38,7 +38,8 @@ struct ProxyHandshake<P> {
 /// What has been seen of the header.
 enum Seen {
     Part,
-    All(Header),
+    /// All of it, and its length.
+    All(Header, usize),
     /// Bytes that can't become one.
     Nonsense,
 }
@@ -46,7 +47,7 @@ enum Seen {
 /// Waits on `reactor` for the header; if this is the `last` chance, it must be there already.
 pub(crate) fn begin<P: Proxied + 'static>(
     proxied: P,
-    proxy: ProxyProtocol,
+    proxy: &ProxyProtocol,
     reactor: &Remote,
     last: bool,
 ) {
@@ -74,7 +75,7 @@ impl<P: Proxied> ProxyHandshake<P> {
         };
         match parse(&bytes[..seen], self.limit) {
             Ok(None) => Seen::Part,
-            Ok(Some(header)) => Seen::All(header),
+            Ok(Some((header, len))) => Seen::All(header, len),
             Err(malformed) => {
                 log::debug!("{} is refused: {malformed}", self.proxied.peer());
                 Seen::Nonsense
@@ -102,14 +103,14 @@ impl<P: Proxied> Preamble for ProxyHandshake<P> {
     fn end(mut self: Box<Self>) {
         self.is_complete();
         let Self { proxied, seen, .. } = *self;
-        let Seen::All(header) = seen else {
+        let Seen::All(header, len) = seen else {
             log::debug!("{} is refused: it sent no PROXY header", proxied.peer());
             return proxied.give_up();
         };
-        if let Err(error) = proxied.stream().take(&mut vec![0; header.len]) {
+        if let Err(error) = proxied.stream().take(&mut vec![0; len]) {
             log::debug!("cannot take the PROXY header of {}: {error}", proxied.peer());
             return proxied.give_up();
         }
-        proxied.proceed(header.addresses);
+        proxied.proceed(header);
     }
 }
