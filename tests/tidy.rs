@@ -35,6 +35,7 @@ mod words;
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("benches/peers/src/bin/raw_uring.rs", "what we are compared with hands buffers to the kernel"),
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
+    ("netpoll-buffer/src/ledger.rs", "a word counts the handles of an account and what is on it"),
     ("netpoll-buffer/src/slab.rs", "maps the memory of blocks, and unmaps it"),
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),

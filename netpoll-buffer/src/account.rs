@@ -1,11 +1,10 @@
 //! Accounts: how much memory a connection, or a group of them, is responsible for.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::ledger::{Handle, Ledger};
 
 /// Counts the memory that one connection, or all connections together, are responsible for.
 ///
@@ -23,7 +22,7 @@ use crate::sync::{AtomicUsize, Ordering};
 /// so the order in which both are dropped doesn't matter. An account sets no limit and refuses
 /// nothing; it only counts.
 ///
-/// To charge costs two atomic additions and one more for each account further up; to release costs
+/// To charge costs an atomic addition, and one more for each account further up; to release costs
 /// the same. Threads that charge one account, or accounts within one, contend for a cache line: a
 /// program with many threads should have an account for each thread, and add up what they hold.
 ///
@@ -36,7 +35,7 @@ use crate::sync::{AtomicUsize, Ordering};
 /// let mut input = LinkBuffer::new();
 /// input.write_bytes(b"one, two");
 /// input.flush();
-/// let slice = input.slice(4)?;
+/// let mut slice = input.slice(4)?;
 /// slice.charge(&account);
 /// assert_eq!((account.held(), all.held()), (4096, 4096)); // the block, not the 4 bytes
 ///
@@ -46,15 +45,8 @@ use crate::sync::{AtomicUsize, Ordering};
 /// assert_eq!((account.held(), all.held()), (0, 0));
 /// # Ok::<_, netpoll_buffer::Shortfall>(())
 /// ```
-#[derive(Clone, Default)]
-pub struct Account(pub(crate) Arc<Ledger>);
-
-/// What the handles of an account, its children and its charges share.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    held: AtomicUsize,
-    parent: Option<Account>,
-}
+#[derive(Clone)]
+pub struct Account(Handle);
 
 impl Account {
     /// An independent account with nothing charged. One small allocation.
@@ -63,7 +55,7 @@ impl Account {
     /// assert_eq!(netpoll_buffer::Account::new().held(), 0);
     /// ```
     pub fn new() -> Self {
-        Self::default()
+        Self(Handle::new(None))
     }
 
     /// An account within `parent`: what is charged to it is also charged to `parent` and its
@@ -77,8 +69,7 @@ impl Account {
     /// assert_eq!(all.held(), 120);
     /// ```
     pub fn within(parent: &Self) -> Self {
-        let parent = Some(parent.clone());
-        Self(Arc::new(Ledger { held: AtomicUsize::new(0), parent }))
+        Self(Handle::new(Some(parent.0.clone())))
     }
 
     /// Whether it is [within](Self::within) another.
@@ -91,13 +82,13 @@ impl Account {
     /// ```
     #[inline]
     pub fn is_within(&self) -> bool {
-        self.0.parent.is_some()
+        self.0.parent().is_some()
     }
 
     /// How many bytes are charged to this account now.
     ///
-    /// One load. While other threads charge or release, the figure may be a moment old, and that of
-    /// a parent a moment behind its children's.
+    /// Two loads. While other threads charge or release, the figure may be a moment old, and that
+    /// of a parent a moment behind its children's.
     ///
     /// ```
     /// # use netpoll_buffer::{Account, LinkBuffer};
@@ -109,7 +100,7 @@ impl Account {
     /// ```
     #[inline]
     pub fn held(&self) -> usize {
-        self.0.held.load(Ordering::Relaxed)
+        self.0.held()
     }
 
     /// Charges `bytes` that don't lie in a block of this crate, until the [`Charge`] is dropped.
@@ -123,28 +114,19 @@ impl Account {
     /// assert_eq!(account.held(), 0);
     /// ```
     pub fn charge(&self, bytes: usize) -> Charge {
-        self.add(bytes);
+        self.0.add_others(bytes);
         Charge { account: self.clone(), bytes }
     }
 
-    /// Relaxed, here and below: a figure orders nothing else. Bytes are removed after they were
-    /// added, which the reference that passed from one thread to the other orders, so no figure
-    /// falls below zero.
-    pub(crate) fn add(&self, bytes: usize) {
-        for account in self.lineage() {
-            account.0.held.fetch_add(bytes, Ordering::Relaxed);
-        }
+    #[inline]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.0
     }
 
-    pub(crate) fn remove(&self, bytes: usize) {
-        for account in self.lineage() {
-            account.0.held.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// The account, its parent, and so on.
-    fn lineage(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |account| account.0.parent.as_ref())
+    /// Whether this is its last handle, and nothing is charged.
+    #[cfg(test)]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.is_alone()
     }
 
     /// Charges memory for as long as it is read.
@@ -154,12 +136,18 @@ impl Account {
     }
 }
 
+impl Default for Account {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut account = f.debug_struct("Account");
         account.field("held", &self.held());
-        if let Some(parent) = &self.0.parent {
-            account.field("within", parent);
+        if let Some(parent) = self.0.parent() {
+            account.field("within", &Self(parent.clone()));
         }
         account.finish()
     }
@@ -211,9 +199,9 @@ impl Charge {
     /// ```
     pub fn resize(&mut self, bytes: usize) {
         if bytes > self.bytes {
-            self.account.add(bytes - self.bytes);
+            self.account.0.add_others(bytes - self.bytes);
         } else if bytes < self.bytes {
-            self.account.remove(self.bytes - bytes);
+            self.account.0.remove_others(self.bytes - bytes);
         }
         self.bytes = bytes;
     }
@@ -221,7 +209,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.account.remove(self.bytes);
+        self.account.0.remove_others(self.bytes);
     }
 }
 

@@ -22,16 +22,16 @@
 #![expect(unsafe_code, reason = "owns raw memory, which `slab.rs` maps")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::mem::{self, ManuallyDrop};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::{fmt, slice, thread};
 
 use bytes::Bytes;
 
-use crate::account::{Account, Ledger};
+use crate::account::Account;
 use crate::class::Class;
+use crate::ledger::Ledger;
 use crate::pool;
 use crate::slab::{self, Place};
 use crate::stats;
@@ -90,13 +90,14 @@ impl Segment {
 
     /// Charges the whole block to `account`, unless it is charged already or stands for foreign
     /// memory; says whether it did.
-    pub(crate) fn charge(&self, account: &Account) -> bool {
-        self.block.charge(account)
+    #[inline]
+    pub(crate) fn charge(&mut self, account: &Account) -> bool {
+        self.block.charge(account.ledger())
     }
 
     /// Charges the block to the account of `other`'s block, if that has one: for a block that bytes
     /// of `other` were copied to.
-    pub(crate) fn charge_like(&self, other: &Self) {
+    pub(crate) fn charge_like(&mut self, other: &Self) {
         self.block.charge_like(&other.block);
     }
 
@@ -273,10 +274,9 @@ struct Header {
     class: Class,
     backing: Backing,
     witness: Witness,
-    /// The account that is charged with the block's capacity: null, then once a pointer from
-    /// `Arc::into_raw`, of which the block owns the count. Only the last owner of the block takes
-    /// it back, so it stays valid for as long as there is a `Block`. Null while the block is idle,
-    /// and for foreign memory.
+    /// The account that is charged with the block's capacity: null, then once a ledger, which those
+    /// bytes keep alive. Only the last owner of the block releases them, so it stays valid for as
+    /// long as there is a `Block`. Null while the block is idle, and for foreign memory.
     account: AtomicPtr<Ledger>,
     /// Foreign memory, kept alive by keeping this. Changes only while the block has one owner.
     foreign: Option<Bytes>,
@@ -338,40 +338,49 @@ impl Block {
         Self { header: self.header }
     }
 
-    fn charge(&self, account: &Account) -> bool {
+    #[inline]
+    fn charge(&mut self, ledger: &Ledger) -> bool {
         let header = self.header();
-        // Looked at first, as most blocks of a buffer that is charged again are charged.
+        // Asked first: if the others have left, what they charged is seen below.
+        let is_alone = header.references.load(Ordering::Acquire) == 1;
         let charged = !header.account.load(Ordering::Relaxed).is_null();
         if charged || header.class == Class::FOREIGN {
             return false;
         }
-        let own = Arc::into_raw(Arc::clone(&account.0)).cast_mut();
-        // Release pairs with the Acquire in `charge_like`. `settle`, which takes the account back,
-        // needs neither: this reference to the block is dropped by then, and the count has ordered
-        // that.
-        let first = header.account.compare_exchange(
-            ptr::null_mut(),
-            own,
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
-        if first.is_ok() {
-            account.add(header.capacity as usize);
+        let own = ptr::from_ref(ledger).cast_mut();
+        let first = if is_alone {
+            // `&mut self`: nothing else reaches the only owner, so this races with no other charge.
+            header.account.store(own, Ordering::Relaxed);
+            true
         } else {
-            // SAFETY: it came from `into_raw` above, and no other thread has seen it.
-            drop(unsafe { Arc::from_raw(own) });
+            header.charge_first(own)
+        };
+        if first {
+            // Until here the caller keeps the ledger alive, from here on the bytes do: they are
+            // released by the last owner of the block, and `self` is one.
+            ledger.add_block(header.capacity as usize);
         }
-        first.is_ok()
+        first
     }
 
-    fn charge_like(&self, other: &Self) {
-        let account = other.header().account.load(Ordering::Acquire);
-        if !account.is_null() {
-            // SAFETY: from `into_raw`. The count belongs to `other`, which is borrowed and so keeps
-            // it (see the field) until after the last use here; `ManuallyDrop` does not drop it.
-            let account = ManuallyDrop::new(Account(unsafe { Arc::from_raw(account) }));
-            self.charge(&account);
+    fn charge_like(&mut self, other: &Self) {
+        let ledger = NonNull::new(other.header().account.load(Ordering::Acquire));
+        if let Some(ledger) = ledger {
+            // SAFETY: the ledger of `other`, which is borrowed and so keeps it (see the field).
+            self.charge(unsafe { ledger.as_ref() });
         }
+    }
+}
+
+impl Header {
+    /// Sets the account, where several owners may; false: another was first.
+    #[cold]
+    fn charge_first(&self, account: *mut Ledger) -> bool {
+        // Release pairs with the Acquire in `charge_like`. `settle`, which takes the account back,
+        // needs neither: the reference of this owner is dropped by then, and the count has ordered
+        // that.
+        let null = ptr::null_mut();
+        self.account.compare_exchange(null, account, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -450,13 +459,12 @@ impl Idle {
     #[inline]
     fn settle(&mut self) {
         // No other owner is left, so a read and a write are enough, without an exchange.
-        let account = self.header().account.load(Ordering::Relaxed);
-        if !account.is_null() {
+        let account = NonNull::new(self.header().account.load(Ordering::Relaxed));
+        if let Some(ledger) = account {
             self.header().account.store(ptr::null_mut(), Ordering::Relaxed);
-            // SAFETY: from `Arc::into_raw` in `Block::charge`; the count was the block's, which
-            // has just forgotten it.
-            let account = Account(unsafe { Arc::from_raw(account) });
-            account.remove(self.header().capacity as usize);
+            // SAFETY: `Block::charge` charged it with the block's capacity, and the block has just
+            // forgotten it.
+            unsafe { Ledger::remove_block(ledger, self.header().capacity as usize) };
         }
     }
 

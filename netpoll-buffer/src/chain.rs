@@ -73,6 +73,11 @@ impl Chain {
         self.rest.iter().flat_map(|rest| rest.iter())
     }
 
+    #[inline]
+    pub(crate) fn rest_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.rest.iter_mut().flat_map(|rest| rest.iter_mut())
+    }
+
     /// How many bytes the first segments have, up to one that is not `fit`.
     pub(crate) fn len_while(&self, fit: fn(&Segment) -> bool) -> usize {
         let segments = self.first.iter().chain(self.rest());
@@ -83,6 +88,11 @@ impl Chain {
     #[inline]
     pub(crate) fn backwards(&self) -> impl Iterator<Item = &Segment> {
         self.rest.iter().flat_map(|rest| rest.iter().rev()).chain(&self.first)
+    }
+
+    #[inline]
+    pub(crate) fn backwards_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
+        self.rest.iter_mut().flat_map(|rest| rest.iter_mut().rev()).chain(&mut self.first)
     }
 
     #[inline]

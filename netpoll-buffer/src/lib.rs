@@ -90,6 +90,7 @@ mod block;
 mod chain;
 mod class;
 mod foreign;
+mod ledger;
 mod link_buffer;
 mod pool;
 mod shortfall;

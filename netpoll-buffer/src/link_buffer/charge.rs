@@ -21,8 +21,8 @@ impl LinkBuffer {
     /// this buffer, or a slice of it, copies charged bytes into a block of its own, that block is
     /// charged to the same account. Foreign memory belongs to its owner and is not charged.
     ///
-    /// Costs a look at each block, and a few atomic additions for each that was not charged; never
-    /// allocates. See [`Account`].
+    /// Costs a look at each block, and an atomic addition or a few for each that was not charged;
+    /// never allocates. See [`Account`].
     ///
     /// ```
     /// # use netpoll_buffer::{Account, LinkBuffer};
@@ -36,12 +36,12 @@ impl LinkBuffer {
     /// assert_eq!(account.held(), 0);
     /// ```
     #[inline]
-    pub fn charge(&self, account: &Account) {
-        // Not by `backwards`, which costs more for the one block that most slices have.
-        if let Some(first) = self.chain.first() {
+    pub fn charge(&mut self, account: &Account) {
+        // Not by `backwards_mut`, which costs more for the one block that most slices have.
+        if let Some(first) = self.chain.first_mut() {
             first.charge(account);
         }
-        self.chain.rest().for_each(|segment| _ = segment.charge(account));
+        self.chain.rest_mut().for_each(|segment| _ = segment.charge(account));
     }
 
     /// Charges the last blocks to `account`, back to one that is charged already: for a buffer that
@@ -58,9 +58,9 @@ impl LinkBuffer {
     /// assert_eq!(account.held(), buffer.held());
     /// ```
     #[inline]
-    pub fn charge_added(&self, account: &Account) {
-        let added = self.chain.backwards().take_while(|segment| segment.charge(account));
-        added.for_each(drop);
+    pub fn charge_added(&mut self, account: &Account) {
+        let mut added = self.chain.backwards_mut();
+        while added.next().is_some_and(|segment| segment.charge(account)) {}
     }
 
     /// How many bytes of memory its blocks have, those that it shares with other buffers included.
@@ -169,7 +169,7 @@ impl LinkBuffer {
     /// # Ok::<_, netpoll_buffer::Shortfall>(())
     /// ```
     pub fn read_bytes_charged(&mut self, n: usize, account: &Account) -> Result<Bytes, Shortfall> {
-        let share = |piece: Segment| {
+        let share = |mut piece: Segment| {
             piece.charge(account);
             piece.into_bytes()
         };

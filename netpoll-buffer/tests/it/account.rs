@@ -34,7 +34,7 @@ fn foreign(n: usize) -> Bytes {
 fn a_block_is_charged_until_its_last_owner_lets_go() {
     let account = Account::new();
     let mut buffer = blocks(3 * BLOCK);
-    let slice = buffer.slice(BLOCK + 1).unwrap();
+    let mut slice = buffer.slice(BLOCK + 1).unwrap();
     assert_eq!(account.held(), 0);
     slice.charge(&account);
     assert_eq!(account.held(), 2 * BLOCK, "one block is the slice's own, and one shared");
@@ -49,8 +49,8 @@ fn a_block_is_charged_until_its_last_owner_lets_go() {
 fn a_block_is_charged_once() {
     let (first, second) = (Account::new(), Account::new());
     let mut buffer = blocks(BLOCK);
-    let slices: Vec<_> = (0..100).map(|_| buffer.slice(10).unwrap()).collect();
-    for slice in &slices {
+    let mut slices: Vec<_> = (0..100).map(|_| buffer.slice(10).unwrap()).collect();
+    for slice in &mut slices {
         slice.charge(&first);
         slice.charge(&first);
         slice.charge(&second);
@@ -68,7 +68,7 @@ fn what_arrives_later_in_a_charged_block_is_charged_with_it() {
     buffer.fill(BLOCK, arrive(100)).unwrap();
     buffer.charge(&account);
     buffer.fill(BLOCK, arrive(100)).unwrap();
-    let later = buffer.slice(200).unwrap().slice(150).unwrap();
+    let mut later = buffer.slice(200).unwrap().slice(150).unwrap();
     later.charge(&account);
     assert_eq!(account.held(), BLOCK);
     drop((buffer, later));
@@ -112,9 +112,9 @@ fn an_account_is_charged_for_those_within() {
     let all = Account::new();
     let loops = [Account::within(&all), Account::within(&all)];
     let connection = Account::within(&loops[1]);
-    let buffers = [blocks(1), blocks(2 * BLOCK), blocks(3 * BLOCK), blocks(4 * BLOCK)];
+    let mut buffers = [blocks(1), blocks(2 * BLOCK), blocks(3 * BLOCK), blocks(4 * BLOCK)];
     let accounts = [&all, &loops[0], &loops[1], &connection];
-    for (buffer, account) in buffers.iter().zip(accounts) {
+    for (buffer, account) in buffers.iter_mut().zip(accounts) {
         buffer.charge(account);
     }
     let held = || accounts.map(|account| account.held() / BLOCK);
@@ -128,7 +128,7 @@ fn an_account_is_charged_for_those_within() {
 #[test]
 fn a_charge_outlives_the_handles_of_its_account() {
     let all = Account::new();
-    let buffer = blocks(BLOCK);
+    let mut buffer = blocks(BLOCK);
     buffer.charge(&Account::within(&all));
     assert_eq!(all.held(), BLOCK);
     drop(buffer);
@@ -139,10 +139,10 @@ fn a_charge_outlives_the_handles_of_its_account() {
 fn a_block_from_the_pool_is_on_no_account() {
     alone("account::a_block_from_the_pool_is_on_no_account", || {
         let (first, second) = (Account::new(), Account::new());
-        let buffer = blocks(BLOCK);
+        let mut buffer = blocks(BLOCK);
         buffer.charge(&first);
         drop(buffer);
-        let again = blocks(BLOCK);
+        let mut again = blocks(BLOCK);
         assert_eq!(stats().blocks_allocated, 1, "it is the same block");
         assert_eq!(first.held(), 0);
         again.charge(&second);
@@ -158,9 +158,9 @@ fn what_all_buffers_are_charged_with_is_what_they_hold() {
         while buffer.len() < 1_000_000 {
             buffer.fill(usize::MAX, arrive(70_000)).unwrap();
         }
-        let slices: Vec<_> = (1..500).map(|n| buffer.slice(3 * n).unwrap()).collect();
+        let mut slices: Vec<_> = (1..500).map(|n| buffer.slice(3 * n).unwrap()).collect();
         buffer.charge(&account);
-        for slice in &slices {
+        for slice in &mut slices {
             slice.charge(&account);
         }
         assert_eq!(account.held() as u64, stats().bytes_held);
@@ -199,7 +199,7 @@ fn copies_of_charged_bytes_are_charged_to_the_same_account() {
     let mut mixed = LinkBuffer::new();
     mixed.write_bytes(b"uncharged");
     mixed.flush();
-    let charged = blocks(BLOCK);
+    let mut charged = blocks(BLOCK);
     charged.charge(&account);
     mixed.append(charged);
     mixed.flush();
@@ -267,7 +267,7 @@ fn charges_are_released_on_whatever_thread() {
     let account = Account::within(&all);
     let mut buffer = blocks(8 * BLOCK);
     let mut parts: Vec<_> = (0..8).map(|_| buffer.slice(BLOCK - 1).unwrap()).collect();
-    for part in &parts {
+    for part in &mut parts {
         part.charge(&account);
     }
     assert_eq!(all.held(), 8 * BLOCK);
@@ -293,7 +293,7 @@ fn threads_that_charge_at_once_charge_once() {
             halves[n % 2].append(buffer.slice(BLOCK / 2).unwrap());
         }
         thread::scope(|scope| {
-            for (half, account) in halves.iter().zip(&accounts) {
+            for (half, account) in halves.iter_mut().zip(&accounts) {
                 let start = &start;
                 scope.spawn(move || {
                     start.wait();
@@ -340,7 +340,7 @@ fn a_buffer_that_outlives_the_threads_cache_is_taken_off_its_account() {
         // The buffer's destructor is registered first, so it runs last.
         let late = scope.spawn(|| {
             LATE.with_borrow_mut(|late| late.append(blocks(3 * BLOCK)));
-            LATE.with_borrow(|late| late.charge(&account));
+            LATE.with_borrow_mut(|late| late.charge(&account));
             assert_eq!(account.held(), 3 * BLOCK);
         });
         late.join().unwrap();

@@ -362,7 +362,7 @@ impl Model {
             Op::Charge(one) => self.buffer.charge(self.accounts.pick(one)),
             Op::ChargeAdded(one) => self.buffer.charge_added(self.accounts.pick(one)),
             Op::ChargeSlice(one) => {
-                if let Some((slice, _)) = self.slices.last() {
+                if let Some((slice, _)) = self.slices.last_mut() {
                     slice.charge(self.accounts.pick(one));
                 }
             }

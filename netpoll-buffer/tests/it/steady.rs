@@ -97,7 +97,7 @@ fn charging_allocates_nothing() {
         while buffer.len() < 300_000 {
             buffer.fill(1 << 20, arrive(300_000)).unwrap();
         }
-        let slice = buffer.slice(buffer.len()).unwrap();
+        let mut slice = buffer.slice(buffer.len()).unwrap();
         slice.charge(&account);
         assert!(account.held() >= 300_000);
         drop(slice);

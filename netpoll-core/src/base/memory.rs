@@ -120,7 +120,7 @@ impl Memory {
     }
 
     /// Counts bytes that are written and not flushed.
-    pub(crate) fn count_staged(&self, staged: &LinkBuffer) {
+    pub(crate) fn count_staged(&self, staged: &mut LinkBuffer) {
         if self.has_budget() {
             staged.charge_added(&self.all);
         }
@@ -222,12 +222,12 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts bytes that are to be appended.
-    pub(crate) fn add(&self, bytes: &LinkBuffer) {
+    pub(crate) fn add(&self, bytes: &mut LinkBuffer) {
         bytes.charge(&self.blocks);
     }
 
     /// Counts bytes that were written to the end of `bytes`, and the foreign memory left in it.
-    pub(crate) fn update(&mut self, bytes: &LinkBuffer) {
+    pub(crate) fn update(&mut self, bytes: &mut LinkBuffer) {
         bytes.charge_added(&self.blocks);
         self.foreign.resize(bytes.linked());
     }
@@ -284,17 +284,17 @@ mod tests {
         received.write_bytes(&[1; 4096]);
         received.charge(&input);
         received.write_bytes(&[1; 4096]);
-        tally.add(&received);
+        tally.add(&mut received);
         queue.append(received);
         queue.write_shared(vec![0; 10_000].into());
         queue.write_bytes(&[1; 100]);
-        tally.update(&queue);
+        tally.update(&mut queue);
         let written = 64 << 10; // behind so much a small write takes a large block
         assert_eq!((input.held(), tally.held()), (4096, 4096 + 10_000 + written));
         assert_eq!(memory.stats().held, 2 * 4096 + 10_000 + written);
         queue.flush();
         queue.consume(8192 + 10_000);
-        tally.update(&queue);
+        tally.update(&mut queue);
         assert_eq!((memory.stats().held, tally.held()), (written, written));
         drop((queue, tally));
         assert_eq!(memory.stats().held, 0);

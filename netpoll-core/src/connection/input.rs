@@ -111,6 +111,7 @@ pub(crate) enum Received {
 impl Input {
     /// Whether it equals a new one, except for an unused account, which may serve the next
     /// connection. A buffer that has learnt to expect much is not new.
+    #[inline]
     pub(crate) fn is_new(&mut self) -> bool {
         self.buffer.release();
         let is_idle = self.buffer.is_new() && !self.undrained && self.short_since.is_none();
@@ -234,7 +235,7 @@ impl Input {
     /// in overlapping pieces, each of which waits for the stores before it.
     #[inline(never)]
     pub(crate) fn slice(&mut self, shared: &Shared, n: usize) -> Result<LinkBuffer> {
-        let slice = self.buffer.slice(n)?;
+        let mut slice = self.buffer.slice(n)?;
         if let Some(account) = self.account(shared) {
             slice.charge(account);
         }
