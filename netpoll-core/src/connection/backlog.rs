@@ -47,7 +47,7 @@ impl Backlog {
 
     pub(super) fn count(&mut self) {
         if let Some(tally) = &mut self.tally {
-            tally.update(&self.bytes);
+            tally.update(&mut self.bytes);
         }
     }
 
@@ -64,10 +64,16 @@ impl Backlog {
 #[derive(Default)]
 pub(super) struct Spent {
     blocks: LinkBuffer,
-    pub(super) settled: Vec<Settled>,
+    /// Few messages have a receipt, so mostly there is no list, and none to be dropped.
+    settled: Option<Vec<Settled>>,
 }
 
 impl Spent {
+    /// Where receipts that are due go.
+    pub(super) fn settled(&mut self) -> &mut Vec<Settled> {
+        self.settled.get_or_insert_default()
+    }
+
     #[inline]
     pub(super) fn take(&mut self, from: &mut LinkBuffer, n: usize) {
         if n == from.len() {
@@ -96,8 +102,8 @@ impl Drop for Spent {
         if !self.blocks.is_empty() {
             guard("the release of sent memory", || self.blocks.clear()).ok();
         }
-        if !self.settled.is_empty() {
-            receipt::tell(std::mem::take(&mut self.settled));
+        if let Some(settled) = self.settled.take() {
+            receipt::tell(settled);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The system calls of epoll.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::raw;
 
 pub(crate) use nix::sys::epoll::{EpollEvent as RawEvent, EpollFlags as RawFlags};
 
@@ -47,9 +49,9 @@ impl EpollFd {
         events: &mut [EpollEvent],
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        match self.0.wait(events, milliseconds(timeout)) {
-            Err(nix::errno::Errno::EINTR) => Ok(0),
-            other => Ok(other?),
+        match raw::wait_for_events(self.0.0.as_fd(), events, milliseconds(timeout).into()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            outcome => outcome,
         }
     }
 }

@@ -9,13 +9,14 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use nix::libc;
+use nix::sys::epoll::EpollEvent;
 
 /// Receives into one slice.
 ///
-/// Here and in [`send`] the kernel is called without libc's function in between, which POSIX makes
-/// a point where the thread may be cancelled. glibc 2.36 says before each such call that it may be,
-/// and takes that back after it: 45 instructions, two of them locked. No thread of Rust's is ever
-/// cancelled.
+/// Here, in [`send`] and in [`wait_for_events`] the kernel is called without libc's function in
+/// between, which POSIX makes a point where the thread may be cancelled. glibc 2.36 says before
+/// each such call that it may be, and takes that back after it: 45 instructions, two of them
+/// locked. No thread of Rust's is ever cancelled.
 pub(super) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), libc::c_long::from(0));
     let none = ptr::null_mut::<libc::c_void>();
@@ -42,7 +43,32 @@ pub(super) fn send(fd: BorrowedFd<'_>, from: &[u8]) -> io::Result<usize> {
     count(outcome)
 }
 
-/// How many bytes a system call has moved; below zero it has failed.
+/// Waits for the events of an epoll instance, up to so many milliseconds; below zero without end.
+/// See [`receive`].
+pub(super) fn wait_for_events(
+    epoll: BorrowedFd<'_>,
+    events: &mut [EpollEvent],
+    milliseconds: i32,
+) -> io::Result<usize> {
+    let number = libc::c_long::from(epoll.as_raw_fd());
+    let most = libc::c_long::from(i32::try_from(events.len()).unwrap_or(i32::MAX));
+    let milliseconds = libc::c_long::from(milliseconds);
+    let (start, no_mask) = (events.as_mut_ptr(), ptr::null::<libc::c_void>());
+    let no_length = libc::c_long::from(0);
+    // SAFETY: `epoll` is open while it is borrowed; the kernel writes at most `most` events at the
+    // pointer, which `events` has there: an `EpollEvent` is the kernel's `struct epoll_event`, see
+    // below. The null pointer says that the mask of signals stays.
+    let outcome = unsafe {
+        let call = libc::SYS_epoll_pwait; // which every architecture has
+        libc::syscall(call, number, start, most, milliseconds, no_mask, no_length)
+    };
+    count(outcome)
+}
+
+// nix declares it transparent, and has only the size to be checked from here.
+const _: () = assert!(size_of::<EpollEvent>() == size_of::<libc::epoll_event>());
+
+/// What a system call has counted, bytes or events; below zero it has failed.
 fn count(outcome: libc::c_long) -> io::Result<usize> {
     usize::try_from(outcome).map_err(|_| io::Error::last_os_error())
 }

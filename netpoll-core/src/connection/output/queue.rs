@@ -41,7 +41,7 @@ impl Queue {
     /// unsent bytes.
     pub(super) fn give_up(&mut self, sent: u64, spent: &mut Spent) -> LinkBuffer {
         let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
-        backlog.receipts.settle_all(sent, None, &mut spent.settled);
+        backlog.receipts.settle_all(sent, None, spent.settled());
         backlog.bytes
     }
 }

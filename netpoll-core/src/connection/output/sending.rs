@@ -49,7 +49,7 @@ impl Output {
         }
         if let Some(receipt) = receipt.take() {
             let written = (self.sent() - start) as usize;
-            spent.settled.push(Settled::new(receipt, written, len, queue.errno()));
+            spent.settled().push(Settled::new(receipt, written, len, queue.errno()));
         }
         sent
     }
@@ -58,9 +58,9 @@ impl Output {
     pub(super) fn send_backlog(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
         let Some(mut backlog) = queue.backlog.take() else { return Ok(FollowUp::NONE) };
         let sent = self.send_burst(queue, &mut backlog.bytes, spent);
-        backlog.receipts.settle_to(self.sent(), &mut spent.settled);
+        backlog.receipts.settle_to(self.sent(), spent.settled());
         if sent.is_err() {
-            backlog.receipts.settle_all(self.sent(), queue.errno(), &mut spent.settled);
+            backlog.receipts.settle_all(self.sent(), queue.errno(), spent.settled());
         } else if !backlog.bytes.is_empty() {
             backlog.count();
             queue.backlog = Some(backlog);
