@@ -7,7 +7,7 @@ mod frames;
 pub mod guide;
 
 pub use bytes::Bytes;
-pub use frames::{Framed, Out, on_frame};
+pub use frames::{Framed, OnFrame, Out, Reply, on_frame};
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
     Backoff, Cancel, Client, ClientBuilder, DialConnection, DialThen, Dialer, DialerBuilder,
@@ -17,12 +17,12 @@ pub use netpoll_client::{
 pub use netpoll_codec as codec;
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
-    FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, LimitReached, LimitRow,
-    Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect, OnDisconnect,
-    OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits, PollManager, PoolOptions,
-    ReadHalf, Reader, ReceiveRate, Relay, RelayEnd, Relayed, Result, Spin, Ticks, Timer,
-    TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer, block_in_place, default_loops,
-    relay,
+    FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached,
+    LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect,
+    OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits,
+    PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay, RelayEnd, Relayed, Result,
+    Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer,
+    block_in_place, default_loops, relay,
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,

@@ -30,6 +30,8 @@ pub use base::origin::{ListenerInfo, Origin, Release};
 pub use base::panic::{Panicked, guard};
 pub use base::proxy;
 pub use base::stats::{HandOffStats, LoopStats, WorkerStats};
+#[doc(hidden)]
+pub use connection::HandleSource;
 pub use connection::accepted::admit;
 pub use connection::callbacks::*;
 pub use connection::dialled::{Attempt, AttemptOutcome};
@@ -41,7 +43,7 @@ pub use connection::pursuit::Pursuit;
 pub use connection::relay::{Relay, RelayEnd, Relayed, relay};
 pub use connection::schedule::Dispatcher;
 pub use connection::{
-    Connection, Delivery, Detached, Exchange, Handle, ReadHalf, Reader, Timer, Undelivered,
+    Connection, Delivery, Detached, Exchange, Handle, Hold, ReadHalf, Reader, Timer, Undelivered,
     WriteHalf, Writer,
 };
 pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};

@@ -43,6 +43,8 @@ mod promises;
 mod proxy_protocol;
 mod regressions;
 mod relay;
+mod replies;
+mod replies_ending;
 mod shutdown;
 mod spinning;
 mod threads;

@@ -14,6 +14,7 @@ use crate::base::limits::Limits;
 use crate::base::panic::guard;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::pure::deadlines::{Progress, TimeWatch};
+use crate::pure::task::{Events, Word};
 
 /// A callback that runs when a connection has ended.
 pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
@@ -39,6 +40,8 @@ struct Inner {
     expired: Option<Wait>,
     jobs: VecDeque<Arc<Job>>,
     on_close: Vec<OnClose>,
+    /// How many holds there are; the word has `HELD` while there is one.
+    holds: usize,
     /// What takes the place of the callbacks when the one that runs has returned.
     side: Option<Box<Side>>,
 }
@@ -163,6 +166,26 @@ impl Extras {
 
     pub(crate) fn take_side(&self) -> Option<Box<Side>> {
         lock(&self.0).as_mut()?.side.take()
+    }
+
+    /// Adds a hold; `false` if the connection has ended.
+    pub(crate) fn hold(&self, has_ended: &HasEnded, word: &Word) -> bool {
+        self.change(has_ended, |inner| {
+            inner.holds += 1;
+            word.note(Events::HELD);
+        })
+    }
+
+    /// Ends a hold. Returns whether it was the last of a connection that has not ended.
+    pub(crate) fn let_go(&self, word: &Word) -> bool {
+        let mut guarded = lock(&self.0);
+        let Some(inner) = guarded.as_deref_mut() else { return false };
+        inner.holds = inner.holds.saturating_sub(1);
+        if inner.holds > 0 {
+            return false;
+        }
+        word.clear(Events::HELD);
+        true
     }
 
     /// Adds a close callback, or runs it here if the connection has ended.

@@ -228,6 +228,13 @@ impl Handle {
         self.shared.is_active()
     }
 
+    /// Whether nothing that is sent from here on can reach the peer: it has reset, the connection
+    /// has failed, or this side has closed it or ended its stream. A peer that has only ended its
+    /// own stream (FIN) is not gone: it may wait for an answer. No system call.
+    pub fn is_gone(&self) -> bool {
+        self.shared.is_gone()
+    }
+
     /// The number of bytes that are accepted and that the socket has not taken yet.
     pub fn pending(&self) -> usize {
         self.shared.output.pending()

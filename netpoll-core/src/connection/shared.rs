@@ -222,6 +222,13 @@ impl Shared {
             && !self.output.is_sealed()
     }
 
+    /// Whether nothing more can be sent to the peer.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.task.word.events().has_any(Events::OVER.or(Events::FAILED))
+            || self.task.word.is_closed()
+            || self.output.is_sealed()
+    }
+
     pub(crate) fn peer(&self) -> &Address {
         match &self.ends {
             Ends::Peer(peer) => peer,
@@ -397,12 +404,13 @@ impl Shared {
     /// between two calls is no work for the peer.
     pub(crate) fn progress(&self) -> Progress {
         let (events, busy) = (self.task.word.events(), self.task.word.is_busy());
-        let receives = !events.has_any(Events::PAUSED)
+        let receives = !events.has_any(Events::NOT_READ)
             && (self.group.reads_when_congested() || !self.output.is_congested());
         Progress {
             received: self.received(),
             sent: self.output.sent(),
             busy: busy && !self.group.is_dialled(),
+            held: events.has_any(Events::HELD),
             partial: events.has_any(Events::PARTIAL) && !busy && receives,
             congested: self.output.is_congested(),
         }

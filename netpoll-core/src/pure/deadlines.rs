@@ -21,6 +21,9 @@ pub(crate) struct Progress {
     pub(crate) sent: u64,
     /// The connection waits for work on this side, not for the peer.
     pub(crate) busy: bool,
+    /// Work for the peer is under way elsewhere: silence is not the peer's, but a request that
+    /// trickles is.
+    pub(crate) held: bool,
     /// A part of a request has come, and the rest is missing.
     pub(crate) partial: bool,
     /// The output stands above its high-water mark.
@@ -117,7 +120,7 @@ impl TimeWatch {
         self.look_at_rate(progress, now)?;
         self.look_at_output(progress, now)?;
         let passed = (progress.received, progress.sent) != (self.seen.received, self.seen.sent);
-        if passed || progress.busy {
+        if passed || progress.busy || progress.held {
             self.quiet_since = now;
         }
         self.seen = progress;
@@ -253,6 +256,25 @@ mod tests {
         let mut watch = TimeWatch::new(&limits, start);
         let busy = Progress { busy: true, ..Progress::default() };
         assert_eq!(follow(&mut watch, start, 60, |_| busy), None);
+    }
+
+    #[test]
+    fn work_elsewhere_is_not_idle_and_excuses_no_trickle() {
+        let start = Instant::now();
+        let rate = ReceiveRate { bytes: 100, per: 5 * SECOND };
+        let idle_timeout = Some(SECOND);
+        let limits = Limits { idle_timeout, ..Limits::default() };
+        let held = |_| Progress { held: true, ..Progress::default() };
+        assert_eq!(follow(&mut TimeWatch::new(&limits, start), start, 60, held), None);
+        let limits = Limits { idle_timeout, min_receive_rate: Some(rate), ..Limits::default() };
+        let trickle = |after: f64| Progress {
+            received: whole(after),
+            partial: true,
+            held: true,
+            ..Default::default()
+        };
+        let ended = follow(&mut TimeWatch::new(&limits, start), start, 60, trickle);
+        assert_eq!(ended, Some((Wait::Rate, 5.0)));
     }
 
     #[test]

@@ -33,9 +33,9 @@ use crate::base::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, w
 ///
 /// The owner takes a request back: [`READABLE`](Events::READABLE) as it looks, and
 /// [`WAKE`](Events::WAKE), [`JOBS`](Events::JOBS), [`HIGH_WATER`](Events::HIGH_WATER) and
-/// [`RESUMED`](Events::RESUMED) as it does what they ask for. Three are states that end:
-/// [`PAUSED`](Events::PAUSED), [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED). The
-/// other bits, once set, stay.
+/// [`RESUMED`](Events::RESUMED) as it does what they ask for. These are states that end:
+/// [`PAUSED`](Events::PAUSED), [`STALLED`](Events::STALLED), [`HELD`](Events::HELD),
+/// [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED). The other bits, once set, stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events(u32);
 
@@ -84,6 +84,13 @@ impl Events {
     pub(crate) const FALTERED: Self = Self(1 << 25);
     /// The connection is in a relay, or its callback has just joined it to another one.
     pub(crate) const RELAYED: Self = Self(1 << 24);
+    /// Work for the peer is under way elsewhere; see [`Hold`](crate::Hold). It changes under the
+    /// lock of the extras, with their count.
+    pub(crate) const HELD: Self = Self(1 << 26);
+    /// Runs receive nothing until work that is under way elsewhere is done.
+    pub(crate) const STALLED: Self = Self(1 << 27);
+    /// Either of the two: runs receive nothing.
+    pub(crate) const NOT_READ: Self = Self::PAUSED.or(Self::STALLED);
     /// Any of the three ends a wait: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

@@ -6,10 +6,10 @@ use super::close::{failure, passed_on, reason_local, reason_of, reason_unread};
 use super::{Life, Role, Runner, Step};
 use crate::base::error::{CloseReason, LimitReached};
 use crate::base::panic::guard;
-use crate::connection::Shared;
 use crate::connection::callbacks::{Moment, verdict};
 use crate::connection::input::{End, Received};
 use crate::connection::mailbox::Command;
+use crate::connection::{Connection, Shared};
 use crate::pure::task::Events;
 
 /// What comes before a receive.
@@ -156,7 +156,7 @@ impl Runner {
         let word = &shared.task.word;
         let half_open = shared.group.limits().half_open;
         let ended_before = connection.scratch().input.end().is_some();
-        let paused = events.has_any(Events::PAUSED);
+        let paused = events.has_any(Events::NOT_READ);
         let received = if paused {
             Received::Nothing
         } else if connection.scratch().input.may_receive(shared, events) {
@@ -190,15 +190,37 @@ impl Runner {
             let verdict = service.call(Moment::Request, connection);
             return self.after_callback(shared, verdict);
         }
+        self.without_callback(shared, events, received, full)
+    }
+
+    /// No callback was due after a receive: waits, or closes.
+    #[inline(never)] // so that a receive that calls back stays small
+    fn without_callback(
+        &mut self,
+        shared: &Arc<Shared>,
+        events: Events,
+        received: Received,
+        full: bool,
+    ) -> Step {
+        let half_open = shared.group.limits().half_open;
+        // The end of a hold has the connection look again.
+        let is_held = events.has_any(Events::HELD);
         if let Received::End(end) = received {
-            let is_over =
-                shared.output.is_sealed() || events.has_any(Events::FAILED | Events::SHUTDOWN);
-            if half_open && end == End::Finished && !is_over {
+            let is_over = shared.output.is_sealed() || events.has_any(Events::FAILED);
+            let is_kept = is_held || (half_open && !events.has_any(Events::SHUTDOWN));
+            if is_kept && end == End::Finished && !is_over {
                 return Step::Wait;
             }
-            let failed = half_open && events.has_any(Events::FAILED);
-            let reason = if failed { reason_unread(shared) } else { reason_of(end, shared) };
+            let outlived_end = end == End::Finished && (half_open || is_held);
+            let reason = if outlived_end && events.has_any(Events::FAILED) {
+                reason_unread(shared)
+            } else {
+                reason_of(end, shared)
+            };
             return self.begin_close(shared, reason);
+        }
+        if full && is_held && !events.has_any(Events::FAILED) {
+            return Step::Wait;
         }
         if full {
             return self.begin_close(shared, reason_unread(shared));
@@ -209,7 +231,9 @@ impl Runner {
                 return self.begin_close(shared, CloseReason::of_socket(error));
             }
         }
-        if events.has_any(Events::SHUTDOWN) && connection.scratch().input.buffer.is_empty() {
+        let is_shutting_down = events.has_any(Events::SHUTDOWN) && !is_held;
+        let is_empty = |connection: &mut Connection| connection.scratch().input.buffer.is_empty();
+        if is_shutting_down && self.connection.as_mut().is_some_and(is_empty) {
             return self.begin_close(shared, CloseReason::Shutdown);
         }
         Step::Wait
