@@ -15,6 +15,7 @@ pub use netpoll_client::{
     Resolve, dial_connection,
 };
 pub use netpoll_codec as codec;
+pub use netpoll_core::broadcast::{Broadcast, Group, GroupBuilder, GroupStats, SlowMembers};
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
     FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached,

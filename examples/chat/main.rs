@@ -1,7 +1,7 @@
 //! A chat room by lines: all members get what one of them says.
 //!
-//! Shows a broadcast through `Handle`s, which never waits: for a client that reads so slowly that
-//! more is queued than the high-water mark allows, `send` returns `Error::Full`, and it is dropped.
+//! Shows a `Group`: `broadcast` never waits. A client that reads so slowly that more is queued than
+//! the high-water mark allows is dropped.
 //!
 //! Its limits: a name within 10 s, of 16 letters or digits; lines of 1 KiB, 10 of them a second
 //! (`pace`), without what would control a terminal; 256 KiB of output, or `--high`; an hour without
@@ -94,7 +94,7 @@ fn serve() -> Result<()> {
     }
     let listener = Listener::options().send_buffer(KERNEL_QUEUE).bind("tcp", &address)?;
     println!("listening on {}", listener.local_addr()?);
-    let room = Arc::new(Room::default());
+    let room = Arc::new(Room::new()?);
     let left = room.clone();
     EventLoop::builder()
         .on_prepare(|conn: &Connection| {

@@ -18,6 +18,7 @@
 
 pub(crate) mod accepted;
 mod backlog;
+pub mod broadcast;
 pub(crate) mod callbacks;
 pub(crate) mod dialled;
 mod exchange;
@@ -162,7 +163,7 @@ impl Connection {
     /// [`Error::Closed`] if a close has begun, or the system's error if no descriptor is free. The
     /// connection is then unchanged.
     pub fn detach(&mut self) -> Result<Detached> {
-        self.shared.check_over()?;
+        self.shared.check_before_send()?;
         let (socket, mut output) = self.shared.output.detach()?;
         let Scratch { input, staged, .. } = self.scratch();
         staged.flush();
@@ -399,7 +400,7 @@ impl Connection {
         staged.flush();
         if !staged.is_empty() {
             // If this fails, nothing more can be sent, and the connection is being closed.
-            let _ = self.shared.send(staged);
+            let _ = self.shared.send_in_order(staged);
         }
     }
 

@@ -33,6 +33,7 @@ pub use base::stats::{HandOffStats, LoopStats, WorkerStats};
 #[doc(hidden)]
 pub use connection::HandleSource;
 pub use connection::accepted::admit;
+pub use connection::broadcast;
 pub use connection::callbacks::*;
 pub use connection::dialled::{Attempt, AttemptOutcome};
 pub use connection::group::Group;

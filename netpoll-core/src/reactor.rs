@@ -258,6 +258,7 @@ impl Core {
             Command::Listen(listener, accept) => self.listen(listener, accept),
             Command::Await(preamble, late) => self.await_preamble(preamble, late),
             Command::Unlisten(listener) => self.unlisten(&listener),
+            Command::Call(call) => call.make(),
             Command::Pause => self.paused = true,
             Command::Retire => self.retire(),
             Command::Stop(patience) => self.stop(patience),

@@ -22,6 +22,7 @@ mod exhaustion;
 mod fairness;
 mod frames;
 mod gathering;
+mod groups;
 mod halves;
 mod hand_off;
 mod hand_over;

@@ -70,6 +70,16 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "netpoll-core",
+        &[
+            "connection::broadcast",
+            "connection::broadcast::log",
+            "connection::broadcast::member",
+            "connection::broadcast::pass",
+        ],
+        "a type and its methods, by topic; a member knows its group",
+    ),
+    (
+        "netpoll-core",
         &["reactor", "reactor::timers", "reactor::waiting"],
         "a type and its methods, by topic",
     ),

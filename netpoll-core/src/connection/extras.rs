@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::job::Job;
@@ -15,6 +15,18 @@ use crate::base::panic::guard;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::pure::deadlines::{Progress, TimeWatch};
 use crate::pure::task::{Events, Word};
+
+/// A membership in a group that is sent broadcasts, as its connection knows it.
+pub(crate) trait Membership: Send + Sync {
+    /// Sends the connection what was broadcast before and is still on its way to it.
+    fn catch_up(&self);
+
+    /// The membership has ended.
+    fn end(&self);
+
+    /// Whether it is one of the group at this address.
+    fn is_of(&self, group: *const ()) -> bool;
+}
 
 /// A callback that runs when a connection has ended.
 pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
@@ -44,6 +56,8 @@ struct Inner {
     holds: usize,
     /// What takes the place of the callbacks when the one that runs has returned.
     side: Option<Box<Side>>,
+    /// Weak, since the group holds the connection.
+    memberships: Vec<Weak<dyn Membership>>,
 }
 
 /// Timeouts that the user has set, in place of those of the limits.
@@ -197,6 +211,45 @@ impl Extras {
         }
     }
 
+    /// Adds a membership in the group at this address; `false` if there is one, or the connection
+    /// has ended.
+    pub(crate) fn join(
+        &self,
+        has_ended: &HasEnded,
+        membership: &Arc<dyn Membership>,
+        group: *const (),
+    ) -> bool {
+        let mut is_new = false;
+        let is_open = self.change(has_ended, |inner| {
+            is_new = inner.membership(group).is_none();
+            if is_new {
+                inner.memberships.push(Arc::downgrade(membership));
+            }
+        });
+        is_open && is_new
+    }
+
+    /// Forgets the membership in the group at this address; says whether there was one.
+    pub(crate) fn leave(&self, group: *const ()) -> bool {
+        let mut guarded = lock(&self.0);
+        let Some(inner) = &mut *guarded else { return false };
+        let is_it = |it: &Weak<dyn Membership>| it.upgrade().is_none_or(|it| it.is_of(group));
+        let before = inner.memberships.len();
+        inner.memberships.retain(|it| !is_it(it));
+        inner.memberships.len() < before
+    }
+
+    /// The membership in the group at this address.
+    pub(crate) fn membership(&self, group: *const ()) -> Option<Arc<dyn Membership>> {
+        self.look(|inner| inner.membership(group))
+    }
+
+    /// All memberships.
+    pub(crate) fn memberships(&self) -> Vec<Arc<dyn Membership>> {
+        let all = |inner: &Inner| inner.memberships.iter().filter_map(Weak::upgrade).collect();
+        self.look(|inner| Some(all(inner))).unwrap_or_default()
+    }
+
     /// Drops everything after the connection has ended, and runs the close callbacks, the last
     /// added first.
     pub(crate) fn close(&self, has_ended: &HasEnded) {
@@ -204,7 +257,9 @@ impl Extras {
         has_ended.0.store(true, Ordering::Relaxed);
         let inner = guarded.take();
         drop(guarded);
-        let Some(Inner { jobs, on_close, side, .. }) = inner.map(|inner| *inner) else { return };
+        let Some(inner) = inner else { return };
+        let Inner { jobs, on_close, side, memberships, .. } = *inner;
+        memberships.iter().filter_map(Weak::upgrade).for_each(|it| it.end());
         drop(side);
         for job in jobs {
             job.forget();
@@ -232,6 +287,12 @@ impl Extras {
             change(guarded.get_or_insert_default());
         }
         is_open
+    }
+}
+
+impl Inner {
+    fn membership(&self, group: *const ()) -> Option<Arc<dyn Membership>> {
+        self.memberships.iter().filter_map(Weak::upgrade).find(|it| it.is_of(group))
     }
 }
 

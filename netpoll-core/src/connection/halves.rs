@@ -124,7 +124,7 @@ impl Drop for WriteHalf {
         self.staged.flush();
         if !self.staged.is_empty() {
             // If this fails, nothing more can be sent.
-            let _ = self.shared.send(&mut self.staged);
+            let _ = self.shared.send_in_order(&mut self.staged);
         }
     }
 }

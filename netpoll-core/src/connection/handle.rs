@@ -100,7 +100,7 @@ impl Handle {
     /// Those of `send`, without `Full`.
     pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
-        self.shared.check_over()?;
+        self.shared.check_before_send()?;
         self.tell(self.shared.output.send(&mut buffer, &self.shared.group.policy))
     }
 
@@ -203,6 +203,7 @@ impl Handle {
     /// Ends this side's stream (FIN) when all that was accepted is sent. Reads go on; sends fail
     /// from here on.
     pub fn shutdown_write(&self) {
+        self.shared.catch_up();
         let failed = self.shared.output.close();
         // Notified even without an event: if the peer has ended its stream, the connection closes.
         if self.shared.task.word.notify(failed) {
@@ -281,12 +282,12 @@ impl Handle {
     }
 
     fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
-        self.shared.check_over()?;
+        self.shared.check_before_send()?;
         self.tell(self.shared.output.offer(message, receipt, &self.shared.group.policy))
     }
 
     /// Tells the connection's owner what is left to do after a send.
-    fn tell(&self, sent: Result<FollowUp>) -> Result<()> {
+    pub(super) fn tell(&self, sent: Result<FollowUp>) -> Result<()> {
         let events = match &sent {
             Ok(next) if next.is_none() => Events::NONE,
             Ok(next) => self.shared.go_on_later(*next),

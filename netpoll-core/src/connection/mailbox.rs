@@ -9,9 +9,9 @@
 //! them.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use super::group::Group;
 use super::incoming::{Accept, Preamble};
@@ -63,12 +63,34 @@ pub(crate) enum Command {
     Await(Box<dyn Preamble>, Instant),
     /// Stop accepting on this listener.
     Unlisten(Arc<Listener>),
+    /// Make this call, on the thread that holds the core. Also where the reactor ends.
+    Call(Call),
     /// Let the thread that holds the core look whether it has an order.
     Pause,
     /// Go on until the last connection has closed, then end.
     Retire,
     /// Close everything and end.
     Stop(Duration),
+}
+
+/// A call that a reactor makes: it is short, and does not block.
+pub(crate) struct Call(Box<dyn FnOnce() + Send>);
+
+impl Call {
+    pub(crate) fn new(call: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(call))
+    }
+
+    /// Makes the call.
+    pub(crate) fn make(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Call")
+    }
 }
 
 /// A reactor, as other threads use it.
@@ -92,11 +114,13 @@ pub struct Remote {
     /// Connections that were given to it and are not closed. A connection counts from the moment
     /// that this loop was picked for it, before the reactor knows it: so a burst spreads evenly.
     load: AtomicUsize,
+    /// Groups with members here to whose broadcasts some of these members have yet to be sent.
+    passes: AtomicUsize,
 }
 
 /// The commands that were posted and not taken. Their number is bounded: of each connection one
 /// command at a time registers, runs, watches and finishes it, and each job and each tick of a user
-/// has one.
+/// has one, as has each group of which it is a member.
 #[derive(Debug, Default)]
 struct Commands {
     list: VecDeque<Command>,
@@ -120,6 +144,7 @@ impl Remote {
             counters: Counters::default(),
             loop_history: LoopHistory::default(),
             load: AtomicUsize::new(0),
+            passes: AtomicUsize::new(0),
             traffic: Traffic::default(),
         })
     }
@@ -292,5 +317,21 @@ impl Remote {
 
     pub(crate) fn leave(&self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Some of its connections have yet to be sent what was broadcast to a group.
+    pub(crate) fn begin_pass(&self) {
+        self.passes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Undoes [`begin_pass`](Self::begin_pass).
+    pub(crate) fn end_pass(&self) {
+        self.passes.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether one of its connections may have yet to be sent a broadcast. A thread that has
+    /// broadcast before sees that.
+    pub(crate) fn has_passes(&self) -> bool {
+        self.passes.load(Ordering::Acquire) > 0
     }
 }

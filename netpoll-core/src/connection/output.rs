@@ -81,9 +81,28 @@ pub(crate) struct FollowUp {
     pub(crate) relieved: bool,
 }
 
+/// Which of the messages of a stream are offered: those from `from` to before `to`, if they are
+/// next there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Several<'a> {
+    /// The number of the next message, which changes under the output's lock.
+    pub(crate) position: &'a AtomicU64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
 impl FollowUp {
     const NONE: Self = Self { events: Events::NONE, unsent: false, relieved: false };
     const UNSENT: Self = Self { unsent: true, ..Self::NONE };
+
+    /// What is left to do after this send and another one.
+    fn and(self, other: Self) -> Self {
+        Self {
+            events: self.events | other.events,
+            unsent: self.unsent || other.unsent,
+            relieved: self.relieved || other.relieved,
+        }
+    }
 
     /// Whether nothing is left to do.
     #[inline]
@@ -152,6 +171,47 @@ impl Output {
             return Err(Error::Full);
         }
         self.push(&mut queue, &mut message, receipt, policy, &mut spent)
+    }
+
+    /// Offers several messages, each in one piece, if they are not sent yet: they are next at
+    /// `several.position`, which moves behind them. Returns how many were accepted and what is left
+    /// to do; those after them found the queue above the high-water mark, or met the error. `None`:
+    /// the position was another one, and nothing was done.
+    pub(super) fn offer_several<'a>(
+        &self,
+        several: Several<'_>,
+        messages: impl Iterator<Item = &'a Bytes>,
+        policy: &Policy,
+        spent: &mut Spent,
+    ) -> Option<(usize, Result<FollowUp>)> {
+        let mut queue = lock(&self.queue);
+        let Several { position, from, to } = several;
+        if position.load(Ordering::Relaxed) != from {
+            return None;
+        }
+        position.store(to, Ordering::Relaxed);
+        if let Err(closed) = self.check_open(&queue) {
+            return Some((0, Err(closed)));
+        }
+        let (mut messages, mut next) = (messages.peekable(), FollowUp::NONE);
+        let mut accepted = 0;
+        while messages.peek().is_some() && !self.is_congested() {
+            // As many in one piece as would be accepted one by one, and one that goes over.
+            let room = policy.limits.output.high.saturating_sub(queue.pending());
+            let (mut piece, mut count) = (LinkBuffer::new(), 0);
+            let fits = |piece: &LinkBuffer, it: &&Bytes| piece.malloc_len() + it.len() <= room;
+            while let Some(it) = messages.next_if(|it| count == 0 || fits(&piece, it)) {
+                piece.write_shared(it.clone());
+                count += 1;
+            }
+            piece.flush();
+            match self.push(&mut queue, &mut piece, &mut None, policy, spent) {
+                Ok(more) => next = next.and(more),
+                Err(error) => return Some((accepted, Err(error))),
+            }
+            accepted += count;
+        }
+        Some((accepted, Ok(next)))
     }
 
     /// Whether an event that the socket takes more has work here.

@@ -140,7 +140,7 @@ impl<'a> Writer<'a> {
         if self.staged.is_empty() {
             return Ok(());
         }
-        if let Err(over) = self.shared.check_over() {
+        if let Err(over) = self.shared.check_before_send() {
             self.staged.clear();
             return Err(over);
         }

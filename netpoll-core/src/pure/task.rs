@@ -91,6 +91,8 @@ impl Events {
     pub(crate) const STALLED: Self = Self(1 << 27);
     /// Either of the two: runs receive nothing.
     pub(crate) const NOT_READ: Self = Self::PAUSED.or(Self::STALLED);
+    /// The connection is a member of a group, or was: what is broadcast comes before what is sent.
+    pub(crate) const MEMBER: Self = Self(1 << 28);
     /// Any of the three ends a wait: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

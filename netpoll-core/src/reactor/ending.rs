@@ -84,6 +84,7 @@ impl Core {
                     run::run_to_end(&shared);
                 }
                 Command::Await(preamble, _) => preamble.end(),
+                Command::Call(call) => call.make(),
                 // This loop retired or failed, so another one has to accept on the listener.
                 Command::Listen(_, accept) if !matches!(self.end, Ending::Stopping { .. }) => {
                     accept.retired();

@@ -84,6 +84,7 @@ impl Runner {
         }
         self.reason.get_or_insert_with(|| Box::new(reason));
         self.let_go();
+        shared.catch_up();
         if shared.output.seal() {
             return Step::Closed;
         }

@@ -259,7 +259,7 @@ impl Runner {
             scratch.staged.clear();
         }
         scratch.staged.flush();
-        if !scratch.staged.is_empty() && shared.send(&mut scratch.staged).is_err() {
+        if !scratch.staged.is_empty() && shared.send_in_order(&mut scratch.staged).is_err() {
             if let Some(error) = shared.output.failure() {
                 return self.begin_close(shared, CloseReason::of_socket(error));
             }
