@@ -1,7 +1,8 @@
 //! A server that shuts down in order on a signal: it stops accepting, finishes what is under way,
 //! says goodbye to idle clients, and gives up after ten seconds.
 //!
-//! Shows `spawn`, `on_shutdown`, and SIGTERM and SIGINT, which the library leaves to its user.
+//! Shows `spawn`, `on_shutdown`, and SIGTERM and SIGINT, which the library leaves to its user; and
+//! what systemd is told, where it started the process (`graceful.service` is its unit).
 //!
 //! Its limits: lines of 4 KiB, 5 min without a byte either way, 200 clients, since each may keep a
 //! thread for two seconds.
@@ -15,7 +16,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use netpoll::{CloseReason, Connection, EventLoop, Listener};
+use netpoll::{CloseReason, Connection, EventLoop, Listener, Systemd};
 use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
@@ -57,6 +58,7 @@ fn serve() -> netpoll::Result<()> {
         .input_limit(4 << 10)
         .idle_timeout(Duration::from_secs(300))
         .max_connections(200)
+        .systemd(Systemd::from_env()?)
         .build()?
         .spawn(Listener::bind("tcp", &address)?)?;
     println!("listening on {}", server.address());

@@ -28,5 +28,5 @@ pub use netpoll_core::{
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,
     HandOverOptions, ListenOptions, Listener, Listeners, OnRefuse, ProxyProtocol, Refusal, Report,
-    Running, TrustedProxies, proxy,
+    Running, Systemd, TrustedProxies, proxy,
 };

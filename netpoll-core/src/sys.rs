@@ -11,6 +11,7 @@ pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod keepalive;
 pub(crate) mod listener;
+pub(crate) mod notify;
 mod queueing;
 mod raw;
 pub(crate) mod resolve;

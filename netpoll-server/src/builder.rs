@@ -12,6 +12,7 @@ use netpoll_core::{
 use crate::admission::AtLimit;
 use crate::event_loop::EventLoop;
 use crate::settings::Settings;
+use crate::systemd::Systemd;
 
 /// Builds an [`EventLoop`]; `S` is the session that each connection has.
 ///
@@ -270,6 +271,15 @@ impl<S> EventLoopBuilder<S> {
     #[must_use]
     pub fn half_open(mut self, stays: bool) -> Self {
         self.settings.limits.half_open = stays;
+        self
+    }
+
+    /// Tells this service manager when the event loop serves and stops, and that it lives while
+    /// every loop turns; see [`Systemd`]. With a watchdog it has a thread, `netpoll-watchdog`. Of
+    /// several event loops of a process one should do so. Default: `None`, nothing is told.
+    #[must_use]
+    pub fn systemd(mut self, systemd: impl Into<Option<Systemd>>) -> Self {
+        self.settings.systemd = systemd.into();
         self
     }
 

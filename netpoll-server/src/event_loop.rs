@@ -10,12 +10,13 @@ use netpoll_core::{
 };
 
 use crate::accept::open_listeners::OpenListeners;
-use crate::listener::Listeners;
+use crate::listener::{Listener, Listeners};
 use crate::opening::Opening;
 use crate::serving::Serving;
 use crate::settings::Settings;
 use crate::shutdown::{Report, drain_and_close};
 use crate::sync::lock;
+use crate::systemd::reporting::Reporting;
 
 /// Serves connections: a main reactor accepts on the thread that calls [`serve`](Self::serve) and
 /// hands them to the loops of a manager, which run the callbacks as the dispatch mode says. A
@@ -118,7 +119,8 @@ impl EventLoop {
             return Err(Error::config("serve was called again, but an event loop serves once"));
         }
         let callbacks = self.inner.callbacks.clone();
-        let serving = Serving::new(&self.inner.settings, callbacks, opening.clone())?;
+        let mut serving = Serving::new(&self.inner.settings, callbacks, opening.clone())?;
+        serving.reporting = self.report(&serving, &listeners, opening)?;
         {
             let mut state = self.state();
             state.group = Some(serving.group());
@@ -139,8 +141,28 @@ impl EventLoop {
         } else {
             (Ok(()), None)
         };
+        if let Some(reporting) = &serving.reporting {
+            reporting.stopping(serving.listeners.are_given_away());
+        }
         let report = drain_and_close(serving, deadline.unwrap_or_else(clock::now));
         outcome.map(|()| report)
+    }
+
+    /// Begins to tell the service manager, if one is to be told.
+    fn report(
+        &self,
+        serving: &Serving,
+        listeners: &[Listener],
+        opening: &Opening,
+    ) -> Result<Option<Reporting>> {
+        let Some(systemd) = &self.inner.settings.systemd else { return Ok(None) };
+        let took_over = listeners.iter().any(|it| it.share_of_succession().is_some());
+        let (main, manager) = (serving.main(), serving.manager());
+        let sockets = serving.listeners();
+        let has_left = move || sockets.are_given_away();
+        let reporting = Reporting::begin(systemd, took_over, &main, &manager, has_left)?;
+        opening.when_serving(reporting.ready(took_over));
+        Ok(Some(reporting))
     }
 
     /// Begins a shutdown and returns at once; `serve` does the rest, and returns when it is done.

@@ -12,6 +12,7 @@
 //!   options, listener                      listening sockets
 //!   handover/                              listening sockets to a successor: what is said
 //!   admission/, proxy/                     limits; the PROXY header
+//!   systemd/                               what a service manager is told
 //!   settings, service, socket_file, opening, sync
 //! ```
 
@@ -35,6 +36,7 @@ mod shutdown;
 mod socket_file;
 mod stats;
 mod sync;
+mod systemd;
 
 pub use admission::{AcceptLimit, AtLimit, OnRefuse, Refusal};
 pub use builder::EventLoopBuilder;
@@ -47,3 +49,4 @@ pub use proxy::{ProxyProtocol, TrustedProxies};
 pub use running::Running;
 pub use shutdown::Report;
 pub use stats::EventLoopStats;
+pub use systemd::Systemd;

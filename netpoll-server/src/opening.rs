@@ -19,6 +19,8 @@ struct State {
     unwatched: usize,
     /// What is done when each is watched; set when no further socket is opened at the start.
     then: Option<Box<dyn FnOnce() + Send>>,
+    /// What is called when the event loop serves.
+    on_serving: Option<Box<dyn FnOnce() + Send>>,
     phase: Phase,
 }
 
@@ -60,6 +62,11 @@ impl Opening {
         }
     }
 
+    /// Calls `told` when the event loop serves, on the thread that sees it.
+    pub(crate) fn when_serving(&self, told: impl FnOnce() + Send + 'static) {
+        self.state().on_serving = Some(Box::new(told));
+    }
+
     fn go_on(mut state: MutexGuard<'_, State>) {
         if state.unwatched > 0 {
             return;
@@ -81,8 +88,10 @@ impl Opening {
     /// which holds this.
     pub(crate) fn end(&self) {
         self.enter(Phase::Ended);
-        let then = self.state().then.take();
-        drop(then); // without the lock
+        let mut state = self.state();
+        let left = (state.then.take(), state.on_serving.take());
+        drop(state);
+        drop(left); // without the lock
     }
 
     /// Ends it when the answer is dropped.
@@ -104,7 +113,12 @@ impl Opening {
         if state.phase != Phase::Ended {
             state.phase = phase;
         }
+        let serves = state.phase == Phase::Serving;
+        let told = serves.then(|| state.on_serving.take()).flatten();
         drop(state);
+        if let Some(told) = told {
+            told();
+        }
         self.changed.notify_all();
     }
 

@@ -19,6 +19,7 @@ use crate::listener::Listener;
 use crate::opening::Opening;
 use crate::settings::Settings;
 use crate::sync::lock;
+use crate::systemd::reporting::Reporting;
 
 /// How many descriptors must be left to a process that takes listeners over.
 const SPARE_AT_LEAST: usize = 8;
@@ -30,6 +31,8 @@ pub(crate) struct Serving {
     reactor: Mutex<Option<Reactor>>,
     pub(crate) context: Arc<AcceptContext>,
     pub(crate) listeners: Arc<OpenListeners>,
+    /// What a service manager is told meanwhile.
+    pub(crate) reporting: Option<Reporting>,
 }
 
 impl Serving {
@@ -53,7 +56,7 @@ impl Serving {
         let (weak, main) = (Arc::downgrade(&manager), reactor.remote());
         let context = AcceptContext::new(group, callbacks, weak, admission, main, opening);
         let (reactor, listeners) = (Mutex::new(Some(reactor)), Arc::default());
-        Ok(Self { manager, dispatcher, reactor, context, listeners })
+        Ok(Self { manager, dispatcher, reactor, context, listeners, reporting: None })
     }
 
     pub(crate) fn group(&self) -> Arc<Group> {

@@ -8,6 +8,7 @@ use netpoll_core::{
 };
 
 use crate::admission::AdmissionOptions;
+use crate::systemd::Systemd;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
@@ -20,6 +21,7 @@ pub(crate) struct Settings {
     pub(crate) manager: Option<Arc<PollManager>>,
     pub(crate) dispatch: Dispatch,
     pub(crate) limits: Limits,
+    pub(crate) systemd: Option<Systemd>,
 }
 
 impl Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             manager: None,
             dispatch: Dispatch::default(),
             limits: Limits::default(),
+            systemd: None,
         }
     }
 }

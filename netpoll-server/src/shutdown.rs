@@ -38,7 +38,7 @@ const GLANCE: Duration = Duration::from_millis(1);
 /// deadline, then by force.
 pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
     close_listeners(&serving, deadline);
-    let Serving { manager, dispatcher, context, .. } = serving;
+    let Serving { manager, dispatcher, context, reporting, .. } = serving;
     let group = context.group.clone();
     let open = group.live();
     let remotes = manager.remotes();
@@ -57,6 +57,7 @@ pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
     let report = Report { closed_in_order, aborted, refused: group.refused() as usize };
     log::info!("shut down: {closed_in_order} connections closed in order, {aborted} aborted");
     dispatcher.stop(GRACE);
+    drop(reporting); // ahead of the manager, at which its thread looks
     drop((context, remotes));
     if let Some(own) = Arc::into_inner(manager) {
         own.close(GRACE);

@@ -48,6 +48,7 @@ mod replies;
 mod replies_ending;
 mod shutdown;
 mod spinning;
+mod systemd;
 mod threads;
 mod util;
 mod waiting;

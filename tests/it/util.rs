@@ -433,7 +433,7 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     alone_with(name, &[], test);
 }
 
-fn alone_with(name: &str, variables: &[(&str, &str)], test: impl FnOnce()) {
+pub(crate) fn alone_with(name: &str, variables: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var(ROLE).is_ok_and(|role| role == name) {
         return test();
     }

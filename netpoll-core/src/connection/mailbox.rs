@@ -167,7 +167,8 @@ impl Remote {
         Ok(())
     }
 
-    pub(crate) fn wake(&self) {
+    /// Ends the wait that the reactor is in: it turns.
+    pub fn wake(&self) {
         self.waker.wake();
     }
 
@@ -209,7 +210,7 @@ impl Remote {
     }
 
     /// Which loop of its manager it is; 0 for one without.
-    pub(crate) fn number(&self) -> usize {
+    pub fn number(&self) -> usize {
         self.number
     }
 
@@ -257,7 +258,7 @@ impl Remote {
     }
 
     /// Whether the reactor has ended.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         lock(&self.commands).ended
     }
 

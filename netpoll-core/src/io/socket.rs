@@ -20,6 +20,7 @@ pub use super::stream::Credentials;
 pub use crate::sys::connect::{BeforeConnect, ConnectOptions};
 pub use crate::sys::keepalive::Keepalive;
 pub use crate::sys::listener::{BeforeBind, SocketOptions};
+pub use crate::sys::notify::{ManagerSocket, monotonic_micros};
 pub use crate::sys::sock_diag::Handshake;
 
 /// The addresses behind `host:port`, those of the network's family alone: all for `"tcp"`, IPv4 for

@@ -131,6 +131,11 @@ impl OpenListeners {
         *lock(&self.custody) != Custody::Ours
     }
 
+    /// Whether another process serves on the sockets, in place of this one.
+    pub(crate) fn are_given_away(&self) -> bool {
+        *lock(&self.custody) == Custody::Theirs
+    }
+
     /// Ends accepting by all reactors.
     pub(crate) fn leave(&self) -> Leaving {
         let left_open = self.are_left_open();
