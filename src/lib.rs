@@ -8,6 +8,13 @@ pub mod guide;
 
 pub use bytes::Bytes;
 pub use frames::{Framed, OnFrame, Out, Reply, on_frame};
+
+/// What stands between the socket of a connection and its buffers, such as TLS: the traits to
+/// implement for one's own.
+pub mod filter {
+    pub use netpoll_core::{Filter, FilterClient, FilterError, FilterServer, FilterState, Opened};
+}
+
 pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
     Backoff, Cancel, Client, ClientBuilder, DialConnection, DialThen, Dialer, DialerBuilder,

@@ -19,6 +19,11 @@ impl Announcement {
     /// Sends `bytes` over a connected stream; `notify` is told when the socket has taken them, or
     /// never will.
     pub(crate) fn begin(attempt: Attempt, bytes: Bytes, notify: &Arc<Notify>) -> io::Result<Self> {
+        if attempt.send_before_handshake(bytes.clone()) {
+            // What the filter says first takes them along.
+            let delivery = Arc::new(Mutex::new(Some(Ok(()))));
+            return Ok(Self { attempt: Some(attempt), delivery });
+        }
         let announcement = Self { attempt: Some(attempt), delivery: Arc::default() };
         let (delivery, notify) = (announcement.delivery.clone(), notify.clone());
         let handle = announcement.attempt.as_ref().map(Attempt::handle);

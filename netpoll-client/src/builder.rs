@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::socket::{ConnectOptions, Keepalive};
-use netpoll_core::{Error, Group, Limits, PollManager, Result};
+use netpoll_core::{Error, FilterClient, Group, Limits, PollManager, Result};
 
 use crate::dial::DialOptions;
 use crate::dialer::Dialer;
@@ -45,6 +45,7 @@ pub struct DialerBuilder {
     timeout: Duration,
     stagger: Duration,
     resolver: Option<Resolver>,
+    filter: Option<Arc<dyn FilterClient>>,
 }
 
 impl Dialer {
@@ -80,6 +81,7 @@ impl DialerBuilder {
             timeout: TIMEOUT,
             stagger: STAGGER,
             resolver: None,
+            filter: None,
         }
     }
 
@@ -189,15 +191,28 @@ impl DialerBuilder {
         self
     }
 
+    /// Puts a filter, such as TLS, between the socket of each connection and its buffers. A dial
+    /// then ends with the handshake, within the same timeout; the first address that connects is
+    /// the one that is used, whatever becomes of the handshake. Default: none.
+    ///
+    /// The handshake runs on the thread that waits for the dial. That of
+    /// [`Dialer::dial_then`] runs on the loop of the connection, which it keeps busy for as long as
+    /// the filter computes.
+    #[must_use]
+    pub fn filter(mut self, filter: Arc<dyn FilterClient>) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
     /// Checks the options and makes the dialer. Nothing is started before the first dial.
     ///
     /// # Errors
     /// [`Error::Config`], one sentence that names the option.
     pub fn build(self) -> Result<Dialer> {
         self.validate()?;
-        let Self { connect, limits, manager, timeout, stagger, resolver } = self;
+        let Self { connect, limits, manager, timeout, stagger, resolver, filter } = self;
         let resolver = resolver.unwrap_or_else(Resolver::system);
-        let options = Arc::new(DialOptions { connect, timeout, stagger, resolver });
+        let options = Arc::new(DialOptions { connect, timeout, stagger, resolver, filter });
         Ok(Dialer { group: Group::dialled(limits)?, manager, options, announcement: None })
     }
 

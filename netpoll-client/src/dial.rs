@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_core::{
-    Address, Attempt, AttemptOutcome, Error, Group, Notify, PollManager, Remote, Result, clock,
-    socket::ConnectOptions,
+    Address, Attempt, AttemptOutcome, Error, FilterClient, Group, Handshake, Notify, PollManager,
+    Remote, Result, clock, socket::ConnectOptions,
 };
 
 use crate::announcement::Announcement;
@@ -38,6 +38,7 @@ pub(crate) struct DialOptions {
     pub(crate) timeout: Duration,
     pub(crate) stagger: Duration,
     pub(crate) resolver: Resolver,
+    pub(crate) filter: Option<Arc<dyn FilterClient>>,
 }
 
 /// One dial under way.
@@ -134,16 +135,59 @@ impl<'a> Dial<'a> {
         dial
     }
 
-    /// Resolves and connects, and waits for that on this thread.
+    /// Resolves and connects, does the handshake of a filter, and waits for that on this thread.
     pub(crate) fn run(mut self) -> Result<Attempt> {
         loop {
             match self.advance() {
-                Progress::Over(outcome) => return outcome,
+                Progress::Over(outcome) => {
+                    return outcome.and_then(|attempt| self.shake_hands(attempt));
+                }
                 Progress::Until(next) => {
                     let waited = self.notify.wait(next);
                     waited.map_err(|error| self.target.failed(error.into()))?;
                 }
             }
+        }
+    }
+
+    /// The handshake, on this thread; a cancellation closes the connection.
+    fn shake_hands(&self, mut attempt: Attempt) -> Result<Attempt> {
+        if self.options.filter.is_none() {
+            return Ok(attempt);
+        }
+        let handle = attempt.handle();
+        let stop = Arc::new(Notify::calling(move || handle.close()));
+        if let Some(cancel) = self.cancel {
+            cancel.watch(&stop);
+        }
+        match self.check().and_then(|()| attempt.shake_hands(self.deadline)) {
+            Ok(()) => Ok(attempt),
+            Err(error) => Err(self.why_no_handshake(error)),
+        }
+    }
+
+    /// Whether the dial may go on.
+    ///
+    /// # Errors
+    /// It was cancelled, or its time is over.
+    pub(crate) fn check(&self) -> Result<()> {
+        Ok(self.check_time(clock::now())?)
+    }
+
+    /// The error of a dial whose handshake has failed.
+    pub(crate) fn why_no_handshake(&self, error: Error) -> Error {
+        self.target.failed(self.check_time(clock::now()).err().unwrap_or_else(|| error.into()))
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Begins the handshake of the filter by callback, if there is one.
+    pub(crate) fn begin_handshake(&self, attempt: Attempt) -> Result<Attempt, Handshake> {
+        match self.options.filter {
+            None => Ok(attempt),
+            Some(_) => Err(attempt.shake_hands_then(&self.notify)),
         }
     }
 
@@ -222,13 +266,15 @@ impl<'a> Dial<'a> {
             return Ok(Raced::Won(won));
         }
         self.check_time(now)?;
-        let Self { options, loops, group, notify, stage, .. } = self;
+        let Self { options, loops, group, notify, stage, target, .. } = self;
+        let filter = options.filter.as_ref().map(|filter| (filter, target.address()));
         let Stage::Racing(racing) = stage else { return Err(Error::Closed.into()) };
         loop {
             match racing.race.next(now) {
                 Move::Start(candidate) => {
                     let (to, reactor) = (&candidate.address, loops.pick(&candidate.address));
-                    let started = Attempt::start(to, &options.connect, group, &reactor, notify);
+                    let started =
+                        Attempt::start(to, &options.connect, group, &reactor, notify, filter);
                     racing.started(candidate, started, now);
                 }
                 Move::Wait(next) => return Ok(Raced::Until(next)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Attempt, Connection, Error, Group, Handle, Pursuit, Result, Timer};
+use netpoll_core::{Attempt, Connection, Error, Group, Handle, Handshake, Pursuit, Result, Timer};
 
 use crate::dial::{Dial, Loops, Means, Progress};
 use crate::dialer::Dialer;
@@ -102,6 +102,7 @@ impl Dialer {
         let means = Means { options, loops, group, timeout, cancel: None, announcement };
         asker.pursue(|notify| DialPursuit {
             dial: Dial::new(means, target.into_owned(), kind, notify.clone()),
+            handshake: None,
             outcome: None,
             then: Some(then),
         })
@@ -111,8 +112,26 @@ impl Dialer {
 /// A dial that goes on in steps.
 struct DialPursuit<F> {
     dial: Dial<'static>,
+    /// The handshake of the filter, once the stream is connected.
+    handshake: Option<Handshake>,
     outcome: Option<Result<Attempt>>,
     then: Option<F>,
+}
+
+impl<F> DialPursuit<F> {
+    fn go_on_with_handshake(&mut self) -> Progress {
+        let failed = match self.handshake.as_mut().and_then(Handshake::outcome) {
+            Some(Ok(attempt)) => return Progress::Over(Ok(attempt)),
+            Some(Err(error)) => error,
+            None => match self.dial.check() {
+                Ok(()) => return Progress::Until(self.dial.deadline()),
+                Err(late) => late,
+            },
+        };
+        // A handshake that is dropped before its end closes the connection.
+        self.handshake = None;
+        Progress::Over(Err(self.dial.why_no_handshake(failed)))
+    }
 }
 
 impl<F> Pursuit for DialPursuit<F>
@@ -123,11 +142,25 @@ where
         if self.outcome.is_some() {
             return None;
         }
-        match self.dial.advance() {
+        let progress = match self.handshake {
+            None => self.dial.advance(),
+            Some(_) => self.go_on_with_handshake(),
+        };
+        match progress {
             Progress::Until(Some(next)) => Some(next),
             // A timeout that ends after the end of time: a notification goes on with it.
             Progress::Until(None) => {
                 Some(netpoll_core::later(netpoll_core::clock::now(), Duration::from_secs(86_400)))
+            }
+            Progress::Over(Ok(attempt)) if self.handshake.is_none() => {
+                match self.dial.begin_handshake(attempt) {
+                    Ok(attempt) => self.outcome = Some(Ok(attempt)),
+                    Err(handshake) => {
+                        self.handshake = Some(handshake);
+                        return self.advance();
+                    }
+                }
+                None
             }
             Progress::Over(outcome) => {
                 self.outcome = Some(outcome);

@@ -46,6 +46,11 @@ impl<'a> Target<'a> {
         Target { network: network.into(), address: address.into(), family: self.family }
     }
 
+    /// The address, as the caller gave it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The addresses of a name that belong to the network's family.
     ///
     /// # Errors

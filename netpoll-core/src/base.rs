@@ -12,7 +12,6 @@ pub(crate) mod limits;
 pub(crate) mod log_period;
 pub(crate) mod memory;
 pub(crate) mod notify;
-pub(crate) mod origin;
 pub(crate) mod panic;
 pub mod proxy;
 pub(crate) mod stats;

@@ -23,14 +23,18 @@ pub(crate) mod callbacks;
 pub(crate) mod dialled;
 mod exchange;
 mod extras;
+mod filtered;
+pub(crate) mod greeting;
 pub(crate) mod group;
 mod halves;
 pub(crate) mod handle;
+mod handshake;
 mod hold;
 pub(crate) mod incoming;
 pub(crate) mod input;
 pub(crate) mod job;
 pub(crate) mod mailbox;
+pub(crate) mod origin;
 pub(crate) mod output;
 mod owner;
 mod pace;
@@ -71,12 +75,13 @@ pub(crate) use shared::Shared;
 
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
-use crate::base::origin::ListenerInfo;
 use crate::base::proxy::Header;
+use crate::io::filter::Filter;
 use crate::io::socket::{Credentials, Keepalive};
 use crate::io::stream::Stream;
 use crate::pure::task::Events;
 use input::{End, Received};
+use origin::ListenerInfo;
 use scratch::Scratch;
 
 /// A connection, as its owner uses it: a callback, or the caller that dialled it.
@@ -160,8 +165,8 @@ impl Connection {
     /// that their message was not sent.
     ///
     /// # Errors
-    /// [`Error::Closed`] if a close has begun, or the system's error if no descriptor is free. The
-    /// connection is then unchanged.
+    /// [`Error::Closed`] if a close has begun, or the system's error if no descriptor is free;
+    /// [`Error::Config`] if it has a filter, such as TLS. The connection is then unchanged.
     pub fn detach(&mut self) -> Result<Detached> {
         self.shared.check_before_send()?;
         let (socket, mut output) = self.shared.output.detach()?;
@@ -190,6 +195,12 @@ impl Connection {
     /// Receives again; see [`Handle::resume_reading`].
     pub fn resume_reading(&mut self) {
         self.handle().resume_reading();
+    }
+
+    /// The filter of the connection, as it was made; `None` without one. With
+    /// [`as_any`](Filter::as_any) it tells what the handshake has agreed on.
+    pub fn filter(&self) -> Option<Arc<dyn Filter>> {
+        self.shared.filtered()?.filter()
     }
 
     /// Whether the connection can serve another exchange: it is not closed on this side, and
@@ -358,6 +369,16 @@ impl Connection {
     #[inline]
     pub(crate) fn receive(&mut self) -> Received {
         scratch_of(&mut self.scratch, &self.shared).input.receive(&self.shared)
+    }
+
+    /// Whether nothing of the peer can be in the socket any more. Behind the end that a filter
+    /// tells of there may be more.
+    pub(crate) fn is_read_out(&self) -> bool {
+        match self.end() {
+            Some(End::Failed(_) | End::Truncated) => true,
+            Some(End::Finished) => !self.shared.output.is_filtered(),
+            Some(End::Refused) | None => false,
+        }
     }
 
     /// How the peer's stream has ended; `None` if it has not.

@@ -434,7 +434,7 @@ fn dial(
     let group = Group::dialled(Limits::default()).expect("good limits");
     let notify = Arc::new(Notify::default());
     let options = ConnectOptions::default();
-    let attempt = Attempt::start(to, &options, &group, &running.remote, &notify);
+    let attempt = Attempt::start(to, &options, &group, &running.remote, &notify, None);
     (group, attempt, notify)
 }
 

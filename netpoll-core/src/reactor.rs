@@ -208,7 +208,8 @@ impl Core {
     }
 
     /// What comes between a batch and the next wait. False as in [`turn_over`](Self::turn_over).
-    #[inline]
+    #[expect(clippy::inline_always, reason = "each turn")]
+    #[inline(always)]
     fn end_turn(&mut self) -> bool {
         while let Some(event) = self.events.others.pop_front() {
             self.deliver_other(event);

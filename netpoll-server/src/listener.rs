@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use netpoll_core::socket::{self, SocketOptions};
-use netpoll_core::{Address, Error, ListenerInfo, Result, guard};
+use netpoll_core::{Address, Error, FilterServer, ListenerInfo, Result, guard};
 
 use crate::handover::manifest;
 use crate::handover::succession::Share;
@@ -129,6 +129,18 @@ impl Listener {
     #[must_use]
     pub fn proxy_protocol(mut self, proxy: impl Into<Option<ProxyProtocol>>) -> Self {
         self.service.proxy = proxy.into();
+        self
+    }
+
+    /// Puts a filter, such as TLS, between the socket of each connection and its buffers. Its
+    /// handshake comes after a header of the PROXY protocol and after `on_prepare`, and before
+    /// `on_connect`; it runs where callbacks run. Default: none.
+    ///
+    /// It is not passed on by [`EventLoop::hand_over`](crate::EventLoop::hand_over): the other
+    /// process calls this too, and `serve` refuses a listener for which that was forgotten.
+    #[must_use]
+    pub fn filter(mut self, filter: Arc<dyn FilterServer>) -> Self {
+        self.service.filter = Some(filter);
         self
     }
 

@@ -1,6 +1,8 @@
 //! How a listener is served, beside what its socket is: set by its user, passed on by a hand-over.
 
-use netpoll_core::{Error, Result};
+use std::sync::Arc;
+
+use netpoll_core::{Error, FilterServer, Result};
 
 use crate::proxy::ProxyProtocol;
 
@@ -9,6 +11,10 @@ pub(crate) struct Service {
     pub(crate) name: Option<String>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) proxy: Option<ProxyProtocol>,
+    pub(crate) filter: Option<Arc<dyn FilterServer>>,
+    /// The process that handed it over had a filter. What makes filters can't be handed over, and
+    /// without one the listener would speak plainly with clients that expect TLS.
+    pub(crate) needs_filter: bool,
 }
 
 impl Service {
@@ -17,6 +23,12 @@ impl Service {
         if self.max_connections == Some(0) {
             return Err(Error::config(format!(
                 "max_connections of listener {index} is 0, so no client could connect"
+            )));
+        }
+        if self.needs_filter && self.filter.is_none() {
+            return Err(Error::config(format!(
+                "listener {index} was handed over by a process that had a filter for it, such as \
+                 TLS; call filter for it before it is served"
             )));
         }
         self.proxy.as_ref().map_or(Ok(()), |it| it.validate(index))

@@ -108,8 +108,8 @@ impl Serving {
     ) {
         listener.serve();
         log::info!("serving {} on {}", info.name, info.address);
-        let (limit, proxy) = (listener.service.max_connections, listener.service.proxy.clone());
-        let count = ListenerCount::new(&self.context.admission, info, limit);
+        let proxy = listener.service.proxy.clone();
+        let count = ListenerCount::new(&self.context.admission, info, &listener.service);
         let assign = {
             let (context, info, count) = (self.context.clone(), info.clone(), count.clone());
             move |it: Arc<socket::Listener>| {

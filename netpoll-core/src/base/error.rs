@@ -129,6 +129,10 @@ pub enum LimitReached {
     /// A part of a request waited for memory too long, or a callback returned
     /// [`Error::NoMemory`]: `memory_budget` was used up.
     Memory,
+    /// As many handshakes were under way as [`FilterServer::max_handshakes`] allows.
+    ///
+    /// [`FilterServer::max_handshakes`]: crate::FilterServer::max_handshakes
+    Handshakes,
 }
 
 /// Why a connection ended, as `on_disconnect` receives it.
@@ -413,6 +417,9 @@ impl fmt::Display for CloseReason {
             }
             Self::Limit(LimitReached::Memory) => {
                 out.write_str("it waited for bytes, and memory_budget was used up")
+            }
+            Self::Limit(LimitReached::Handshakes) => {
+                out.write_str("as many handshakes were under way as max_handshakes allows")
             }
             Self::Callback(error) => write!(out, "a callback returned an error: {error}"),
             Self::Panic => out.write_str("a callback panicked"),

@@ -19,12 +19,17 @@ impl FilterError {
         Self(Arc::new(Told { sentence: sentence.into().into(), cause: None }))
     }
 
-    /// The same with the error behind it, for [`source`](error::Error::source).
+    /// As [`new`](Self::new), with the error behind it, for [`source`](error::Error::source).
     pub fn caused_by(
         sentence: impl Into<String>,
         cause: impl Into<Box<dyn error::Error + Send + Sync>>,
     ) -> Self {
         Self(Arc::new(Told { sentence: sentence.into().into(), cause: Some(cause.into()) }))
+    }
+
+    /// The error of a filter that panicked, with what the panic said.
+    pub(crate) fn panicked(text: &str) -> Self {
+        Self::new(format!("the filter panicked: {text}"))
     }
 }
 

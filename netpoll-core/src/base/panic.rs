@@ -30,6 +30,15 @@ pub(crate) fn guard_named<'a, R>(
     }
 }
 
+/// [`guard`] for code that runs under a lock: it logs nothing, and returns what the panic said.
+pub(crate) fn guard_quietly<R>(callback: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
+        let text = describe(&*payload).to_owned();
+        discard(payload);
+        text
+    })
+}
+
 /// Drops the payload of a panic. That runs user code: a panic in it ends here, and the payload of
 /// that second panic is leaked, since its drop may panic again.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {

@@ -8,7 +8,7 @@ use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::{self, Runner};
 use super::{Connection, Owner, Shared};
-use crate::base::origin::Origin;
+use crate::connection::origin::Origin;
 use crate::io::stream::Stream;
 
 /// Makes a connection of an accepted stream and hands it to `reactor`. Its callbacks run there, or

@@ -74,7 +74,8 @@ impl Spent {
         self.settled.get_or_insert_default()
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "each send")]
+    #[inline(always)]
     pub(super) fn take(&mut self, from: &mut LinkBuffer, n: usize) {
         if n == from.len() {
             self.take_all(from);

@@ -14,16 +14,22 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::callbacks::Prepare;
+use super::filtered::Maker;
+use super::greeting::Greeting;
 use super::group::Group;
 use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::Runner;
 use super::{Connection, Handle, Owner, Shared, schedule};
 use crate::base::address::Address;
-use crate::base::error::Error;
+use crate::base::error::{Error, Result as OurResult};
 use crate::base::notify::Notify;
+use crate::io::filter::FilterClient;
 use crate::io::socket::ConnectOptions;
 use crate::io::stream::Stream;
 use crate::pure::task::Events;
@@ -47,9 +53,18 @@ pub enum AttemptOutcome {
     Failed(io::Error),
 }
 
+/// A handshake that a loop does. A drop ends it, and closes the connection.
+pub struct Handshake {
+    greeting: Arc<Greeting>,
+    handle: Handle,
+    /// The outcome was taken.
+    is_over: bool,
+}
+
 impl Attempt {
     /// Begins to connect to `to`; `notify` is told when that has come to an end. The connection
-    /// belongs to `group`, and `reactor` watches it.
+    /// belongs to `group`, and `reactor` watches it. A `filter` comes with the address that the
+    /// caller gave; its handshake is to be done when the attempt is connected.
     ///
     /// # Errors
     /// What connecting met at once. `WouldBlock`: the queue of a Unix socket's listener is full,
@@ -60,6 +75,7 @@ impl Attempt {
         group: &Arc<Group>,
         reactor: &Arc<Remote>,
         notify: &Arc<Notify>,
+        filter: Option<(&Arc<dyn FilterClient>, &str)>,
     ) -> Result<Self, AttemptOutcome> {
         let may_meet_itself =
             to.inet().is_some() && options.local.is_none_or(|local| local.port() == 0);
@@ -69,8 +85,10 @@ impl Attempt {
             ErrorKind::AddrNotAvailable if may_meet_itself => AttemptOutcome::Again(error),
             _ => AttemptOutcome::Failed(error),
         })?;
+        let maker = filter.map(|(it, address)| Maker::Client(it.clone(), address.into()));
         let output = Output::connecting(stream, notify.clone());
-        let shared = Arc::new(Shared::dialled(output, group.clone(), reactor.clone(), to.clone()));
+        let shared =
+            Arc::new(Shared::dialled(output, group.clone(), reactor.clone(), to.clone(), maker));
         let connection = Connection::new(Owner::caller(shared.clone()));
         if let Some(run) = shared.task.begin() {
             run.keep();
@@ -111,7 +129,40 @@ impl Attempt {
         Some(AttemptOutcome::Connected)
     }
 
-    /// A handle, to send what the connection begins with once it is connected.
+    /// Sends these bytes before the handshake of the filter. `false`: there is no filter, and
+    /// nothing was sent.
+    pub fn send_before_handshake(&self, bytes: Bytes) -> bool {
+        let shared = &self.connection.shared;
+        shared.filtered().is_some() && shared.output.begin_with(bytes)
+    }
+
+    /// Does the handshake of the filter, if there is one, and waits for that on this thread.
+    ///
+    /// # Errors
+    /// Why there is no connection; [`Error::TimedOut`] at the deadline, [`Error::Closed`] if a
+    /// handle has closed it.
+    pub fn shake_hands(&mut self, deadline: Option<Instant>) -> OurResult<()> {
+        self.connection.finish_handshake(deadline)
+    }
+
+    /// Has the loop of a connected attempt do the handshake. `notify` is told when that has come to
+    /// an end.
+    pub fn shake_hands_then(self, notify: &Arc<Notify>) -> Handshake {
+        let mut connection = self.into_connection();
+        let (handle, shared) = (connection.handle(), connection.disown());
+        let greeting = Greeting::new(notify);
+        // Only a scheduled task is begun, and until here it was the caller's.
+        shared.task.word.hand_over(Events::NONE);
+        if let Some(mut run) = shared.task.begin() {
+            *run = Runner::greeting(connection, greeting.clone());
+            run.reschedule();
+            schedule(&shared);
+        }
+        Handshake { greeting, handle, is_over: false }
+    }
+
+    /// A handle, to send what the connection begins with once it is connected, and to end its
+    /// handshake from another thread.
     pub fn handle(&self) -> Handle {
         self.connection.handle()
     }
@@ -135,6 +186,29 @@ impl Attempt {
             schedule(&shared);
         }
         handle
+    }
+}
+
+impl Handshake {
+    /// How it has ended; `None` while it is under way. To be asked again only after `None`.
+    pub fn outcome(&mut self) -> Option<OurResult<Attempt>> {
+        let outcome = self.greeting.take()?;
+        self.is_over = true;
+        Some(outcome.map(|connection| Attempt { connection, may_meet_itself: false }))
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        if !self.is_over && self.greeting.take().is_none() {
+            self.handle.abort();
+        }
+    }
+}
+
+impl fmt::Debug for Handshake {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Handshake").field(&self.handle).finish()
     }
 }
 

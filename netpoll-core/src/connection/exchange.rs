@@ -29,6 +29,10 @@ pub enum Exchange {
     Unanswered,
 }
 
+/// After so many receives of bytes that are none for the reader, such as the tickets of TLS, there
+/// is no end to them.
+const SILENT_AT_MOST: usize = 8;
+
 impl Connection {
     /// Whether an answer may still come, as far as this side can see. For a connection that its
     /// caller drives. Costs a lock and a receive, which looks for bytes and for the peer's end.
@@ -50,9 +54,15 @@ impl Connection {
         let Self { shared, scratch } = self;
         let input = &mut scratch_of(scratch, shared).input;
         input.announced();
-        match input.receive(shared) {
+        let mut received = input.receive(shared);
+        for _ in 0..SILENT_AT_MOST {
+            if received == Received::Silent {
+                received = input.receive(shared);
+            }
+        }
+        match received {
             Received::Nothing => {}
-            Received::Bytes | Received::Full => return Exchange::Unread,
+            Received::Bytes | Received::Silent | Received::Full => return Exchange::Unread,
             Received::End(_) => return Exchange::Over,
         }
         if input.is_answered(shared) { Exchange::Complete } else { Exchange::Unanswered }

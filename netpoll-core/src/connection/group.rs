@@ -11,7 +11,9 @@ use super::watchdog::Watchdog;
 use crate::base::error::Result;
 use crate::base::limits::Limits;
 use crate::base::memory::MemoryStats;
-use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::base::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until,
+};
 
 /// What the connections of one event loop or of one dialer have in common, and how many live.
 ///
@@ -22,6 +24,8 @@ pub struct Group {
     live: Mutex<Live>,
     empty: Condvar,
     refused: AtomicU64,
+    /// Handshakes of filters that are under way.
+    handshakes: AtomicUsize,
     shutting_down: AtomicBool,
     /// The type of its sessions, from the first connection that callbacks drive.
     sessions: OnceLock<SessionType>,
@@ -75,6 +79,7 @@ impl Group {
             live: Mutex::new(Live::default()),
             empty: Condvar::new(),
             refused: AtomicU64::new(0),
+            handshakes: AtomicUsize::new(0),
             shutting_down: AtomicBool::new(false),
             sessions: OnceLock::new(),
             watchdog: Watchdog::default(),
@@ -123,6 +128,17 @@ impl Group {
     /// Counts a refused connection.
     pub fn count_refusal(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one more handshake, unless `most` are under way.
+    pub(crate) fn begin_handshake(&self, most: usize) -> bool {
+        let more = |under_way| (under_way < most).then_some(under_way + 1);
+        self.handshakes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts one handshake less.
+    pub(crate) fn end_handshake(&self) {
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Blocks until none of its connections lives or `deadline` has passed; returns how many are

@@ -21,7 +21,7 @@ use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::limits::ReceiveRate;
-use crate::base::origin::ListenerInfo;
+use crate::connection::origin::ListenerInfo;
 use crate::pure::task::Events;
 
 /// A connection as other threads use it: `Clone + Send + Sync`.

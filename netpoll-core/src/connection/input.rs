@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use netpoll_buffer::{Account, LinkBuffer};
 
+use super::filtered::{Filtered, Incoming};
 use super::owner::Owner;
 use super::shared::Shared;
 use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
-use crate::base::memory::Holding;
+use crate::base::memory::{Holding, Memory};
 use crate::io::readiness::Pulled;
 use crate::io::stream::NOT_CONNECTED;
 use crate::pure::task::{Events, Word};
@@ -33,7 +34,7 @@ pub(crate) struct Input {
     /// The number of bytes received when a read last found too few; valid as above.
     unmet_at: Option<u64>,
     /// The number of bytes that reads of the current callback have received.
-    pulled: u64,
+    pulled_by_reads: u64,
     /// Since when a part of a request is here and memory for its rest is missing.
     short_since: Option<Instant>,
 }
@@ -95,12 +96,18 @@ pub(crate) enum End {
     Finished,
     /// With this errno.
     Failed(i32),
+    /// Without the message by which the filter's protocol ends it in order.
+    Truncated,
+    /// The filter has refused what came; the output keeps why.
+    Refused,
 }
 
 /// The result of one receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
     Bytes,
+    /// Bytes came that make none for the reader: a filter has used or kept them. There may be more.
+    Silent,
     /// The socket is empty: an event will announce the next bytes.
     Nothing,
     /// The buffer is at its limit.
@@ -258,32 +265,82 @@ impl Input {
         self.account.as_ref()
     }
 
-    /// One pull, of at most `room` bytes.
-    #[inline]
-    fn receive_at_most(&mut self, shared: &Owner, room: usize) -> io::Result<Pulled> {
-        if shared.group.policy.memory.has_budget() {
-            return self.receive_within_budget(shared, room);
+    /// One receive of at most `room` bytes, within a budget or through a filter.
+    #[inline(never)]
+    fn receive_by_detour(&mut self, shared: &Owner, room: usize) -> Received {
+        if let Some(filtered) = shared.filtered()
+            && let Some(received) = self.receive_filtered(shared, filtered, room)
+        {
+            return received;
         }
-        shared.stream().pull(&mut self.buffer, room)
+        let pulled = self.receive_within_budget(shared, room);
+        self.note_pull(shared, pulled)
     }
 
-    /// The same, within what is left of the budget. Charges what has come.
-    #[inline(never)]
+    /// The same through the filter; `None` if there is none after all.
+    fn receive_filtered(
+        &mut self,
+        shared: &Owner,
+        filtered: &Filtered,
+        room: usize,
+    ) -> Option<Received> {
+        let (memory, word) = (&shared.group.policy.memory, &shared.task.word);
+        let (room, reserved) = memory.offer(room);
+        let account = if memory.has_budget() { self.account_within(shared) } else { None };
+        let incoming = filtered.receive(shared, room, &mut self.buffer, account.as_ref())?;
+        if let Some(account) = &account {
+            self.buffer.charge_added(account);
+        }
+        drop(reserved);
+        Some(match incoming {
+            Ok(Ok(Incoming { plain, wire, more })) => {
+                self.undrained =
+                    more || word.events().has_any(Events::PEER_GONE | Events::IN_PIECES);
+                if plain == 0 {
+                    self.pulled_by_reads += wire as u64;
+                    return Some(Received::Silent);
+                }
+                self.note_memory(memory, plain);
+                shared.count_received(plain);
+                self.sent_before = shared.output.sent();
+                Received::Bytes
+            }
+            Ok(Err(end)) => match self.side {
+                ReadSide::Failing(errno) => self.ended(word, End::Failed(errno)),
+                ReadSide::Open | ReadSide::Ended(_) => self.ended(word, end),
+            },
+            Err(error) => self.note_pull(shared, Err(error)),
+        })
+    }
+
+    /// One pull, within what is left of the budget if there is one. Charges what has come.
     fn receive_within_budget(&mut self, shared: &Owner, room: usize) -> io::Result<Pulled> {
         let memory = &shared.group.policy.memory;
         let (room, reserved) = memory.offer(room);
         let pulled = shared.stream().pull(&mut self.buffer, room)?;
-        // An account that came with the scratch is within no budget.
-        self.account.take_if(|account| !account.is_within());
-        if let Some(account) = self.account(shared).cloned() {
+        if memory.has_budget()
+            && let Some(account) = self.account_within(shared)
+        {
             self.buffer.charge_added(&account);
         }
         drop(reserved);
-        let begins = self.buffer.len() == pulled.read;
-        if begins || !memory.is_short() {
+        self.note_memory(memory, pulled.read);
+        Ok(pulled)
+    }
+
+    /// The account, within the budget.
+    fn account_within(&mut self, shared: &Shared) -> Option<Account> {
+        // An account that came with the scratch is within no budget.
+        self.account.take_if(|account| !account.is_within());
+        self.account(shared).cloned()
+    }
+
+    /// After a receive: no part of a request waits for memory, if it has just begun or there is
+    /// enough.
+    fn note_memory(&mut self, memory: &Memory, read: usize) {
+        if self.buffer.len() == read || !memory.is_short() {
             self.short_since = None;
         }
-        Ok(pulled)
     }
 
     /// One receive, if the socket may have something.
@@ -303,7 +360,18 @@ impl Input {
         if !self.undrained {
             return Received::Nothing;
         }
-        match self.receive_at_most(shared, room) {
+        if shared.group.policy.detours() {
+            return self.receive_by_detour(shared, room);
+        }
+        let pulled = shared.stream().pull(&mut self.buffer, room);
+        self.note_pull(shared, pulled)
+    }
+
+    /// Notes what a pull has done.
+    #[inline]
+    fn note_pull(&mut self, shared: &Owner, pulled: io::Result<Pulled>) -> Received {
+        let word = &shared.task.word;
+        match pulled {
             Ok(pulled) if pulled.read == 0 => {
                 let end = match self.side {
                     ReadSide::Failing(errno) => End::Failed(errno),
@@ -390,10 +458,8 @@ impl Input {
             }
             match self.pull(shared) {
                 Received::Bytes => {}
-                Received::End(End::Finished) => return Err(Error::EndOfStream),
-                Received::End(End::Failed(errno)) => {
-                    return Err(io::Error::from_raw_os_error(errno).into());
-                }
+                Received::Silent => check_late(shared, deadline)?,
+                Received::End(end) => return Err(error_at(end, shared)),
                 Received::Nothing | Received::Full => self.wait(shared, deadline, wait)?,
             }
         }
@@ -404,21 +470,21 @@ impl Input {
     fn pull(&mut self, shared: &Owner) -> Received {
         let before = shared.received();
         let received = self.receive(shared);
-        self.pulled += shared.received() - before;
+        self.pulled_by_reads += shared.received() - before;
         received
     }
 
     /// Whether a callback may receive more in this turn. What it leaves in the socket stays
     /// announced, and the run receives it next.
     fn may_pull(&self, shared: &Shared) -> bool {
-        self.pulled < shared.group.limits().turn.bytes as u64
+        self.pulled_by_reads < shared.group.limits().turn.bytes as u64
             && self.may_receive(shared, shared.task.word.events())
     }
 
     /// A callback has returned: the next one may receive `turn.bytes` again.
     #[inline]
     pub(crate) fn end_pulls(&mut self) {
-        self.pulled = 0;
+        self.pulled_by_reads = 0;
     }
 
     fn wait(&self, shared: &Owner, deadline: &mut Option<Instant>, wait: bool) -> Result<()> {
@@ -490,6 +556,28 @@ impl Input {
         word.note(Events::PEER_CLOSED);
         Received::End(end)
     }
+}
+
+/// The error of a read at the end of the stream.
+#[cold]
+pub(super) fn error_at(end: End, shared: &Shared) -> Error {
+    match end {
+        End::Finished => Error::EndOfStream,
+        End::Truncated => Error::Truncated,
+        End::Failed(errno) => io::Error::from_raw_os_error(errno).into(),
+        End::Refused => shared.output.failure().map_or(Error::Closed, Error::from),
+    }
+}
+
+/// A read goes on without a wait, though nothing came for it: a peer that sends such bytes without
+/// end must not keep the read beyond its time.
+fn check_late(shared: &Shared, deadline: &mut Option<Instant>) -> Result<()> {
+    shared.check_over()?;
+    let ends = [begin_timeout(shared, deadline), shared.extras.read_deadline()];
+    if ends.into_iter().flatten().any(|end| end <= clock::now()) {
+        return Err(Error::TimedOut(Wait::Read));
+    }
+    Ok(())
 }
 
 /// When a read that waits times out; the first wait of the read sets it.

@@ -15,8 +15,13 @@
 //! There is a backlog only while `blocked` is set: the socket took less than it was offered, and
 //! the next event that says it may take more goes on. `transmit` sets `blocked` *before* its last
 //! try, so that an event that comes right after the try finds it set.
+//!
+//! If the connection has a filter, `filtered` is set, and the bytes pass through the filter as they
+//! leave (`output/filtered.rs`). A send looks at both flags in one load.
 
+mod filtered;
 mod queue;
+mod sealing;
 mod sending;
 mod write_side;
 
@@ -37,16 +42,22 @@ use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
 use crate::base::limits::OutputLimits;
 use crate::base::notify::Notify;
-use crate::base::sync::{AtomicBool, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::base::sync::{
+    AtomicBool, AtomicU8, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until,
+};
 use crate::io::stream::{Stream, UNKNOWN};
 use crate::pure::task::Events;
-use queue::Queue;
+use queue::{Queue, Rare};
 use write_side::{SharedSide, WriteSide};
 
 /// How many of a peer's unread bytes a close takes out of the kernel, 4 MiB in all: more than a
 /// request that was refused early, and bounded.
 const DISCARDS_AT_MOST: usize = 64;
 const DISCARD_BYTES: usize = 64 << 10;
+/// The flags of an output. `BLOCKED`: the socket is full, or another burst is due, and an event
+/// that it takes more has work here. `FILTERED`: a filter stands between the queue and the socket.
+const BLOCKED: u8 = 1;
+const FILTERED: u8 = 2;
 /// The events for the owner after an error that no event follows.
 const FAILURE: Events = Events::FAILED.or(Events::READABLE);
 
@@ -58,8 +69,8 @@ pub(crate) struct Output {
     side: SharedSide,
     /// Wakes threads that wait until the queue is below the low-water mark, or the stream ends.
     below: Condvar,
-    /// The socket is full, or another burst is due: an event that it takes more has work here.
-    blocked: AtomicBool,
+    /// [`BLOCKED`] and [`FILTERED`]. Written under the lock.
+    flags: AtomicU8,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
     /// A send failed, so accepted bytes are lost. The stream must end by a reset: after a FIN the
@@ -125,18 +136,19 @@ impl Output {
 
     fn new(stream: Stream, side: WriteSide, notify: Option<Arc<Notify>>) -> Self {
         let (socket, hold) = Socket::new(stream);
+        let rare = notify.map(|notify| Box::new(Rare { notify: Some(notify), sealing: None }));
         Self {
             socket,
             queue: Mutex::new(Queue {
                 backlog: None,
                 hold: Some(hold),
                 failure: None,
-                notify,
+                rare,
                 waiting: 0,
             }),
             side: SharedSide::new(side),
             below: Condvar::new(),
-            blocked: AtomicBool::new(false),
+            flags: AtomicU8::new(0),
             congested: AtomicBool::new(false),
             is_cut: AtomicBool::new(false),
             sent: AtomicU64::new(0),
@@ -217,14 +229,14 @@ impl Output {
     /// Whether an event that the socket takes more has work here.
     #[inline]
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::SeqCst)
+        self.flags.load(Ordering::SeqCst) & BLOCKED != 0
     }
 
     /// Sends what is queued, at the event that `blocked` waits for or when another burst is due.
     pub(crate) fn go_on(&self, limits: OutputLimits) -> FollowUp {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        self.blocked.store(false, Ordering::SeqCst);
+        self.set_blocked(false);
         let Ok(unfinished) = self.send_backlog(&mut queue, &mut spent) else {
             return FollowUp { events: FAILURE, ..FollowUp::NONE };
         };
@@ -267,7 +279,7 @@ impl Output {
     pub(crate) fn interrupt(&self) {
         let queue = lock(&self.queue);
         self.wake(&queue);
-        let notify = queue.notify.clone();
+        let notify = queue.rare.as_ref().and_then(|rare| rare.notify.clone());
         drop(queue);
         if let Some(notify) = notify {
             notify.notify();
@@ -298,7 +310,9 @@ impl Output {
     /// The memory that is counted for the backlog, and its length in bytes.
     pub(crate) fn holds(&self) -> (usize, usize) {
         let queue = lock(&self.queue);
-        queue.backlog.as_ref().map_or((0, 0), |backlog| (backlog.held(), backlog.bytes.len()))
+        let (held, len) =
+            queue.backlog.as_ref().map_or((0, 0), |backlog| (backlog.held(), backlog.bytes.len()));
+        (held + queue.rare.as_ref().map_or(0, |rare| rare.held()), len)
     }
 
     /// Moves the backlog into less memory, if copies of its own bytes are enough for that.
@@ -325,10 +339,15 @@ impl Output {
     /// Seals the write side. Returns whether all that was accepted is sent; then the close of the
     /// socket sends the FIN. Otherwise the FIN follows the rest.
     pub(crate) fn seal(&self) -> bool {
-        let queue = lock(&self.queue);
+        let mut spent = Spent::default();
+        let mut queue = lock(&self.queue);
         self.seal_side();
         self.wake(&queue);
-        queue.backlog.is_none()
+        self.give_up_handshake(&mut queue, &mut spent);
+        if queue.backlog.is_none() {
+            self.finish_filter(&mut queue);
+        }
+        queue.is_drained()
     }
 
     /// Ends our stream (FIN) before the socket is closed, if the side is sealed and all is sent.
@@ -343,7 +362,7 @@ impl Output {
             return;
         }
         self.side.set(WriteSide::Open);
-        let notify = queue.notify.take();
+        let notify = queue.take_notify();
         drop(queue);
         if let Some(notify) = notify {
             notify.notify();
@@ -357,6 +376,12 @@ impl Output {
 
     /// Gives the socket away: a duplicate of its descriptor, and what was accepted and not sent.
     pub(crate) fn detach(&self) -> Result<(OwnedFd, LinkBuffer)> {
+        if self.is_filtered() {
+            return Err(Error::config(
+                "cannot detach a connection that has a filter, such as TLS: the bytes of its \
+                 socket mean nothing without it",
+            ));
+        }
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.check_open(&queue)?;
@@ -383,7 +408,7 @@ impl Output {
 
     /// Whether nothing is left to send.
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.queue).backlog.is_none()
+        lock(&self.queue).is_drained()
     }
 
     /// Takes the unread bytes of the peer: a close that leaves them there resets the connection,
@@ -413,7 +438,7 @@ impl Output {
 
     /// The error that ended sending, if one did.
     pub(crate) fn failure(&self) -> Option<io::Error> {
-        lock(&self.queue).errno().map(io::Error::from_raw_os_error)
+        lock(&self.queue).error()
     }
 
     /// The socket, for its other holder, the owner.
@@ -441,6 +466,9 @@ impl Output {
         let mut queue = lock(&self.queue);
         self.seal_side();
         let lost = queue.pending();
+        if lost == 0 && !meant {
+            self.finish_filter(&mut queue);
+        }
         let mut unsent = queue.give_up(self.sent(), &mut spent);
         spent.take_all(&mut unsent);
         self.wake(&queue);
@@ -448,8 +476,9 @@ impl Output {
         let meant = (meant || self.is_cut.load(Ordering::Relaxed))
             && self.side.now() != WriteSide::Detached;
         let must_reset = lost > 0 || meant;
-        let hold = queue.hold.take();
+        let (hold, sealing) = (queue.hold.take(), queue.take_sealing());
         drop(queue);
+        drop(sealing);
         let Some(hold) = hold else { return (lost, Ok(())) };
         let stream = self.socket.stream(&hold);
         let reset = if must_reset { stream.reset_on_close() } else { Ok(()) };
@@ -468,7 +497,7 @@ impl Output {
     #[inline]
     fn check_open(&self, queue: &Queue) -> Result<()> {
         match queue.failure {
-            Some(errno) => Err(io::Error::from_raw_os_error(errno.get()).into()),
+            Some(_) => Err(why_failed(queue)),
             None if self.side.is_sealed() => Err(Error::Closed),
             None => Ok(()),
         }
@@ -487,6 +516,10 @@ impl Output {
         if self.side.now() != WriteSide::Closing || queue.backlog.is_some() {
             return false;
         }
+        self.finish_filter(queue);
+        if !self.is_filter_over(queue) {
+            return false;
+        }
         self.side.set(WriteSide::Ended);
         if let (Some(hold), false) = (&queue.hold, self.is_cut.load(Ordering::Relaxed))
             && let Err(error) = self.socket.stream(hold).end_write()
@@ -497,6 +530,11 @@ impl Output {
         }
         true
     }
+}
+
+#[cold]
+fn why_failed(queue: &Queue) -> Error {
+    queue.error().map_or(Error::Closed, Error::from)
 }
 
 fn errno_of(error: &io::Error) -> NonZeroI32 {

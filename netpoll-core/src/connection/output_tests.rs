@@ -26,7 +26,7 @@ fn an_output_that_has_sent_everything_waits_for_no_edge() {
             // In place of the reactor: one edge in each round.
             output.go_on(limits.output);
         }
-        let waits = output.blocked.load(Ordering::SeqCst);
+        let waits = output.is_blocked();
         assert!(!waits, "it waits for an edge after {accepted} bytes, with none queued");
     }
     drop(output);
@@ -71,7 +71,7 @@ fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
     let marks = OutputLimits { low: 1 << 20, high: 2 << 20 };
     let policy =
         Policy { is_dialled: true, ..Policy::new(Limits { output: marks, ..Limits::default() }) };
-    while !output.blocked.load(Ordering::SeqCst) {
+    while !output.is_blocked() {
         output.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &policy).unwrap();
     }
     let before = netpoll_buffer::stats().bytes_held;

@@ -39,6 +39,11 @@ impl Owner {
         self.shared.is_callers.swap(false, Ordering::Relaxed)
     }
 
+    /// It is the caller's again, after others have driven the connection.
+    pub(crate) fn own_again(&mut self) {
+        self.shared.is_callers.store(true, Ordering::Relaxed);
+    }
+
     #[inline]
     pub(crate) fn stream(&self) -> &Stream {
         self.shared.output.socket().held()
@@ -94,7 +99,7 @@ mod tests {
         let output = Output::open(Stream::new(ours.into()));
         let group = Group::dialled(Limits::default()).expect("good limits");
         let reactor = Remote::alone();
-        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
+        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed, None));
         let owner = Owner::of_task(shared.clone());
         (shared, owner, peer)
     }

@@ -349,7 +349,7 @@ mod tests {
         let output = Output::open(Stream::new(ours.into()));
         let group = Group::dialled(Limits::default()).unwrap();
         let reactor = Remote::alone();
-        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
+        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed, None));
         let owner = Owner::of_task(shared);
         let (mut input, pace) = (Input::default(), Pace::default());
         let header = [&[b'x'; 5000][..], b"\r\n\r", &[b'y'; 5000], b"\r\n\r\n"].concat();

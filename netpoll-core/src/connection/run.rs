@@ -3,6 +3,7 @@
 //! ```text
 //!     run ──► begin_and_look ──► step ──► again, while there is more and the turn allows it
 //!                                 │
+//!              handshake.rs   the handshake of a filter, before `on_connect`
 //!              step.rs    which callback is due ──► connect, a job, shutdown, high water, drain,
 //!                         or one receive ──► on_request ──► flush of what the callback wrote
 //!              close.rs   how a close begins, and what it does last
@@ -10,12 +11,14 @@
 //! The same code runs on a reactor, on a worker, and on any other thread of a dispatch mode.
 
 mod close;
+mod handshake;
 mod relaying;
 mod step;
 
 use std::sync::Arc;
 
 use super::callbacks::{Prepare, Service};
+use super::greeting::Greeting;
 use super::relay::Side;
 use super::watchdog::Slow;
 use super::{Connection, Shared};
@@ -52,12 +55,15 @@ enum Role {
     Service(Box<dyn Service>),
     /// A relay, in place of callbacks.
     Relay(Box<Side>),
+    /// A dialler, which gets the connection back after the handshake.
+    Greeting(Arc<Greeting>),
 }
 
 /// The life of a connection, as its callbacks see it.
 ///
 /// ```text
 ///     New ── on_connect ──► Open ── on_shutdown ──► ShuttingDown
+///      └─► Handshaking ──────┘ on_connect
 ///      │                     │                        │
 ///      └─────────────────────┴── a close of any kind ─┴──► Closing ── on_disconnect ──► ended
 /// ```
@@ -66,6 +72,8 @@ enum Life {
     /// Neither `on_prepare` nor `on_connect` has run.
     #[default]
     New,
+    /// `on_prepare` has run, and the handshake of a filter is under way.
+    Handshaking,
     Open,
     /// As `Open`; a shutdown has begun, and the callback was told so.
     ShuttingDown,
@@ -101,6 +109,8 @@ enum Step {
     Wait,
     /// The close is complete.
     Closed,
+    /// The caller that dialled drives the connection from now on.
+    Returned,
 }
 
 /// Runs a scheduled connection, on a thread that does not hold its reactor's core.
@@ -146,6 +156,11 @@ fn run_and_tell(shared: &Arc<Shared>, mut tell: impl FnMut(Work)) -> Outcome {
             Step::Closed => {
                 run.report(shared, received, &mut tell);
                 close::end(run, shared);
+                return Outcome::Done;
+            }
+            Step::Returned => {
+                run.report(shared, received, &mut tell);
+                handshake::give_back(run);
                 return Outcome::Done;
             }
         }

@@ -8,6 +8,7 @@ use netpoll_buffer::LinkBuffer;
 
 use super::callbacks::Service;
 use super::extras::{Extras, HasEnded, Membership, Timeouts};
+use super::filtered::{Filtered, Maker};
 use super::group::Group;
 use super::job::Job;
 use super::mailbox::{Command, Remote};
@@ -19,11 +20,11 @@ use crate::base::address::Address;
 use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
-use crate::base::origin::{Origin, Release};
 use crate::base::proxy::Header;
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering, StaticU64};
 use crate::base::waits::{WaitsFor, Wake};
+use crate::connection::origin::{Origin, Release};
 use crate::io::stream::{self, Stream};
 use crate::pure::deadlines::{Progress, TimeWatch};
 use crate::pure::placement::{Behaviour, History, Placement};
@@ -66,8 +67,17 @@ pub(crate) struct Shared {
 enum Ends {
     /// The peer's address; this end's is read from the socket.
     Peer(Address),
-    /// The proxy's address, and what it said of both ends.
-    Proxied(Box<(Address, Header)>),
+    /// With more than that.
+    More(Box<More>),
+}
+
+/// What few connections have from their start.
+struct More {
+    /// The address of the socket's peer.
+    peer: Address,
+    /// What a proxy, which is that peer, said of both ends.
+    proxied: Option<Header>,
+    filtered: Option<Filtered>,
 }
 
 /// How many bytes there are for each connection of a server, most of them idle.
@@ -85,10 +95,8 @@ impl Shared {
         origin: Origin,
     ) -> Self {
         let Origin { listener, peer, proxied } = origin;
-        let ends = match proxied {
-            Some(header) => Ends::Proxied(Box::new((peer, header))),
-            None => Ends::Peer(peer),
-        };
+        let maker = listener.filter().map(|server| Maker::Server(server.clone()));
+        let ends = Ends::new(peer, proxied, maker);
         let in_pieces = stream::arrives_in_pieces(&listener.info().address);
         Self::new(output, group, reactor, ends, in_pieces, Some(listener))
     }
@@ -99,9 +107,10 @@ impl Shared {
         group: Arc<Group>,
         reactor: Arc<Remote>,
         peer: Address,
+        maker: Option<Maker>,
     ) -> Self {
         let in_pieces = stream::arrives_in_pieces(&peer);
-        Self::new(output, group, reactor, Ends::Peer(peer), in_pieces, None)
+        Self::new(output, group, reactor, Ends::new(peer, None, maker), in_pieces, None)
     }
 
     fn new(
@@ -118,6 +127,12 @@ impl Shared {
         if in_pieces {
             task.word.note(Events::IN_PIECES);
         }
+        let output = if ends.filtered().is_some() {
+            group.policy.expect_filters();
+            output.filtered(&group.policy.memory)
+        } else {
+            output
+        };
         let (received, extras) = (AtomicU64::new(0), Extras::new(group.limits()));
         Self {
             id: next_id(),
@@ -233,7 +248,10 @@ impl Shared {
     pub(crate) fn peer(&self) -> &Address {
         match &self.ends {
             Ends::Peer(peer) => peer,
-            Ends::Proxied(proxied) => proxied.1.source().unwrap_or(&proxied.0),
+            Ends::More(more) => {
+                let told = more.proxied.as_ref().and_then(Header::source);
+                told.unwrap_or(&more.peer)
+            }
         }
     }
 
@@ -241,8 +259,13 @@ impl Shared {
     pub(crate) fn proxy_header(&self) -> Option<&Header> {
         match &self.ends {
             Ends::Peer(_) => None,
-            Ends::Proxied(proxied) => Some(&proxied.1),
+            Ends::More(more) => more.proxied.as_ref(),
         }
+    }
+
+    /// The filter of the connection, or what will make it.
+    pub(crate) fn filtered(&self) -> Option<&Filtered> {
+        self.ends.filtered()
     }
 
     /// Whether the peer came to this process or was dialled: `from` or `to` its address.
@@ -443,13 +466,16 @@ impl Shared {
         let (events, busy) = (self.task.word.events(), self.task.word.is_busy());
         let receives = !events.has_any(Events::NOT_READ)
             && (self.group.reads_when_congested() || !self.output.is_congested());
+        let filtered = self.filtered().filter(|_| self.output.is_filtered());
+        let partial = events.has_any(Events::PARTIAL) || filtered.is_some_and(Filtered::is_partial);
         Progress {
-            received: self.received(),
+            received: filtered.map_or_else(|| self.received(), Filtered::received),
             sent: self.output.sent(),
             busy: busy && !self.group.is_dialled(),
             held: events.has_any(Events::HELD),
-            partial: events.has_any(Events::PARTIAL) && !busy && receives,
+            partial: partial && !busy && receives,
             congested: self.output.is_congested(),
+            handshake_only: filtered.is_some() && self.received() == 0,
         }
     }
 
@@ -497,6 +523,9 @@ impl Shared {
         if lost > 0 {
             log::debug!("connection {self}: {lost} accepted bytes were not sent");
         }
+        if let Some(filtered) = self.filtered() {
+            filtered.close(self);
+        }
         if let Err(error) = reset {
             log::debug!("cannot reset connection {self}: {error}");
         }
@@ -506,6 +535,22 @@ impl Shared {
             listener.release(self.peer());
         }
         self.group.leave();
+    }
+}
+
+impl Ends {
+    fn new(peer: Address, proxied: Option<Header>, maker: Option<Maker>) -> Self {
+        if proxied.is_none() && maker.is_none() {
+            return Self::Peer(peer);
+        }
+        Self::More(Box::new(More { peer, proxied, filtered: maker.map(Filtered::new) }))
+    }
+
+    fn filtered(&self) -> Option<&Filtered> {
+        match self {
+            Self::Peer(_) => None,
+            Self::More(more) => more.filtered.as_ref(),
+        }
     }
 }
 

@@ -269,7 +269,7 @@ mod tests {
         let output = Output::open(Stream::new(ours.into()));
         let group = Group::dialled(Limits::default()).unwrap();
         let reactor = Remote::alone();
-        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed));
+        let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed, None));
         let (mut staged, pace) = (LinkBuffer::new(), Pace::default());
         let mut writer = Writer::new(&shared, &mut staged, &pace);
         let mut input = LinkBuffer::from(vec![b'a'; 8000]);

@@ -74,7 +74,7 @@ pub trait Filter: Send + Sync + fmt::Debug {
     /// `seal` is not called after it.
     fn finish(&self, wire: &mut LinkBuffer);
 
-    /// The filter itself, for who knows its type.
+    /// The filter itself, for [`Connection::filter`](crate::Connection::filter).
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -119,6 +119,12 @@ pub trait FilterServer: Send + Sync + fmt::Debug {
     /// # Errors
     /// Refuses the connection.
     fn accept(&self, peer: &Address, local: Option<&Address>) -> Result<Arc<dyn Filter>>;
+
+    /// How many handshakes may be under way at a time in one event loop, with all its listeners;
+    /// further connections are refused, and counted as refused. 10 000 by default.
+    fn max_handshakes(&self) -> usize {
+        10_000
+    }
 
     /// How long a handshake may take; `None` is for ever. 10 s by default.
     fn handshake_timeout(&self) -> Option<Duration> {

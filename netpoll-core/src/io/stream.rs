@@ -18,7 +18,7 @@ use crate::sys::connect::{self, ConnectOptions};
 use crate::sys::keepalive::{self, Keepalive};
 use crate::sys::stream as sys;
 
-pub(crate) use crate::sys::stream::{NOT_CONNECTED, UNKNOWN};
+pub(crate) use crate::sys::stream::{NOT_CONNECTED, PROTOCOL, UNKNOWN};
 
 /// How much of a refused peer's unread bytes is taken, so that the close does not reset it.
 const UNREAD: usize = 64 << 10;
@@ -100,6 +100,16 @@ impl Stream {
         }
     }
 
+    /// Pulls at most the length of `into`: one `recvfrom`. The rest is as of [`pull`](Self::pull).
+    ///
+    /// # Errors
+    /// Those of `pull`.
+    pub(crate) fn pull_into(&self, into: &mut [u8]) -> io::Result<Pulled> {
+        let room = into.len();
+        let read = self.receive(into)?;
+        Ok(Pulled { read, drained: read < room })
+    }
+
     /// Pushes what stands readable in `output`, once: one `sendmsg`, or one `sendto` of a single
     /// block. It consumes nothing.
     ///
@@ -132,11 +142,7 @@ impl Stream {
     /// The system's; `UnexpectedEof` where fewer have arrived.
     pub fn take(&self, into: &mut [u8]) -> io::Result<()> {
         let wanted = into.len();
-        let read = match &self.0 {
-            StreamKind::Socket(fd) => sys::receive(fd.as_fd(), &mut [io::IoSliceMut::new(into)])?,
-            #[cfg(all(test, not(loom)))]
-            StreamKind::Memory(end) => end.take(into)?,
-        };
+        let read = self.receive(into)?;
         if read == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
@@ -211,6 +217,14 @@ impl Stream {
 
     pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         keepalive::set_user_timeout(self.socket()?, timeout)
+    }
+
+    fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        match &self.0 {
+            StreamKind::Socket(fd) => sys::receive(fd.as_fd(), &mut [io::IoSliceMut::new(into)]),
+            #[cfg(all(test, not(loom)))]
+            StreamKind::Memory(end) => end.take(into),
+        }
     }
 
     /// The descriptor, for what only a socket has.

@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     pub(crate) partial: bool,
     /// The output stands above its high-water mark.
     pub(crate) congested: bool,
+    /// What was received is the handshake's alone.
+    pub(crate) handshake_only: bool,
 }
 
 /// The time limits of one connection, and what the last look saw.
@@ -37,6 +39,8 @@ pub(crate) struct TimeWatch {
     first_byte: Option<Instant>,
     rate: Option<ReceiveRate>,
     deadline: Option<Instant>,
+    /// The end of the handshake, while one is under way.
+    handshake: Option<Instant>,
     /// What the last look saw, and since when no byte has passed.
     seen: Progress,
     quiet_since: Instant,
@@ -64,6 +68,7 @@ impl TimeWatch {
             first_byte: limits.first_byte_timeout.and_then(|time| now.checked_add(time)),
             rate: limits.min_receive_rate,
             deadline: None,
+            handshake: None,
             seen: Progress::default(),
             quiet_since: now,
             span: None,
@@ -106,12 +111,20 @@ impl TimeWatch {
         self.deadline = at;
     }
 
+    /// Begins to wait for the end of a handshake, or stops that.
+    pub(crate) fn set_handshake(&mut self, at: Option<Instant>) {
+        self.handshake = at;
+    }
+
     /// Compares with the last look; an error says which time is over.
     pub(crate) fn look(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
         if self.deadline.is_some_and(|at| at <= now) {
             return Err(Wait::Deadline);
         }
-        if progress.received > 0 {
+        if self.handshake.is_some_and(|at| at <= now) {
+            return Err(Wait::Handshake);
+        }
+        if progress.received > 0 && !progress.handshake_only {
             self.first_byte = None;
         }
         if self.first_byte.is_some_and(|at| at <= now) {
@@ -141,7 +154,7 @@ impl TimeWatch {
             begun.checked_add(rate.per)
         });
         let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
-        let all = [idle, rate, output, self.first_byte, self.deadline];
+        let all = [idle, rate, output, self.first_byte, self.deadline, self.handshake];
         let next = all.into_iter().flatten().min();
         // If the next look were always due at once, the watch would keep its reactor busy for ever.
         next.map(|at| at.max(now + LEAST))

@@ -19,6 +19,9 @@ pub(crate) const MAX_SLICES: usize = 64;
 /// The errno of a socket that is not connected.
 pub(crate) const NOT_CONNECTED: i32 = libc::ENOTCONN;
 
+/// The errno of a peer that broke a protocol.
+pub(crate) const PROTOCOL: NonZeroI32 = NonZeroI32::new(libc::EPROTO).unwrap();
+
 /// The errno of an error that has none of the system's.
 pub(crate) const UNKNOWN: NonZeroI32 = NonZeroI32::new(libc::EIO).unwrap();
 

@@ -4,16 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use netpoll_core::{Address, ListenerInfo, Release, Room};
+use netpoll_core::{Address, FilterServer, ListenerInfo, Release, Room};
 
 use super::limits::{Admission, OpenCount};
 use super::policy::AcceptLimit;
+use crate::service::Service;
 
 /// How many connections a listener has, beside what its event loop counts for all listeners.
 #[derive(Debug)]
 pub(crate) struct ListenerCount {
     admission: Arc<Admission>,
     listener: Arc<ListenerInfo>,
+    filter: Option<Arc<dyn FilterServer>>,
     open: OpenCount,
 }
 
@@ -31,10 +33,11 @@ impl ListenerCount {
     pub(crate) fn new(
         admission: &Arc<Admission>,
         listener: &Arc<ListenerInfo>,
-        limit: Option<usize>,
+        service: &Service,
     ) -> Arc<Self> {
         let (admission, listener) = (admission.clone(), listener.clone());
-        Arc::new(Self { admission, listener, open: OpenCount::new(limit) })
+        let (filter, open) = (service.filter.clone(), OpenCount::new(service.max_connections));
+        Arc::new(Self { admission, listener, filter, open })
     }
 
     /// How many sockets may be taken out of the kernel's queue now.
@@ -46,6 +49,10 @@ impl ListenerCount {
 impl Release for ListenerCount {
     fn info(&self) -> &ListenerInfo {
         &self.listener
+    }
+
+    fn filter(&self) -> Option<&Arc<dyn FilterServer>> {
+        self.filter.as_ref()
     }
 
     fn release(&self, peer: &Address) {
@@ -109,7 +116,8 @@ mod tests {
     fn listener(admission: &Arc<Admission>, limit: Option<usize>) -> Arc<ListenerCount> {
         let address = Address::Unnamed;
         let listener = ListenerInfo { index: 0, name: "a listener".into(), address };
-        ListenerCount::new(admission, &Arc::new(listener), limit)
+        let service = Service { max_connections: limit, ..Service::default() };
+        ListenerCount::new(admission, &Arc::new(listener), &service)
     }
 
     #[test]

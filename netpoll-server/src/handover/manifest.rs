@@ -49,6 +49,9 @@ const DEVICE: u8 = 12;
 /// Whether other peers are clients, u8, then the networks, separated by spaces.
 const TRUSTED: u8 = 13;
 
+/// It had a filter, which the other process has to set, too.
+const FILTER: u8 = 14;
+
 const NOT_SAID: u8 = 2;
 
 /// Writes a manifest. A closure, `before_bind`, cannot be written: its listener is handed over with
@@ -69,6 +72,9 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
                 let flag = [trusted.are_others_clients().into()];
                 record(&mut out, TRUSTED, &[&flag, trusted.to_string().as_bytes()].concat());
             }
+        }
+        if entry.service.filter.is_some() || entry.service.needs_filter {
+            record(&mut out, FILTER, &[]);
         }
         if let Some((path, (device, inode))) = &entry.file {
             let identity = [device.to_le_bytes(), inode.to_le_bytes()].concat();
@@ -137,6 +143,7 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
             entry.service.proxy = Some(ProxyProtocol { deadline, limit, trusted: None });
         }
         TRUSTED => entry.service.proxy.as_mut()?.trusted = Some(trusted(value)?),
+        FILTER => entry.service.needs_filter = true,
         FILE => {
             let path = OsString::from_vec(value.get(16..)?.to_vec());
             entry.file = Some((path.into(), (first?, second?)));
@@ -221,6 +228,8 @@ mod tests {
             name: Some("two\nlines".to_owned()),
             max_connections: Some(usize::MAX),
             proxy: Some(proxy),
+            filter: None,
+            needs_filter: true,
         };
         let path = OsString::from_vec(b"/run/\xff\n".to_vec());
         [
@@ -240,6 +249,7 @@ mod tests {
         let (heard_proxy, said) = (heard_proxy.expect("said"), said.expect("said"));
         assert_eq!(heard_proxy.deadline, Duration::from_millis(u64::MAX));
         assert_eq!((heard_proxy.limit, heard_proxy.trusted), (usize::MAX, said.trusted));
+        assert!(heard[0].service.needs_filter && !heard[1].service.needs_filter);
         assert_eq!(heard[0].file, entries[0].file);
         assert!(heard[0].again.is_none() && heard[1].service.name.is_none());
         let (heard, said) = (heard[1].again.as_ref(), entries[1].again.as_ref());

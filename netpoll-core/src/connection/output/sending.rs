@@ -1,11 +1,11 @@
 //! How bytes leave an output: at once from the sender's blocks, or from the backlog, in bursts.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use netpoll_buffer::LinkBuffer;
 
 use super::queue::Queue;
-use super::{FollowUp, Output, errno_of};
+use super::{BLOCKED, FollowUp, Output, errno_of};
 use crate::base::error::{Error, Result};
 use crate::base::sync::Ordering;
 use crate::connection::backlog::{Backlog, Spent};
@@ -16,6 +16,9 @@ use crate::pure::task::Events;
 /// How many bytes are sent in one go before others get the loop and the lock: some 100 µs of work.
 /// Without it a peer that reads as fast as we send would keep both until the queue is empty.
 pub(super) const BURST: usize = 1 << 20;
+
+/// How bytes leave: as they are, or through a filter.
+type Transmit = fn(&Output, &mut Queue, &mut LinkBuffer, &mut Spent) -> Result<()>;
 
 impl Output {
     #[inline]
@@ -29,10 +32,13 @@ impl Output {
     ) -> Result<FollowUp> {
         let start = self.sent() + queue.pending() as u64;
         let len = bytes.len();
-        let must_queue = queue.backlog.is_some() || self.blocked.load(Ordering::SeqCst);
+        let is_behind = queue.backlog.is_some() || self.flags.load(Ordering::SeqCst) != 0;
         // From the caller's own blocks: what the socket takes at once is never queued.
-        let sent =
-            if must_queue { Ok(FollowUp::NONE) } else { self.send_burst(queue, bytes, spent) };
+        let sent = if is_behind {
+            self.send_behind(queue, bytes, spent)
+        } else {
+            self.send_burst(queue, bytes, spent)
+        };
         if let Ok(unfinished) = sent
             && !(bytes.is_empty() && queue.backlog.is_none())
         {
@@ -54,10 +60,17 @@ impl Output {
         sent
     }
 
-    /// Sends the backlog, up to a burst.
+    /// Sends the backlog, up to a burst, and what a filter has ready.
     pub(super) fn send_backlog(&self, queue: &mut Queue, spent: &mut Spent) -> Result<FollowUp> {
-        let Some(mut backlog) = queue.backlog.take() else { return Ok(FollowUp::NONE) };
-        let sent = self.send_burst(queue, &mut backlog.bytes, spent);
+        let is_filtered = self.is_filtered();
+        let transmit = if is_filtered { Self::transmit_sealed } else { Self::transmit };
+        let Some(mut backlog) = queue.backlog.take() else {
+            if is_filtered {
+                transmit(self, queue, &mut LinkBuffer::new(), spent)?;
+            }
+            return Ok(FollowUp::NONE);
+        };
+        let sent = self.send_burst_by(transmit, queue, &mut backlog.bytes, spent);
         backlog.receipts.settle_to(self.sent(), spent.settled());
         if sent.is_err() {
             backlog.receipts.settle_all(self.sent(), queue.errno(), spent.settled());
@@ -80,25 +93,40 @@ impl Output {
         if bytes.len() <= BURST {
             return self.transmit(queue, bytes, spent).map(|()| FollowUp::NONE);
         }
-        self.send_first(queue, bytes, spent)
+        self.send_first(Self::transmit, queue, bytes, spent)
+    }
+
+    /// The same, in this way.
+    pub(super) fn send_burst_by(
+        &self,
+        transmit: Transmit,
+        queue: &mut Queue,
+        bytes: &mut LinkBuffer,
+        spent: &mut Spent,
+    ) -> Result<FollowUp> {
+        if bytes.len() <= BURST {
+            return transmit(self, queue, bytes, spent).map(|()| FollowUp::NONE);
+        }
+        self.send_first(transmit, queue, bytes, spent)
     }
 
     /// Sends the first burst of `bytes`, which are more than one.
     #[cold]
     fn send_first(
         &self,
+        transmit: Transmit,
         queue: &mut Queue,
         bytes: &mut LinkBuffer,
         spent: &mut Spent,
     ) -> Result<FollowUp> {
         let mut first = bytes.slice(BURST)?;
-        if let Err(error) = self.transmit(queue, &mut first, spent) {
+        if let Err(error) = transmit(self, queue, &mut first, spent) {
             spent.take_all(bytes);
             return Err(error);
         }
         if first.is_empty() {
             // As after a full socket, except that no event follows.
-            self.blocked.store(true, Ordering::SeqCst);
+            self.set_blocked(true);
             return Ok(FollowUp::UNSENT);
         }
         first.append(std::mem::take(bytes));
@@ -107,8 +135,8 @@ impl Output {
         Ok(FollowUp::NONE)
     }
 
-    /// Sends until `bytes` is empty or the socket is full; then `blocked` is set. Bytes that can't
-    /// be sent at all go to `spent` as well.
+    /// Sends until `bytes` is empty or the socket is full; then [`BLOCKED`] is set. Bytes that
+    /// can't be sent at all go to `spent` as well.
     fn transmit(&self, queue: &mut Queue, bytes: &mut LinkBuffer, spent: &mut Spent) -> Result<()> {
         let Some(hold) = &queue.hold else { return Err(Error::Closed) };
         let stream = self.socket.stream(hold);
@@ -124,25 +152,36 @@ impl Output {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    queue.failure = Some(errno_of(&error));
-                    self.is_cut.store(true, Ordering::Relaxed);
-                    spent.take_all(bytes);
-                    self.congested.store(false, Ordering::Release);
-                    self.wake(queue);
+                    self.fail_socket(queue, &error, bytes, spent);
                     return Err(error.into());
                 }
             }
             if blocked {
                 return Ok(());
             }
-            self.blocked.store(true, Ordering::SeqCst);
+            self.flags.store(BLOCKED, Ordering::SeqCst);
             blocked = true;
         }
         if blocked {
             // The last try succeeded. An event that came before `blocked` was set is gone, and
             // perhaps no other follows: the next send must try the socket.
-            self.blocked.store(false, Ordering::SeqCst);
+            self.flags.store(0, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// The socket has failed, and what is to be sent is lost.
+    pub(super) fn fail_socket(
+        &self,
+        queue: &mut Queue,
+        error: &io::Error,
+        bytes: &mut LinkBuffer,
+        spent: &mut Spent,
+    ) {
+        queue.failure = Some(errno_of(error));
+        self.is_cut.store(true, Ordering::Relaxed);
+        spent.take_all(bytes);
+        self.congested.store(false, Ordering::Release);
+        self.wake(queue);
     }
 }

@@ -47,6 +47,7 @@ impl Side {
         if !is_quiet && !events.has_any(Events::PAUSED) && !other.shared.output.is_congested() {
             match receive(connection, shared, events) {
                 Received::Bytes => return self.pass_on(connection),
+                Received::Silent => return Flow::Moved,
                 Received::End(End::Finished) => {
                     self.pass_end_on();
                     is_quiet = true;

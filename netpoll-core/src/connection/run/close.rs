@@ -21,7 +21,13 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     log::debug!("connection {shared}: {reason}");
     run.let_go();
     let is_reset = shared.task.word.events().has_any(Events::RESET);
-    let is_over = is_reset || matches!(reason, CloseReason::Peer | CloseReason::Reset);
+    let is_over = is_reset
+        || match reason {
+            CloseReason::Reset | CloseReason::Truncated => true,
+            // After the end that a filter tells of, the peer may send more.
+            CloseReason::Peer => !shared.output.is_filtered(),
+            _ => false,
+        };
     if !is_over && shared.output.is_empty() {
         let in_pieces = shared.task.word.events().has_any(Events::IN_PIECES);
         shared.output.discard_unread(in_pieces);
@@ -37,6 +43,10 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
         Role::Callbacks(callbacks) => {
             // This may be the last reference to the user's callbacks, and what they captured.
             guard("the release of callbacks", || drop(callbacks)).ok();
+            None
+        }
+        Role::Greeting(greeting) => {
+            greeting.fail(Error::Closed);
             None
         }
         Role::None => None,
@@ -68,7 +78,10 @@ impl Runner {
             }
             return;
         };
-        self.life = Life::Closing { is_read_out: connection.end().is_some() };
+        if let Some(filtered) = connection.shared.filtered() {
+            filtered.end_handshake(&connection.shared);
+        }
+        self.life = Life::Closing { is_read_out: connection.is_read_out() };
         guard("the release of lent memory", || connection.leave()).ok();
     }
 
@@ -101,6 +114,9 @@ impl Runner {
     /// Ends at once, because the time watch found a timeout or deadline passed.
     pub(super) fn expire(&mut self, shared: &Shared) -> Step {
         let wait = shared.extras.expired();
+        if self.life == Life::Handshaking {
+            shared.group.count_refusal();
+        }
         self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
     }
 
@@ -128,8 +144,10 @@ pub(super) fn reason_local(shared: &Shared) -> CloseReason {
 pub(crate) fn reason_of(end: End, shared: &Shared) -> CloseReason {
     match (end, shared.output.failure()) {
         (End::Failed(errno), _) => CloseReason::of_socket(io::Error::from_raw_os_error(errno)),
-        (End::Finished, Some(error)) => CloseReason::of_socket(error),
+        (_, Some(error)) => CloseReason::of_socket(error),
         (End::Finished, None) => CloseReason::Peer,
+        (End::Truncated, None) => CloseReason::Truncated,
+        (End::Refused, None) => CloseReason::Local,
     }
 }
 
@@ -156,6 +174,7 @@ pub(super) fn passed_on(
         Error::InputLimit { .. } => return Some(CloseReason::Limit(LimitReached::Input)),
         Error::Full => return Some(CloseReason::Limit(LimitReached::Output)),
         Error::NoThread => return Some(CloseReason::Limit(LimitReached::Threads)),
+        Error::Filter(error) => return Some(CloseReason::Filter(error.clone())),
         Error::NoMemory => return Some(CloseReason::Limit(LimitReached::Memory)),
         _ => {}
     }

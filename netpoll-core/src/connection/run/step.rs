@@ -44,7 +44,8 @@ impl Runner {
             }
             _ if events.has_any(Events::CLOSE) => self.begin_close(shared, reason_local(shared)),
             _ if events.has_any(Events::EXPIRED) => self.expire(shared),
-            Life::New => self.connect(shared),
+            Life::New => self.prepare(shared),
+            Life::Handshaking => self.shake_hands(shared, events),
             Life::Open | Life::ShuttingDown => match self.role {
                 Role::Relay(_) => self.relay(shared, events),
                 _ => self.serve(shared, events),
@@ -52,7 +53,7 @@ impl Runner {
         }
     }
 
-    fn connect(&mut self, shared: &Arc<Shared>) -> Step {
+    fn prepare(&mut self, shared: &Arc<Shared>) -> Step {
         self.life = Life::Open;
         if let Role::Callbacks(callbacks) = &self.role
             && let Some(connection) = &self.connection
@@ -67,6 +68,16 @@ impl Runner {
             if shared.is_interrupted() {
                 return Step::More;
             }
+        }
+        match shared.filtered() {
+            Some(filtered) => self.begin_handshake(shared, filtered),
+            None => self.connect(shared),
+        }
+    }
+
+    pub(super) fn connect(&mut self, shared: &Arc<Shared>) -> Step {
+        if let Role::Greeting(_) = &self.role {
+            return Step::Returned;
         }
         let (Some(connection), Role::Service(service)) = (&mut self.connection, &mut self.role)
         else {
@@ -140,7 +151,7 @@ impl Runner {
         let service = match &mut self.role {
             Role::Service(service) => Some(service),
             Role::Relay(side) => side.service.as_mut(),
-            Role::Callbacks(_) | Role::None => None,
+            Role::Callbacks(_) | Role::Greeting(_) | Role::None => None,
         };
         let session = service.map(|service| service.session());
         let verdict = verdict(guard("a job", || job.run(connection, session)));
@@ -184,7 +195,7 @@ impl Runner {
             // A last call, too, unless it makes room: the end stands behind bytes that no callback
             // takes, and no further event will come.
             Received::Full => full && !told_before,
-            Received::Nothing => false,
+            Received::Nothing | Received::Silent => false,
         };
         if due || resumed || woken {
             let verdict = service.call(Moment::Request, connection);
@@ -225,7 +236,11 @@ impl Runner {
         if full {
             return self.begin_close(shared, reason_unread(shared));
         }
-        if let (Received::Nothing, true) = (received, events.has_any(Events::FAILED)) {
+        let is_promising = |it: &mut Connection| it.scratch().input.is_promising(shared, events);
+        if received == Received::Silent && self.connection.as_mut().is_some_and(is_promising) {
+            return Step::More;
+        }
+        if !matches!(received, Received::Full) && events.has_any(Events::FAILED) {
             // Only a send met the error, or the peer has reset and no receive asked for it.
             if let Some(error) = failure(shared) {
                 return self.begin_close(shared, CloseReason::of_socket(error));

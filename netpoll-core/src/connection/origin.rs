@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::base::proxy::Header;
+use crate::io::filter::FilterServer;
 
 /// A listener as its connections know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,11 @@ pub struct ListenerInfo {
 pub trait Release: Send + Sync {
     /// The listener.
     fn info(&self) -> &ListenerInfo;
+
+    /// What makes the filters of its connections; `None`, the default: they have none.
+    fn filter(&self) -> Option<&Arc<dyn FilterServer>> {
+        None
+    }
 
     /// The socket of a connection from `peer` has closed. Any thread calls this, once for each
     /// [`Origin`] that was passed to [`admit`](crate::admit). It must not block.
