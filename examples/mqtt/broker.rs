@@ -56,7 +56,7 @@ impl Broker {
 
     pub(crate) fn leave(&self, member: &Member) {
         let mut state = self.state();
-        if state.client(member).is_some() {
+        if find(&mut state.clients, member).is_some() {
             state.clients.remove(&member.id);
         }
     }
@@ -64,8 +64,8 @@ impl Broker {
     /// Subscribes, and sends the retained messages. Whether the client may have one more filter.
     pub(crate) fn subscribe(&self, member: &Member, filter: &str, qos: u8) -> bool {
         let state = &mut *self.state();
-        let Some(client) = state.clients.get_mut(&member.id) else { return false };
-        if client.number != member.number || !client.subscribe(filter, qos) {
+        let Some(client) = find(&mut state.clients, member) else { return false };
+        if !client.subscribe(filter, qos) {
             return false;
         }
         for message in state.retained.matching(filter) {
@@ -75,14 +75,14 @@ impl Broker {
     }
 
     pub(crate) fn unsubscribe(&self, member: &Member, filter: &str) {
-        if let Some(client) = self.state().client(member) {
+        if let Some(client) = find(&mut self.state().clients, member) {
             client.unsubscribe(filter);
         }
     }
 
     /// The client has answered the message of that packet.
     pub(crate) fn answered(&self, member: &Member, packet: u16) {
-        if let Some(client) = self.state().client(member) {
+        if let Some(client) = find(&mut self.state().clients, member) {
             client.answered(packet);
         }
     }
@@ -106,9 +106,7 @@ impl Broker {
     }
 }
 
-impl State {
-    /// A client, unless another one has taken its id over.
-    fn client(&mut self, member: &Member) -> Option<&mut Client> {
-        self.clients.get_mut(&member.id).filter(|it| it.number == member.number)
-    }
+/// A client, unless another one has taken its id over.
+fn find<'a>(clients: &'a mut HashMap<String, Client>, member: &Member) -> Option<&'a mut Client> {
+    clients.get_mut(&member.id).filter(|it| it.number == member.number)
 }
