@@ -25,6 +25,7 @@ pages! {
     reading_and_writing = "docs/reading-and-writing.md",
     framing = "docs/framing.md",
     backpressure = "docs/backpressure.md",
+    broadcast = "docs/broadcast.md",
     timeouts_and_limits = "docs/timeouts-and-limits.md",
     limits = "docs/limits.md",
     blocking = "docs/blocking.md",
