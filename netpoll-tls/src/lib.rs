@@ -25,6 +25,7 @@ mod server_options;
 
 pub use client::TlsClient;
 pub use client_builder::TlsClientBuilder;
+pub use connection::TlsConnection;
 pub use info::TlsInfo;
 pub use pem::Pem;
 pub use provider::Provider;

@@ -258,7 +258,7 @@ impl Connection {
             match (done, record) {
                 (0, None) => return Ok(self.rests(&wire[*used..])),
                 (0, Some(end)) => self.holds = end,
-                (done, Some(end)) if done == end => self.holds = 0,
+                (done, Some(end)) if done == end => (self.holds, self.held) = (0, Vec::new()),
                 // It happens after a record of a message that has no byte of the message.
                 _ => return Err(self.fail(&rustls::Error::General("rustls lost its place".into()))),
             }
@@ -306,7 +306,7 @@ impl Connection {
             return Step::Blocked;
         }
         if self.held.len() != self.holds {
-            self.held = rest[..self.holds].to_vec();
+            self.held = rest[..self.holds].to_vec(); // it was shorter: what is held grows, or ends
         }
         Step::Ready
     }

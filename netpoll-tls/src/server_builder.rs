@@ -122,7 +122,8 @@ impl TlsConfigBuilder {
     }
 
     /// Whether connections that do not begin with a handshake of TLS are served without it.
-    /// Default: no, they are closed. [`TlsInfo`](crate::TlsInfo) tells them apart.
+    /// Default: no, they are closed. [`TlsConnection::tls`](crate::TlsConnection::tls) tells
+    /// them apart.
     ///
     /// The client must speak first then, within the handshake timeout.
     pub fn also_plain(mut self, also_plain: bool) -> Self {

@@ -7,7 +7,7 @@ use netpoll_tls::rustls::pki_types::CertificateDer;
 use netpoll_tls::rustls::pki_types::pem::PemObject;
 use netpoll_tls::rustls::version::{TLS12, TLS13};
 use netpoll_tls::rustls::{self, CipherSuite, ProtocolVersion, RootCertStore};
-use netpoll_tls::{TlsClient, TlsConfig, TlsInfo};
+use netpoll_tls::{Provider, TlsClient, TlsConfig, TlsInfo};
 
 use crate::ends::{End, Ours, Theirs, anywhere, exchange, open_pair};
 use crate::identities::{LOCALHOST, OURS, client, server};
@@ -230,4 +230,29 @@ fn a_dial_says_its_first_message_at_once() {
     assert_eq!(first.chunk()[0], 0x16);
     filter.say(&mut first);
     assert_eq!(first.malloc_len(), 0, "once");
+}
+
+/// Those that this build has.
+fn providers() -> Vec<Provider> {
+    vec![
+        #[cfg(feature = "ring")]
+        Provider::Ring,
+        #[cfg(feature = "aws-lc-rs")]
+        Provider::AwsLcRs,
+    ]
+}
+
+#[test]
+fn each_provider_talks_to_each_and_the_process_has_no_say() {
+    for server_has in providers() {
+        for client_has in providers() {
+            let config = server().provider(server_has).build().unwrap();
+            let client = client().provider(client_has).build().unwrap();
+            let (mut client, mut server) = open_pair(&client, &config);
+            client.send(b"ping");
+            exchange(&mut client, &mut server).unwrap();
+            assert_eq!(server.plain(), b"ping");
+        }
+    }
+    assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "none was installed");
 }

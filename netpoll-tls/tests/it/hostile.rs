@@ -165,6 +165,33 @@ fn tickets_in_fragments_do_not_stop_what_is_sent_meanwhile() {
     assert!(server.plain().len() > 10);
 }
 
+/// A message that was in parts is complete, and data follows: a thread that sends between the two
+/// records must not show the parts once more.
+#[test]
+fn parts_of_a_message_are_forgotten_when_it_is_complete() {
+    let mut theirs = their_server(&TLS13);
+    theirs.max_fragment_size = Some(32);
+    let mut server = Theirs::server(theirs.into());
+    let mut client = Ours::dial(&client().build().unwrap(), "localhost:1");
+    server.receive(&client.transmit()).unwrap();
+    client.receive(&server.transmit()).unwrap();
+    server.receive(&client.transmit()).unwrap();
+    server.send(b"data");
+    let mut wire = server.transmit(); // tickets, each in many records, then the data
+    let (mut used, mut plain, mut shown) = (0, LinkBuffer::new(), 0);
+    while plain.malloc_len() == 0 {
+        shown += 1;
+        used += client.filter.open(&mut wire[used..shown], 1, &mut plain).unwrap().used;
+        assert!(seals(&client), "after {shown} bytes");
+    }
+    assert_eq!((used, shown), (wire.len(), wire.len()));
+
+    server.send(b"more");
+    let mut wire = server.transmit();
+    let opened = client.filter.open(&mut wire, 1, &mut plain).unwrap();
+    assert_eq!((opened.used, plain.malloc_len()), (wire.len(), 8));
+}
+
 #[test]
 fn data_inside_a_message_is_refused() {
     let (mut forger, mut server) = forger();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
 mod certificates;
+mod dialled;
 mod ends;
 mod errors;
 mod handshake;
@@ -10,3 +11,4 @@ mod identities;
 mod mutated;
 mod records;
 mod reload;
+mod served;
