@@ -1,0 +1,167 @@
+//! Loads a server of TLS, and says what that cost the server's process.
+//!
+//! ```text
+//! tls_load echo      ADDRESS PID ROOT CONNECTIONS SIZE SECONDS   requests/s, µs of CPU per request
+//! tls_load full      ADDRESS PID ROOT VERSION SECONDS            handshakes/s, µs of CPU for each
+//! tls_load resumed   ADDRESS PID ROOT VERSION SECONDS
+//! tls_load idle      ADDRESS PID ROOT CONNECTIONS SIZE           bytes of memory per connection
+//! ```
+
+use std::error::Error;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::exit;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::client::Resumption;
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+type Client = StreamOwned<ClientConnection, TcpStream>;
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Ticks of a processor's time in a second, as Linux reports them.
+const TICKS: f64 = 100.0;
+
+struct Load {
+    address: String,
+    pid: u32,
+    config: Arc<ClientConfig>,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let Err(error) = run(&arguments) {
+        eprintln!("tls_load: {error}");
+        exit(1);
+    }
+}
+
+fn run(arguments: &[&str]) -> Outcome<()> {
+    let [what, address, pid, root, ref rest @ ..] = *arguments else { return Err("usage".into()) };
+    let load = |version, resumes| -> Outcome<Load> {
+        let config = Arc::new(config(root, version, resumes)?);
+        Ok(Load { address: address.into(), pid: pid.parse()?, config })
+    };
+    match (what, rest) {
+        ("echo", [connections, size, seconds]) => {
+            load("1.3", false)?.echo(connections.parse()?, size.parse()?, seconds.parse()?)
+        }
+        ("full", [version, seconds]) => load(version, false)?.handshakes(seconds.parse()?),
+        ("resumed", [version, seconds]) => load(version, true)?.handshakes(seconds.parse()?),
+        ("idle", [connections, size]) => {
+            load("1.3", false)?.idle(connections.parse()?, size.parse()?)
+        }
+        _ => Err("usage".into()),
+    }
+}
+
+fn config(root: &str, version: &str, resumes: bool) -> Outcome<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(root)?)?;
+    let version = if version == "1.2" { &TLS12 } else { &TLS13 };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    if !resumes {
+        config.resumption = Resumption::disabled();
+    }
+    Ok(config)
+}
+
+impl Load {
+    fn dial(&self) -> Outcome<Client> {
+        let socket = TcpStream::connect(&self.address)?;
+        socket.set_nodelay(true)?;
+        let tls = ClientConnection::new(self.config.clone(), "localhost".try_into()?)?;
+        Ok(StreamOwned::new(tls, socket))
+    }
+
+    fn echo(&self, connections: usize, size: usize, seconds: f64) -> Outcome<()> {
+        let mut clients = (0..connections).map(|_| self.dial()).collect::<Outcome<Vec<_>>>()?;
+        let (request, mut answer) = (vec![b'x'; size], vec![0; size]);
+        let mut round = |clients: &mut [Client]| -> Outcome<()> {
+            for client in &mut *clients {
+                client.write_all(&request)?;
+                client.flush()?;
+            }
+            for client in clients {
+                client.read_exact(&mut answer)?;
+            }
+            Ok(())
+        };
+        for _ in 0..200 {
+            round(&mut clients)?; // records are long from here on, blocks are pooled
+        }
+        let (begin, before, mut requests) = (Instant::now(), self.cpu()?, 0);
+        while begin.elapsed() < Duration::from_secs_f64(seconds) {
+            round(&mut clients)?;
+            requests += connections;
+        }
+        self.report(requests, begin, before)
+    }
+
+    fn handshakes(&self, seconds: f64) -> Outcome<()> {
+        let one = || -> Outcome<()> {
+            let mut client = self.dial()?;
+            client.write_all(b"x")?;
+            client.read_exact(&mut [0])?; // with the tickets in front
+            Ok(())
+        };
+        one()?;
+        let (begin, before, mut handshakes) = (Instant::now(), self.cpu()?, 0);
+        while begin.elapsed() < Duration::from_secs_f64(seconds) {
+            one()?;
+            handshakes += 1;
+        }
+        self.report(handshakes, begin, before)
+    }
+
+    fn idle(&self, connections: usize, size: usize) -> Outcome<()> {
+        let (request, mut answer) = (vec![b'x'; size], vec![0; size]);
+        let mut clients = Vec::new();
+        let mut open = |n: usize| -> Outcome<()> {
+            for _ in 0..n {
+                let mut client = self.dial()?;
+                client.write_all(&request)?;
+                client.read_exact(&mut answer)?;
+                clients.push(client);
+            }
+            Ok(())
+        };
+        open(100)?; // what the process takes once
+        let before = self.resident()?;
+        open(connections)?;
+        println!("{:.0}", (self.resident()? - before) / connections as f64);
+        Ok(())
+    }
+
+    fn report(&self, n: usize, begin: Instant, before: f64) -> Outcome<()> {
+        let (seconds, cpu) = (begin.elapsed().as_secs_f64(), self.cpu()? - before);
+        println!("{:.0} {:.3}", n as f64 / seconds, cpu * 1e6 / n as f64);
+        Ok(())
+    }
+
+    /// Seconds of processors that the server has had.
+    fn cpu(&self) -> Outcome<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        let fields = stat.rsplit_once(')').ok_or("stat")?.1;
+        let ticks: Vec<f64> =
+            fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+        Ok(ticks.iter().sum::<f64>() / TICKS)
+    }
+
+    fn resident(&self) -> Outcome<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).ok_or("VmRSS")?;
+        let kib: f64 = line.split_whitespace().nth(1).ok_or("VmRSS")?.parse()?;
+        Ok(kib * 1024.0)
+    }
+}
