@@ -17,6 +17,24 @@ macro_rules! pages {
     };
 }
 
+// Their snippets need the feature.
+macro_rules! pages_of_tls {
+    ($($name:ident = $path:literal,)*) => {
+        $(
+            #[cfg_attr(not(doctest), doc = include_str!("guide/links"))]
+            #[cfg_attr(
+                any(feature = "tls", not(doctest)),
+                doc = include_str!(concat!("../", $path))
+            )]
+            pub mod $name {}
+        )*
+    };
+}
+
+pages_of_tls! {
+    tls = "docs/tls.md",
+}
+
 pages! {
     getting_started = "docs/getting-started.md",
     model = "docs/model.md",

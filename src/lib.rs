@@ -5,6 +5,8 @@
 mod frames;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use bytes::Bytes;
 pub use frames::{Framed, OnFrame, Out, Reply, on_frame};
