@@ -10,7 +10,7 @@
 //! The calling thread sends nothing. A pass sends all messages that it finds in one piece to each
 //! member, so the faster broadcasts come, the less each of them costs.
 //!
-//! How far a member is stands in the member ([`member`]), under the lock of its output, since a
+//! How far a member is stands in the member (`member`), under the lock of its output, since a
 //! pass and a sender may meet there. How far a loop is stands in the `log`, which keeps a message
 //! until the last loop has it.
 
