@@ -421,3 +421,93 @@ fn every_loop_ticks_until_the_ticks_are_cancelled() {
     let error = manager.run_every(Duration::ZERO, |_| ()).expect_err("no period");
     assert!(error.to_string().contains("1 ms"), "{error}");
 }
+
+#[test]
+fn jobs_run_on_the_loops_whatever_mode_serves_there() {
+    for dispatch in modes() {
+        let manager = manager(2);
+        let server = Server::start(echo().manager(manager.clone()).dispatch(dispatch));
+        let mut client = server.connect();
+        client.echo(b"hello");
+        let (told, names) = mpsc::channel();
+        for number in 0..10 {
+            let told = told.clone();
+            let job = move || {
+                let waits = netpoll::dial_connection("tcp", "127.0.0.1:1", PATIENCE);
+                let waits = waits.expect_err("a wait is refused").to_string();
+                let name = thread::current().name().map(str::to_owned);
+                told.send((number, name, waits)).expect("the test listens");
+                assert!(number % 2 == 0, "every other one panics");
+            };
+            manager.execute(job).expect("it is accepted");
+        }
+        let mut numbers: Vec<_> = (0..10)
+            .map(|_| {
+                let (number, name, waits) = names.recv_timeout(PATIENCE).expect("a job");
+                let name = name.expect("loops have names");
+                assert!(name.starts_with("netpoll-loop") || name.starts_with("netpoll-spare"));
+                assert!(waits.contains("which must not wait"), "{waits}");
+                number
+            })
+            .collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        client.echo(b"and the loops go on");
+    }
+}
+
+#[test]
+fn a_job_runs_beside_a_callback_that_blocks() {
+    for dispatch in modes() {
+        let manager = manager(1);
+        let gate = Gate::default();
+        let (closed, entered) = (gate.clone(), Count::default());
+        let inside = entered.clone();
+        let server = Server::start(
+            EventLoop::builder()
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    let len = conn.reader().len();
+                    conn.reader().skip(len)?;
+                    inside.add();
+                    closed.pass();
+                    Ok(())
+                })
+                .manager(manager.clone())
+                .dispatch(dispatch),
+        );
+        let mut client = server.connect();
+        client.say(b"?");
+        eventually("the callback runs", || entered.get() == 1);
+        let ran = Count::default();
+        let count = ran.clone();
+        let job = move || {
+            count.add();
+        };
+        manager.execute(job).expect("it is accepted");
+        if matches!(dispatch, Dispatch::Inline) {
+            assert_eq!(ran.get(), 0, "the callback has the loop");
+            gate.open();
+        }
+        eventually("the job runs", || ran.get() == 1);
+        gate.open();
+    }
+}
+
+/// It is accepted, so it runs, even where nothing but the end of the loop comes after it.
+#[test]
+fn every_job_that_was_accepted_runs_though_the_manager_is_dropped() {
+    for _ in 0..20 {
+        let manager = manager(2);
+        let (ran, dropped) = (Count::default(), Arc::new(()));
+        for _ in 0..200 {
+            let (count, kept) = (ran.clone(), dropped.clone());
+            let job = move || {
+                count.add();
+                drop(kept);
+            };
+            manager.execute(job).expect("it is accepted");
+        }
+        drop(manager);
+        assert_eq!((ran.get(), Arc::strong_count(&dropped)), (200, 1));
+    }
+}

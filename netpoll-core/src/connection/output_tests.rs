@@ -127,3 +127,37 @@ fn the_first_send_of_a_dialled_stream_is_tried_at_once() {
         assert_eq!(heard, [early, b"hello"].concat());
     }
 }
+
+/// A pass and a sender that catches up may come with the same messages: one of them sends.
+#[test]
+fn several_messages_are_sent_once_and_up_to_the_high_water_mark() {
+    let (ours, mut peer) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let output = Output::open(Stream::new(ours.into()));
+    let mut limits = Limits::default();
+    limits.output = OutputLimits { low: 1, high: 100 << 10 };
+    let policy = Policy::new(limits);
+    let position = AtomicU64::new(7);
+    let offer = |from, messages: &[Bytes]| {
+        let to = from + messages.len() as u64;
+        let several = Several { position: &position, from, to };
+        let offered =
+            output.offer_several(several, messages.iter(), &policy, &mut Spent::default());
+        offered.map(|(accepted, outcome)| (accepted, outcome.is_ok()))
+    };
+    let words = ["one", "", "two"].map(Bytes::from);
+    assert_eq!(offer(6, &words), None, "they are not next");
+    assert_eq!(offer(7, &words), Some((3, true)));
+    assert_eq!(offer(7, &words), None, "they are sent");
+    let mut heard = [0; 6];
+    io::Read::read_exact(&mut peer, &mut heard).unwrap();
+    assert_eq!(&heard, b"onetwo");
+    // The kernel takes some of it, and the mark bounds what waits here: one message goes over it.
+    let large = vec![Bytes::from(vec![b'x'; 50 << 10]); 100];
+    let (accepted, is_ok) = offer(10, &large).unwrap();
+    assert!(is_ok && output.is_congested() && accepted < 100);
+    assert!((100 << 10..=150 << 10).contains(&output.pending()), "{}", output.pending());
+    assert_eq!(position.load(Ordering::Relaxed), 110, "those that were skipped are past");
+    output.close();
+    assert_eq!(offer(110, &words), Some((0, false)));
+}

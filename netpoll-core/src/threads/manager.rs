@@ -12,11 +12,13 @@ use super::hand_off;
 use super::options::Gather;
 use super::takeover::LoopThreads;
 use super::turn::turn;
+use crate::base::blocking::Forbidden;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
+use crate::base::panic::guard;
 use crate::base::stats::{HandOffStats, LoopStats};
 use crate::base::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, lock};
-use crate::connection::mailbox::Remote;
+use crate::connection::mailbox::{Call, Command, Remote};
 use crate::pure::balance::{Balancer, LoadBalance, LoopLoad};
 use crate::pure::spin::Spin;
 use crate::reactor::Core;
@@ -182,6 +184,43 @@ impl PollManager {
     /// How many loops are picked from.
     pub fn loops(&self) -> usize {
         lock(&self.loops).active.len()
+    }
+
+    /// Runs `job` on the thread of a loop, which the load balance chooses as for a connection
+    /// without an address. It runs soon after: behind the callback that the loop is in, unless that
+    /// blocks and another thread goes on with the loop. Returns at once.
+    ///
+    /// Whatever the dispatch mode of those who serve on the loop, the job must not block: all
+    /// connections of the loop wait for it, and waits of this crate fail in it by name, as in a
+    /// tick. A panic in it is logged and ends nothing. What blocks belongs into a callback, for
+    /// example by [`Handle::run`](crate::Handle::run), or on a thread of its own. Jobs of one thread
+    /// may run on different loops, in any order. Nothing bounds how many wait.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use netpoll_core::{LoadBalance, PollManager};
+    ///
+    /// let manager = PollManager::new(2, LoadBalance::default())?;
+    /// let (told, name) = mpsc::channel();
+    /// manager.execute(move || {
+    ///     let _ = told.send(std::thread::current().name().map(str::to_owned));
+    /// })?;
+    /// assert!(name.recv()?.unwrap().starts_with("netpoll-"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A job that is accepted runs once, also where the manager is dropped before.
+    ///
+    /// # Errors
+    /// [`Error::Config`] after a fork, see [`check_process`](Self::check_process); [`Error::Closed`]
+    /// if the loop has just ended by itself and can't be replaced. The job is then dropped.
+    pub fn execute(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.check_process()?;
+        let call = Call::new(move || {
+            let _forbidden = Forbidden::here();
+            guard("a job of a loop", job).ok();
+        });
+        self.pick(None).post(Command::Call(call)).map_err(|_| Error::Closed)
     }
 
     /// The loop for the next connection, from `peer` or to it, as the load balance chooses it. The
