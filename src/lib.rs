@@ -28,8 +28,8 @@ pub use netpoll_core::broadcast::{Broadcast, Group, GroupBuilder, GroupStats, Sl
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
     FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached,
-    LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MemoryStats, OnConnect,
-    OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits,
+    LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge, MemoryStats,
+    OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits,
     PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay, RelayEnd, Relayed, Result,
     Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer,
     block_in_place, default_loops, relay,

@@ -249,10 +249,10 @@ impl Connection {
         self.shared.proxy_header()
     }
 
-    /// Whether a shutdown of its event loop has begun, so that a protocol may end its exchange.
-    /// One load.
+    /// Whether a shutdown of its event loop has begun, or it has reached its
+    /// [`MaxAge`](crate::MaxAge), so that a protocol may end its exchange. Two loads.
     pub fn is_shutting_down(&self) -> bool {
-        self.shared.group.is_shutting_down()
+        self.shared.is_shutting_down()
     }
 
     /// The listener that accepted it; `None` for a dialled connection.

@@ -21,7 +21,7 @@ pub use base::blocking;
 pub use base::clock::{self, later};
 pub use base::error::{CloseReason, Error, LimitReached, Result, Wait};
 pub use base::filter_error::FilterError;
-pub use base::limits::{LimitRow, Limits, OutputLimits, ReceiveRate, TurnLimits};
+pub use base::limits::{LimitRow, Limits, MaxAge, OutputLimits, ReceiveRate, TurnLimits};
 #[doc(hidden)]
 pub use base::log_period::OncePer;
 pub use base::memory::MemoryStats;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::{
-    Callbacks, Dispatch, Gather, Handler, Limits, LoadBalance, OnPrepare, OutputLimits,
+    Callbacks, Dispatch, Gather, Handler, Limits, LoadBalance, MaxAge, OnPrepare, OutputLimits,
     PollManager, ReceiveRate, Result, Spin, TurnLimits,
 };
 
@@ -263,6 +263,14 @@ impl<S> EventLoopBuilder<S> {
     #[must_use]
     pub fn turn_limits(mut self, rounds: usize, bytes: usize) -> Self {
         self.settings.limits.turn = TurnLimits { rounds, bytes };
+        self
+    }
+
+    /// [`Limits::max_age`]: how old a connection may become, before `on_shutdown` tells it to end.
+    /// Default: `None`, any age.
+    #[must_use]
+    pub fn max_age(mut self, age: impl Into<Option<MaxAge>>) -> Self {
+        self.settings.limits.max_age = age.into();
         self
     }
 

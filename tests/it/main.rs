@@ -4,6 +4,7 @@
 //! threads, or measure a process, run in a process of their own: see [`util::alone`].
 
 mod accepting;
+mod ages;
 mod announcing;
 mod batches;
 mod blocking;

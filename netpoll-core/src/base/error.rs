@@ -114,6 +114,8 @@ pub enum Wait {
     Deadline,
     /// The end of the handshake, for example of TLS.
     Handshake,
+    /// The end of a connection that has reached its [`MaxAge`](crate::MaxAge).
+    Age,
 }
 
 /// The limit that ended a connection.
@@ -297,6 +299,7 @@ impl fmt::Display for Wait {
             Self::Rate => "a request that comes more slowly than min_receive_rate",
             Self::Deadline => "the connection to be done by its deadline",
             Self::Handshake => "the end of the handshake",
+            Self::Age => "the connection to end at its max_age",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The limits of a connection: each has a name, a unit and a default, and is checked once.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use crate::base::error::{Error, Result};
@@ -49,6 +51,9 @@ pub struct Limits {
     pub linger: Duration,
     /// The work of one connection in one turn, before other connections have theirs.
     pub turn: TurnLimits,
+    /// How old a connection may become. At its age it is told so by `on_shutdown`, and closes when
+    /// it has nothing left to serve. `None`, the default: any age.
+    pub max_age: Option<MaxAge>,
     /// Whether a connection stays open after its peer has ended its stream, until this side closes
     /// it or ends its own stream. `false`, the default: it closes after the last callback, when its
     /// output is sent.
@@ -87,6 +92,55 @@ pub struct ReceiveRate {
     pub per: Duration,
 }
 
+/// The age at which a connection ends as in a graceful shutdown: for clients that should connect
+/// anew now and then, so that they spread over the servers of a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxAge {
+    /// The time from the accept, or the begin of the dial.
+    pub age: Duration,
+    /// Connections end earlier by a random time of up to this, so that those that came together do
+    /// not all come back together. No more than `age`; 0 is none.
+    pub jitter: Duration,
+    /// How long a connection may take from its age to its end; one that takes longer ends at once,
+    /// with [`Wait::Age`](crate::Wait::Age). `None` is for ever.
+    pub grace: Option<Duration>,
+}
+
+impl MaxAge {
+    /// This age, less up to a tenth of it, and no bound for what is under way then.
+    pub fn new(age: Duration) -> Self {
+        Self { age, jitter: age / 10, grace: None }
+    }
+
+    /// The age of one connection.
+    pub(crate) fn draw(self) -> Duration {
+        // Each state is another one; its hash of nothing is a random number.
+        let random = (RandomState::new().build_hasher().finish() >> 32) as u32;
+        let share = f64::from(random) / f64::from(u32::MAX);
+        self.age.saturating_sub(self.jitter.mul_f64(share))
+    }
+
+    fn validate(self) -> Result<()> {
+        let Self { age, jitter, grace } = self;
+        if age == Duration::ZERO {
+            return Err(Error::config(
+                "max_age is 0, so no connection would be served; None is any",
+            ));
+        }
+        if jitter > age {
+            return Err(Error::config(format!(
+                "max_age has a jitter of {jitter:?}, more than the age of {age:?}"
+            )));
+        }
+        if grace == Some(Duration::ZERO) {
+            return Err(Error::config(
+                "max_age has a grace of 0, so nothing under way would be served; None is for ever",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -101,6 +155,7 @@ impl Default for Limits {
             output: OutputLimits { low: 256 << 10, high: 1 << 20 },
             linger: Duration::from_secs(10),
             turn: TurnLimits { rounds: 16, bytes: 256 << 10 },
+            max_age: None,
             half_open: false,
         }
     }
@@ -146,6 +201,7 @@ impl Limits {
             time("linger", Some(self.linger)),
             row("turn.rounds", "callbacks", self.turn.rounds.to_string()),
             row("turn.bytes", "bytes", self.turn.bytes.to_string()),
+            row("max_age", "s", or_none(self.max_age.map(|it| seconds(it.age)))),
             row("half_open", "yes or no", if self.half_open { "yes" } else { "no" }.to_owned()),
         ]
     }
@@ -159,6 +215,7 @@ impl Limits {
         not_zero("write_timeout", self.write_timeout)?;
         not_zero("idle_timeout", self.idle_timeout)?;
         not_zero("first_byte_timeout", self.first_byte_timeout)?;
+        self.max_age.map_or(Ok(()), MaxAge::validate)?;
         if let Some(ReceiveRate { bytes, per }) = self.min_receive_rate
             && (bytes == 0 || per < Duration::from_millis(1))
         {
@@ -226,7 +283,8 @@ mod tests {
     fn nonsense_is_refused_by_name() {
         let good = Limits::default();
         assert!(good.validate().is_ok());
-        let zero = Some(Duration::ZERO);
+        let (zero, second) = (Some(Duration::ZERO), Duration::from_secs(1));
+        let age = MaxAge::new(second);
         let rate = Some(ReceiveRate { bytes: 0, per: Duration::from_secs(1) });
         for (name, bad) in [
             ("read_timeout", Limits { read_timeout: zero, ..good }),
@@ -238,11 +296,30 @@ mod tests {
             ("held_limit", Limits { held_limit: Some(0), ..good }),
             ("memory_budget", Limits { memory_budget: Some(0), ..good }),
             ("output_limits", Limits { output: OutputLimits { low: 2, high: 2 }, ..good }),
+            ("max_age", Limits { max_age: Some(MaxAge::new(Duration::ZERO)), ..good }),
+            ("max_age", Limits { max_age: Some(MaxAge { jitter: 2 * second, ..age }), ..good }),
+            ("max_age", Limits { max_age: Some(MaxAge { grace: zero, ..age }), ..good }),
             ("turn_limits", Limits { turn: TurnLimits { rounds: 0, bytes: 1 }, ..good }),
         ] {
             let text = complaint(bad);
             assert!(text.starts_with(name), "{name}: {text}");
         }
+    }
+
+    #[test]
+    fn the_ages_of_connections_are_spread_over_the_jitter() {
+        let second = Duration::from_secs(1);
+        let age = MaxAge { age: 10 * second, jitter: 4 * second, grace: None };
+        let drawn: Vec<_> = (0..1000).map(|_| age.draw()).collect();
+        assert!(drawn.iter().all(|it| (6 * second..=10 * second).contains(it)));
+        for quarter in 6..10 {
+            let of_it = drawn.iter().filter(|it| it.as_secs() == quarter).count();
+            assert!(of_it > 100, "{of_it} of 1 000 are {quarter} seconds old");
+        }
+        let exact = MaxAge { jitter: Duration::ZERO, ..age };
+        assert_eq!(exact.draw(), 10 * second);
+        let most = MaxAge { jitter: Duration::MAX, ..MaxAge::new(Duration::MAX) };
+        assert!(most.validate().is_ok() && most.draw() <= Duration::MAX);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Extras {
         inner.watch = match inner.watch.take() {
             // The watch of the output stays: the next user of the connection does not change what
             // its peer takes.
-            Some(before) if before.watches_output() => Some(fresh().with_output_of(&before)),
+            Some(before) if before.watches_for_good() => Some(fresh().that_follows(&before)),
             _ => TimeWatch::is_needed(limits).then(fresh),
         };
         !std::mem::replace(&mut inner.is_look_due, true)
@@ -146,13 +146,15 @@ impl Extras {
         inner.watch.as_ref().and_then(|watch| watch.next(now()))
     }
 
-    /// Has the time watch look, and keeps the time that it finds to be over.
-    pub(crate) fn check_time(&self, progress: Progress, now: Instant) -> Result<(), Wait> {
+    /// Has the time watch look, and keeps the time that it finds to be over. Returns whether the
+    /// connection has reached its age.
+    pub(crate) fn check_time(&self, progress: Progress, now: Instant) -> Result<bool, Wait> {
         let mut guarded = lock(&self.0);
         let Some(Inner { watch: Some(watch), expired, .. }) = guarded.as_deref_mut() else {
-            return Ok(());
+            return Ok(false);
         };
-        watch.look(progress, now).inspect_err(|wait| *expired = Some(*wait))
+        watch.look(progress, now).inspect_err(|wait| *expired = Some(*wait))?;
+        Ok(watch.reaches_age(now))
     }
 
     /// The time that the time watch found to be over.

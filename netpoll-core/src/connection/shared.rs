@@ -232,7 +232,11 @@ impl Shared {
     }
 
     pub(crate) fn is_active(&self) -> bool {
-        let over = Events::OVER | Events::PEER_GONE;
+        let over = match &self.listener {
+            Some(_) => Events::OVER | Events::PEER_GONE,
+            // An aged one finishes what is under way; a pool lets it go.
+            None => Events::OVER | Events::PEER_GONE | Events::AGED,
+        };
         !self.task.word.events().has_any(over)
             && !self.task.word.is_closed()
             && !self.output.is_sealed()
@@ -243,6 +247,11 @@ impl Shared {
         self.task.word.events().has_any(Events::OVER.or(Events::FAILED))
             || self.task.word.is_closed()
             || self.output.is_sealed()
+    }
+
+    /// Whether it closes when it has nothing left to serve.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.group.is_shutting_down() || self.task.word.events().has_any(Events::AGED)
     }
 
     pub(crate) fn peer(&self) -> &Address {

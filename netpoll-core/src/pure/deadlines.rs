@@ -49,6 +49,16 @@ pub(crate) struct TimeWatch {
     span: Option<(Instant, u64)>,
     /// Set while the output stands above its high-water mark.
     output: Option<OutputWatch>,
+    age: Option<AgeWatch>,
+}
+
+/// When a connection has reached its age, or has to be gone.
+#[derive(Debug, Clone, Copy)]
+struct AgeWatch {
+    /// `None` when there is nothing more to wait for.
+    due: Option<Instant>,
+    grace: Option<Duration>,
+    has_reached_it: bool,
 }
 
 /// Whether the peer takes anything of an output that stands above its high-water mark.
@@ -73,6 +83,11 @@ impl TimeWatch {
             quiet_since: now,
             span: None,
             output: None,
+            age: limits.max_age.map(|age| AgeWatch {
+                due: now.checked_add(age.draw()),
+                grace: age.grace,
+                has_reached_it: false,
+            }),
         }
     }
 
@@ -81,6 +96,7 @@ impl TimeWatch {
         limits.idle_timeout.is_some()
             || limits.first_byte_timeout.is_some()
             || limits.min_receive_rate.is_some()
+            || limits.max_age.is_some()
     }
 
     pub(crate) fn set_idle(&mut self, idle: Option<Duration>, now: Instant) {
@@ -98,13 +114,27 @@ impl TimeWatch {
         self.output = Some(OutputWatch { timeout, sent, since: now });
     }
 
-    pub(crate) fn watches_output(&self) -> bool {
-        self.output.is_some()
+    /// Whether it watches what the next user of the connection does not change: its age, and what
+    /// its peer takes.
+    pub(crate) fn watches_for_good(&self) -> bool {
+        self.output.is_some() || self.age.is_some()
     }
 
-    /// The same watch, except that it watches the output as `before` does.
-    pub(crate) fn with_output_of(self, before: &Self) -> Self {
-        Self { output: before.output, ..self }
+    /// The same watch, except that it watches the age and the output as `before` does.
+    pub(crate) fn that_follows(self, before: &Self) -> Self {
+        Self { output: before.output, age: before.age, ..self }
+    }
+
+    /// Whether the connection has reached its age since the last call. From then on the watch waits
+    /// for its end.
+    pub(crate) fn reaches_age(&mut self, now: Instant) -> bool {
+        let Some(AgeWatch { due, grace, has_reached_it }) = &mut self.age else { return false };
+        if *has_reached_it || due.is_none_or(|at| at > now) {
+            return false;
+        }
+        *has_reached_it = true;
+        *due = grace.and_then(|grace| now.checked_add(grace));
+        true
     }
 
     pub(crate) fn set_deadline(&mut self, at: Option<Instant>) {
@@ -120,6 +150,10 @@ impl TimeWatch {
     pub(crate) fn look(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
         if self.deadline.is_some_and(|at| at <= now) {
             return Err(Wait::Deadline);
+        }
+        let over = self.age.filter(|age| age.has_reached_it).and_then(|age| age.due);
+        if over.is_some_and(|at| at <= now) {
+            return Err(Wait::Age);
         }
         if self.handshake.is_some_and(|at| at <= now) {
             return Err(Wait::Handshake);
@@ -154,7 +188,8 @@ impl TimeWatch {
             begun.checked_add(rate.per)
         });
         let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
-        let all = [idle, rate, output, self.first_byte, self.deadline, self.handshake];
+        let age = self.age.and_then(|age| age.due);
+        let all = [idle, rate, output, age, self.first_byte, self.deadline, self.handshake];
         let next = all.into_iter().flatten().min();
         // If the next look were always due at once, the watch would keep its reactor busy for ever.
         next.map(|at| at.max(now + LEAST))
@@ -193,6 +228,7 @@ impl TimeWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limits::MaxAge;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -320,6 +356,32 @@ mod tests {
         assert_eq!(follow(&mut TimeWatch::new(&limits, start), start, 60, |_| quiet(7)), None);
         let served = |_| Progress { busy: true, partial: true, ..Default::default() };
         assert_eq!(follow(&mut TimeWatch::new(&limits, start), start, 60, served), None);
+    }
+
+    #[test]
+    fn an_age_is_reached_once_and_then_the_end_is_waited_for() {
+        let start = Instant::now();
+        let after = |seconds| start + SECOND * seconds;
+        let age = MaxAge { age: 3 * SECOND, jitter: Duration::ZERO, grace: Some(2 * SECOND) };
+        let limits = Limits { max_age: Some(age), ..Limits::default() };
+        assert!(TimeWatch::is_needed(&limits));
+        let mut watch = TimeWatch::new(&limits, start);
+        assert_eq!(watch.next(start), Some(after(3)));
+        assert!(!watch.reaches_age(after(2)) && watch.look(quiet(0), after(2)).is_ok());
+        assert!(watch.reaches_age(after(3)) && !watch.reaches_age(after(4)));
+        let mut watch = TimeWatch::new(&limits, after(4)).that_follows(&watch);
+        assert_eq!(
+            (watch.look(quiet(0), after(4)), watch.next(after(4))),
+            (Ok(()), Some(after(5)))
+        );
+        assert_eq!(watch.look(quiet(0), after(5)), Err(Wait::Age));
+        let limits = Limits { max_age: Some(MaxAge { grace: None, ..age }), ..limits };
+        let mut watch = TimeWatch::new(&limits, start);
+        assert!(watch.reaches_age(after(9)));
+        assert_eq!((watch.look(quiet(0), after(99)), watch.next(after(99))), (Ok(()), None));
+        let never = Some(MaxAge { jitter: Duration::ZERO, ..MaxAge::new(Duration::MAX) });
+        let limits = Limits { max_age: never, ..limits };
+        assert_eq!(TimeWatch::new(&limits, start).next(start), None);
     }
 
     #[test]

@@ -93,6 +93,8 @@ impl Events {
     pub(crate) const NOT_READ: Self = Self::PAUSED.or(Self::STALLED);
     /// The connection is a member of a group, or was: what is broadcast comes before what is sent.
     pub(crate) const MEMBER: Self = Self(1 << 28);
+    /// The connection has reached its age, so it closes as in a shutdown.
+    pub(crate) const AGED: Self = Self(1 << 29);
     /// Any of the three ends a wait: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

@@ -10,6 +10,12 @@ use crate::io::readiness::Readiness;
 use crate::pure::slab::Token;
 use crate::pure::task::Events;
 
+/// What tells a connection to close when it has nothing left to serve. A last request may have
+/// arrived: one more pull will see.
+pub(super) fn shutdown() -> Events {
+    Events::SHUTDOWN | events_of(Readiness::PERHAPS)
+}
+
 impl Core {
     /// Tells a preamble what happened to its stream, unless the token is a stale one. After the end
     /// of the peer's stream, or a failure, no more can come: a preamble ends then, complete or not.
@@ -25,11 +31,10 @@ impl Core {
         }
     }
 
-    /// Tells the connections of a group that a shutdown has begun. A last request may have arrived:
-    /// one more pull will see.
+    /// Tells the connections of a group that a shutdown has begun.
     pub(super) fn shut_down(&mut self, group: &Arc<Group>) {
         self.end_preambles(|it| it.is_of(group));
-        self.tell(group, Events::SHUTDOWN | events_of(Readiness::PERHAPS));
+        self.tell(group, shutdown());
     }
 
     /// Another go at sending what a connection has queued: others had their turn.

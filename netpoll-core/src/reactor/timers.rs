@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::delivery::shutdown;
 use super::registry::{FdOperator, StreamTimers, TimerId};
 use crate::base::clock::{self, later};
 use crate::connection::Shared;
@@ -89,13 +90,13 @@ impl Core {
         let must_run = match id {
             TimerId::Linger => shared.task.word.notify(Events::LINGERED),
             TimerId::Retry => shared.task.word.notify(Events::READABLE),
-            TimerId::Look if shared.extras.check_time(shared.progress(), now).is_err() => {
-                shared.expire()
-            }
-            TimerId::Look => {
-                self.arm_look(&shared, || now);
-                false
-            }
+            TimerId::Look => match shared.extras.check_time(shared.progress(), now) {
+                Ok(is_aged) => {
+                    self.arm_look(&shared, || now);
+                    is_aged && shared.task.word.notify(Events::AGED | shutdown())
+                }
+                Err(_) => shared.expire(),
+            },
             TimerId::Job(_) => false,
         };
         if must_run {

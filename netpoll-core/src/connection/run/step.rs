@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::close::{failure, passed_on, reason_local, reason_of, reason_unread};
 use super::{Life, Role, Runner, Step};
-use crate::base::error::{CloseReason, LimitReached};
+use crate::base::error::{CloseReason, LimitReached, Wait};
 use crate::base::panic::guard;
 use crate::connection::callbacks::{Moment, verdict};
 use crate::connection::input::{End, Received};
@@ -249,7 +249,9 @@ impl Runner {
         let is_shutting_down = events.has_any(Events::SHUTDOWN) && !is_held;
         let is_empty = |connection: &mut Connection| connection.scratch().input.buffer.is_empty();
         if is_shutting_down && self.connection.as_mut().is_some_and(is_empty) {
-            return self.begin_close(shared, CloseReason::Shutdown);
+            let is_aged = events.has_any(Events::AGED);
+            let aged = CloseReason::Timeout(Wait::Age);
+            return self.begin_close(shared, if is_aged { aged } else { CloseReason::Shutdown });
         }
         Step::Wait
     }
