@@ -36,6 +36,6 @@ pub use netpoll_core::{
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,
-    HandOverOptions, ListenOptions, Listener, Listeners, OnRefuse, ProxyProtocol, Refusal, Report,
-    Running, Systemd, TrustedProxies, proxy,
+    HandOverOptions, Incoming, ListenOptions, Listener, Listeners, OnAccept, OnRefuse,
+    ProxyProtocol, Refusal, Report, Running, Systemd, TrustedProxies, Verdict, proxy,
 };

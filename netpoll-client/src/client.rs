@@ -1,6 +1,7 @@
 //! Dialled connections that callbacks drive on the reactors, as they drive a server's.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,28 @@ impl<S: Send + 'static> Client<S> {
         session: S,
     ) -> Result<Handle> {
         let attempt = self.dialer.attempt(network, address, timeout, &self.group, None)?;
+        Ok(attempt.serve(&self.callbacks.with_session(session)))
+    }
+
+    /// Has callbacks drive a connection that was connected elsewhere, as one that it has dialled: a
+    /// `TcpStream`, a `UnixStream`, an `OwnedFd`. It becomes non-blocking, with `TCP_NODELAY`, and
+    /// keeps its other options: those of the dialer have no effect, nor has a filter such as TLS.
+    /// Never waits; callbacks may run before this returns.
+    ///
+    /// # Errors
+    /// The stream is closed with each of them. [`Error::Config`] for what is no stream socket, or
+    /// has no peer; what the shared manager's start met; [`Error::Closed`] if its loop has ended.
+    pub fn adopt(&self, stream: impl Into<OwnedFd>) -> Result<Handle> {
+        let callbacks: Arc<dyn Prepare> = self.callbacks.clone();
+        Ok(self.dialer.adopted(stream.into(), &self.group)?.serve(&callbacks))
+    }
+
+    /// As [`adopt`](Self::adopt), with a session that the caller brings; `on_prepare` does not run.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt); the session is dropped then.
+    pub fn adopt_with(&self, stream: impl Into<OwnedFd>, session: S) -> Result<Handle> {
+        let attempt = self.dialer.adopted(stream.into(), &self.group)?;
         Ok(attempt.serve(&self.callbacks.with_session(session)))
     }
 

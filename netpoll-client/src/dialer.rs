@@ -1,11 +1,14 @@
 //! Dialling: from a network and an address to a connection, within one deadline.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::proxy::{Header, Version};
-use netpoll_core::{Attempt, Connection, Group, Handle, Limits, PollManager, Result, blocking};
+use netpoll_core::{
+    Attempt, Connection, Error, Group, Handle, Limits, PollManager, Result, Stream, blocking,
+};
 
 use crate::cancel::Cancel;
 use crate::dial::{Dial, DialOptions, Loops, Means};
@@ -179,6 +182,44 @@ impl Dialer {
         Ok(attempt.into_connection())
     }
 
+    /// Makes a connection of a stream that was connected elsewhere, for the caller to drive as one
+    /// that was dialled: of a `TcpStream`, a `UnixStream`, an `OwnedFd`. It becomes non-blocking,
+    /// with `TCP_NODELAY`, and keeps its other options: those of the dialer have no effect, nor has
+    /// a filter such as TLS, but its limits have. Never waits.
+    ///
+    /// ```
+    /// use std::io::{BufRead, Write};
+    /// use netpoll_client::Dialer;
+    ///
+    /// let (mut peer, ours) = std::os::unix::net::UnixStream::pair()?;
+    /// let mut conn = Dialer::builder().build()?.adopt(ours)?;
+    /// peer.write_all(b"hello\n")?;
+    /// assert_eq!(conn.reader().until(b'\n')?, b"hello\n");
+    /// # Ok::<(), netpoll_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The stream is closed with each of them. [`Error::Config`] for what is no stream socket, or
+    /// has no peer; what the shared manager's start met; [`Error::Closed`] if its loop has ended.
+    pub fn adopt(&self, stream: impl Into<OwnedFd>) -> Result<Connection> {
+        Ok(self.adopted(stream.into(), &self.group)?.into_connection())
+    }
+
+    /// A connected stream that is to belong to `group`.
+    pub(crate) fn adopted(&self, stream: OwnedFd, group: &Arc<Group>) -> Result<Attempt> {
+        let (stream, peer) = Stream::adopt(stream)
+            .map_err(|error| Error::config(format!("adopt needs a connected stream: {error}")))?;
+        let reactor = self.own_or_shared_manager()?.pick(peer.ip());
+        Attempt::adopt(stream, peer, group, &reactor)
+    }
+
+    fn own_or_shared_manager(&self) -> Result<Arc<PollManager>> {
+        match &self.manager {
+            Some(manager) => manager.check_process().map(|()| manager.clone()),
+            None => PollManager::shared(),
+        }
+    }
+
     /// Dials a connection that is to belong to `group`.
     pub(crate) fn attempt(
         &self,
@@ -191,10 +232,7 @@ impl Dialer {
         let (target, kind) = Target::parse(network, address)?;
         target.check_timeout(timeout)?;
         blocking::check(&format!("dial {network} {address}"))?;
-        let manager = match &self.manager {
-            Some(manager) => manager.check_process().map(|()| manager.clone())?,
-            None => PollManager::shared()?,
-        };
+        let manager = self.own_or_shared_manager()?;
         let loops = Loops::Of(manager);
         let announcement = self.announcement.clone();
         let means = Means { options: &self.options, loops, group, timeout, cancel, announcement };

@@ -30,6 +30,7 @@ mod halves;
 pub(crate) mod handle;
 mod handshake;
 mod hold;
+mod in_order;
 pub(crate) mod incoming;
 pub(crate) mod input;
 pub(crate) mod job;

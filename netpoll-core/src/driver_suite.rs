@@ -69,7 +69,7 @@ fn assert_echoes(peer: &mut Peer, bytes: &[u8]) {
 #[test]
 fn what_is_sent_is_echoed_and_the_end_is_answered() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peer = running.peer();
         let handle = running.connected();
         assert_echoes(&mut peer, b"hello");
@@ -85,7 +85,7 @@ fn what_is_sent_is_echoed_and_the_end_is_answered() {
 #[test]
 fn many_peers_are_accepted_and_served() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peers: Vec<_> = (0..50).map(|_| running.peer()).collect();
         for (number, peer) in peers.iter_mut().enumerate() {
             assert_echoes(peer, number.to_string().as_bytes());
@@ -100,7 +100,7 @@ fn many_peers_are_accepted_and_served() {
 #[test]
 fn peers_wait_while_there_is_no_room() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, Service { room: 0, ..echoing() });
+        let running = Running::new(medium, dispatch, &Service { room: 0, ..echoing() });
         let mut peers: Vec<_> = (0..3).map(|_| running.peer()).collect();
         running.wait_turns();
         assert_eq!(running.remote.stats().accepted, 0);
@@ -123,7 +123,7 @@ fn a_request_in_many_arrivals_is_put_together() {
             Ok(())
         };
         let service = Service { on_request: line_by_line, ..echoing() };
-        let running = Running::new(medium, dispatch, service);
+        let running = Running::new(medium, dispatch, &service);
         let mut peer = running.peer();
         let line = [&[b'x'; 200][..], b"\n"].concat();
         for byte in &line {
@@ -137,7 +137,7 @@ fn a_request_in_many_arrivals_is_put_together() {
 fn what_one_pull_leaves_behind_is_pulled_next() {
     on_all(|medium, dispatch| {
         let limits = Limits { input_limit: 1000, ..Limits::default() };
-        let running = Running::new(medium, dispatch, Service { limits, ..echoing() });
+        let running = Running::new(medium, dispatch, &Service { limits, ..echoing() });
         let mut peer = running.peer();
         for _ in 0..20 {
             assert_echoes(&mut peer, &pattern(10_000));
@@ -160,7 +160,7 @@ fn much_that_arrives_at_once_is_received_whole() {
             Ok(())
         };
         let service = Service { on_request: collect, ..echoing() };
-        let running = Running::new(medium, dispatch, service);
+        let running = Running::new(medium, dispatch, &service);
         let mut peer = running.peer();
         let handle = running.connected();
         let mut bytes = vec![b'.'; MUCH];
@@ -186,7 +186,7 @@ fn either_half_of_a_stream_ends_alone() {
         };
         let limits = Limits { half_open: true, ..Limits::default() };
         let service = Service { limits, on_request: end_first, ..echoing() };
-        let running = Running::new(medium, dispatch, service);
+        let running = Running::new(medium, dispatch, &service);
         let mut peer = running.peer();
         let handle = running.connected();
         peer.send(b"end");
@@ -203,7 +203,7 @@ fn either_half_of_a_stream_ends_alone() {
 #[test]
 fn a_reset_by_the_peer_is_told_from_an_end() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peer = running.peer();
         peer.send(b"hello");
         assert_eq!(peer.receive(1), b"h");
@@ -218,7 +218,7 @@ fn a_reset_by_the_peer_is_told_from_an_end() {
 #[test]
 fn an_abort_resets_the_peer() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peer = running.peer();
         running.connected().abort();
         let end = peer.receive_all();
@@ -243,7 +243,7 @@ fn a_peer_that_does_not_read_holds_the_output_up_and_nothing_is_lost() {
         let limits =
             Limits { output: OutputLimits { low: 16 << 10, high: 64 << 10 }, ..Limits::default() };
         let service = Service { limits, on_request: flood, ..echoing() };
-        let running = Running::new(medium, dispatch, service);
+        let running = Running::new(medium, dispatch, &service);
         let mut peer = running.peer();
         let handle = running.connected();
         peer.send(b"go");
@@ -270,7 +270,7 @@ fn a_stream_that_is_given_away_is_watched_no_more() {
             Err(error) => Err(error),
         };
         let service = Service { on_request: give_away, ..echoing() };
-        let running = Running::new(medium, dispatch, service);
+        let running = Running::new(medium, dispatch, &service);
         let mut peer = running.peer();
         let _handle = running.connected();
         assert_echoes(&mut peer, b"hello");
@@ -287,7 +287,7 @@ fn a_stream_that_is_given_away_is_watched_no_more() {
 #[test]
 fn a_send_of_another_thread_wakes_the_loop() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peer = running.peer();
         let handle = running.connected();
         for number in 0..200_u32 {
@@ -308,7 +308,7 @@ fn a_send_of_another_thread_wakes_the_loop() {
 #[test]
 fn a_stop_closes_open_connections() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peers: Vec<_> = (0..3).map(|_| running.peer()).collect();
         for peer in &mut peers {
             assert_echoes(peer, b"hello");
@@ -327,7 +327,7 @@ fn a_stop_closes_open_connections() {
 #[test]
 fn a_retired_loop_serves_until_its_last_connection_ends() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let mut peer = running.peer();
         drop(running.connected());
         running.remote.retire();
@@ -343,7 +343,7 @@ fn a_retired_loop_serves_until_its_last_connection_ends() {
 #[test]
 fn a_shutdown_serves_what_has_arrived() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         let (mut idle, mut busy) = (running.peer(), running.peer());
         let handles = [running.connected(), running.connected()];
         // Under Inline the loop stands still until both are there, and it is told of either first.
@@ -371,7 +371,7 @@ fn a_shutdown_serves_what_has_arrived() {
 #[test]
 fn an_event_of_a_stream_that_has_gone_reaches_no_other() {
     on_all(|medium, dispatch| {
-        let running = Running::new(medium, dispatch, echoing());
+        let running = Running::new(medium, dispatch, &echoing());
         for _ in 0..20 {
             let (mut first, mut second) = (running.peer(), running.peer());
             let handles = [running.connected(), running.connected()];
@@ -399,7 +399,7 @@ fn an_event_of_a_stream_that_has_gone_reaches_no_other() {
 fn a_preamble_comes_before_the_connection() {
     on_all(|medium, dispatch| {
         let preamble = Some((4, Duration::from_secs(3600)));
-        let running = Running::new(medium, dispatch, Service { preamble, ..echoing() });
+        let running = Running::new(medium, dispatch, &Service { preamble, ..echoing() });
         let mut peer = running.peer();
         peer.send(b"he");
         peer.send(b"ad");
@@ -419,7 +419,7 @@ fn a_preamble_comes_before_the_connection() {
 fn a_preamble_that_is_late_ends() {
     on_all(|medium, dispatch| {
         let preamble = Some((4, Duration::from_millis(1)));
-        let running = Running::new(medium, dispatch, Service { preamble, ..echoing() });
+        let running = Running::new(medium, dispatch, &Service { preamble, ..echoing() });
         let mut peer = running.peer();
         assert!(matches!(running.next(), Seen::Preamble(false)));
         assert_eq!(peer.receive_all().expect("an end in order"), b"");
@@ -456,7 +456,7 @@ fn assert_left(group: &Group) {
 #[test]
 fn a_dial_that_succeeds_reads_and_writes() {
     for medium in Medium::ALL {
-        let running = Running::new(medium, Dispatch::Inline, echoing());
+        let running = Running::new(medium, Dispatch::Inline, &echoing());
         let host = medium.host();
         let address = host.address();
         let server = thread::spawn(move || {
@@ -487,7 +487,7 @@ fn a_dial_that_succeeds_reads_and_writes() {
 #[test]
 fn a_dial_that_is_refused_says_so() {
     for medium in Medium::ALL {
-        let running = Running::new(medium, Dispatch::Inline, echoing());
+        let running = Running::new(medium, Dispatch::Inline, &echoing());
         let (group, attempt, notify) = dial(&running, &medium.nowhere());
         let outcome = match attempt {
             Ok(mut attempt) => outcome_of(&mut attempt, &notify),
@@ -505,7 +505,7 @@ fn a_dial_that_is_refused_says_so() {
 #[test]
 fn a_dial_is_given_up_while_it_is_on_its_way() {
     for medium in [Medium::Tcp, Medium::Memory, Medium::Spurious] {
-        let running = Running::new(medium, Dispatch::Inline, echoing());
+        let running = Running::new(medium, Dispatch::Inline, &echoing());
         let (silent, address) = silent_listener(medium);
         // The queue of a TCP listener takes the first of them.
         let mut dials: Vec<_> = (0..4).map(|_| dial(&running, &address)).collect();
@@ -540,7 +540,7 @@ fn silent_listener(medium: Medium) -> (Listener, Address) {
 #[test]
 fn what_comes_behind_urgent_data_is_received() {
     for dispatch in [Dispatch::Inline, Dispatch::HandOff(HandOffOptions::default())] {
-        let running = Running::new(Medium::Tcp, dispatch, echoing());
+        let running = Running::new(Medium::Tcp, dispatch, &echoing());
         let mut peer = running.peer();
         assert_echoes(&mut peer, b"before");
         for _ in 0..100 {

@@ -340,6 +340,12 @@ impl Core {
     }
 }
 
+/// What tells a connection to close when it has nothing left to serve. A last request may have
+/// arrived: one more pull will see.
+fn shutdown() -> Events {
+    Events::SHUTDOWN | events_of(Readiness::PERHAPS)
+}
+
 /// The events by which the owner of a connection learns of a readiness. That the stream takes bytes
 /// again is for the output, which tells the owner only if the owner waits for it.
 #[inline]

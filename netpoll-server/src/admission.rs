@@ -14,5 +14,5 @@ mod rate;
 
 pub(crate) use limits::Admission;
 pub(crate) use permit::{ListenerCount, Permit};
-pub(crate) use policy::AdmissionOptions;
-pub use policy::{AcceptLimit, AtLimit, OnRefuse, Refusal};
+pub use policy::{AcceptLimit, AtLimit, Incoming, OnAccept, OnRefuse, Refusal, Verdict};
+pub(crate) use policy::{AdmissionOptions, Asked};

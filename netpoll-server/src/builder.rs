@@ -9,7 +9,7 @@ use netpoll_core::{
     PollManager, ReceiveRate, Result, Spin, TurnLimits,
 };
 
-use crate::admission::AtLimit;
+use crate::admission::{Asked, AtLimit, Incoming, Verdict};
 use crate::event_loop::EventLoop;
 use crate::settings::Settings;
 use crate::systemd::Systemd;
@@ -247,6 +247,36 @@ impl<S> EventLoopBuilder<S> {
     #[must_use]
     pub fn accept_rate(mut self, per_second: u32, burst: u32) -> Self {
         self.settings.admission.rate = Some((per_second, burst));
+        self
+    }
+
+    /// Decides about each connection as soon as it is accepted, by its peer's address, before it
+    /// costs anything but the accept: before it is counted for a limit, and before any callback. It
+    /// runs on the thread that accepts, which must not wait: `accept` and often all connections of
+    /// a loop wait for it. Where a listener speaks the PROXY protocol it is asked when the header
+    /// has come, with the address that the proxy named. A panic in it closes the connection.
+    /// `EventLoopStats::refused_on_accept` counts what it refuses. Adopted connections are not
+    /// asked about.
+    ///
+    /// ```
+    /// use netpoll_core::Connection;
+    /// use netpoll_server::{EventLoop, Incoming, Verdict};
+    ///
+    /// let event_loop = EventLoop::builder()
+    ///     .on_request(|_: &mut (), _: &mut Connection| Ok(()))
+    ///     .on_accept(|incoming: &Incoming<'_>| match incoming.peer.ip() {
+    ///         Some(ip) if !ip.is_loopback() => Verdict::Reset,
+    ///         _ => Verdict::Admit,
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), netpoll_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_accept(
+        mut self,
+        on_accept: impl Fn(&Incoming<'_>) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.admission.on_accept = Asked(Some(Arc::new(on_accept)));
         self
     }
 

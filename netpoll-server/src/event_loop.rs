@@ -1,14 +1,16 @@
 //! The event loop: serves listeners until it is shut down.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Error, Group, MemoryStats, Moment, PollManager, Prepare, Remote, Result,
-    clock,
+    Callbacks, Connection, Error, Group, Handle, MemoryStats, Moment, PollManager, Prepare, Result,
+    Stream, clock,
 };
 
+use crate::accept::context::AcceptContext;
 use crate::accept::open_listeners::OpenListeners;
 use crate::listener::{Listener, Listeners};
 use crate::opening::Opening;
@@ -56,8 +58,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     served: bool,
-    /// The main reactor, while it runs.
-    main: Option<Arc<Remote>>,
+    /// What admits connections, while it accepts.
+    context: Option<Arc<AcceptContext>>,
     /// The listeners, while it accepts.
     listeners: Option<(Arc<OpenListeners>, Arc<Opening>)>,
     /// The loops' manager. The thread in `serve` holds it, and so ends it.
@@ -130,13 +132,13 @@ impl EventLoop {
                 serving.group().begin_shutdown();
             }
             if state.deadline.is_none() {
-                state.main = Some(serving.main());
+                state.context = Some(serving.context.clone());
             }
         }
-        let (outcome, deadline) = if self.state().main.is_some() {
+        let (outcome, deadline) = if self.state().context.is_some() {
             let outcome = serving.accept(listeners);
             let mut state = self.state();
-            (state.main, state.listeners) = (None, None);
+            (state.context, state.listeners) = (None, None);
             (outcome, state.deadline)
         } else {
             (Ok(()), None)
@@ -181,9 +183,60 @@ impl EventLoop {
         if let Some(group) = &state.group {
             group.begin_shutdown();
         }
-        if let Some(main) = &state.main {
-            main.stop(Duration::ZERO);
+        if let Some(context) = &state.context {
+            context.main.stop(Duration::ZERO);
         }
+    }
+
+    /// Serves a connection that was accepted, dialled or inherited elsewhere, as if it had been
+    /// accepted here: on a loop that the balance chooses, with all callbacks and limits. A
+    /// `TcpStream`, a `UnixStream` and an `OwnedFd` are streams. It becomes non-blocking, with
+    /// `TCP_NODELAY`. Bytes that were read from it before are not served. Callbacks may run before
+    /// this returns.
+    ///
+    /// It counts for `max_connections`, `max_connections_per_source` and `accept_rate`, not for the
+    /// limit of a listener. `on_accept` is not asked, and it has no filter such as TLS. Its
+    /// [`ListenerInfo`](netpoll_core::ListenerInfo) has the index `usize::MAX`, the name `adopted`
+    /// and the address of this end. Never waits.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::os::unix::net::UnixStream;
+    /// use netpoll_core::Connection;
+    /// use netpoll_server::{EventLoop, Listener};
+    ///
+    /// let echo = EventLoop::new(|conn: &mut Connection| {
+    ///     let (mut reader, mut writer) = conn.split();
+    ///     writer.append(reader.slice(reader.len())?);
+    ///     writer.flush()
+    /// });
+    /// let running = echo.spawn(Listener::bind("tcp", "127.0.0.1:0")?)?;
+    /// let (mut client, ours) = UnixStream::pair()?;
+    /// running.event_loop().adopt(ours)?;
+    /// client.write_all(b"hello")?;
+    /// client.read_exact(&mut [0; 5])?;
+    /// # Ok::<(), netpoll_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The stream is closed with each of them. [`Error::Config`] for what is no stream socket, or
+    /// has no peer, and before `serve`; [`Error::Closed`] when a shutdown has begun; [`Error::Io`]
+    /// of kind `QuotaExceeded` at a limit, whatever `at_limit` says; [`Error::NoMemory`] when
+    /// `memory_budget` is used up.
+    pub fn adopt(&self, stream: impl Into<OwnedFd>) -> Result<Handle> {
+        let context = {
+            let state = self.state();
+            if state.deadline.is_some() {
+                return Err(Error::Closed);
+            }
+            state.context.clone()
+        };
+        let Some(context) = context else {
+            return Err(Error::config("adopt was called, but the event loop does not serve"));
+        };
+        let (stream, peer) = Stream::adopt(stream.into())
+            .map_err(|error| Error::config(format!("adopt needs a connected stream: {error}")))?;
+        context.adopt(stream, peer)
     }
 
     /// The listeners, while it serves.
@@ -193,10 +246,10 @@ impl EventLoop {
         opening.is_serving().then(|| listeners.clone())
     }
 
-    /// The group, the main reactor and the manager, while it serves.
-    pub(crate) fn parts(&self) -> Option<(Arc<Group>, Arc<Remote>, Weak<PollManager>)> {
+    /// What admits connections, and the manager, while it serves.
+    pub(crate) fn parts(&self) -> Option<(Arc<AcceptContext>, Weak<PollManager>)> {
         let state = self.state();
-        Some((state.group.clone()?, state.main.clone()?, state.manager.clone()))
+        Some((state.context.clone()?, state.manager.clone()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -209,7 +262,7 @@ impl fmt::Debug for EventLoop {
         let state = self.state();
         out.debug_struct("EventLoop")
             .field("settings", &self.inner.settings)
-            .field("serving", &state.main.is_some())
+            .field("serving", &state.context.is_some())
             .field("shutting_down", &state.deadline.is_some())
             .finish()
     }

@@ -38,7 +38,7 @@ mod stats;
 mod sync;
 mod systemd;
 
-pub use admission::{AcceptLimit, AtLimit, OnRefuse, Refusal};
+pub use admission::{AcceptLimit, AtLimit, Incoming, OnAccept, OnRefuse, Refusal, Verdict};
 pub use builder::EventLoopBuilder;
 pub use event_loop::EventLoop;
 pub use handover::HandOverOptions;

@@ -11,9 +11,11 @@ use crate::event_loop::EventLoop;
 pub struct EventLoopStats {
     /// Connections that are open.
     pub connections: usize,
-    /// Connections that were refused: at a limit, by `on_prepare`, without a PROXY header where one
-    /// is expected, or because descriptors had run out.
+    /// Connections that were refused: by `on_accept`, at a limit, by `on_prepare`, without a PROXY
+    /// header where one is expected, or because descriptors had run out.
     pub refused: u64,
+    /// Connections of these that `on_accept` refused.
+    pub refused_on_accept: u64,
     /// The main reactor, which accepts unless loops accept for themselves, as a single loop does.
     /// Connections that it accepts are counted by their loops.
     pub main: LoopStats,
@@ -29,12 +31,14 @@ impl EventLoop {
     /// What it has done so far; all zero when it does not serve. Costs two locks that no hot path
     /// takes, and some loads per loop.
     pub fn stats(&self) -> EventLoopStats {
-        let Some((group, main, manager)) = self.parts() else { return EventLoopStats::default() };
+        let Some((context, manager)) = self.parts() else { return EventLoopStats::default() };
+        let (group, main) = (&context.group, &context.main);
         let manager = manager.upgrade();
         let manager = manager.as_deref();
         EventLoopStats {
             connections: group.live(),
             refused: group.refused(),
+            refused_on_accept: context.admission.unwanted(),
             main: main.stats(),
             loops: manager.map(PollManager::stats).unwrap_or_default(),
             hand_off: manager.map(PollManager::hand_off_stats).unwrap_or_default(),

@@ -4,6 +4,7 @@
 //! threads, or measure a process, run in a process of their own: see [`util::alone`].
 
 mod accepting;
+mod adopting;
 mod ages;
 mod announcing;
 mod batches;
@@ -38,6 +39,7 @@ mod memory;
 mod mixing;
 mod mux;
 mod mux_links;
+mod on_accept;
 mod options;
 mod pace;
 mod peers;

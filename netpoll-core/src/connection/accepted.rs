@@ -7,21 +7,22 @@ use super::group::Group;
 use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::{self, Runner};
-use super::{Connection, Owner, Shared};
+use super::{Connection, Handle, Owner, Shared};
 use crate::connection::origin::Origin;
 use crate::io::stream::Stream;
 
 /// Makes a connection of an accepted stream and hands it to `reactor`. Its callbacks run there, or
-/// on workers, `on_prepare` first.
+/// on workers, `on_prepare` first. `None`: there is no memory for it, and it was closed.
 pub fn admit(
     stream: Stream,
     origin: Origin,
     group: &Arc<Group>,
     callbacks: &Arc<dyn Prepare>,
     reactor: &Arc<Remote>,
-) {
+) -> Option<Handle> {
     if !group.policy.memory.admits() {
-        return refuse(stream, group, &origin);
+        refuse(stream, group, &origin);
+        return None;
     }
     let output = Output::open(stream);
     let shared = Arc::new(Shared::accepted(output, group.clone(), reactor.clone(), origin));
@@ -39,6 +40,7 @@ pub fn admit(
         shared.abort();
         run::run_to_end(&shared);
     }
+    Some(Handle::new(shared))
 }
 
 /// Closes a connection for which there is no memory, by a reset: its client should try elsewhere.

@@ -87,17 +87,38 @@ impl Attempt {
         })?;
         let maker = filter.map(|(it, address)| Maker::Client(it.clone(), address.into()));
         let output = Output::connecting(stream, notify.clone());
-        let shared =
-            Arc::new(Shared::dialled(output, group.clone(), reactor.clone(), to.clone(), maker));
+        let shared = Shared::dialled(output, group.clone(), reactor.clone(), to.clone(), maker);
+        Self::register(shared, may_meet_itself)
+            .ok_or_else(|| AttemptOutcome::Failed(Error::Closed.into()))
+    }
+
+    /// An attempt that has ended well: a stream that was connected elsewhere. `peer` is its other
+    /// end. It has no filter.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the reactor has ended.
+    pub fn adopt(
+        stream: Stream,
+        peer: Address,
+        group: &Arc<Group>,
+        reactor: &Arc<Remote>,
+    ) -> Result<Self, Error> {
+        let output = Output::open(stream);
+        let shared = Shared::dialled(output, group.clone(), reactor.clone(), peer, None);
+        Self::register(shared, false).ok_or(Error::Closed)
+    }
+
+    /// Gives a new connection to its reactor; `None` if that has ended.
+    fn register(shared: Shared, may_meet_itself: bool) -> Option<Self> {
+        let shared = Arc::new(shared);
         let connection = Connection::new(Owner::caller(shared.clone()));
         if let Some(run) = shared.task.begin() {
             run.keep();
         }
-        group.enter();
-        if reactor.post(Command::Register(shared)).is_err() {
-            return Err(AttemptOutcome::Failed(Error::Closed.into()));
-        }
-        Ok(Self { connection, may_meet_itself })
+        shared.group.enter();
+        let reactor = shared.reactor.clone();
+        reactor.post(Command::Register(shared)).ok()?;
+        Some(Self { connection, may_meet_itself })
     }
 
     /// How it ended; `None` while it is on its way. To be asked again only after `None`.

@@ -134,9 +134,8 @@ fn several_messages_are_sent_once_and_up_to_the_high_water_mark() {
     let (ours, mut peer) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let output = Output::open(Stream::new(ours.into()));
-    let mut limits = Limits::default();
-    limits.output = OutputLimits { low: 1, high: 100 << 10 };
-    let policy = Policy::new(limits);
+    let output_limits = OutputLimits { low: 1, high: 100 << 10 };
+    let policy = Policy::new(Limits { output: output_limits, ..Limits::default() });
     let position = AtomicU64::new(7);
     let offer = |from, messages: &[Bytes]| {
         let to = from + messages.len() as u64;

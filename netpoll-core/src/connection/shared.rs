@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use netpoll_buffer::LinkBuffer;
 
 use super::callbacks::Service;
-use super::extras::{Extras, HasEnded, Membership, Timeouts};
+use super::extras::{Extras, HasEnded, Timeouts};
 use super::filtered::{Filtered, Maker};
 use super::group::Group;
 use super::job::Job;
@@ -301,33 +301,6 @@ impl Shared {
         if self.is_interrupted() { Err(self.why_over()) } else { Ok(()) }
     }
 
-    /// As [`check_over`](Self::check_over), before a send: what was broadcast to a member of a
-    /// group before goes first. For others it costs no more than `check_over`.
-    #[inline]
-    pub(crate) fn check_before_send(&self) -> Result<()> {
-        let events = self.task.word.events();
-        if events.has_any(Events::OVER.or(Events::MEMBER)) {
-            self.catch_up();
-            return self.check_over();
-        }
-        Ok(())
-    }
-
-    /// Sends what was broadcast to its groups before and is still on its way to it.
-    #[cold]
-    pub(crate) fn catch_up(&self) {
-        if self.task.word.events().has_any(Events::MEMBER) && self.reactor.has_passes() {
-            self.extras.memberships().iter().for_each(|it| it.catch_up());
-        }
-    }
-
-    /// Becomes a member of the group at this address; `false` if it is one, or has ended.
-    pub(crate) fn join(&self, membership: &Arc<dyn Membership>, group: *const ()) -> bool {
-        // First: a send after the membership has begun must find it.
-        self.task.word.note(Events::MEMBER);
-        self.extras.join(&self.has_ended, membership, group)
-    }
-
     #[cold]
     fn why_over(&self) -> Error {
         self.extras.expired().map_or(Error::Closed, Error::TimedOut)
@@ -365,15 +338,6 @@ impl Shared {
             self.task.word.note(self.go_on_later(next));
         }
         Ok(())
-    }
-
-    /// As [`send`](Self::send), behind what was broadcast before.
-    #[inline]
-    pub(crate) fn send_in_order(&self, bytes: &mut LinkBuffer) -> Result<()> {
-        if self.task.word.events().has_any(Events::MEMBER) {
-            self.catch_up();
-        }
-        self.send(bytes)
     }
 
     /// Sends what is queued: the socket takes bytes again, or another burst is due. Returns the

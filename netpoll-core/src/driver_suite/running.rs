@@ -127,7 +127,7 @@ pub(super) struct Service {
 }
 
 impl Running {
-    pub(super) fn new(medium: Medium, dispatch: Dispatch, service: Service) -> Self {
+    pub(super) fn new(medium: Medium, dispatch: Dispatch, service: &Service) -> Self {
         let core = medium.core();
         let remote = core.remote().clone();
         let dispatcher = Dispatcher::new(dispatch).expect("good options");

@@ -56,6 +56,20 @@ impl Stream {
         Self(StreamKind::Socket(fd))
     }
 
+    /// Makes a stream of a socket that was connected elsewhere: non-blocking, closed on exec, and
+    /// with `TCP_NODELAY`, as accepted ones have it. Returns the address of the peer, too.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for what is no stream socket, `NotConnected` for one without a
+    /// peer.
+    pub fn adopt(socket: OwnedFd) -> io::Result<(Self, Address)> {
+        let peer = sys::make_ready(socket.as_fd())?;
+        if peer.inet().is_some() {
+            sys::set_nodelay(socket.as_fd())?;
+        }
+        Ok((Self::new(socket), peer))
+    }
+
     #[cfg(all(test, not(loom)))]
     pub(crate) fn in_memory(end: wire::End) -> Self {
         Self(StreamKind::Memory(end))
@@ -174,7 +188,10 @@ impl Stream {
     }
 
     /// Makes the coming close a reset.
-    pub(crate) fn reset_on_close(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reset_on_close(&self) -> io::Result<()> {
         match &self.0 {
             StreamKind::Socket(fd) => sys::reset_on_close(fd.as_fd()),
             #[cfg(all(test, not(loom)))]
@@ -202,7 +219,11 @@ impl Stream {
         }
     }
 
-    pub(crate) fn local_address(&self) -> io::Result<Address> {
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_address(&self) -> io::Result<Address> {
         sys::local_address(self.socket()?)
     }
 

@@ -3,18 +3,11 @@
 use std::sync::Arc;
 
 use super::registry::{FdOperator, StreamOperator};
-use super::{Core, events_of};
+use super::{Core, shutdown};
 use crate::connection::group::Group;
 use crate::io::driver::Event;
 use crate::io::readiness::Readiness;
 use crate::pure::slab::Token;
-use crate::pure::task::Events;
-
-/// What tells a connection to close when it has nothing left to serve. A last request may have
-/// arrived: one more pull will see.
-pub(super) fn shutdown() -> Events {
-    Events::SHUTDOWN | events_of(Readiness::PERHAPS)
-}
 
 impl Core {
     /// Tells a preamble what happened to its stream, unless the token is a stale one. After the end

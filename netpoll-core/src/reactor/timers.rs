@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Core;
-use super::delivery::shutdown;
 use super::registry::{FdOperator, StreamTimers, TimerId};
+use super::{Core, shutdown};
 use crate::base::clock::{self, later};
 use crate::connection::Shared;
 use crate::connection::job::Job;

@@ -100,6 +100,18 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_nonblocking(true)
 }
 
+/// As [`set_nonblocking`], for a connected stream socket. Returns the address of its peer.
+pub(crate) fn make_ready(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    let socket = SockRef::from(&fd);
+    if socket.r#type()? != Type::STREAM {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    let peer = address_of(&socket.peer_addr()?)?;
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    Ok(peer)
+}
+
 /// Sends small writes at once instead of waiting to fill a segment.
 pub(crate) fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_tcp_nodelay(true)

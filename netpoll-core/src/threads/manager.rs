@@ -190,11 +190,11 @@ impl PollManager {
     /// without an address. It runs soon after: behind the callback that the loop is in, unless that
     /// blocks and another thread goes on with the loop. Returns at once.
     ///
-    /// Whatever the dispatch mode of those who serve on the loop, the job must not block: all
+    /// Whatever the dispatch modes on the loop, the job must not block: all
     /// connections of the loop wait for it, and waits of this crate fail in it by name, as in a
     /// tick. A panic in it is logged and ends nothing. What blocks belongs into a callback, for
-    /// example by [`Handle::run`](crate::Handle::run), or on a thread of its own. Jobs of one thread
-    /// may run on different loops, in any order. Nothing bounds how many wait.
+    /// example by [`Handle::run`](crate::Handle::run), or on a thread of its own. Jobs of one
+    /// thread may run on different loops, in any order. Nothing bounds how many wait.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -212,8 +212,9 @@ impl PollManager {
     /// A job that is accepted runs once, also where the manager is dropped before.
     ///
     /// # Errors
-    /// [`Error::Config`] after a fork, see [`check_process`](Self::check_process); [`Error::Closed`]
-    /// if the loop has just ended by itself and can't be replaced. The job is then dropped.
+    /// [`Error::Config`] after a fork, see [`check_process`](Self::check_process);
+    /// [`Error::Closed`] if the loop has just ended by itself and can't be replaced. The job is
+    /// then dropped.
     pub fn execute(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
         self.check_process()?;
         let call = Call::new(move || {

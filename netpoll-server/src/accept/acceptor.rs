@@ -50,7 +50,7 @@ impl Acceptor {
         self.admit_overflow(usize::MAX, true);
         loop {
             match self.socket.listener.accept() {
-                Ok((stream, peer)) => self.admit_or_refuse(stream, peer, true),
+                Ok((stream, peer)) => self.ask_and_admit(stream, peer, true),
                 Err(error) if socket::is_of_one_connection(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => return log::warn!("cannot accept the rest of a queue: {error}"),
@@ -65,6 +65,18 @@ impl Acceptor {
         let some: Vec<_> = overflow.drain(..count).collect();
         drop(overflow);
         for (stream, peer) in some {
+            self.admit_or_refuse(stream, peer, last);
+        }
+    }
+
+    /// Asks `on_accept` about a stream that has just been accepted, and admits or refuses it.
+    /// Behind a proxy it is asked when the header has come.
+    fn ask_and_admit(&mut self, stream: Stream, peer: Address, last: bool) {
+        let ListeningSocket { context, info, proxy, .. } = &*self.socket;
+        let speaks_for_itself = proxy.as_ref().is_none_or(|it| it.role(&peer) == Role::Client);
+        let stream =
+            if speaks_for_itself { context.ask(stream, &peer, info) } else { Some(stream) };
+        if let Some(stream) = stream {
             self.admit_or_refuse(stream, peer, last);
         }
     }
@@ -84,7 +96,8 @@ impl Acceptor {
         let source = if proxy.is_some() { None } else { peer.ip() };
         match Permit::obtain(count, source, clock::now) {
             Ok(permit) => match proxy {
-                None => context.admit(stream, peer, None, self.own.clone(), permit),
+                // What refuses it has closed it, and says so.
+                None => drop(context.admit(stream, peer, None, self.own.clone(), permit)),
                 Some(proxy) => {
                     let (context, listener) = (context.clone(), info.clone());
                     let own = self.own.clone();
@@ -151,7 +164,7 @@ impl Accept for Acceptor {
 
     fn accepted(&mut self, stream: Stream, peer: Address) {
         self.succeeded = true;
-        self.admit_or_refuse(stream, peer, false);
+        self.ask_and_admit(stream, peer, false);
     }
 
     fn failed(&mut self, error: &io::Error) -> bool {

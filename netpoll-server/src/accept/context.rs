@@ -1,16 +1,19 @@
 //! What the acceptors of one event loop have in common: where a stream is admitted or refused, and
 //! when they all have ended.
 
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::proxy::Header;
 use netpoll_core::{
-    Address, Error, Group, ListenerInfo, Origin, PollManager, Prepare, Remote, Stream, admit, guard,
+    Address, Error, Group, Handle, ListenerInfo, Origin, PollManager, Prepare, Remote, Result,
+    Stream, admit, clock, guard,
 };
 
-use crate::admission::{AcceptLimit, Admission, AtLimit, Permit, Refusal};
+use crate::admission::{AcceptLimit, Admission, AtLimit, ListenerCount, Permit, Refusal, Verdict};
 use crate::opening::Opening;
+use crate::service::Service;
 use crate::sync::{lock, wait_while};
 
 /// Made once for each `serve`; acceptors and the streams that they accept hold it.
@@ -98,15 +101,55 @@ impl AcceptContext {
         proxied: Option<Header>,
         own: Option<Arc<Remote>>,
         permit: Permit,
-    ) {
+    ) -> Result<Handle> {
         let client = proxied.as_ref().and_then(Header::source).unwrap_or(&peer);
+        // First: until it is over, the end of the serving waits, and so does that of the manager.
+        let admitting = self.begin_admission();
         let reactor = own.or_else(|| Some(self.manager.upgrade()?.pick(client.ip())));
-        let (Some(reactor), Some(_admitting)) = (reactor, self.begin_admission()) else {
-            return log::debug!("{client} came when the serving had ended");
+        let (Some(_admitting), Some(reactor)) = (admitting, reactor) else {
+            log::debug!("{client} came when the serving had ended");
+            return Err(Error::Closed);
         };
         // From here on the connection has the place that the permit was for.
         let origin = Origin { listener: permit.redeem(), peer, proxied };
-        admit(stream, origin, &self.group, &self.callbacks, &reactor);
+        admit(stream, origin, &self.group, &self.callbacks, &reactor).ok_or(Error::NoMemory)
+    }
+
+    /// Makes a stream that was connected elsewhere a connection, as one that was accepted.
+    pub(crate) fn adopt(&self, stream: Stream, peer: Address) -> Result<Handle> {
+        let (name, address) = ("adopted".into(), stream.local_address()?);
+        let listener = Arc::new(ListenerInfo { index: usize::MAX, name, address });
+        let count = ListenerCount::new(&self.admission, &listener, &Service::default());
+        let permit = Permit::obtain(&count, peer.ip(), clock::now).map_err(|limit| {
+            self.group.count_refusal();
+            let text = format!("cannot adopt the connection of {peer}: it met the limit {limit:?}");
+            io::Error::new(io::ErrorKind::QuotaExceeded, text)
+        })?;
+        self.admit(stream, peer, None, None, permit)
+    }
+
+    /// Asks `on_accept` about a stream. Returns the stream if it is to be served.
+    pub(super) fn ask(
+        &self,
+        stream: Stream,
+        client: &Address,
+        listener: &ListenerInfo,
+    ) -> Option<Stream> {
+        let verdict = self.admission.judge(client, listener);
+        if verdict == Verdict::Admit {
+            return Some(stream);
+        }
+        self.group.count_refusal();
+        log::debug!("{client} is refused by on_accept");
+        if verdict == Verdict::Reset
+            && let Err(error) = stream.reset_on_close()
+        {
+            log::debug!("cannot reset the connection to {client}: {error}");
+        }
+        if verdict == Verdict::Close {
+            stream.refuse(&[]);
+        }
+        None
     }
 
     /// Closes an accepted stream that met a limit, after what `at_limit` says to send.

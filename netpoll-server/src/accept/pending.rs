@@ -37,8 +37,10 @@ impl Proxied for Pending {
     fn proceed(self, header: Header) {
         let Self { context, listener, own, stream, peer, mut permit } = self;
         let client = header.source().unwrap_or(&peer);
+        let Some(stream) = context.ask(stream, client, &listener) else { return };
         match permit.count_source(client.ip()) {
-            Ok(()) => context.admit(stream, peer, Some(header), own, permit),
+            // What refuses it has closed it, and says so.
+            Ok(()) => drop(context.admit(stream, peer, Some(header), own, permit)),
             Err(limit) => context.refuse(stream, client, &listener, limit),
         }
     }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use netpoll_core::{Remote, Room, clock};
+use netpoll_core::{Address, ListenerInfo, Remote, Room, clock};
 
-use super::policy::{AcceptLimit, AdmissionOptions, AtLimit};
+use super::policy::{AcceptLimit, AdmissionOptions, AtLimit, Verdict};
 use super::rate::Bucket;
 use crate::sync::lock;
 
@@ -25,6 +25,8 @@ pub(crate) struct Admission {
     acceptors: Mutex<Vec<Weak<Remote>>>,
     /// How many places have come free again; so many descriptors have, too.
     returned: AtomicU64,
+    /// How many connections `on_accept` has refused.
+    unwanted: AtomicU64,
 }
 
 /// How many connections are open, or about to be, and how many may be.
@@ -45,11 +47,26 @@ impl Admission {
             waiting: AtomicBool::new(false),
             acceptors: Mutex::default(),
             returned: AtomicU64::new(0),
+            unwanted: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn at_limit(&self) -> &AtLimit {
         &self.options.at_limit
+    }
+
+    /// What becomes of a connection by `on_accept`, before it is counted anywhere.
+    pub(crate) fn judge(&self, peer: &Address, listener: &ListenerInfo) -> Verdict {
+        let verdict = self.options.on_accept.judge(peer, listener);
+        if verdict != Verdict::Admit {
+            self.unwanted.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// How many connections `on_accept` has refused.
+    pub(crate) fn unwanted(&self) -> u64 {
+        self.unwanted.load(Ordering::Relaxed)
     }
 
     /// From here on this loop is woken when there is room again.

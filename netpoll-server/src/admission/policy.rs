@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use netpoll_core::{Address, Error, ListenerInfo, Result};
+use netpoll_core::{Address, Error, ListenerInfo, Result, guard};
 
 /// A limit that a new connection met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +51,53 @@ pub struct Refusal<'a> {
     pub limit: AcceptLimit,
 }
 
+/// What becomes of a connection that has just been accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It is served, within the limits.
+    Admit,
+    /// It is closed in order (FIN), without a byte.
+    Close,
+    /// It is closed by a reset: its client should not take this for an answer.
+    Reset,
+}
+
+/// A connection that has just been accepted, and on which nothing was spent yet.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Incoming<'a> {
+    /// The client's address: the peer's, or the one that a trusted proxy named.
+    pub peer: &'a Address,
+    /// The listener that accepted it.
+    pub listener: &'a ListenerInfo,
+}
+
+/// Decides what becomes of a connection that has just been accepted.
+pub type OnAccept = dyn Fn(&Incoming<'_>) -> Verdict + Send + Sync;
+
+/// The user's [`OnAccept`], which is asked, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct Asked(pub(crate) Option<Arc<OnAccept>>);
+
+impl Asked {
+    /// Asks it. A panic closes the connection.
+    pub(super) fn judge(&self, peer: &Address, listener: &ListenerInfo) -> Verdict {
+        let Some(on_accept) = &self.0 else { return Verdict::Admit };
+        guard("on_accept", || on_accept(&Incoming { peer, listener })).unwrap_or(Verdict::Close)
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(if self.0.is_some() { "Some" } else { "None" })
+    }
+}
+
 /// The limits of an event loop.
 #[derive(Debug, Clone)]
 pub(crate) struct AdmissionOptions {
+    pub(crate) on_accept: Asked,
     pub(crate) connections: Option<usize>,
     pub(crate) per_source: Option<usize>,
     /// How many bits of an address make a source, of IPv4 and of IPv6.
@@ -82,8 +126,8 @@ impl fmt::Debug for AtLimit {
 
 impl Default for AdmissionOptions {
     fn default() -> Self {
-        let (prefixes, at_limit) = ((32, 64), AtLimit::default());
-        Self { connections: None, per_source: None, prefixes, rate: None, at_limit }
+        let (prefixes, at_limit, on_accept) = ((32, 64), AtLimit::default(), Asked::default());
+        Self { on_accept, connections: None, per_source: None, prefixes, rate: None, at_limit }
     }
 }
 
