@@ -29,10 +29,10 @@ pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
     FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached,
     LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge, MemoryStats,
-    OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown, OutputLimits,
-    PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay, RelayEnd, Relayed, Result,
-    Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf, Writer,
-    block_in_place, default_loops, relay,
+    NonBlocking, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown,
+    OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay, RelayEnd,
+    Relayed, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf,
+    Writer, block_in_place, default_loops, relay,
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,

@@ -355,6 +355,13 @@ impl<S: Sink> Write for AsWrite<S> {
         Ok(bytes.len())
     }
 
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        for piece in pieces {
+            self.sink.write_bytes(piece);
+        }
+        Ok(pieces.iter().map(|piece| piece.len()).sum())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }

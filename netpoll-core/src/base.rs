@@ -16,4 +16,5 @@ pub(crate) mod panic;
 pub mod proxy;
 pub(crate) mod stats;
 pub(crate) mod sync;
+pub(crate) mod thread_number;
 pub(crate) mod waits;

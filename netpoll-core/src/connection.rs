@@ -35,6 +35,8 @@ pub(crate) mod incoming;
 pub(crate) mod input;
 pub(crate) mod job;
 pub(crate) mod mailbox;
+mod naming;
+mod nonblocking;
 pub(crate) mod origin;
 pub(crate) mod output;
 mod owner;
@@ -49,11 +51,12 @@ pub(crate) mod schedule;
 mod scratch;
 mod shared;
 mod socket;
+mod unflushed;
 mod watchdog;
 mod writer;
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -66,6 +69,7 @@ pub use halves::{ReadHalf, WriteHalf};
 pub use handle::Handle;
 pub use hold::{HandleSource, Hold};
 pub use job::Timer;
+pub use nonblocking::NonBlocking;
 pub use reader::Reader;
 pub use receipt::{Delivery, Undelivered};
 pub use writer::Writer;
@@ -112,6 +116,15 @@ impl Connection {
     /// The reading side.
     #[inline]
     pub fn reader(&mut self) -> Reader<'_> {
+        let Scratch { input, staged, pace } = scratch_of(&mut self.scratch, &self.shared);
+        if self.shared.unflushed.is_deferring() {
+            Writer::new(&self.shared, staged, pace).pass_on();
+        }
+        Reader::new(&self.shared, input, pace)
+    }
+
+    /// The reading side, where what is written is staged elsewhere.
+    pub(crate) fn reader_alone(&mut self) -> Reader<'_> {
         let Scratch { input, pace, .. } = scratch_of(&mut self.scratch, &self.shared);
         Reader::new(&self.shared, input, pace)
     }
@@ -148,6 +161,7 @@ impl Connection {
     /// [`Handle::abort`].
     pub fn abort(&mut self) {
         self.scratch().staged.clear();
+        self.shared.unflushed.clear();
         self.shared.request_reset();
     }
 
@@ -170,12 +184,16 @@ impl Connection {
     /// [`Error::Config`] if it has a filter, such as TLS. The connection is then unchanged.
     pub fn detach(&mut self) -> Result<Detached> {
         self.shared.check_before_send()?;
+        if self.shared.unflushed.is_deferring() {
+            self.send_staged();
+        }
         let (socket, mut output) = self.shared.output.detach()?;
         let Scratch { input, staged, .. } = self.scratch();
         staged.flush();
         output.append(std::mem::take(staged));
         output.flush();
         let input = input.detach();
+        self.shared.unflushed.clear();
         self.shared.request_close();
         Ok(Detached { socket, input, output })
     }
@@ -303,7 +321,7 @@ impl Connection {
 
     /// Sets until when reads may wait; see [`Handle::set_read_deadline`].
     pub fn set_read_deadline(&mut self, at: Option<Instant>) {
-        self.shared.extras.set_read_deadline(&self.shared.has_ended, at);
+        self.shared.extras.set_read_deadline(&self.shared.task.word, at);
     }
 
     /// Sets until when flushes may wait; see [`Handle::set_write_deadline`].
@@ -346,7 +364,7 @@ impl Connection {
 
     /// Runs `callback` when the connection has ended; see [`Handle::add_close_callback`].
     pub fn add_close_callback(&mut self, callback: impl FnOnce() + Send + 'static) {
-        self.shared.extras.on_close(&self.shared.has_ended, Box::new(callback));
+        self.shared.extras.on_close(&self.shared.task.word, Box::new(callback));
     }
 
     /// The number of bytes that the socket has taken in all. After an error, it tells how much of
@@ -420,7 +438,7 @@ impl Connection {
     pub(crate) fn send_staged(&mut self) {
         let Some(Scratch { staged, .. }) = self.scratch.as_deref_mut() else { return };
         staged.flush();
-        if !staged.is_empty() {
+        if !staged.is_empty() || self.shared.unflushed.is_any() {
             // If this fails, nothing more can be sent, and the connection is being closed.
             let _ = self.shared.send_in_order(staged);
         }
@@ -472,6 +490,10 @@ impl Write for Connection {
     /// As [`Writer`]'s `write`.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer().write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.writer().write_vectored(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {

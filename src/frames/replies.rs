@@ -149,7 +149,8 @@ impl Replies {
             let Some(ready) = state.take_ready() else { return Ok(()) };
             state.sending = true;
             drop(state);
-            let sent = self.handle.send_buffer(ready);
+            // What the callback has written since stands behind these, and is not in the queue yet.
+            let sent = self.handle.send_ahead(ready);
             let mut state = self.lock();
             state.sending = false;
             if sent.is_err() {

@@ -106,6 +106,13 @@ impl Write for LinkBuffer {
         Ok(bytes.len())
     }
 
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        for piece in pieces {
+            self.write_bytes(piece);
+        }
+        Ok(pieces.iter().map(|piece| piece.len()).sum())
+    }
+
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_bytes(bytes);

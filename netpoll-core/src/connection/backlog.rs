@@ -1,18 +1,20 @@
-//! The backlog of an output while the socket is full, and the blocks and receipts that leave it.
+//! The backlog of an output: what the socket has not taken, the messages that are deferred behind
+//! bytes of the owner, and the blocks and receipts that leave it.
 
 use netpoll_buffer::LinkBuffer;
 
-use super::receipt::{self, Receipts, Settled};
+use super::receipt::{self, Receipt, Receipts, Settled};
 use crate::base::memory::{Memory, Tally};
 use crate::base::panic::guard;
+use crate::base::thread_number;
 
 /// A message of at most this many bytes is copied behind the queued ones. In a block of its own it
 /// would hold 4 KiB, so a peer that doesn't read could make a queue of tiny answers hold thousands
 /// of times the bytes that the water marks count.
 pub(super) const COALESCED: usize = 1 << 10;
 
-/// The bytes that an output has accepted and that the socket has not taken. It exists only while it
-/// has bytes.
+/// The bytes that an output has accepted and that the socket has not taken. It exists only while
+/// there are some.
 #[derive(Debug)]
 pub(super) struct Backlog {
     pub(super) bytes: LinkBuffer,
@@ -20,12 +22,82 @@ pub(super) struct Backlog {
     pub(super) receipts: Receipts,
     /// Counts the bytes, if there is a budget.
     tally: Option<Tally>,
+    deferred: Option<Box<Deferred>>,
+}
+
+/// Accepted messages behind bytes that the owner has written and not flushed.
+#[derive(Debug)]
+struct Deferred {
+    /// The number of the thread that wrote those bytes and sent the first of these messages.
+    by: u16,
+    /// The places of its receipts count from its first byte.
+    messages: Backlog,
 }
 
 impl Backlog {
     pub(super) fn new(memory: &Memory) -> Self {
         let (bytes, receipts) = (LinkBuffer::new(), Receipts::default());
-        Self { bytes, receipts, tally: memory.open_tally() }
+        Self { bytes, receipts, tally: memory.open_tally(), deferred: None }
+    }
+
+    /// The number of bytes, deferred ones as well.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + self.deferred.as_ref().map_or(0, |it| it.messages.bytes.len())
+    }
+
+    /// Whether neither bytes nor messages are left.
+    pub(super) fn is_done(&self) -> bool {
+        self.bytes.is_empty() && self.deferred.is_none()
+    }
+
+    /// Whether messages are deferred.
+    #[inline]
+    pub(super) fn defers(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Whether messages are deferred behind bytes of this thread.
+    pub(super) fn defers_here(&self) -> bool {
+        self.deferred.as_ref().is_some_and(|it| it.by == thread_number::current())
+    }
+
+    /// Adds a message behind those that are deferred.
+    pub(super) fn defer(
+        &mut self,
+        message: &mut LinkBuffer,
+        receipt: &mut Option<Receipt>,
+        memory: &Memory,
+        spent: &mut Spent,
+    ) {
+        let new = || Deferred { by: thread_number::current(), messages: Self::new(memory) };
+        let messages = &mut self.deferred.get_or_insert_with(|| Box::new(new())).messages;
+        if let Some(receipt) = receipt.take() {
+            messages.receipts.push(messages.bytes.len() as u64, message.len(), receipt);
+        }
+        messages.append(message, memory, spent);
+    }
+
+    /// Queues the deferred messages behind the bytes, the first of which is the one after `sent`.
+    pub(super) fn release(&mut self, sent: u64) {
+        let Some(deferred) = self.deferred.take() else { return };
+        let Deferred { mut messages, .. } = *deferred;
+        let start = sent + self.bytes.len() as u64;
+        self.receipts.append(std::mem::take(&mut messages.receipts), start);
+        if let Some(tally) = &self.tally {
+            tally.add(&mut messages.bytes);
+        }
+        self.bytes.append(std::mem::take(&mut messages.bytes));
+        self.bytes.flush();
+        self.count();
+    }
+
+    /// Moves the bytes into less memory, if copies of its own are enough for that.
+    pub(super) fn compact(&mut self) {
+        self.bytes.compact();
+        if let Some(deferred) = &mut self.deferred {
+            deferred.messages.bytes.compact();
+        }
     }
 
     pub(super) fn append(&mut self, bytes: &mut LinkBuffer, memory: &Memory, spent: &mut Spent) {
@@ -53,7 +125,8 @@ impl Backlog {
 
     /// The memory that it holds, without blocks that are counted elsewhere already.
     pub(super) fn held(&self) -> usize {
-        self.tally.as_ref().map_or(0, Tally::held)
+        let deferred = self.deferred.as_ref().map_or(0, |it| it.messages.held());
+        self.tally.as_ref().map_or(0, Tally::held) + deferred
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::base::error::Wait;
 use crate::base::limits::Limits;
 use crate::base::panic::guard;
-use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::base::sync::{Mutex, lock};
 use crate::pure::deadlines::{Progress, TimeWatch};
 use crate::pure::task::{Events, Word};
 
@@ -34,11 +34,6 @@ pub(crate) type OnClose = Box<dyn FnOnce() + Send>;
 /// The extras of one connection. The lock is held for a few instructions, never while user code
 /// runs.
 pub(crate) struct Extras(Mutex<Option<Box<Inner>>>);
-
-/// Whether a connection has ended, and its close callbacks have been taken. Used under the lock of
-/// its extras; it stands outside to save room.
-#[derive(Default)]
-pub(crate) struct HasEnded(AtomicBool);
 
 #[derive(Default)]
 struct Inner {
@@ -84,12 +79,12 @@ impl Extras {
         self.look(|inner| inner.write_deadline)
     }
 
-    pub(crate) fn set_read_deadline(&self, has_ended: &HasEnded, at: Option<Instant>) {
-        self.change(has_ended, |inner| inner.read_deadline = at);
+    pub(crate) fn set_read_deadline(&self, word: &Word, at: Option<Instant>) {
+        self.change(word, |inner| inner.read_deadline = at);
     }
 
-    pub(crate) fn set_write_deadline(&self, has_ended: &HasEnded, at: Option<Instant>) {
-        self.change(has_ended, |inner| inner.write_deadline = at);
+    pub(crate) fn set_write_deadline(&self, word: &Word, at: Option<Instant>) {
+        self.change(word, |inner| inner.write_deadline = at);
     }
 
     pub(crate) fn timeouts(&self) -> Option<Timeouts> {
@@ -99,11 +94,11 @@ impl Extras {
     /// Changes the timeouts; if none were set, they are `usual` before the change.
     pub(crate) fn set_timeouts(
         &self,
-        has_ended: &HasEnded,
+        word: &Word,
         usual: Timeouts,
         change: impl FnOnce(&mut Timeouts),
     ) {
-        self.change(has_ended, |inner| change(inner.timeouts.get_or_insert(usual)));
+        self.change(word, |inner| change(inner.timeouts.get_or_insert(usual)));
     }
 
     /// Sets timeouts, deadlines and the time watch back to the limits. Returns whether the caller
@@ -124,14 +119,10 @@ impl Extras {
 
     /// Changes the time watch. Returns whether the caller must tell the reactor: not if the
     /// connection has ended, and not if the reactor has been told and has yet to look.
-    pub(crate) fn rewatch(
-        &self,
-        has_ended: &HasEnded,
-        change: impl FnOnce(&mut TimeWatch),
-    ) -> bool {
+    pub(crate) fn rewatch(&self, word: &Word, change: impl FnOnce(&mut TimeWatch)) -> bool {
         let fresh = || TimeWatch::new(&Limits::default(), clock::now());
         let mut must_tell = false;
-        self.change(has_ended, |inner| {
+        self.change(word, |inner| {
             change(inner.watch.get_or_insert_with(fresh));
             must_tell = !std::mem::replace(&mut inner.is_look_due, true);
         });
@@ -163,8 +154,8 @@ impl Extras {
     }
 
     /// Puts a job into the list; `false` if the connection has ended.
-    pub(crate) fn push_job(&self, has_ended: &HasEnded, job: Arc<Job>) -> bool {
-        self.change(has_ended, |inner| inner.jobs.push_back(job))
+    pub(crate) fn push_job(&self, word: &Word, job: Arc<Job>) -> bool {
+        self.change(word, |inner| inner.jobs.push_back(job))
     }
 
     /// The next job, and whether there are more.
@@ -175,9 +166,9 @@ impl Extras {
     }
 
     /// Keeps what takes the place of the callbacks; drops it if the connection has ended.
-    pub(crate) fn set_side(&self, has_ended: &HasEnded, side: Box<Side>) {
+    pub(crate) fn set_side(&self, word: &Word, side: Box<Side>) {
         let mut side = Some(side);
-        self.change(has_ended, |inner| inner.side = side.take());
+        self.change(word, |inner| inner.side = side.take());
     }
 
     pub(crate) fn take_side(&self) -> Option<Box<Side>> {
@@ -185,8 +176,8 @@ impl Extras {
     }
 
     /// Adds a hold; `false` if the connection has ended.
-    pub(crate) fn hold(&self, has_ended: &HasEnded, word: &Word) -> bool {
-        self.change(has_ended, |inner| {
+    pub(crate) fn hold(&self, word: &Word) -> bool {
+        self.change(word, |inner| {
             inner.holds += 1;
             word.note(Events::HELD);
         })
@@ -205,9 +196,9 @@ impl Extras {
     }
 
     /// Adds a close callback, or runs it here if the connection has ended.
-    pub(crate) fn on_close(&self, has_ended: &HasEnded, callback: OnClose) {
+    pub(crate) fn on_close(&self, word: &Word, callback: OnClose) {
         let mut callback = Some(callback);
-        self.change(has_ended, |inner| inner.on_close.extend(callback.take()));
+        self.change(word, |inner| inner.on_close.extend(callback.take()));
         if let Some(callback) = callback {
             callback();
         }
@@ -217,12 +208,12 @@ impl Extras {
     /// has ended.
     pub(crate) fn join(
         &self,
-        has_ended: &HasEnded,
+        word: &Word,
         membership: &Arc<dyn Membership>,
         group: *const (),
     ) -> bool {
         let mut is_new = false;
-        let is_open = self.change(has_ended, |inner| {
+        let is_open = self.change(word, |inner| {
             is_new = inner.membership(group).is_none();
             if is_new {
                 inner.memberships.push(Arc::downgrade(membership));
@@ -254,9 +245,9 @@ impl Extras {
 
     /// Drops everything after the connection has ended, and runs the close callbacks, the last
     /// added first.
-    pub(crate) fn close(&self, has_ended: &HasEnded) {
+    pub(crate) fn close(&self, word: &Word) {
         let mut guarded = lock(&self.0);
-        has_ended.0.store(true, Ordering::Relaxed);
+        word.note(Events::ENDED);
         let inner = guarded.take();
         drop(guarded);
         let Some(inner) = inner else { return };
@@ -282,9 +273,9 @@ impl Extras {
     }
 
     /// Returns whether it did: not if the connection has ended.
-    fn change(&self, has_ended: &HasEnded, change: impl FnOnce(&mut Inner)) -> bool {
+    fn change(&self, word: &Word, change: impl FnOnce(&mut Inner)) -> bool {
         let mut guarded = lock(&self.0);
-        let is_open = !has_ended.0.load(Ordering::Relaxed);
+        let is_open = !word.events().has_any(Events::ENDED);
         if is_open {
             change(guarded.get_or_insert_default());
         }
@@ -307,19 +298,20 @@ impl fmt::Debug for Extras {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::pure::task::Task;
 
     /// Otherwise a thread that changes it again and again would fill the queue of a busy reactor.
     #[test]
     fn the_reactor_is_told_once_of_changes_that_it_has_not_seen() {
-        let (extras, has_ended) = (Extras::new(&Limits::default()), HasEnded::default());
-        let rewatch = || extras.rewatch(&has_ended, |_| ());
+        let (extras, task) = (Extras::new(&Limits::default()), Task::new(()));
+        let rewatch = || extras.rewatch(&task.word, |_| ());
         assert!(rewatch());
         assert!(!rewatch() && !extras.reset_times(&Limits::default()));
         extras.next_look(Instant::now);
         assert!(extras.reset_times(&Limits::default()));
         assert!(!rewatch());
         extras.next_look(Instant::now);
-        extras.close(&has_ended);
+        extras.close(&task.word);
         assert!(!rewatch());
     }
 }

@@ -1,7 +1,7 @@
 //! A dialled connection, split for two threads: one reads, one writes.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -60,6 +60,9 @@ impl Connection {
     /// # }
     /// ```
     pub fn into_split(mut self) -> (ReadHalf, WriteHalf) {
+        if self.shared.unflushed.is_deferring() {
+            self.send_staged();
+        }
         let owned = self.shared.disown();
         let shared = self.shared.clone();
         let owner = Arc::new(OwnerOfBoth { shared: shared.clone(), owned });
@@ -73,7 +76,7 @@ impl Connection {
 impl ReadHalf {
     /// The reading side.
     pub fn reader(&mut self) -> Reader<'_> {
-        self.connection.reader()
+        self.connection.reader_alone()
     }
 
     /// Returns a handle for other threads.
@@ -122,7 +125,7 @@ impl Drop for WriteHalf {
             return;
         }
         self.staged.flush();
-        if !self.staged.is_empty() {
+        if !self.staged.is_empty() || self.shared.unflushed.is_any() {
             // If this fails, nothing more can be sent.
             let _ = self.shared.send_in_order(&mut self.staged);
         }
@@ -149,6 +152,10 @@ impl Write for WriteHalf {
     /// As [`Writer`]'s `write`.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer().write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.writer().write_vectored(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {

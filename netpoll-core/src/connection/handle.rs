@@ -60,6 +60,14 @@ impl Handle {
     /// on this thread; the reactor sends what the socket does not take. Never blocks on the
     /// network.
     ///
+    /// What one thread does leaves in its order. If this thread has written to the connection by a
+    /// [`Writer`](crate::Writer) and has not flushed, the message is accepted here and stands
+    /// behind those bytes. Both leave with the next flush, with the next write or
+    /// [`reader`](Connection::reader) of the connection, or when the callback returns. What is sent
+    /// to this connection meanwhile, by any thread, waits behind the message. So flush before you
+    /// send and then block. If the callback fails, the written bytes are dropped as ever, and the
+    /// message is sent.
+    ///
     /// # Errors
     /// [`Error::Full`](crate::Error::Full) while the queue is above its high-water mark,
     /// [`Error::Closed`](crate::Error::Closed) after a close has begun, and the socket's error
@@ -101,7 +109,21 @@ impl Handle {
     pub fn send_buffer(&self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
         self.shared.check_before_send()?;
-        self.tell(self.shared.output.send(&mut buffer, &self.shared.group.policy))
+        let Shared { output, group, unflushed, .. } = &*self.shared;
+        self.tell(output.send(&mut buffer, &group.policy, unflushed))
+    }
+
+    /// As [`send_buffer`](Self::send_buffer), but does not wait behind what this thread has written
+    /// and not flushed: for a caller that knows that those bytes come later.
+    ///
+    /// # Errors
+    /// Those of `send_buffer`.
+    #[doc(hidden)]
+    pub fn send_ahead(&self, mut buffer: LinkBuffer) -> Result<()> {
+        buffer.flush();
+        self.shared.check_before_send()?;
+        let Shared { output, group, .. } = &*self.shared;
+        self.tell(output.send_ahead(&mut buffer, &group.policy))
     }
 
     /// Waits until `send` is not refused. Above the high-water mark it blocks this thread until the
@@ -110,10 +132,17 @@ impl Handle {
     /// # Errors
     /// [`Error::TimedOut`](crate::Error::TimedOut) at `deadline` or at the write deadline;
     /// [`Error::Closed`](crate::Error::Closed) and the socket's error, as in `send`;
-    /// [`Error::Config`](crate::Error::Config) in a callback or a receipt that must not wait.
+    /// [`Error::Config`](crate::Error::Config) in a callback or a receipt that must not wait, and
+    /// where messages stand behind bytes that this thread has written and not flushed.
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
         if !self.shared.output.is_congested() {
             return Ok(());
+        }
+        if self.shared.output.defers_here() {
+            return Err(Error::config(
+                "cannot wait for room in the output queue: it is full of messages behind bytes \
+                 that this thread has written and not flushed; flush them first",
+            ));
         }
         blocking::check("wait for room in the output queue")?;
         self.shared.wait_below(deadline)
@@ -145,21 +174,21 @@ impl Handle {
     /// if the connection has ended already, at once and on this thread. The last added runs first.
     /// It must not block.
     pub fn add_close_callback(&self, callback: impl FnOnce() + Send + 'static) {
-        self.shared.extras.on_close(&self.shared.has_ended, Box::new(callback));
+        self.shared.extras.on_close(&self.shared.task.word, Box::new(callback));
     }
 
     /// Sets until when reads may wait. With `None`, the default, only the read timeout limits them.
     /// It also applies to a read that waits now; a deadline in the past ends that wait at once.
     /// Bytes that have come are read without a wait all the same.
     pub fn set_read_deadline(&self, at: Option<Instant>) {
-        self.shared.extras.set_read_deadline(&self.shared.has_ended, at);
+        self.shared.extras.set_read_deadline(&self.shared.task.word, at);
         self.shared.task.word.nudge();
     }
 
     /// Sets until when flushes may wait, as [`set_read_deadline`](Self::set_read_deadline) does for
     /// reads.
     pub fn set_write_deadline(&self, at: Option<Instant>) {
-        self.shared.extras.set_write_deadline(&self.shared.has_ended, at);
+        self.shared.extras.set_write_deadline(&self.shared.task.word, at);
         self.shared.output.interrupt();
     }
 
@@ -201,10 +230,11 @@ impl Handle {
     }
 
     /// Ends this side's stream (FIN) when all that was accepted is sent. Reads go on; sends fail
-    /// from here on.
+    /// from here on. What a callback has written and not flushed is dropped;
+    /// [`Connection::shutdown_write`] flushes it.
     pub fn shutdown_write(&self) {
         self.shared.catch_up();
-        let failed = self.shared.output.close();
+        let failed = self.shared.close_output();
         // Notified even without an event: if the peer has ended its stream, the connection closes.
         if self.shared.task.word.notify(failed) {
             schedule(&self.shared);
@@ -218,8 +248,12 @@ impl Handle {
     }
 
     /// Closes in order, as [`Connection::close`](crate::Connection::close) does. A callback that
-    /// waits stops waiting. A second call does nothing.
+    /// waits stops waiting. A second call does nothing. What a callback has written and not flushed
+    /// is dropped, unless it is this thread that wrote it before, in the callback that it runs.
     pub fn close(&self) {
+        if self.shared.unflushed.is_mine() {
+            self.shared.unflushed.defer();
+        }
         self.shared.request_close();
     }
 
@@ -283,7 +317,8 @@ impl Handle {
 
     fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {
         self.shared.check_before_send()?;
-        self.tell(self.shared.output.offer(message, receipt, &self.shared.group.policy))
+        let Shared { output, group, unflushed, .. } = &*self.shared;
+        self.tell(output.offer(message, receipt, &group.policy, unflushed))
     }
 
     /// Tells the connection's owner what is left to do after a send.

@@ -104,7 +104,7 @@ impl Handle {
     pub fn hold(&self) -> Result<Hold> {
         let shared = self.shared();
         shared.check_over()?;
-        if !shared.extras.hold(&shared.has_ended, &shared.task.word) {
+        if !shared.extras.hold(&shared.task.word) {
             return Err(Error::Closed);
         }
         Ok(Hold { shared: shared.clone() })

@@ -34,7 +34,7 @@ impl Shared {
     pub(crate) fn join(&self, membership: &Arc<dyn Membership>, group: *const ()) -> bool {
         // First: a send after the membership has begun must find it.
         self.task.word.note(Events::MEMBER);
-        self.extras.join(&self.has_ended, membership, group)
+        self.extras.join(&self.task.word, membership, group)
     }
 
     /// As [`send`](Self::send), behind what was broadcast before.

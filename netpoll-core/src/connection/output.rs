@@ -12,13 +12,17 @@
 //! same connection is busy or blocked. A message is queued in one piece, and the messages are sent
 //! in the order in which they were queued.
 //!
-//! There is a backlog only while `blocked` is set: the socket took less than it was offered, and
-//! the next event that says it may take more goes on. `transmit` sets `blocked` *before* its last
-//! try, so that an event that comes right after the try finds it set.
+//! A message of a thread that has written bytes and not flushed them waits for that flush, and so
+//! do all messages after it; `deferred.rs` has the picture.
+//!
+//! Other bytes are queued only while `blocked` is set: the socket took less than it was offered,
+//! and the next event that says it may take more goes on. `transmit` sets `blocked` *before* its
+//! last try, so that an event that comes right after the try finds it set.
 //!
 //! If the connection has a filter, `filtered` is set, and the bytes pass through the filter as they
 //! leave (`output/filtered.rs`). A send looks at both flags in one load.
 
+mod deferred;
 mod filtered;
 mod queue;
 mod sealing;
@@ -38,6 +42,7 @@ use super::backlog::Spent;
 use super::policy::Policy;
 use super::receipt::Receipt;
 use super::socket::Socket;
+use super::unflushed::Unflushed;
 use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
 use crate::base::limits::OutputLimits;
@@ -155,23 +160,51 @@ impl Output {
         }
     }
 
-    /// Sends `bytes` behind what is queued, in one piece. For the connection's owner: all its bytes
-    /// are accepted, however much is queued.
-    pub(crate) fn send(&self, bytes: &mut LinkBuffer, policy: &Policy) -> Result<FollowUp> {
+    /// Sends all that the connection's owner has written behind what is queued, in one piece, and
+    /// then what was deferred behind it. All is accepted, however much is queued.
+    #[inline]
+    pub(crate) fn flush(
+        &self,
+        written: &mut LinkBuffer,
+        policy: &Policy,
+        unflushed: &Unflushed,
+    ) -> Result<FollowUp> {
+        let mut spent = Spent::default();
+        let mut queue = lock(&self.queue);
+        unflushed.clear();
+        self.check_open(&queue)?;
+        if queue.defers() {
+            return self.flush_all(&mut queue, written, policy, &mut spent);
+        }
+        self.push(&mut queue, written, &mut None, policy, &mut spent)
+    }
+
+    /// Sends `bytes` behind what is queued, in one piece, and behind what this thread has written
+    /// and not flushed. For a handle: all its bytes are accepted, however much is queued.
+    pub(crate) fn send(
+        &self,
+        bytes: &mut LinkBuffer,
+        policy: &Policy,
+        unflushed: &Unflushed,
+    ) -> Result<FollowUp> {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
         self.check_open(&queue)?;
+        if queue.defers() || unflushed.is_mine() {
+            unflushed.defer();
+            return Ok(self.defer(&mut queue, bytes, &mut None, policy, &mut spent));
+        }
         self.push(&mut queue, bytes, &mut None, policy, &mut spent)
     }
 
-    /// Sends `bytes` behind what is queued, in one piece, unless the queue is above the high-water
-    /// mark. If `receipt` was taken, it is called once with the result; if it is left, nothing was
-    /// accepted.
+    /// As [`send`](Self::send), unless the queue is above the high-water mark. If `receipt` was
+    /// taken, it is called once with the result; if it is left, nothing was accepted.
     pub(crate) fn offer(
         &self,
         bytes: Bytes,
         receipt: &mut Option<Receipt>,
         policy: &Policy,
+        unflushed: &Unflushed,
     ) -> Result<FollowUp> {
         let mut spent = Spent::default();
         let mut message = LinkBuffer::new();
@@ -181,6 +214,10 @@ impl Output {
         self.check_open(&queue)?;
         if self.is_congested() {
             return Err(Error::Full);
+        }
+        if queue.defers() || unflushed.is_mine() {
+            unflushed.defer();
+            return Ok(self.defer(&mut queue, &mut message, receipt, policy, &mut spent));
         }
         self.push(&mut queue, &mut message, receipt, policy, &mut spent)
     }
@@ -217,7 +254,12 @@ impl Output {
                 count += 1;
             }
             piece.flush();
-            match self.push(&mut queue, &mut piece, &mut None, policy, spent) {
+            let sent = if queue.defers() {
+                Ok(self.defer(&mut queue, &mut piece, &mut None, policy, spent))
+            } else {
+                self.push(&mut queue, &mut piece, &mut None, policy, spent)
+            };
+            match sent {
                 Ok(more) => next = next.and(more),
                 Err(error) => return Some((accepted, Err(error))),
             }
@@ -311,14 +353,14 @@ impl Output {
     pub(crate) fn holds(&self) -> (usize, usize) {
         let queue = lock(&self.queue);
         let (held, len) =
-            queue.backlog.as_ref().map_or((0, 0), |backlog| (backlog.held(), backlog.bytes.len()));
+            queue.backlog.as_ref().map_or((0, 0), |backlog| (backlog.held(), backlog.len()));
         (held + queue.rare.as_ref().map_or(0, |rare| rare.held()), len)
     }
 
     /// Moves the backlog into less memory, if copies of its own bytes are enough for that.
     pub(crate) fn compact(&self) {
         if let Some(backlog) = &mut lock(&self.queue).backlog {
-            backlog.bytes.compact();
+            backlog.compact();
         }
     }
 
@@ -328,26 +370,28 @@ impl Output {
     }
 
     /// Seals the write side, and ends our stream (FIN) when all that was accepted is sent. For a
-    /// connection that keeps its socket open then. Returns the events for the owner.
-    pub(crate) fn close(&self) -> Events {
+    /// connection that keeps its socket open then.
+    pub(crate) fn close(&self) -> FollowUp {
+        let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        self.seal_side();
+        let next = self.seal_side(&mut queue, &mut spent);
         self.wake(&queue);
-        if self.end(&mut queue) && queue.failure.is_some() { FAILURE } else { Events::NONE }
+        let failed = self.end(&mut queue) && queue.failure.is_some();
+        if failed { FollowUp { events: FAILURE, ..next } } else { next }
     }
 
     /// Seals the write side. Returns whether all that was accepted is sent; then the close of the
     /// socket sends the FIN. Otherwise the FIN follows the rest.
-    pub(crate) fn seal(&self) -> bool {
+    pub(crate) fn seal(&self) -> (bool, FollowUp) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        self.seal_side();
+        let next = self.seal_side(&mut queue, &mut spent);
         self.wake(&queue);
         self.give_up_handshake(&mut queue, &mut spent);
         if queue.backlog.is_none() {
             self.finish_filter(&mut queue);
         }
-        queue.is_drained()
+        (queue.is_drained(), next)
     }
 
     /// Ends our stream (FIN) before the socket is closed, if the side is sealed and all is sent.
@@ -464,7 +508,9 @@ impl Output {
     pub(crate) fn close_stream(&self, meant: bool) -> (usize, io::Result<()>) {
         let mut spent = Spent::default();
         let mut queue = lock(&self.queue);
-        self.seal_side();
+        if !self.side.is_sealed() {
+            self.side.set(WriteSide::Closing);
+        }
         let lost = queue.pending();
         if lost == 0 && !meant {
             self.finish_filter(&mut queue);
@@ -486,11 +532,13 @@ impl Output {
         (lost, reset)
     }
 
-    /// For a holder of the lock.
-    fn seal_side(&self) {
+    /// For a holder of the lock. The owner can't flush any more, so what was deferred is queued.
+    #[inline]
+    fn seal_side(&self, queue: &mut Queue, spent: &mut Spent) -> FollowUp {
         if !self.side.is_sealed() {
             self.side.set(WriteSide::Closing);
         }
+        if queue.defers() { self.release(queue, spent) } else { FollowUp::NONE }
     }
 
     /// Fails if no more bytes are accepted. For a holder of the lock.

@@ -20,7 +20,7 @@ fn an_output_that_has_sent_everything_waits_for_no_edge() {
     let message = Bytes::from(vec![0; 256 << 10]);
     let mut accepted = 0;
     while accepted < MUCH {
-        output.offer(message.clone(), &mut None, &policy).unwrap();
+        output.offer(message.clone(), &mut None, &policy, &Unflushed::nothing()).unwrap();
         accepted += message.len();
         while output.pending() > 0 {
             // In place of the reactor: one edge in each round.
@@ -47,7 +47,7 @@ fn one_go_sends_no_more_than_a_burst() {
         bytes.write_shared(Bytes::from(vec![0; MUCH / 64]));
     }
     bytes.flush();
-    let mut sending = output.send(&mut bytes, &policy).unwrap();
+    let mut sending = output.send(&mut bytes, &policy, &Unflushed::nothing()).unwrap();
     let mut before = 0;
     while output.pending() > 0 {
         let went = output.sent() as usize - before;
@@ -72,11 +72,15 @@ fn a_queue_of_tiny_messages_holds_little_more_than_their_bytes() {
     let policy =
         Policy { is_dialled: true, ..Policy::new(Limits { output: marks, ..Limits::default() }) };
     while !output.is_blocked() {
-        output.offer(Bytes::from(vec![0; 64 << 10]), &mut None, &policy).unwrap();
+        output
+            .offer(Bytes::from(vec![0; 64 << 10]), &mut None, &policy, &Unflushed::nothing())
+            .unwrap();
     }
     let before = netpoll_buffer::stats().bytes_held;
     for _ in 0..10_000 {
-        output.offer(Bytes::from_static(b"tiny"), &mut None, &policy).unwrap();
+        output
+            .offer(Bytes::from_static(b"tiny"), &mut None, &policy, &Unflushed::nothing())
+            .unwrap();
     }
     let held = netpoll_buffer::stats().bytes_held - before;
     assert!(held < 1 << 20, "40 000 bytes are held in {held}");
@@ -87,7 +91,7 @@ fn a_stream_that_cannot_be_ended_has_failed() {
     // A pipe is no socket, so a shutdown of it fails.
     let (_reading, writing) = io::pipe().unwrap();
     let output = Output::open(Stream::new(writing.into()));
-    assert_eq!(output.close(), FAILURE);
+    assert_eq!(output.close().events, FAILURE);
     assert!(output.failure().is_some());
 }
 
@@ -98,7 +102,11 @@ fn a_stream_of_which_bytes_are_lost_ends_by_a_reset() {
     let (_reading, writing) = io::pipe().unwrap();
     let output = Output::open(Stream::new(writing.into()));
     let policy = Policy { is_dialled: true, ..Policy::new(Limits::default()) };
-    assert!(output.offer(Bytes::from_static(b"lost"), &mut None, &policy).is_err());
+    assert!(
+        output
+            .offer(Bytes::from_static(b"lost"), &mut None, &policy, &Unflushed::nothing())
+            .is_err()
+    );
     let (_, reset) = output.close_stream(false);
     assert!(reset.is_err(), "it ended in order");
 }
@@ -113,7 +121,9 @@ fn the_first_send_of_a_dialled_stream_is_tried_at_once() {
         let limits = Limits::default();
         let policy = Policy { is_dialled: true, ..Policy::new(limits) };
         let offer = |bytes: &'static [u8]| {
-            output.offer(Bytes::from_static(bytes), &mut None, &policy).unwrap();
+            output
+                .offer(Bytes::from_static(bytes), &mut None, &policy, &Unflushed::nothing())
+                .unwrap();
         };
         if !early.is_empty() {
             offer(early);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::schedule::schedule;
 use super::shared::Shared;
-use crate::base::sync::Ordering;
 use crate::io::stream::Stream;
 use crate::pure::task::Events;
 
@@ -25,23 +24,23 @@ impl Owner {
 
     /// Makes the owner for the caller that dialled. Its drop closes the connection.
     pub(crate) fn caller(shared: Arc<Shared>) -> Self {
-        shared.is_callers.store(true, Ordering::Relaxed);
+        shared.task.word.note(Events::CALLERS);
         Self::of_task(shared)
     }
 
     /// Whether this is the owner of the caller that dialled, which closes the connection by a drop.
     pub(crate) fn is_the_callers(&self) -> bool {
-        self.shared.is_callers.load(Ordering::Relaxed)
+        self.shared.task.word.events().has_any(Events::CALLERS)
     }
 
     /// Leaves it to others to drive and close the connection. Returns whether it was the caller's.
     pub(crate) fn disown(&mut self) -> bool {
-        self.shared.is_callers.swap(false, Ordering::Relaxed)
+        self.shared.task.word.clear(Events::CALLERS) != Events::NONE
     }
 
     /// It is the caller's again, after others have driven the connection.
     pub(crate) fn own_again(&mut self) {
-        self.shared.is_callers.store(true, Ordering::Relaxed);
+        self.shared.task.word.note(Events::CALLERS);
     }
 
     #[inline]
@@ -53,7 +52,7 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         self.shared.output.socket().let_go();
-        if self.shared.is_callers.load(Ordering::Relaxed) {
+        if self.is_the_callers() {
             self.shared.task.word.hand_over(Events::CLOSE | Events::STARTED);
             schedule(&self.shared);
         }

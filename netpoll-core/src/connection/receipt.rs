@@ -73,6 +73,14 @@ impl Receipts {
         self.0.push_back(pending);
     }
 
+    /// Adds receipts behind all others. Their places counted from 0, which is `start` here.
+    pub(crate) fn append(&mut self, others: Self, start: u64) {
+        for pending in others.0 {
+            let (from, to) = (start + pending.start, start + pending.end);
+            self.0.push_back(Pending { start: from, end: to, receipt: pending.receipt });
+        }
+    }
+
     /// Settles receipts after the socket has taken the first `sent` bytes of the stream.
     pub(crate) fn settle_to(&mut self, sent: u64, settled: &mut Vec<Settled>) {
         while self.0.front().is_some_and(|pending| pending.end <= sent) {

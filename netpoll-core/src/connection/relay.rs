@@ -279,7 +279,7 @@ impl Place {
 
     /// Ends the stream towards this end's peer when all is sent.
     fn end_stream(&self) {
-        let failed = self.shared.output.close();
+        let failed = self.shared.close_output();
         if self.shared.task.word.notify(failed) {
             schedule(&self.shared);
         }

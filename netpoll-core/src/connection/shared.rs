@@ -1,13 +1,12 @@
 //! The part of a connection that all threads share: task, output, group and reactor.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_buffer::LinkBuffer;
 
 use super::callbacks::Service;
-use super::extras::{Extras, HasEnded, Timeouts};
+use super::extras::{Extras, Timeouts};
 use super::filtered::{Filtered, Maker};
 use super::group::Group;
 use super::job::Job;
@@ -16,13 +15,14 @@ use super::output::{FollowUp, Output};
 use super::relay::Side;
 use super::run::Runner;
 use super::schedule::schedule;
+use super::unflushed::Unflushed;
 use crate::base::address::Address;
 use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::proxy::Header;
 use crate::base::stats::Work;
-use crate::base::sync::{AtomicBool, AtomicU16, AtomicU64, Ordering, StaticU64};
+use crate::base::sync::{AtomicU16, AtomicU64, Ordering, StaticU64};
 use crate::base::waits::{WaitsFor, Wake};
 use crate::connection::origin::{Origin, Release};
 use crate::io::stream::{self, Stream};
@@ -55,12 +55,11 @@ pub(crate) struct Shared {
     /// How much a read is expected to bring, for the next scratch; see
     /// [`take_read_hint`](netpoll_buffer::LinkBuffer::take_read_hint). For its owner alone.
     read_hint: AtomicU16,
-    /// Whether the caller that dialled it owns it. For that owner alone.
-    pub(crate) is_callers: AtomicBool,
+    /// Which thread has written what is not flushed.
+    pub(crate) unflushed: Unflushed,
     /// The number of bytes received. Only the owner writes it.
     received: AtomicU64,
     pub(crate) extras: Extras,
-    pub(crate) has_ended: HasEnded,
 }
 
 /// The addresses of both ends.
@@ -145,11 +144,10 @@ impl Shared {
             token,
             history: History::default(),
             read_hint: AtomicU16::new(0),
-            is_callers: AtomicBool::new(false),
+            unflushed: Unflushed::nothing(),
             received,
             reported: AtomicU64::new(0),
             extras,
-            has_ended: HasEnded::default(),
         }
     }
 
@@ -196,7 +194,7 @@ impl Shared {
         if self.group.is_dialled() {
             // Its caller may keep it for long, so the stream ends now.
             self.catch_up();
-            self.output.close();
+            self.close_output();
         }
         if self.task.word.notify(Events::CLOSE) {
             schedule(self);
@@ -208,7 +206,7 @@ impl Shared {
     /// caller must have it run.
     pub(crate) fn expire(&self) -> bool {
         if self.group.is_dialled() {
-            self.output.close();
+            self.close_output();
         }
         let must_run = self.task.word.notify(Events::EXPIRED);
         self.output.interrupt();
@@ -316,7 +314,7 @@ impl Shared {
     }
 
     pub(crate) fn set_timeouts(&self, change: impl FnOnce(&mut Timeouts)) {
-        self.extras.set_timeouts(&self.has_ended, self.usual_timeouts(), change);
+        self.extras.set_timeouts(&self.task.word, self.usual_timeouts(), change);
     }
 
     pub(crate) fn reset_times(self: &Arc<Self>) {
@@ -330,10 +328,17 @@ impl Shared {
         Timeouts { read: limits.read_timeout, write: limits.write_timeout }
     }
 
-    /// Sends what is written, for the owner, and notes events for it; see [`Output::send`].
+    /// Seals the write side, and ends our stream when all that was accepted is sent. Returns the
+    /// events for the owner.
+    pub(crate) fn close_output(&self) -> Events {
+        let next = self.output.close();
+        if next.is_none() { Events::NONE } else { self.go_on_later(next) }
+    }
+
+    /// Sends what is written, for the owner, and notes events for it; see [`Output::flush`].
     #[inline]
     pub(crate) fn send(&self, bytes: &mut LinkBuffer) -> Result<()> {
-        let next = self.output.send(bytes, &self.group.policy)?;
+        let next = self.output.flush(bytes, &self.group.policy, &self.unflushed)?;
         if !next.is_none() {
             self.task.word.note(self.go_on_later(next));
         }
@@ -422,13 +427,13 @@ impl Shared {
 
     /// Puts a job into the list, unless it is in there; `false` if the connection has ended.
     pub(crate) fn enqueue(&self, job: Arc<Job>) -> bool {
-        !job.enqueue() || self.extras.push_job(&self.has_ended, job)
+        !job.enqueue() || self.extras.push_job(&self.task.word, job)
     }
 
     /// For a callback of this connection: when it has returned, `side` takes the place of the
     /// callbacks.
     pub(crate) fn begin_relay(&self, side: Box<Side>) {
-        self.extras.set_side(&self.has_ended, side);
+        self.extras.set_side(&self.task.word, side);
         self.task.word.clear(Events::PAUSED);
         self.task.word.note(Events::RELAYED);
     }
@@ -455,7 +460,7 @@ impl Shared {
     /// Changes the time watch, and has the reactor look again. Does nothing if the connection has
     /// ended.
     pub(crate) fn rewatch(self: &Arc<Self>, change: impl FnOnce(&mut TimeWatch)) {
-        if self.extras.rewatch(&self.has_ended, change) {
+        if self.extras.rewatch(&self.task.word, change) {
             drop(self.reactor.post(Command::TimeWatch(self.clone())));
         }
     }
@@ -531,24 +536,6 @@ impl Ends {
 impl Wake for Shared {
     fn wake(&self) {
         self.task.word.nudge();
-    }
-}
-
-/// How lines of the log name it: `17 from 192.0.2.1:4711`.
-impl fmt::Display for Shared {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {} {}", self.id, self.direction(), self.peer())
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Connection")
-            .field("id", &self.id)
-            .field(self.direction(), self.peer())
-            .field("task", &self.task)
-            .field("pending", &self.output.pending())
-            .finish_non_exhaustive()
     }
 }
 

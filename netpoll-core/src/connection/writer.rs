@@ -1,6 +1,6 @@
 //! Writing: into blocks that belong to the owner, until a flush sends them in one piece.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
@@ -14,7 +14,8 @@ use crate::pure::task::Events;
 /// The writing side of a connection.
 ///
 /// Written bytes stay with the owner until [`flush`](Self::flush) sends them, in one piece and
-/// behind all that was flushed or sent by a [`Handle`](crate::Handle) before. When a callback
+/// behind all that was flushed or sent by a [`Handle`](crate::Handle) before. What this thread
+/// [sends by a handle](crate::Handle::send) before the flush stands behind them. When a callback
 /// returns, what it wrote is flushed, and so it is when a dialled connection is dropped in order.
 /// Writing itself never waits; a flush may.
 ///
@@ -85,6 +86,9 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// `UnexpectedEof` if fewer than `remain` bytes were written since the last flush.
     pub fn write_direct(&mut self, bytes: Bytes, remain: usize) -> Result<()> {
+        if remain == 0 {
+            self.note_write();
+        }
         self.staged.write_direct(bytes, remain).map_err(|error| io::Error::from(error).into())
     }
 
@@ -100,6 +104,7 @@ impl<'a> Writer<'a> {
         if self.staged.malloc_len() > 0 {
             return self.append_more(buffer);
         }
+        self.note_write();
         self.staged.append(buffer);
     }
 
@@ -138,11 +143,13 @@ impl<'a> Writer<'a> {
         }
         self.staged.flush();
         if self.staged.is_empty() {
+            if self.shared.unflushed.is_any() {
+                self.pass_on();
+            }
             return Ok(());
         }
         if let Err(over) = self.shared.check_before_send() {
-            self.staged.clear();
-            return Err(over);
+            return self.flush_late(over);
         }
         self.shared.send(self.staged).inspect_err(|_| self.falter())?;
         if self.shared.output.is_congested() { self.settle() } else { Ok(()) }
@@ -156,6 +163,19 @@ impl<'a> Writer<'a> {
     /// Whether the queue went above its high-water mark and is not below its low one yet.
     pub fn is_congested(&self) -> bool {
         self.shared.output.is_congested()
+    }
+
+    /// A flush after a close. What this thread wrote before it closed by a handle is sent.
+    #[cold]
+    fn flush_late(&mut self, over: Error) -> Result<()> {
+        if self.shared.unflushed.is_deferring() {
+            self.pass_on();
+        }
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        self.staged.clear();
+        Err(over)
     }
 
     /// Fails where a flush must not wait and too much is queued, so that the queue stays bounded.
@@ -196,16 +216,96 @@ impl<'a> Writer<'a> {
         if Pace::must_hear_of(self.staged.malloc_len()) {
             keep_pace(self.shared, self.staged, self.pace);
         }
+        // Last, since a flush forgets it.
+        self.note_write();
         self.staged
+    }
+
+    /// Notes that this thread writes, so that what it sends by a handle before a flush does not
+    /// overtake this write; and that this write does not overtake what it has sent so.
+    #[inline]
+    fn note_write(&mut self) {
+        let unflushed = &self.shared.unflushed;
+        if unflushed.is_noted() {
+            return;
+        }
+        if unflushed.is_deferring() {
+            self.pass_on();
+        }
+        unflushed.note();
+    }
+
+    /// Sends what is staged, and then what this thread has sent by a handle behind it. Never waits.
+    /// If it fails, the connection keeps the cause, so the next flush fails too.
+    #[cold]
+    pub(super) fn pass_on(&mut self) {
+        self.staged.flush();
+        if self.shared.send(self.staged).is_ok() && self.shared.output.is_congested() {
+            self.pace.tell_congested();
+        }
     }
 
     /// Flushes if `io::Write` may take no more bytes; returns how many it may take then.
     fn make_room(&mut self) -> Result<usize> {
-        let most = self.shared.group.limits().output.high.max(Pace::QUIET_BELOW);
+        let most = self.most_staged();
         if self.staged.malloc_len() >= most {
             self.flush()?;
         }
+        self.note_write();
         Ok(most - self.staged.malloc_len())
+    }
+
+    /// How many bytes `io::Write` keeps at the most before it flushes.
+    fn most_staged(&self) -> usize {
+        self.shared.group.limits().output.high.max(Pace::QUIET_BELOW)
+    }
+
+    /// As [`make_room`](Self::make_room), for a caller that never waits: `WouldBlock` while the
+    /// queue is above its high-water mark. The callback is called again when it is below its low
+    /// one.
+    pub(super) fn try_make_room(&mut self) -> Result<usize> {
+        self.shared.check_over()?;
+        let most = self.most_staged();
+        if self.staged.malloc_len() >= most {
+            self.try_flush()?;
+        }
+        if self.shared.output.is_congested() {
+            self.shared.task.word.note(Events::AWAITS_ROOM);
+            return Err(Error::WouldBlock);
+        }
+        self.note_write();
+        Ok(most - self.staged.malloc_len())
+    }
+
+    /// As [`flush`](Self::flush), but never waits: all is accepted, however much is queued. For a
+    /// caller that writes no more while the queue is above its high-water mark.
+    pub(super) fn try_flush(&mut self) -> Result<()> {
+        self.staged.flush();
+        if self.staged.is_empty() && !self.shared.unflushed.is_any() {
+            return Ok(());
+        }
+        if let Err(over) = self.shared.check_before_send() {
+            return self.flush_late(over);
+        }
+        self.shared.send(self.staged).inspect_err(|_| self.falter())?;
+        if self.shared.output.is_congested() {
+            self.pace.tell_congested();
+        }
+        Ok(())
+    }
+
+    /// Writes copies of the first `room` bytes of `pieces`; returns how many it wrote.
+    pub(super) fn copy_from(&mut self, pieces: &[IoSlice<'_>], room: usize) -> usize {
+        let mut left = room;
+        for piece in pieces {
+            let taken = piece.len().min(left);
+            self.staged.write_bytes(&piece[..taken]);
+            left -= taken;
+            if left == 0 {
+                break;
+            }
+        }
+        room - left
     }
 }
 
@@ -243,6 +343,12 @@ impl Write for Writer<'_> {
         let taken = bytes.len().min(self.make_room()?);
         self.staged.write_bytes(&bytes[..taken]);
         Ok(taken)
+    }
+
+    /// As [`write`](#method.write), for several pieces.
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let room = self.make_room()?;
+        Ok(self.copy_from(pieces, room))
     }
 
     fn flush(&mut self) -> io::Result<()> {

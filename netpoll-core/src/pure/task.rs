@@ -35,7 +35,8 @@ use crate::base::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, w
 /// [`WAKE`](Events::WAKE), [`JOBS`](Events::JOBS), [`HIGH_WATER`](Events::HIGH_WATER) and
 /// [`RESUMED`](Events::RESUMED) as it does what they ask for. These are states that end:
 /// [`PAUSED`](Events::PAUSED), [`STALLED`](Events::STALLED), [`HELD`](Events::HELD),
-/// [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED). The other bits, once set, stay.
+/// [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED),
+/// [`CALLERS`](Events::CALLERS). The other bits, once set, stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events(u32);
 
@@ -95,6 +96,14 @@ impl Events {
     pub(crate) const MEMBER: Self = Self(1 << 28);
     /// The connection has reached its age, so it closes as in a shutdown.
     pub(crate) const AGED: Self = Self(1 << 29);
+    /// The caller that dialled the connection owns it. For that owner alone.
+    pub(crate) const CALLERS: Self = Self(1 << 5);
+    /// A write that must not wait found the output congested: `on_request` is due when it is not
+    /// any more. The owner sets and clears it.
+    pub(crate) const AWAITS_ROOM: Self = Self(1 << 30);
+    /// The close callbacks were taken: nothing more is kept for the connection. Set and looked at
+    /// under the lock of its extras.
+    pub(crate) const ENDED: Self = Self(1 << 19);
     /// Any of the three ends a wait: the connection is closed on this side.
     pub(crate) const OVER: Self = Self::CLOSE.or(Self::ABORT).or(Self::EXPIRED);
 

@@ -216,6 +216,7 @@ impl Output {
         queue.failure.get_or_insert(FILTER_FAILED);
         let errno = queue.errno();
         if let Some(mut backlog) = queue.backlog.take() {
+            backlog.release(self.sent());
             backlog.receipts.settle_all(self.sent(), errno, spent.settled());
             spent.take_all(&mut backlog.bytes);
         }

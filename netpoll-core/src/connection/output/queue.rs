@@ -16,7 +16,8 @@ use crate::connection::socket::OutputHold;
 /// The data that the output's lock guards.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// What the socket has not taken; allocated only then, since it mostly takes all.
+    /// What the socket has not taken, and what is deferred; allocated only then, since the socket
+    /// mostly takes all.
     pub(super) backlog: Option<Box<Backlog>>,
     /// `None` when the output has released the socket.
     pub(super) hold: Option<OutputHold>,
@@ -82,7 +83,13 @@ impl Queue {
     /// The number of bytes that are accepted and that the socket has not taken.
     #[inline]
     pub(super) fn pending(&self) -> usize {
-        self.backlog.as_ref().map_or(0, |backlog| backlog.bytes.len())
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len())
+    }
+
+    /// Whether messages are deferred behind bytes of the owner.
+    #[inline]
+    pub(super) fn defers(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.defers())
     }
 
     /// Gives up what is queued, for a close or a detach: settles all receipts, and returns the
@@ -92,6 +99,7 @@ impl Queue {
             sealing.forget_plain();
         }
         let Some(mut backlog) = self.backlog.take() else { return LinkBuffer::new() };
+        backlog.release(sent);
         backlog.receipts.settle_all(sent, None, spent.settled());
         backlog.bytes
     }

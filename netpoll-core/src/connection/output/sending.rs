@@ -73,8 +73,10 @@ impl Output {
         let sent = self.send_burst_by(transmit, queue, &mut backlog.bytes, spent);
         backlog.receipts.settle_to(self.sent(), spent.settled());
         if sent.is_err() {
+            backlog.release(self.sent());
             backlog.receipts.settle_all(self.sent(), queue.errno(), spent.settled());
-        } else if !backlog.bytes.is_empty() {
+            spent.take_all(&mut backlog.bytes);
+        } else if !backlog.is_done() {
             backlog.count();
             queue.backlog = Some(backlog);
         }

@@ -67,7 +67,7 @@ impl Side {
         }
         if is_over {
             // When all is sent, that tells this end to look again.
-            shared.output.close();
+            shared.close_output();
             return Flow::Wait;
         }
         self.stop(shared, events, is_quiet)
@@ -132,7 +132,7 @@ impl Side {
             return Flow::Wait;
         }
         // Each output tells its own end when it is empty, and that end then looks here.
-        shared.output.close();
+        shared.close_output();
         if shared.output.is_empty() && other.shared.output.is_empty() {
             return Flow::End(CloseReason::Shutdown);
         }

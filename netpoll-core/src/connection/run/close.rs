@@ -60,7 +60,7 @@ pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     if let Some(service) = service {
         service.disconnect(&reason);
     }
-    shared.extras.close(&shared.has_ended);
+    shared.extras.close(&shared.task.word);
     run.close();
     shared.finish();
     if let Some(side) = relay {
@@ -98,8 +98,12 @@ impl Runner {
         self.reason.get_or_insert_with(|| Box::new(reason));
         self.let_go();
         shared.catch_up();
-        if shared.output.seal() {
+        let (is_all_sent, next) = shared.output.seal();
+        if is_all_sent {
             return Step::Closed;
+        }
+        if !next.is_none() {
+            shared.task.word.note(shared.go_on_later(next));
         }
         let deadline = clock::now().checked_add(shared.group.limits().linger);
         let armed = match (shared.token(), deadline) {

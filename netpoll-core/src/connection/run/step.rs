@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use netpoll_buffer::LinkBuffer;
+
 use super::close::{failure, passed_on, reason_local, reason_of, reason_unread};
 use super::{Life, Role, Runner, Step};
 use crate::base::error::{CloseReason, LimitReached, Wait};
@@ -130,6 +132,9 @@ impl Runner {
         } else if std::mem::replace(&mut self.told.high_water, false) {
             // A callback that stopped in the middle of its input because of the queue goes on.
             word.note(Events::RESUMED);
+            if word.clear(Events::AWAITS_ROOM) != Events::NONE {
+                word.note(Events::WAKE);
+            }
             service.call(Moment::Drain, connection)
         } else {
             return None;
@@ -273,10 +278,11 @@ impl Runner {
         scratch.pace.clear();
         let failed = verdict.as_ref().is_err_and(|reason| !matches!(reason, CloseReason::Peer));
         if failed || shared.is_interrupted() {
-            scratch.staged.clear();
+            drop_staged(&mut scratch.staged, shared, failed);
         }
         scratch.staged.flush();
-        if !scratch.staged.is_empty() && shared.send_in_order(&mut scratch.staged).is_err() {
+        let is_any = !scratch.staged.is_empty() || shared.unflushed.is_any();
+        if is_any && shared.send_in_order(&mut scratch.staged).is_err() {
             if let Some(error) = shared.output.failure() {
                 return self.begin_close(shared, CloseReason::of_socket(error));
             }
@@ -307,4 +313,19 @@ impl Runner {
 #[cold]
 fn log_dropped(shared: &Shared) {
     log::debug!("connection {shared}: what was written after shutdown_write is dropped");
+}
+
+/// Drops what a callback has written and not flushed, because it has failed or the connection is
+/// closed. What it wrote before it sent or closed by a handle is sent, unless it has failed.
+#[cold]
+fn drop_staged(staged: &mut LinkBuffer, shared: &Shared, failed: bool) {
+    let events = shared.task.word.events();
+    let is_cut = failed || events.has_any(Events::ABORT | Events::EXPIRED);
+    if shared.unflushed.is_deferring() && !is_cut {
+        staged.flush();
+        // If this fails, the output keeps the cause.
+        let _ = shared.send(staged);
+    }
+    shared.unflushed.clear();
+    staged.clear();
 }
