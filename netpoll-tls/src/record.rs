@@ -150,7 +150,8 @@ impl Session {
         }
     }
 
-    /// A panic inside rustls would leave it between two states, so nothing goes on after one.
+    /// Waits for one record at the most. A panic inside rustls would leave it between two states,
+    /// so nothing goes on after one.
     fn lock(&self) -> Result<MutexGuard<'_, Connection>, FilterError> {
         let broken = |_| FilterError::new("TLS stopped at a panic of an earlier call");
         self.connection.lock().map_err(broken)
@@ -170,6 +171,8 @@ impl Filter for Session {
             // Free between two records, so that a thread that sends waits for one at the most.
             let mut connection = self.lock()?;
             let state = match connection.open(wire, &mut used, plain)? {
+                // If nothing is left, a further look would say so for the price of a lock.
+                Step::Record if used == wire.len() && connection.is_quiet() => FilterState::Open,
                 Step::Record if len(plain) < full => continue,
                 Step::PeerEnded => FilterState::Finished,
                 _ if connection.stage == Stage::Handshaking => FilterState::Handshaking,

@@ -41,6 +41,7 @@ struct Shared {
     /// How it was built; `None` if rustls's configuration was given.
     options: Option<ServerOptions>,
     handshake_timeout: Option<Duration>,
+    max_handshakes: usize,
     also_plain: bool,
 }
 
@@ -56,10 +57,7 @@ impl TlsConfig {
                  attacker can replay it",
             ));
         }
-        let current = RwLock::new(noting(Arc::unwrap_or_clone(config)));
-        let ServerOptions { handshake_timeout, also_plain, .. } = ServerOptions::default();
-        let shared = Shared { current, options: None, handshake_timeout, also_plain };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self::of(Arc::unwrap_or_clone(config), &ServerOptions::default(), None))
     }
 
     /// Reads the files again that this was built from, for handshakes that begin from now on. It
@@ -83,7 +81,7 @@ impl TlsConfig {
     }
 
     /// Goes on with the certificates and all options of `other` as they are now, for handshakes
-    /// that begin from now on; but not with its handshake timeout, nor with its choice on
+    /// that begin from now on; but not with its limits on handshakes, nor with its choice on
     /// connections that are plain.
     pub fn replace(&self, other: &Self) {
         let other = other.current();
@@ -92,9 +90,13 @@ impl TlsConfig {
 
     /// What `options` say; `config` was made from them.
     pub(crate) fn built(config: ServerConfig, options: ServerOptions) -> Self {
-        let (handshake_timeout, also_plain) = (options.handshake_timeout, options.also_plain);
+        Self::of(config, &options.clone(), Some(options))
+    }
+
+    fn of(config: ServerConfig, limits: &ServerOptions, options: Option<ServerOptions>) -> Self {
+        let &ServerOptions { handshake_timeout, max_handshakes, also_plain, .. } = limits;
         let current = RwLock::new(noting(config));
-        let shared = Shared { current, options: Some(options), handshake_timeout, also_plain };
+        let shared = Shared { current, options, handshake_timeout, max_handshakes, also_plain };
         Self { shared: Arc::new(shared) }
     }
 
@@ -114,6 +116,10 @@ impl FilterServer for TlsConfig {
         Ok(Arc::new(Session::server(self.current())?))
     }
 
+    fn max_handshakes(&self) -> usize {
+        self.shared.max_handshakes
+    }
+
     fn handshake_timeout(&self) -> Option<Duration> {
         self.shared.handshake_timeout
     }
@@ -129,6 +135,7 @@ impl fmt::Debug for TlsConfig {
         out.debug_struct("TlsConfig")
             .field("options", &self.shared.options)
             .field("handshake_timeout", &self.shared.handshake_timeout)
+            .field("max_handshakes", &self.shared.max_handshakes)
             .field("also_plain", &self.shared.also_plain)
             .finish_non_exhaustive()
     }

@@ -121,6 +121,13 @@ impl TlsConfigBuilder {
         self
     }
 
+    /// How many handshakes may be under way at a time in one event loop, with all its listeners;
+    /// further connections are refused. Default 10 000.
+    pub fn max_handshakes(mut self, handshakes: usize) -> Self {
+        self.options.max_handshakes = handshakes;
+        self
+    }
+
     /// Whether connections that do not begin with a handshake of TLS are served without it.
     /// Default: no, they are closed. [`TlsConnection::tls`](crate::TlsConnection::tls) tells
     /// them apart.
@@ -141,7 +148,7 @@ impl TlsConfigBuilder {
     ///
     /// # Errors
     /// As [`TlsConfig::from_pem`]; and [`Error::Config`] where there is no certificate, a root is
-    /// unusable, a timeout is 0, or the name of a protocol is empty or longer than 255 bytes.
+    /// unusable, a limit is 0, or the name of a protocol is empty or longer than 255 bytes.
     ///
     /// [`Error::Config`]: netpoll_core::Error::Config
     pub fn build(self) -> Result<TlsConfig> {

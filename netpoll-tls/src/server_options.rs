@@ -17,6 +17,8 @@ use crate::roots::Roots;
 
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many may be under way. One holds some 20 KiB.
+const MAX_HANDSHAKES: usize = 10_000;
 
 #[derive(Debug, Clone)]
 pub(crate) struct ServerOptions {
@@ -27,6 +29,7 @@ pub(crate) struct ServerOptions {
     pub(crate) resumption: bool,
     pub(crate) key_log: bool,
     pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) max_handshakes: usize,
     pub(crate) also_plain: bool,
 }
 
@@ -48,6 +51,7 @@ impl Default for ServerOptions {
             resumption: true,
             key_log: false,
             handshake_timeout: Some(HANDSHAKE_TIMEOUT),
+            max_handshakes: MAX_HANDSHAKES,
             also_plain: false,
         }
     }
@@ -61,6 +65,9 @@ impl ServerOptions {
             return Err(Error::config(
                 "handshake_timeout: 0 ends each handshake at once; None is without a limit",
             ));
+        }
+        if self.max_handshakes == 0 {
+            return Err(Error::config("max_handshakes: with 0 no client is served; 1 or more"));
         }
         let crypto = self.provider.crypto();
         let certificates = Certificates::load(&self.identities, &crypto)?;

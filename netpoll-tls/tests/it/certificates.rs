@@ -193,6 +193,8 @@ fn the_limits_of_each_option_are_kept() {
     }
     let error = refused(server().handshake_timeout(Duration::ZERO));
     assert!(error.starts_with("handshake_timeout:"), "{error}");
+    let error = refused(server().max_handshakes(0));
+    assert!(error.starts_with("max_handshakes:"), "{error}");
     let longest = vec![b'x'; 255];
     let config = server().alpn([longest.clone()]).handshake_timeout(Duration::MAX).build().unwrap();
     let client = client().alpn([longest.clone()]).sessions(usize::MAX).build().unwrap();
