@@ -56,6 +56,7 @@ mod shutdown;
 mod spinning;
 mod systemd;
 mod threads;
+mod tls;
 mod toy;
 mod util;
 mod waiting;

@@ -234,11 +234,12 @@ impl FilterClient for Toys {
     }
 }
 
-/// A client that speaks the protocol over a socket that is not ours.
+/// A client that speaks the protocol over a socket that is not ours; that of another filter in a
+/// tunnel.
 #[derive(Debug)]
-pub(crate) struct ToyClient {
+pub(crate) struct ToyClient<F: Filter + ?Sized = Toy> {
     pub(crate) socket: TcpStream,
-    pub(crate) toy: Arc<Toy>,
+    pub(crate) toy: Arc<F>,
     wire: Vec<u8>,
     plain: LinkBuffer,
     state: FilterState,
@@ -251,9 +252,11 @@ impl ToyClient {
         client.shake_hands().expect("a handshake");
         client
     }
+}
 
+impl<F: Filter + ?Sized> ToyClient<F> {
     /// An end that has said nothing yet.
-    pub(crate) fn over(socket: TcpStream, toy: Arc<Toy>) -> Self {
+    pub(crate) fn over(socket: TcpStream, toy: Arc<F>) -> Self {
         let (wire, plain) = (Vec::new(), LinkBuffer::new());
         Self { socket, toy, wire, plain, state: FilterState::Handshaking }
     }
@@ -351,26 +354,26 @@ impl ToyClient {
     }
 }
 
-/// A door for plain clients to a server with the filter: what it is told plainly it passes on
-/// through the protocol, and so it does the other way.
-pub(crate) fn tunnel_to(server: SocketAddr) -> SocketAddr {
+/// A door for plain clients to a server with a filter: what it is told plainly it passes on through
+/// the protocol, which `make` makes an end of, and so it does the other way.
+pub(crate) fn tunnel_to(server: SocketAddr, make: fn() -> Arc<dyn Filter>) -> SocketAddr {
     let door = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = door.local_addr().expect("an address");
     thread::spawn(move || {
         while let Ok((plain, _)) = door.accept() {
             thread::spawn(move || {
-                let _ = tunnel(plain, server);
+                let _ = tunnel(plain, server, make());
             });
         }
     });
     address
 }
 
-fn tunnel(mut plain: TcpStream, server: SocketAddr) -> io::Result<()> {
+fn tunnel(mut plain: TcpStream, server: SocketAddr, end: Arc<dyn Filter>) -> io::Result<()> {
     let socket = TcpStream::connect(server)?;
     socket.set_nodelay(true)?;
     plain.set_nodelay(true)?;
-    let mut client = ToyClient::over(socket, Toy::new(true));
+    let mut client = ToyClient::over(socket, end);
     if let Err(error) = client.shake_hands() {
         if error.kind() != io::ErrorKind::UnexpectedEof {
             return break_off(&plain);

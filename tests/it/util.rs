@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::toy::{Toys, tunnel_to};
+use crate::toy::{Toy, Toys, tunnel_to};
 use netpoll::{
     CloseReason, Connection, Dispatch, EventLoop, EventLoopBuilder, HandOffOptions, Listener,
     Listeners, PoolOptions, Report, Result,
@@ -24,8 +24,8 @@ const ALONE_AT_MOST: Duration = Duration::from_secs(175);
 /// Set for a process that runs one test alone, or plays one part in another process's test.
 const ROLE: &str = "NETPOLL_TEST_ROLE";
 
-/// With this variable servers have the filter of `toy.rs`, and clients reach them through a tunnel:
-/// so what holds without a filter is tested with one.
+/// With this variable servers have a filter, and clients reach them through a tunnel: so what holds
+/// without a filter is tested with one. `tls` is TLS, any other value the filter of `toy.rs`.
 const FILTER: &str = "NETPOLL_TEST_FILTER";
 
 /// All dispatch modes.
@@ -57,9 +57,16 @@ impl Server {
     pub(crate) fn serve(event_loop: EventLoop) -> Self {
         let mut listener = Listener::bind("tcp", "127.0.0.1:0").expect("a port");
         let mut address = inet(&listener);
-        if std::env::var(FILTER).is_ok() {
-            listener = listener.filter(Arc::new(Toys::default()));
-            address = tunnel_to(address);
+        match std::env::var(FILTER).as_deref() {
+            Ok("tls") => {
+                listener = listener.filter(crate::tls::server());
+                address = tunnel_to(address, crate::tls::client_end);
+            }
+            Ok(_) => {
+                listener = listener.filter(Arc::new(Toys::default()));
+                address = tunnel_to(address, || Toy::new(true));
+            }
+            Err(_) => {}
         }
         let server = event_loop.clone();
         let serving = thread::spawn(move || server.serve(listener));
