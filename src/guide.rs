@@ -41,6 +41,7 @@ pages! {
     callbacks = "docs/callbacks.md",
     compile_errors = "docs/compile-errors.md",
     reading_and_writing = "docs/reading-and-writing.md",
+    order = "docs/order.md",
     framing = "docs/framing.md",
     backpressure = "docs/backpressure.md",
     broadcast = "docs/broadcast.md",
