@@ -34,3 +34,17 @@ impl Service {
         self.proxy.as_ref().map_or(Ok(()), |it| it.validate(index))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It would answer clients that expect TLS in plain.
+    #[test]
+    fn a_listener_that_had_a_filter_is_not_served_without() {
+        assert!(Service::default().validate(0).is_ok());
+        let handed = Service { needs_filter: true, ..Service::default() };
+        let error = handed.validate(3).expect_err("the filter is missing");
+        assert!(error.to_string().starts_with("listener 3 was handed over"), "{error}");
+    }
+}

@@ -28,6 +28,11 @@ const ROLE: &str = "NETPOLL_TEST_ROLE";
 /// without a filter is tested with one. `tls` is TLS, any other value the filter of `toy.rs`.
 const FILTER: &str = "NETPOLL_TEST_FILTER";
 
+/// Whether servers have the filter. Few tests ask: those of what the tunnel does not pass on.
+pub(crate) fn is_filtered() -> bool {
+    std::env::var(FILTER).is_ok()
+}
+
 /// All dispatch modes.
 pub(crate) fn modes() -> [Dispatch; 3] {
     [Dispatch::Inline, pool(), hand_off()]

@@ -9,6 +9,8 @@ use netpoll::{
     Cancel, Client, Connection, DialConnection, Dialer, Dispatch, Error, EventLoop, Pool, relay,
 };
 
+use netpoll::proxy::{Header, Version};
+
 use super::{next, serve};
 use crate::toy::{HELLO, Toy, ToyClient, Toys};
 use crate::util::Client as _;
@@ -362,4 +364,29 @@ fn a_handshake_that_no_one_waits_for_leaves_no_connection() {
             assert!(end.is_err() || matches!(end, Ok(0)), "it outlives its asker: {end:?}");
         },
     );
+}
+
+#[test]
+fn a_proxy_header_of_the_dialer_comes_before_the_handshake() {
+    let (told, heard) = mpsc::channel();
+    let address = host(move |mut peer| {
+        let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n";
+        let mut first = vec![0; header.len()];
+        peer.read_exact(&mut first).expect("a header");
+        told.send(first == header).expect("the test waits");
+        let mut server = ToyClient::over(peer, Toy::new(false));
+        server.shake_hands().expect("a handshake behind it");
+        let heard = server.hear(5).expect("a request");
+        server.send(&heard).expect("sent");
+        let _ = server.hear(usize::MAX);
+    });
+    let [client, front]: [std::net::SocketAddr; 2] =
+        ["192.0.2.1:1000", "192.0.2.2:443"].map(|it| it.parse().expect("an address"));
+    let header = Header::between(client, front);
+    let dialer = dialer().proxy_header(&header, Version::V1).expect("a header");
+    let mut conn = dialer.dial("tcp", &address).expect("dialled");
+    assert!(next(&heard), "the header comes first, in plain");
+    conn.writer().write_bytes(b"hello");
+    conn.writer().flush().expect("sent");
+    assert_eq!(conn.reader().next(5).expect("an answer"), b"hello");
 }

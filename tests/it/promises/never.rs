@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use netpoll::{Connection, Dispatch, EventLoop, LoadBalance, PollManager};
 
-use crate::util::{Client, Gate, Journal, Server, eventually, modes, pool, quiet, within};
+use crate::util::{
+    Client, Gate, Journal, Server, eventually, is_filtered, modes, pool, quiet, within,
+};
 
 /// What a peer can get rid of before it is stopped: the limit, and what the kernel holds for both
 /// ends, which is some megabytes.
@@ -64,6 +66,9 @@ fn taken_of(client: &mut TcpStream) -> usize {
 #[test]
 fn a_socket_that_stays_ready_does_not_spin_its_loop() {
     type Bring = fn(TcpStream) -> Option<TcpStream>;
+    if is_filtered() {
+        return; // urgent data ends in the tunnel
+    }
     let states: [(&str, Bring); 4] = [
         ("half-closed", |client| {
             client.half_close();
