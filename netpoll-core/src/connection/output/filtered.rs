@@ -9,7 +9,7 @@ use netpoll_buffer::LinkBuffer;
 
 use super::queue::Queue;
 use super::sealing::{Sealing, Stage};
-use super::{BLOCKED, FAILURE, FILTERED, FollowUp, Output};
+use super::{BLOCKED, FAILURE, FILTERED, FollowUp, Output, errno_of};
 use crate::base::error::{Error, Result};
 use crate::base::filter_error::FilterError;
 use crate::base::memory::Memory;
@@ -151,7 +151,7 @@ impl Output {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     sealing.end();
-                    self.fail_socket(queue, &error, bytes, spent);
+                    self.fail_socket(queue, errno_of(&error), bytes, spent);
                     return Err(error.into());
                 }
             }
@@ -232,3 +232,7 @@ impl Output {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "filtered_tests.rs"]
+mod tests;

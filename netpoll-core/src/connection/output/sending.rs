@@ -1,6 +1,7 @@
 //! How bytes leave an output: at once from the sender's blocks, or from the backlog, in bursts.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
+use std::num::NonZeroI32;
 
 use netpoll_buffer::LinkBuffer;
 
@@ -154,7 +155,7 @@ impl Output {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    self.fail_socket(queue, &error, bytes, spent);
+                    self.fail_socket(queue, errno_of(&error), bytes, spent);
                     return Err(error.into());
                 }
             }
@@ -173,14 +174,16 @@ impl Output {
     }
 
     /// The socket has failed, and what is to be sent is lost.
+    #[cold]
+    #[inline(never)]
     pub(super) fn fail_socket(
         &self,
         queue: &mut Queue,
-        error: &io::Error,
+        errno: NonZeroI32,
         bytes: &mut LinkBuffer,
         spent: &mut Spent,
     ) {
-        queue.failure = Some(errno_of(error));
+        queue.failure = Some(errno);
         self.is_cut.store(true, Ordering::Relaxed);
         spent.take_all(bytes);
         self.congested.store(false, Ordering::Release);
