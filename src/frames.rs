@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use netpoll_buffer::LinkBuffer;
 use netpoll_codec::{Decode, Encode, EncodeError, Frame};
-use netpoll_core::{Connection, HandleSource, OnRequest, Result, Writer};
+use netpoll_core::{Connection, Handle, HandleSource, OnRequest, Result, Writer};
 
 use replies::{Replies, ReplyOptions};
 pub use reply::Reply;
@@ -229,6 +229,11 @@ impl<'a, C> Out<'a, C> {
     /// no reply.
     pub fn close(&mut self) {
         self.closing = true;
+    }
+
+    /// A handle of the connection. Costs one atomic increment.
+    pub fn handle(&self) -> Handle {
+        self.handles.handle()
     }
 
     /// The connection's writer, for bytes that are no frame. In [order](OnFrame::in_order) they

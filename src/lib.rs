@@ -27,12 +27,12 @@ pub use netpoll_codec as codec;
 pub use netpoll_core::broadcast::{Broadcast, Group, GroupBuilder, GroupStats, SlowMembers};
 pub use netpoll_core::{
     Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
-    FilterError, Gather, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached,
-    LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge, MemoryStats,
-    NonBlocking, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest, OnShutdown,
-    OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay, RelayEnd,
-    Relayed, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats, WriteHalf,
-    Writer, block_in_place, default_loops, relay,
+    FilterError, Gather, GoneWatch, HandOffOptions, HandOffStats, Handle, Handler, Hold,
+    LimitReached, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge,
+    MemoryStats, NonBlocking, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
+    OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay,
+    RelayEnd, Relayed, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats,
+    WriteHalf, Writer, block_in_place, default_loops, relay,
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,

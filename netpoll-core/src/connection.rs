@@ -24,6 +24,7 @@ pub(crate) mod dialled;
 mod exchange;
 mod extras;
 mod filtered;
+mod gone;
 pub(crate) mod greeting;
 pub(crate) mod group;
 mod halves;
@@ -65,6 +66,7 @@ use std::time::{Duration, Instant};
 use netpoll_buffer::LinkBuffer;
 
 pub use exchange::Exchange;
+pub use gone::GoneWatch;
 pub use halves::{ReadHalf, WriteHalf};
 pub use handle::Handle;
 pub use hold::{HandleSource, Hold};

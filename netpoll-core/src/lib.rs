@@ -44,8 +44,8 @@ pub use connection::pursuit::Pursuit;
 pub use connection::relay::{Relay, RelayEnd, Relayed, relay};
 pub use connection::schedule::Dispatcher;
 pub use connection::{
-    Connection, Delivery, Detached, Exchange, Handle, Hold, NonBlocking, ReadHalf, Reader, Timer,
-    Undelivered, WriteHalf, Writer,
+    Connection, Delivery, Detached, Exchange, GoneWatch, Handle, Hold, NonBlocking, ReadHalf,
+    Reader, Timer, Undelivered, WriteHalf, Writer,
 };
 pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};
 pub use io::socket;

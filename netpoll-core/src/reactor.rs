@@ -188,11 +188,10 @@ impl Core {
         };
         let of_output = if readiness.sendable { shared.writable() } else { None };
         let events = events_of(readiness);
-        if of_output.is_none() && events == Events::NONE {
-            return None;
+        if of_output.is_some() || events != Events::READABLE {
+            return deliver_other_than_bytes(shared, events, of_output);
         }
-        let events = events | of_output.unwrap_or(Events::NONE);
-        shared.task.word.notify(events).then(|| shared.clone())
+        shared.task.word.notify(Events::READABLE).then(|| shared.clone())
     }
 
     /// Does what is done once a turn, up to the next batch of events. False: the reactor has ended,
@@ -335,6 +334,7 @@ impl Core {
             }
             if events.has_any(Events::ABORT) {
                 shared.output.interrupt();
+                shared.tell_if_gone();
             }
         }
     }
@@ -344,6 +344,24 @@ impl Core {
 /// arrived: one more pull will see.
 fn shutdown() -> Events {
     Events::SHUTDOWN | events_of(Readiness::PERHAPS)
+}
+
+/// The rest of a delivery, where the event says more than that bytes may have come, or less.
+#[inline(never)] // so that the usual delivery stays small
+fn deliver_other_than_bytes(
+    shared: &Arc<Shared>,
+    events: Events,
+    of_output: Option<Events>,
+) -> Option<Arc<Shared>> {
+    if of_output.is_none() && events == Events::NONE {
+        return None;
+    }
+    let events = events | of_output.unwrap_or(Events::NONE);
+    let must_run = shared.task.word.notify(events);
+    if events.has_any(Events::PEER_GONE) {
+        shared.tell_if_gone();
+    }
+    must_run.then(|| shared.clone())
 }
 
 /// The events by which the owner of a connection learns of a readiness. That the stream takes bytes

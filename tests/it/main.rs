@@ -25,6 +25,7 @@ mod fairness;
 mod filters;
 mod frames;
 mod gathering;
+mod gone;
 mod groups;
 mod halves;
 mod hand_off;

@@ -130,7 +130,7 @@ impl Drop for Forbidden {
 
 fn must_not(doing: &str) -> Error {
     Error::config(format!(
-        "cannot {doing} in a receipt, in a tick or in a callback under Dispatch::Inline, which \
-         must not wait: use another dispatch mode, or another thread"
+        "cannot {doing} in a receipt, in a tick, in a closure of on_gone or in a callback under \
+         Dispatch::Inline, which must not wait: use another dispatch mode, or another thread"
     ))
 }

@@ -48,11 +48,29 @@ struct Inner {
     jobs: VecDeque<Arc<Job>>,
     on_close: Vec<OnClose>,
     /// How many holds there are; the word has `HELD` while there is one.
-    holds: usize,
+    holds: u32,
+    /// What is to be called when the peer is gone; the word has `WATCHED` while there is one.
+    watches: Option<Box<Watches>>,
     /// What takes the place of the callbacks when the one that runs has returned.
     side: Option<Box<Side>>,
     /// Weak, since the group holds the connection.
     memberships: Vec<Weak<dyn Membership>>,
+}
+
+/// The closures that are to be called when the peer is gone, each with its number.
+#[derive(Default)]
+struct Watches {
+    list: Vec<(u64, Gone, OnClose)>,
+    last: u64,
+}
+
+/// When a peer is gone, for one closure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// When nothing can reach it.
+    Unreachable,
+    /// Also when it has ended its stream.
+    OrEnded,
 }
 
 /// Timeouts that the user has set, in place of those of the limits.
@@ -195,6 +213,53 @@ impl Extras {
         true
     }
 
+    /// Adds a closure for the peer's going; returns its number. `None`, and the closure is left, if
+    /// the connection has ended.
+    pub(crate) fn watch_peer(
+        &self,
+        word: &Word,
+        gone: Gone,
+        callback: &mut Option<OnClose>,
+    ) -> Option<u64> {
+        let mut number = None;
+        self.change(word, |inner| {
+            let Watches { list, last } = &mut **inner.watches.get_or_insert_default();
+            *last += 1;
+            list.extend(callback.take().map(|callback| (*last, gone, callback)));
+            number = Some(*last);
+            word.note(Events::WATCHED);
+        });
+        number
+    }
+
+    /// Takes the closure with this number out; `None` if it was called, or is about to be.
+    pub(crate) fn unwatch_peer(&self, word: &Word, number: u64) -> Option<OnClose> {
+        let mut guarded = lock(&self.0);
+        let list = &mut guarded.as_mut()?.watches.as_mut()?.list;
+        let at = list.iter().position(|watch| watch.0 == number)?;
+        let (_, _, callback) = list.swap_remove(at);
+        if list.is_empty() {
+            word.clear(Events::WATCHED);
+        }
+        Some(callback)
+    }
+
+    /// Takes the closures out that are due: all of them if the peer is unreachable.
+    pub(crate) fn take_watches(&self, word: &Word, is_unreachable: bool) -> Vec<OnClose> {
+        let mut guarded = lock(&self.0);
+        let watches = guarded.as_mut().and_then(|inner| inner.watches.as_mut());
+        let Some(Watches { list, .. }) = watches.map(|watches| &mut **watches) else {
+            return Vec::new();
+        };
+        let is_due = |gone| is_unreachable || gone == Gone::OrEnded;
+        let due = list.extract_if(.., |watch| is_due(watch.1)).map(|(_, _, callback)| callback);
+        let due = due.collect();
+        if list.is_empty() {
+            word.clear(Events::WATCHED);
+        }
+        due
+    }
+
     /// Adds a close callback, or runs it here if the connection has ended.
     pub(crate) fn on_close(&self, word: &Word, callback: OnClose) {
         let mut callback = Some(callback);
@@ -251,9 +316,13 @@ impl Extras {
         let inner = guarded.take();
         drop(guarded);
         let Some(inner) = inner else { return };
-        let Inner { jobs, on_close, side, memberships, .. } = *inner;
+        let Inner { jobs, on_close, watches, side, memberships, .. } = *inner;
         memberships.iter().filter_map(Weak::upgrade).for_each(|it| it.end());
         drop(side);
+        // Added since the end was told.
+        for (_, _, callback) in watches.into_iter().flat_map(|watches| watches.list) {
+            guard("on_gone", callback).ok();
+        }
         for job in jobs {
             job.forget();
         }

@@ -239,6 +239,7 @@ impl Handle {
         if self.shared.task.word.notify(failed) {
             schedule(&self.shared);
         }
+        self.shared.tell_if_gone();
     }
 
     /// Closes at once by a reset, and drops what was accepted and not sent. A callback that waits
@@ -330,8 +331,11 @@ impl Handle {
             Err(Error::Io(_)) => Events::FAILED | Events::READABLE,
             Err(_) => Events::NONE,
         };
-        if events != Events::NONE && self.shared.task.word.notify(events) {
-            schedule(&self.shared);
+        if events != Events::NONE {
+            if self.shared.task.word.notify(events) {
+                schedule(&self.shared);
+            }
+            self.shared.tell_if_gone();
         }
         sent.map(drop)
     }

@@ -200,6 +200,7 @@ impl Shared {
             schedule(self);
         }
         self.output.interrupt();
+        self.tell_if_gone();
     }
 
     /// Begins a close after the time watch found a time to be over. Waits end. Returns whether the
@@ -210,6 +211,7 @@ impl Shared {
         }
         let must_run = self.task.word.notify(Events::EXPIRED);
         self.output.interrupt();
+        self.tell_if_gone();
         must_run
     }
 
@@ -219,6 +221,7 @@ impl Shared {
             schedule(self);
         }
         self.output.interrupt();
+        self.tell_if_gone();
     }
 
     /// Begins a close that sends nothing more, from any thread. Returns whether the caller must
@@ -226,6 +229,7 @@ impl Shared {
     pub(crate) fn abort(self: &Arc<Self>) -> bool {
         let must_run = self.task.word.notify(Events::ABORT);
         self.output.interrupt();
+        self.tell_if_gone();
         must_run
     }
 
@@ -238,13 +242,6 @@ impl Shared {
         !self.task.word.events().has_any(over)
             && !self.task.word.is_closed()
             && !self.output.is_sealed()
-    }
-
-    /// Whether nothing more can be sent to the peer.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.task.word.events().has_any(Events::OVER.or(Events::FAILED))
-            || self.task.word.is_closed()
-            || self.output.is_sealed()
     }
 
     /// Whether it closes when it has nothing left to serve.

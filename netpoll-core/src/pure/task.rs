@@ -35,7 +35,7 @@ use crate::base::sync::{AtomicU32, Condvar, Mutex, Ordering, UnsafeCell, lock, w
 /// [`WAKE`](Events::WAKE), [`JOBS`](Events::JOBS), [`HIGH_WATER`](Events::HIGH_WATER) and
 /// [`RESUMED`](Events::RESUMED) as it does what they ask for. These are states that end:
 /// [`PAUSED`](Events::PAUSED), [`STALLED`](Events::STALLED), [`HELD`](Events::HELD),
-/// [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED),
+/// [`WATCHED`](Events::WATCHED), [`PARTIAL`](Events::PARTIAL), [`FALTERED`](Events::FALTERED),
 /// [`CALLERS`](Events::CALLERS). The other bits, once set, stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events(u32);
@@ -90,6 +90,9 @@ impl Events {
     pub(crate) const HELD: Self = Self(1 << 26);
     /// Runs receive nothing until work that is under way elsewhere is done.
     pub(crate) const STALLED: Self = Self(1 << 27);
+    /// A user's closure is to be called when the peer is gone. It changes under the lock of the
+    /// extras, with their list.
+    pub(crate) const WATCHED: Self = Self(1 << 31);
     /// Either of the two: runs receive nothing.
     pub(crate) const NOT_READ: Self = Self::PAUSED.or(Self::STALLED);
     /// The connection is a member of a group, or was: what is broadcast comes before what is sent.

@@ -13,6 +13,17 @@ mod rules {
         task
     }
 
+    /// Two changes that each add one may choose the same bit, and merge without a conflict.
+    #[test]
+    fn no_two_events_have_the_same_bit() {
+        let source = include_str!("task.rs").split("Self = Self(1 << ").skip(1);
+        let mut bits: Vec<_> = source.filter_map(|rest| rest.split(')').next()).collect();
+        let count = bits.len();
+        bits.sort_unstable();
+        bits.dedup();
+        assert!(count > 15 && bits.len() == count, "{bits:?}, of {count}");
+    }
+
     /// A `Run` lends out references, so threads that share one could use a `Cell` at once.
     #[test]
     fn a_run_is_shared_by_threads_only_if_what_it_owns_may_be() {

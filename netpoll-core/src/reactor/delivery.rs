@@ -35,9 +35,11 @@ impl Core {
         if let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
             && let Some(events) = shared.writable()
-            && shared.task.word.notify(events)
         {
-            self.ready.push_back(shared.clone());
+            if shared.task.word.notify(events) {
+                self.ready.push_back(shared.clone());
+            }
+            shared.tell_if_gone();
         }
     }
 

@@ -19,6 +19,7 @@ use crate::pure::task::{Events, Run};
 pub(super) fn end(mut run: Run<'_, Runner>, shared: &Arc<Shared>) {
     let reason = run.reason.take().map_or(CloseReason::Local, |reason| *reason);
     log::debug!("connection {shared}: {reason}");
+    shared.tell_gone();
     run.let_go();
     let is_reset = shared.task.word.events().has_any(Events::RESET);
     let is_over = is_reset
@@ -99,6 +100,7 @@ impl Runner {
         self.let_go();
         shared.catch_up();
         let (is_all_sent, next) = shared.output.seal();
+        shared.tell_if_gone();
         if is_all_sent {
             return Step::Closed;
         }
