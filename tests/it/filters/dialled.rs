@@ -91,12 +91,15 @@ fn a_cancellation_ends_a_handshake() {
     });
     let cancel = Cancel::new();
     let cancelling = cancel.clone();
-    let dialling =
-        std::thread::spawn(move || dialer().dial_with("tcp", &address, PATIENCE, &cancelling));
+    let (told, outcome) = mpsc::channel();
+    std::thread::spawn(move || {
+        let dialled = dialer().dial_with("tcp", &address, 4 * PATIENCE, &cancelling);
+        told.send(dialled).expect("the test waits");
+    });
     next(&hello);
     quiet(20);
     cancel.cancel();
-    let error = dialling.join().expect("no panic").expect_err("it was cancelled");
+    let error = next(&outcome).expect_err("it was cancelled");
     assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
 }
 
@@ -192,12 +195,13 @@ fn a_pool_keeps_connections_with_filters() {
 
 #[test]
 fn a_late_answer_of_the_filter_makes_no_pooled_connection_unfit() {
-    let (said, asked) = mpsc::channel();
+    let ((said, asked), (heard, answered)) = (mpsc::channel(), mpsc::channel());
     let address = host(move |peer| {
         let mut server = ToyClient::over(peer, Toy::new(false));
         server.shake_hands().expect("a handshake");
         server.hear(5).expect("a request");
         server.send(b"an answer").expect("sent");
+        answered.recv().expect("the test goes on");
         server.toy.will_say(crate::toy::ASK);
         server.say().expect("sent");
         said.send(()).expect("the test waits");
@@ -207,6 +211,7 @@ fn a_late_answer_of_the_filter_makes_no_pooled_connection_unfit() {
     conn.writer().write_bytes(b"hello");
     conn.writer().flush().expect("sent");
     assert_eq!(conn.reader().next(9).expect("an answer"), b"an answer");
+    heard.send(()).expect("the peer waits");
     next(&asked);
     quiet(20);
     assert_eq!(conn.exchange(), netpoll::Exchange::Complete);
