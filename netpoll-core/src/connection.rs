@@ -389,7 +389,12 @@ impl Connection {
     /// One receive, if the socket may have something.
     #[inline]
     pub(crate) fn receive(&mut self) -> Received {
-        scratch_of(&mut self.scratch, &self.shared).input.receive(&self.shared)
+        scratch_of(&mut self.scratch, &self.shared).input.receive(&self.shared, usize::MAX)
+    }
+
+    /// The same for at most so many bytes.
+    pub(crate) fn receive_up_to(&mut self, most: usize) -> Received {
+        scratch_of(&mut self.scratch, &self.shared).input.receive(&self.shared, most)
     }
 
     /// Whether nothing of the peer can be in the socket any more. Behind the end that a filter

@@ -54,10 +54,10 @@ impl Connection {
         let Self { shared, scratch } = self;
         let input = &mut scratch_of(scratch, shared).input;
         input.announced();
-        let mut received = input.receive(shared);
+        let mut received = input.receive(shared, usize::MAX);
         for _ in 0..SILENT_AT_MOST {
             if received == Received::Silent {
-                received = input.receive(shared);
+                received = input.receive(shared, usize::MAX);
             }
         }
         match received {

@@ -343,8 +343,8 @@ impl Input {
         }
     }
 
-    /// One receive, if the socket may have something.
-    pub(crate) fn receive(&mut self, shared: &Owner) -> Received {
+    /// One receive, if the socket may have something; of at most so many bytes (> 0).
+    pub(crate) fn receive(&mut self, shared: &Owner, most: usize) -> Received {
         let word = &shared.task.word;
         if let Some(end) = self.end() {
             return Received::End(end);
@@ -360,6 +360,7 @@ impl Input {
         if !self.undrained {
             return Received::Nothing;
         }
+        let room = room.min(most);
         if shared.group.policy.detours() {
             return self.receive_by_detour(shared, room);
         }
@@ -469,7 +470,7 @@ impl Input {
     /// A receive for a read of the owner.
     fn pull(&mut self, shared: &Owner) -> Received {
         let before = shared.received();
-        let received = self.receive(shared);
+        let received = self.receive(shared, usize::MAX);
         self.pulled_by_reads += shared.received() - before;
         received
     }
