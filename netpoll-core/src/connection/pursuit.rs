@@ -42,6 +42,7 @@ impl Handle {
     /// # Errors
     /// [`Error::Closed`] if the connection has ended; [`Error::Config`] for a dialled one, which
     /// has no callbacks.
+    #[doc(hidden)]
     pub fn pursue<P: Pursuit>(&self, begin: impl FnOnce(&Arc<Notify>) -> P) -> Result<Timer> {
         let shared = self.shared_for_jobs()?;
         if shared.task.word.is_closed() || shared.is_interrupted() {
