@@ -28,28 +28,30 @@ impl Unflushed {
         Self(AtomicU16::new(NOTHING))
     }
 
-    /// Whether a write of this thread has nothing to [`note`](Self::note): its last one did.
+    /// This thread writes. `false`: something waits for the owner to pass on what it has written
+    /// before, and then the write is to be noted again. Of two threads that write one after the
+    /// other, the second is kept: the first has passed the connection on.
     #[inline]
-    pub(crate) fn is_noted(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == thread_number::current()
-    }
-
-    /// This thread writes. For the owner, when nothing is deferred. Of two threads that wrote one
-    /// after the other, the second is kept: the first has passed the connection on.
-    #[inline]
-    pub(crate) fn note(&self) {
-        let number = thread_number::current();
-        if self.0.load(Ordering::Relaxed) == NOTHING && number != thread_number::NONE {
-            self.0.store(number, Ordering::Relaxed);
-        } else {
-            self.note_anew();
+    pub(crate) fn note(&self) -> bool {
+        let (by, number) = (self.0.load(Ordering::Relaxed), thread_number::current());
+        if by == number {
+            return true;
         }
+        if by == NOTHING && number != thread_number::NONE {
+            self.0.store(number, Ordering::Relaxed);
+            return true;
+        }
+        self.note_anew(by)
     }
 
     #[cold]
-    fn note_anew(&self) {
-        // Without a number the order is not kept; there are more threads than numbers, or it ends.
-        self.0.store(thread_number::assign().unwrap_or(NOTHING), Ordering::Relaxed);
+    fn note_anew(&self, by: u16) -> bool {
+        if by != DEFERRING {
+            // Without a number the order is not kept: there are more threads than numbers, or this
+            // one ends.
+            self.0.store(thread_number::assign().unwrap_or(NOTHING), Ordering::Relaxed);
+        }
+        by != DEFERRING
     }
 
     /// Whether this thread wrote last, and did not flush.

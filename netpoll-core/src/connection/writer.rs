@@ -225,14 +225,10 @@ impl<'a> Writer<'a> {
     /// overtake this write; and that this write does not overtake what it has sent so.
     #[inline]
     fn note_write(&mut self) {
-        let unflushed = &self.shared.unflushed;
-        if unflushed.is_noted() {
-            return;
-        }
-        if unflushed.is_deferring() {
+        if !self.shared.unflushed.note() {
             self.pass_on();
+            self.shared.unflushed.note();
         }
-        unflushed.note();
     }
 
     /// Sends what is staged, and then what this thread has sent by a handle behind it. Never waits.
