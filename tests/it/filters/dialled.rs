@@ -29,7 +29,11 @@ fn echoing() -> (Serving, String) {
 fn host(answer: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    std::thread::spawn(move || answer(listener.accept().expect("a client").0));
+    std::thread::spawn(move || {
+        let (client, _) = listener.accept().expect("a client");
+        client.set_nodelay(true).expect("an option");
+        answer(client);
+    });
     address
 }
 
