@@ -300,18 +300,23 @@ fn a_callback_that_fails_drops_what_it_wrote_and_not_what_it_sent() {
 
 #[test]
 fn a_close_by_a_handle_comes_after_what_its_thread_wrote_before() {
-    type Flush = fn(&mut Connection) -> Result<()>;
-    let flushes: [Flush; 2] = [|_| Ok(()), |conn| conn.writer().flush()];
-    for (dispatch, flush) in modes().into_iter().flat_map(|it| flushes.map(|flush| (it, flush))) {
+    type End = fn(&mut Connection) -> Result<()>;
+    let ends: [End; 3] = [
+        |_| Ok(()),
+        |conn| {
+            conn.writer().write_string(", too late");
+            Ok(())
+        },
+        |conn| conn.writer().flush(),
+    ];
+    for (dispatch, end) in modes().into_iter().flat_map(|it| ends.map(|end| (it, end))) {
         let builder = keeping_a_handle(move |conn, handle| {
             conn.writer().write_string("written");
             handle.send(", sent")?;
             conn.writer().write_string(", goodbye");
             handle.close();
             assert!(matches!(handle.send("late"), Err(Error::Closed)));
-            flush(conn)?;
-            conn.writer().write_string(", too late");
-            Ok(())
+            end(conn)
         });
         let server = Server::start(builder.dispatch(dispatch));
         let mut client = server.connect();
