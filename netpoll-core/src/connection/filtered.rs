@@ -79,8 +79,8 @@ struct FilterStage {
     is_through: AtomicBool,
     /// The group counts the handshake as one that is under way.
     is_counted: AtomicBool,
-    /// A part of a record is here, and the rest is missing.
-    is_partial: AtomicBool,
+    /// How many bytes are here of a record that is not complete.
+    waiting: AtomicU64,
 }
 
 /// What one receive through a filter brought.
@@ -119,9 +119,9 @@ impl Filtered {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Whether a part of a record is here, and the rest is missing.
-    pub(super) fn is_partial(&self) -> bool {
-        self.stage.is_partial.load(Ordering::Relaxed)
+    /// How many bytes are here of a record that is not complete.
+    pub(super) fn waiting(&self) -> u64 {
+        self.stage.waiting.load(Ordering::Relaxed)
     }
 
     /// Counts the handshake of an accepted connection and sets its time. `false`: too many are
@@ -276,8 +276,8 @@ impl Filtered {
                 half.end = Some(End::Truncated);
             }
         }
-        let is_partial = !half.rest.is_empty() && half.end.is_none();
-        self.stage.is_partial.store(is_partial, Ordering::Relaxed);
+        let waiting = if half.end.is_none() { half.rest.len() as u64 } else { 0 };
+        self.stage.waiting.store(waiting, Ordering::Relaxed);
         match half.end {
             Some(end) => {
                 half.rest.clear();

@@ -442,7 +442,8 @@ impl Shared {
         let receives = !events.has_any(Events::NOT_READ)
             && (self.group.reads_when_congested() || !self.output.is_congested());
         let filtered = self.filtered().filter(|_| self.output.is_filtered());
-        let partial = events.has_any(Events::PARTIAL) || filtered.is_some_and(Filtered::is_partial);
+        let partial =
+            events.has_any(Events::PARTIAL) || filtered.is_some_and(|it| it.waiting() > 0);
         Progress {
             received: filtered.map_or_else(|| self.received(), Filtered::received),
             sent: self.output.sent(),
@@ -451,6 +452,7 @@ impl Shared {
             partial: partial && !busy && receives,
             congested: self.output.is_congested(),
             handshake_only: filtered.is_some() && self.received() == 0,
+            rated: filtered.map(|filtered| self.received() + filtered.waiting()),
         }
     }
 

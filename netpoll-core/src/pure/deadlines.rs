@@ -30,6 +30,10 @@ pub(crate) struct Progress {
     pub(crate) congested: bool,
     /// What was received is the handshake's alone.
     pub(crate) handshake_only: bool,
+    /// What counts for the rate, if that is not all that was received: behind a filter the plain
+    /// bytes, and what has come of the next record. Else a peer could send one byte in each record
+    /// and have the seal of each count.
+    pub(crate) rated: Option<u64>,
 }
 
 /// The time limits of one connection, and what the last look saw.
@@ -213,14 +217,16 @@ impl TimeWatch {
             self.span = None;
             return Ok(());
         }
-        let (begun, before) = *self.span.get_or_insert((now, progress.received));
+        let received = progress.rated.unwrap_or(progress.received);
+        let (begun, before) = *self.span.get_or_insert((now, received));
         if now.saturating_duration_since(begun) < rate.per {
             return Ok(());
         }
-        if progress.received - before < u64::from(rate.bytes) {
+        // A record that was opened counts less than its parts did.
+        if received.saturating_sub(before) < u64::from(rate.bytes) {
             return Err(Wait::Rate);
         }
-        self.span = Some((now, progress.received));
+        self.span = Some((now, received));
         Ok(())
     }
 }

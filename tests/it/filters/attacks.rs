@@ -7,7 +7,9 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use netpoll::filter::{Filter, FilterError, FilterServer, FilterState, Opened};
-use netpoll::{Address, Connection, Dispatch, EventLoop, LinkBuffer, Listener, Result};
+use netpoll::{
+    Address, Connection, Dispatch, EventLoop, LinkBuffer, Listener, ReceiveRate, Result,
+};
 
 use super::{next, serve, serve_on};
 use crate::toy::{ASK, DATA, DONE, EMPTY, END, HELLO, Toy, ToyClient, Toys};
@@ -351,5 +353,44 @@ fn a_peer_that_stops_does_not_hold_a_close_for_ever() {
         assert_eq!(journal.wait(1), ["Local"], "{dispatch:?}");
         let error = client.rest().expect_err("it was cut off");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{dispatch:?}");
+    }
+}
+
+/// One byte in each record, with a seal that is longer than that: the rate counts what the reader
+/// gets. A large record that comes slowly, but fast enough, is not cut.
+#[test]
+fn a_trickle_of_small_records_is_cut_and_a_slow_record_is_not() {
+    const RATE: ReceiveRate = ReceiveRate { bytes: 100, per: Duration::from_millis(300) };
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let builder = EventLoop::builder()
+            .on_request(|(): &mut (), conn: &mut Connection| {
+                let line = conn.reader().until(b'\n')?.to_vec();
+                conn.writer().write_bytes(&line);
+                Ok(())
+            })
+            .on_disconnect(journal.on_disconnect())
+            .min_receive_rate(RATE)
+            .dispatch(dispatch);
+        let (_serving, address) = serve(builder, Toys::default());
+        let mut slow = ToyClient::connect(address);
+        let mut line = vec![b'x'; 3000];
+        line.push(b'\n');
+        let record = slow.toy.record(DATA, &line);
+        for part in record.chunks(100) {
+            slow.socket.write_all(part).expect("sent");
+            crate::util::quiet(20); // the pace: 1 500 bytes where 100 are asked for
+        }
+        assert!(slow.hear(line.len()).expect("an echo") == line, "{dispatch:?}");
+        assert_eq!(journal.len(), 0, "{dispatch:?}");
+
+        let mut trickling = ToyClient::connect(address);
+        let begun = Instant::now();
+        while journal.len() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "{dispatch:?}: it is not cut");
+            let _ = trickling.send(b"x");
+            crate::util::quiet(20); // the pace: 15 bytes where 100 are asked for
+        }
+        assert_eq!(journal.entries(), ["Timeout"], "{dispatch:?}");
     }
 }
