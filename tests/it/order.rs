@@ -303,10 +303,7 @@ fn a_close_by_a_handle_comes_after_what_its_thread_wrote_before() {
     type End = fn(&mut Connection) -> Result<()>;
     let ends: [End; 3] = [
         |_| Ok(()),
-        |conn| {
-            conn.writer().write_string(", too late");
-            Ok(())
-        },
+        |conn| Ok(conn.writer().write_all(b", too late")?),
         |conn| conn.writer().flush(),
     ];
     for (dispatch, end) in modes().into_iter().flat_map(|it| ends.map(|end| (it, end))) {
