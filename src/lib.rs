@@ -31,8 +31,8 @@ pub use netpoll_core::{
     LimitReached, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge,
     MemoryStats, NonBlocking, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
     OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay,
-    RelayEnd, Relayed, Result, Spin, Ticks, Timer, TurnLimits, Undelivered, Wait, WorkerStats,
-    WriteHalf, Writer, block_in_place, default_loops, relay,
+    RelayEnd, Relayed, Result, Spin, TcpInfo, Ticks, Timer, TurnLimits, Undelivered, Wait,
+    WorkerStats, WriteHalf, Writer, block_in_place, default_loops, relay,
 };
 pub use netpoll_server::{
     AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,

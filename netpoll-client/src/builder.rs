@@ -156,6 +156,17 @@ impl DialerBuilder {
         self
     }
 
+    /// The kernel takes more output only while it has fewer bytes than this that are not sent yet
+    /// (`TCP_NOTSENT_LOWAT`). The rest stays in this process and counts for the high-water mark, so
+    /// that a sender learns early that the path is slow. It costs wake-ups of the loop, the more
+    /// the smaller it is. Default: `None`, as the system says, mostly without bound. It has no
+    /// effect on Unix sockets.
+    #[must_use]
+    pub fn notsent_lowat(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.connect.notsent_lowat = bytes.into();
+        self
+    }
+
     /// Sends and receives packets by this network device only, such as `"eth0"` (`SO_BINDTODEVICE`;
     /// some systems require privileges). Default: `None`, by any device.
     #[must_use]
@@ -234,6 +245,7 @@ impl DialerBuilder {
         let buffers = [
             ("receive_buffer", self.connect.receive_buffer),
             ("send_buffer", self.connect.send_buffer),
+            ("notsent_lowat", self.connect.notsent_lowat),
         ];
         for (name, bytes) in buffers {
             if bytes.is_some_and(|bytes| bytes == 0 || i32::try_from(bytes).is_err()) {

@@ -84,7 +84,7 @@ use crate::base::address::Address;
 use crate::base::error::{Error, Result};
 use crate::base::proxy::Header;
 use crate::io::filter::Filter;
-use crate::io::socket::{Credentials, Keepalive};
+use crate::io::socket::{Credentials, Keepalive, TcpInfo};
 use crate::io::stream::Stream;
 use crate::pure::task::Events;
 use input::{End, Received};
@@ -299,6 +299,14 @@ impl Connection {
     /// [`Error::Closed`], or the system's error.
     pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
+    }
+
+    /// What the kernel measures on this TCP connection; see [`Handle::tcp_info`].
+    ///
+    /// # Errors
+    /// As [`Handle::tcp_info`].
+    pub fn tcp_info(&self) -> Result<TcpInfo> {
+        self.shared.tcp_info()
     }
 
     /// Sets how long one read waits for all the bytes that it asks for; `None` is for ever. Takes

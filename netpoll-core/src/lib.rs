@@ -48,7 +48,7 @@ pub use connection::{
     Reader, Timer, Undelivered, WriteHalf, Writer,
 };
 pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};
-pub use io::socket;
+pub use io::socket::{self, TcpInfo};
 pub use io::stream::Stream;
 pub use pure::balance::{Balance, LoadBalance, LoopLoad};
 pub use pure::spin::Spin;

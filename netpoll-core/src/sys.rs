@@ -18,6 +18,7 @@ pub(crate) mod resolve;
 pub(crate) mod sock_diag;
 mod state_file;
 pub(crate) mod stream;
+pub(crate) mod tcp_info;
 mod thread;
 
 use std::io::{self, ErrorKind};

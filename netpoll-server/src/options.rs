@@ -78,6 +78,15 @@ impl ListenOptions {
         self
     }
 
+    /// `IP_FREEBIND`, for IPv6 `IPV6_FREEBIND`: listen on an address that this machine does not
+    /// have, or not yet: one that moves between machines, or of an interface that comes up later.
+    /// Connections come when the address is there. A wrong address is then no error. Default off.
+    /// TCP only.
+    pub fn freebind(mut self, yes: bool) -> Self {
+        self.socket.freebind = yes;
+        self
+    }
+
     /// `TCP_NODELAY` on accepted sockets: send small writes at once. Default on: a flush is a batch
     /// already.
     pub fn nodelay(mut self, yes: bool) -> Self {
@@ -96,6 +105,17 @@ impl ListenOptions {
     /// `SO_SNDBUF` of accepted sockets, in bytes. Default `None`, as `receive_buffer`.
     pub fn send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.socket.send_buffer = bytes.into();
+        self
+    }
+
+    /// `TCP_NOTSENT_LOWAT` of accepted sockets, in bytes: the kernel takes more output of a
+    /// connection only while it has fewer bytes than this that are not sent yet. The rest stays in
+    /// this process and counts for the high-water mark, so that a sender learns early that the
+    /// path is slow, and what it sends next is not old by the time it leaves. It costs wake-ups of
+    /// the loop, the more the smaller it is; 16 KiB to 128 KiB is usual. Default `None`: the
+    /// system's `net.ipv4.tcp_notsent_lowat`, without bound unless it was set. TCP only.
+    pub fn notsent_lowat(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.socket.notsent_lowat = bytes.into();
         self
     }
 
@@ -186,9 +206,11 @@ impl ListenOptions {
         if options.backlog == Some(0) {
             return Err(zero("backlog"));
         }
-        for (name, bytes) in
-            [("receive_buffer", options.receive_buffer), ("send_buffer", options.send_buffer)]
-        {
+        for (name, bytes) in [
+            ("receive_buffer", options.receive_buffer),
+            ("send_buffer", options.send_buffer),
+            ("notsent_lowat", options.notsent_lowat),
+        ] {
             if bytes.is_some_and(|bytes| bytes == 0 || i32::try_from(bytes).is_err()) {
                 return Err(Error::config(format!(
                     "{name} must be 1 byte to 2 GiB; None leaves it to the system"

@@ -56,6 +56,7 @@ mod replies_ending;
 mod shutdown;
 mod spinning;
 mod systemd;
+mod tcp;
 mod threads;
 mod tls;
 mod toy;

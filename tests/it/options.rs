@@ -183,6 +183,7 @@ fn every_option_of_a_listener_is_refused_by_name_or_works() {
         for size in SIZES.into_iter().chain([1 << 31, 1 << 32]) {
             bound("receive_buffer", bind(Listener::options().receive_buffer(size)));
             bound("send_buffer", bind(Listener::options().send_buffer(size)));
+            bound("notsent_lowat", bind(Listener::options().notsent_lowat(size)));
         }
         let good =
             Keepalive { idle: Duration::from_secs(1), interval: Duration::from_secs(1), count: 1 };
@@ -384,6 +385,7 @@ fn every_option_of_a_dialer_is_refused_by_name_or_works() {
         for size in SIZES.into_iter().chain([1 << 31, 1 << 32]) {
             dialled("receive_buffer", Dialer::builder().receive_buffer(size).build(), true);
             dialled("send_buffer", Dialer::builder().send_buffer(size).build(), true);
+            dialled("notsent_lowat", Dialer::builder().notsent_lowat(size).build(), true);
             let limits = Limits { input_limit: size, ..Limits::default() };
             dialled("input_limit", Dialer::builder().limits(limits).build(), size >= 5);
         }

@@ -319,7 +319,9 @@ fn advice(kind: io::ErrorKind, what: &str) -> &'static str {
     }
     match (kind, what.starts_with("listen")) {
         (Kind::AddrInUse, true) => "; choose another port, or stop the process that holds it",
-        (Kind::AddrNotAvailable, true) => "; this machine doesn't have that address",
+        (Kind::AddrNotAvailable, true) => {
+            "; this machine doesn't have that address; if it comes later, set `freebind`"
+        }
         (Kind::PermissionDenied, true) => "; ports below 1024 need privileges",
         (Kind::AddrNotAvailable, false) => "; are all local ports in use?",
         (Kind::ConnectionRefused, false) => "; no process listens there",

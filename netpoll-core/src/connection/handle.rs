@@ -22,6 +22,7 @@ use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::limits::ReceiveRate;
 use crate::connection::origin::ListenerInfo;
+use crate::io::socket::TcpInfo;
 use crate::pure::task::Events;
 
 /// A connection as other threads use it: `Clone + Send + Sync`.
@@ -314,6 +315,27 @@ impl Handle {
     /// [`Error::Closed`](crate::Error::Closed), or the system's error.
     pub fn local_addr(&self) -> Result<Address> {
         self.shared.local_addr()
+    }
+
+    /// What the kernel measures on this TCP connection: round trip time, congestion window,
+    /// retransmissions, the rate of delivery. One system call, for which sends of other threads
+    /// wait: ask for it now and then, not per message.
+    ///
+    /// ```
+    /// use netpoll_core::{Handle, Result};
+    ///
+    /// fn report(handle: &Handle) -> Result<()> {
+    ///     let info = handle.tcp_info()?;
+    ///     println!("{}: {:?}, {} sent again", handle.id(), info.rtt, info.retransmits);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Closed`](crate::Error::Closed); [`Error::Io`](crate::Error::Io) of kind
+    /// `Unsupported` on a Unix socket, or on a kernel before Linux 4.9.
+    pub fn tcp_info(&self) -> Result<TcpInfo> {
+        self.shared.tcp_info()
     }
 
     fn offer(&self, message: Bytes, receipt: &mut Option<Receipt>) -> Result<()> {

@@ -25,6 +25,7 @@ use crate::base::stats::Work;
 use crate::base::sync::{AtomicU16, AtomicU64, Ordering, StaticU64};
 use crate::base::waits::{WaitsFor, Wake};
 use crate::connection::origin::{Origin, Release};
+use crate::io::socket::TcpInfo;
 use crate::io::stream::{self, Stream};
 use crate::pure::deadlines::{Progress, TimeWatch};
 use crate::pure::placement::{Behaviour, History, Placement};
@@ -282,6 +283,11 @@ impl Shared {
             return Ok(local.clone());
         }
         let asked = self.output.with_stream(Stream::local_address).ok_or(Error::Closed)?;
+        Ok(asked?)
+    }
+
+    pub(crate) fn tcp_info(&self) -> Result<TcpInfo> {
+        let asked = self.output.with_stream(Stream::tcp_info).ok_or(Error::Closed)?;
         Ok(asked?)
     }
 

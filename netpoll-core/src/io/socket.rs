@@ -22,6 +22,7 @@ pub use crate::sys::keepalive::Keepalive;
 pub use crate::sys::listener::{BeforeBind, SocketOptions};
 pub use crate::sys::notify::{ManagerSocket, monotonic_micros};
 pub use crate::sys::sock_diag::Handshake;
+pub use crate::sys::tcp_info::TcpInfo;
 
 /// The addresses behind `host:port`, those of the network's family alone: all for `"tcp"`, IPv4 for
 /// `"tcp4"`, IPv6 for `"tcp6"`. The calling thread asks for names, and waits for the answer.

@@ -17,6 +17,7 @@ use crate::base::address::Address;
 use crate::sys::connect::{self, ConnectOptions};
 use crate::sys::keepalive::{self, Keepalive};
 use crate::sys::stream as sys;
+use crate::sys::tcp_info::{self, TcpInfo};
 
 pub(crate) use crate::sys::stream::{NOT_CONNECTED, PROTOCOL, UNKNOWN};
 
@@ -238,6 +239,10 @@ impl Stream {
 
     pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         keepalive::set_user_timeout(self.socket()?, timeout)
+    }
+
+    pub(crate) fn tcp_info(&self) -> io::Result<TcpInfo> {
+        tcp_info::tcp_info(self.socket()?)
     }
 
     fn receive(&self, into: &mut [u8]) -> io::Result<usize> {

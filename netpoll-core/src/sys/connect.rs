@@ -27,6 +27,7 @@ pub struct ConnectOptions {
     pub user_timeout: Option<Duration>,
     pub receive_buffer: Option<usize>,
     pub send_buffer: Option<usize>,
+    pub notsent_lowat: Option<usize>,
     pub device: Option<String>,
     pub before_connect: Option<Arc<BeforeConnect>>,
 }
@@ -55,6 +56,7 @@ impl Default for ConnectOptions {
             user_timeout: None,
             receive_buffer: None,
             send_buffer: None,
+            notsent_lowat: None,
             device: None,
             before_connect: None,
         }
@@ -105,6 +107,9 @@ fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
     }
     if let Some(time) = options.user_timeout {
         keepalive::set_user_timeout(socket.as_fd(), Some(time))?;
+    }
+    if let Some(bytes) = options.notsent_lowat {
+        socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))?;
     }
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;

@@ -28,9 +28,11 @@ pub struct SocketOptions {
     pub reuse_address: bool,
     pub reuse_port: bool,
     pub only_v6: Option<bool>,
+    pub freebind: bool,
     pub nodelay: bool,
     pub receive_buffer: Option<usize>,
     pub send_buffer: Option<usize>,
+    pub notsent_lowat: Option<usize>,
     pub keepalive: Option<Keepalive>,
     pub defer_accept: Option<Duration>,
     pub fast_open: Option<u32>,
@@ -59,9 +61,11 @@ impl Default for SocketOptions {
             reuse_address: true,
             reuse_port: false,
             only_v6: None,
+            freebind: false,
             nodelay: true,
             receive_buffer: None,
             send_buffer: None,
+            notsent_lowat: None,
             keepalive: None,
             defer_accept: None,
             fast_open: None,
@@ -109,6 +113,15 @@ fn prepare_tcp(socket: &Socket, domain: Domain, options: &SocketOptions) -> io::
     socket.set_tcp_nodelay(options.nodelay)?;
     if let (Some(only), Domain::IPV6) = (options.only_v6, domain) {
         socket.set_only_v6(only)?;
+    }
+    if options.freebind {
+        match domain {
+            Domain::IPV6 => socket.set_freebind_v6(true)?,
+            _ => socket.set_freebind_v4(true)?,
+        }
+    }
+    if let Some(bytes) = options.notsent_lowat {
+        socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))?;
     }
     if let Some(probes) = options.keepalive {
         keepalive::set(socket.as_fd(), Some(probes))?;

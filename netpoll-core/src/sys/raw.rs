@@ -84,6 +84,18 @@ pub(super) fn set_tcp_option(fd: BorrowedFd<'_>, option: i32, value: i32) -> io:
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads an option of TCP into `into`; returns how many bytes the kernel has written.
+pub(super) fn tcp_option(fd: BorrowedFd<'_>, option: i32, into: &mut [u8]) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(into.len()).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: `fd` is open while it is borrowed; the kernel writes at most `length` bytes at the
+    // pointer, which `into` has there, and to `length`, which is alive, how many they are.
+    let outcome = unsafe {
+        let (start, length) = (into.as_mut_ptr().cast(), &raw mut length);
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, start, length)
+    };
+    if outcome == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
+}
+
 /// How the calling thread is scheduled: a `SCHED_` constant, perhaps with a flag.
 ///
 /// Here and in [`set_policy`] the kernel is called without libc's function, since that of musl only

@@ -51,6 +51,9 @@ const TRUSTED: u8 = 13;
 
 /// It had a filter, which the other process has to set, too.
 const FILTER: u8 = 14;
+const NOTSENT_LOWAT: u8 = 15;
+/// A record of nothing else: it is on.
+const FREEBIND: u8 = 16;
 
 const NOT_SAID: u8 = 2;
 
@@ -99,10 +102,14 @@ fn encode_options(out: &mut Vec<u8>, options: &SocketOptions) {
     number(BACKLOG, options.backlog.map(u64::from));
     number(RECEIVE_BUFFER, options.receive_buffer.map(|it| it as u64));
     number(SEND_BUFFER, options.send_buffer.map(|it| it as u64));
+    number(NOTSENT_LOWAT, options.notsent_lowat.map(|it| it as u64));
     number(DEFER_ACCEPT, options.defer_accept.map(|it| it.as_secs()));
     number(FAST_OPEN, options.fast_open.map(u64::from));
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
         numbers(out, KEEPALIVE, [idle.as_secs(), interval.as_secs(), count.into()]);
+    }
+    if options.freebind {
+        record(out, FREEBIND, &[]);
     }
     if let Some(device) = &options.device {
         record(out, DEVICE, device.as_bytes());
@@ -161,6 +168,8 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
         BACKLOG => options?.backlog = u32::try_from(first?).ok(),
         RECEIVE_BUFFER => options?.receive_buffer = usize::try_from(first?).ok(),
         SEND_BUFFER => options?.send_buffer = usize::try_from(first?).ok(),
+        NOTSENT_LOWAT => options?.notsent_lowat = usize::try_from(first?).ok(),
+        FREEBIND => options?.freebind = true,
         DEFER_ACCEPT => options?.defer_accept = Some(Duration::from_secs(first?)),
         FAST_OPEN => options?.fast_open = u32::try_from(first?).ok(),
         KEEPALIVE => {
@@ -215,6 +224,8 @@ mod tests {
             nodelay: false,
             receive_buffer: Some(1 << 16),
             send_buffer: Some(1 << 17),
+            notsent_lowat: Some(1 << 14),
+            freebind: true,
             keepalive: Some(keepalive),
             defer_accept: Some(Duration::from_secs(2)),
             fast_open: Some(16),
@@ -258,6 +269,7 @@ mod tests {
         assert_eq!(heard.device, said.device);
         let flags = |it: &SocketOptions| (it.reuse_address, it.reuse_port, it.only_v6, it.nodelay);
         assert_eq!(flags(heard), flags(said));
+        assert_eq!((heard.freebind, heard.notsent_lowat), (true, Some(1 << 14)));
         let sizes = |it: &SocketOptions| (it.backlog, it.receive_buffer, it.send_buffer);
         assert_eq!(sizes(heard), sizes(said));
         assert_eq!((heard.defer_accept, heard.fast_open), (said.defer_accept, said.fast_open));
