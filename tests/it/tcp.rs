@@ -104,6 +104,18 @@ fn notsent_lowat_reaches_accepted_and_dialled_sockets_and_holds_nothing_up() {
 }
 
 #[test]
+fn notsent_lowat_of_0_is_refused_by_name() {
+    // The kernel would take it for its own default.
+    let listener = Listener::options().notsent_lowat(0).bind("tcp", "127.0.0.1:0");
+    let dialer = Dialer::builder().notsent_lowat(0).build();
+    for outcome in [listener.map(drop), dialer.map(drop)] {
+        let error = outcome.expect_err("it can't be used");
+        assert!(matches!(error, Error::Config(_)), "{error:?}");
+        assert!(error.to_string().contains("notsent_lowat"), "{error}");
+    }
+}
+
+#[test]
 fn above_notsent_lowat_output_stays_in_this_process() {
     const MESSAGE: usize = 768 << 10;
     let (sender, handles) = mpsc::channel();
