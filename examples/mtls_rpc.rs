@@ -71,12 +71,12 @@ fn run() -> Result<(), Box<dyn Error>> {
         .build()?
         .spawn(listener)?;
 
-    for (who, certificate) in
+    for (name, certificate) in
         [("alice", Some(alice)), ("nobody", None), ("a stranger", Some(stranger))]
     {
         match call(&address, &ours.root, certificate, b"ping") {
-            Ok(answer) => println!("{who}: {answer}"),
-            Err(error) => println!("{who}: {error}"),
+            Ok(answer) => println!("{name}: {answer}"),
+            Err(error) => println!("{name}: {error}"),
         }
     }
     running.shutdown(Duration::from_secs(1));

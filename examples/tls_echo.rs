@@ -1,4 +1,5 @@
-//! An echo over TLS that says with whom it speaks, and speaks plain on the same port.
+//! An echo over TLS that prints what the handshake agreed on. Plain clients are served on the
+//! same port.
 //!
 //! Shows `conn.tls()`: what the handshake agreed on; and `also_plain`: a client that does not begin
 //! with a handshake is served without TLS, and the callback can tell.

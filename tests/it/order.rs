@@ -26,6 +26,15 @@ fn keeping_a_handle(
     )
 }
 
+/// A client asks once, and hears what the callback did.
+#[track_caller]
+fn asks_and_hears(builder: EventLoopBuilder<Handle>, heard: &[u8]) {
+    let server = Server::start(builder);
+    let mut client = server.connect();
+    client.say(b"?");
+    client.hear(heard);
+}
+
 /// A dialled connection and its peer, which is not ours.
 fn pair() -> Result<(Connection, std::net::TcpStream)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -164,10 +173,10 @@ fn what_is_lent_of_the_writer_while_a_handle_sends_comes_first() {
             buffer.write_bytes(b" still lent");
             Ok(())
         });
-        let server = Server::start(builder.dispatch(dispatch));
-        let mut client = server.connect();
-        client.say(b"?");
-        client.hear(b"malloc sent written lent still lent sent again");
+        asks_and_hears(
+            builder.dispatch(dispatch),
+            b"malloc sent written lent still lent sent again",
+        );
     }
 }
 
@@ -182,10 +191,7 @@ fn a_reservation_is_shortened_after_a_send() {
             conn.writer().write_direct(Bytes::from_static(b"-"), 1)?;
             Ok(())
         });
-        let server = Server::start(builder.dispatch(dispatch));
-        let mut client = server.connect();
-        client.say(b"?");
-        client.hear(b"xx-x|sent");
+        asks_and_hears(builder.dispatch(dispatch), b"xx-x|sent");
     }
 }
 
@@ -202,10 +208,7 @@ fn what_other_threads_send_meanwhile_stands_behind_it() {
             assert_eq!(handle.pending(), ", sent, sent by another thread".len());
             Ok(())
         });
-        let server = Server::start(builder.dispatch(dispatch));
-        let mut client = server.connect();
-        client.say(b"?");
-        client.hear(b"written, sent, sent by another thread");
+        asks_and_hears(builder.dispatch(dispatch), b"written, sent, sent by another thread");
     }
 }
 
@@ -491,10 +494,7 @@ fn a_write_of_nothing_keeps_no_message_back() {
             conn.writer().write_string("");
             handle.send("third")
         });
-        let server = Server::start(builder.dispatch(dispatch));
-        let mut client = server.connect();
-        client.say(b"?");
-        client.hear(b"first, second, third");
+        asks_and_hears(builder.dispatch(dispatch), b"first, second, third");
     }
 }
 

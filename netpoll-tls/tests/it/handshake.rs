@@ -1,4 +1,4 @@
-//! Handshakes: who agrees with whom on what.
+//! Handshakes: which clients and servers agree, and on what.
 
 use std::sync::Arc;
 

@@ -144,7 +144,7 @@ fn a_refusal_to_make_a_filter_closes_the_connection() {
     }
 }
 
-/// Whoever is in a handshake when a shutdown begins, or is closed by a handle, is gone at once.
+/// A connection in its handshake ends at once at a shutdown, or when a handle closes it.
 #[test]
 fn a_shutdown_does_not_wait_for_handshakes() {
     for dispatch in modes() {

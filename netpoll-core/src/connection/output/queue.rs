@@ -45,7 +45,7 @@ impl Queue {
         self.rare.as_mut()?.sealing.as_deref_mut()
     }
 
-    /// Whom a dial has wake when the stream is connected. It is woken once.
+    /// Takes what a dial waits with: it is woken once, when its stream is connected or has failed.
     pub(super) fn take_notify(&mut self) -> Option<Arc<Notify>> {
         let rare = self.rare.as_mut()?;
         let notify = rare.notify.take();
