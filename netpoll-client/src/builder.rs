@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netpoll_core::socket::{ConnectOptions, Keepalive};
-use netpoll_core::{Error, FilterClient, Group, Limits, PollManager, Result};
+use netpoll_core::{ConnectionGroup, Error, FilterClient, Limits, PollManager, Result};
 
 use crate::dial::DialOptions;
 use crate::dialer::Dialer;
@@ -224,7 +224,12 @@ impl DialerBuilder {
         let Self { connect, limits, manager, timeout, stagger, resolver, filter } = self;
         let resolver = resolver.unwrap_or_else(Resolver::system);
         let options = Arc::new(DialOptions { connect, timeout, stagger, resolver, filter });
-        Ok(Dialer { group: Group::dialled(limits)?, manager, options, announcement: None })
+        Ok(Dialer {
+            group: ConnectionGroup::dialled(limits)?,
+            manager,
+            options,
+            announcement: None,
+        })
     }
 
     fn validate(&self) -> Result<()> {

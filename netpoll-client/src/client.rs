@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Dispatch, Dispatcher, Error, Group, Handle, Handler, Limits, OnPrepare,
-    PollManager, Prepare, Remote, Result, clock,
+    Callbacks, Connection, ConnectionGroup, Dispatch, Dispatcher, Error, Handle, Handler, Limits,
+    OnPrepare, PollManager, Prepare, Remote, Result, clock,
 };
 
 use crate::dialer::Dialer;
@@ -54,7 +54,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// `S` is the session that each connection has: `on_prepare` makes it, or the dial brings it.
 pub struct Client<S = ()> {
     dialer: Dialer,
-    group: Arc<Group>,
+    group: Arc<ConnectionGroup>,
     callbacks: Arc<Callbacks<S>>,
 }
 
@@ -236,7 +236,7 @@ impl<S> ClientBuilder<S> {
         let Self { callbacks, options } = self;
         callbacks.validate()?;
         let dialer = options.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
-        let group = Group::served(options.limits, Dispatcher::new(options.dispatch)?)?;
+        let group = ConnectionGroup::served(options.limits, Dispatcher::new(options.dispatch)?)?;
         Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })
     }
 }

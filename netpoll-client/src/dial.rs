@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_core::{
-    Address, Attempt, AttemptOutcome, Error, FilterClient, Group, Handshake, Notify, PollManager,
-    Remote, Result, clock, socket::ConnectOptions,
+    Address, Attempt, AttemptOutcome, ConnectionGroup, Error, FilterClient, Handshake, Notify,
+    PollManager, Remote, Result, clock, socket::ConnectOptions,
 };
 
 use crate::announcement::Announcement;
@@ -46,7 +46,7 @@ pub(crate) struct Dial<'a> {
     options: Arc<DialOptions>,
     loops: Loops,
     /// What the connection will belong to.
-    group: Arc<Group>,
+    group: Arc<ConnectionGroup>,
     target: Target<'a>,
     timeout: Duration,
     deadline: Option<Instant>,
@@ -93,7 +93,7 @@ pub(crate) enum Progress {
 pub(crate) struct Means<'m, 'a> {
     pub(crate) options: &'m Arc<DialOptions>,
     pub(crate) loops: Loops,
-    pub(crate) group: &'m Arc<Group>,
+    pub(crate) group: &'m Arc<ConnectionGroup>,
     pub(crate) timeout: Duration,
     pub(crate) cancel: Option<&'a Cancel>,
     pub(crate) announcement: Option<Bytes>,

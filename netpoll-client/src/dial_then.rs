@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Attempt, Connection, Error, Group, Handle, Handshake, Pursuit, Result, Timer};
+use netpoll_core::{
+    Attempt, Connection, ConnectionGroup, Error, Handle, Handshake, Pursuit, Result, Timer,
+};
 
 use crate::dial::{Dial, Loops, Means, Progress};
 use crate::dialer::Dialer;
@@ -92,7 +94,7 @@ impl Dialer {
         asker: &Handle,
         (network, address): (&str, &str),
         timeout: Duration,
-        group: &Arc<Group>,
+        group: &Arc<ConnectionGroup>,
         then: impl FnOnce(&mut Connection, Result<Attempt>) -> Result<()> + Send + 'static,
     ) -> Result<Timer> {
         let (target, kind) = Target::parse(network, address)?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::proxy::{Header, Version};
 use netpoll_core::{
-    Attempt, Connection, Error, Group, Handle, Limits, PollManager, Result, Stream, blocking,
+    Attempt, Connection, ConnectionGroup, Error, Handle, Limits, PollManager, Result, Stream,
+    blocking,
 };
 
 use crate::cancel::Cancel;
@@ -107,7 +108,7 @@ pub fn dial_connection(network: &str, address: &str, timeout: Duration) -> Resul
 /// not connected to itself).
 #[derive(Debug, Clone)]
 pub struct Dialer {
-    pub(crate) group: Arc<Group>,
+    pub(crate) group: Arc<ConnectionGroup>,
     /// `None`: the shared one, started by the first dial.
     pub(crate) manager: Option<Arc<PollManager>>,
     pub(crate) options: Arc<DialOptions>,
@@ -206,7 +207,7 @@ impl Dialer {
     }
 
     /// A connected stream that is to belong to `group`.
-    pub(crate) fn adopted(&self, stream: OwnedFd, group: &Arc<Group>) -> Result<Attempt> {
+    pub(crate) fn adopted(&self, stream: OwnedFd, group: &Arc<ConnectionGroup>) -> Result<Attempt> {
         let (stream, peer) = Stream::adopt(stream)
             .map_err(|error| Error::config(format!("adopt needs a connected stream: {error}")))?;
         let reactor = self.own_or_shared_manager()?.pick(peer.ip());
@@ -226,7 +227,7 @@ impl Dialer {
         network: &str,
         address: &str,
         timeout: Duration,
-        group: &Arc<Group>,
+        group: &Arc<ConnectionGroup>,
         cancel: Option<&Cancel>,
     ) -> Result<Attempt> {
         let (target, kind) = Target::parse(network, address)?;

@@ -22,7 +22,7 @@ use crate::base::clock;
 use crate::base::limits::{Limits, OutputLimits};
 use crate::base::notify::Notify;
 use crate::connection::dialled::{Attempt, AttemptOutcome};
-use crate::connection::group::Group;
+use crate::connection::group::ConnectionGroup;
 use crate::io::listener::Listener;
 use crate::io::memory::network::Queue;
 use crate::io::socket::{ConnectOptions, SocketOptions};
@@ -430,8 +430,8 @@ fn a_preamble_that_is_late_ends() {
 fn dial(
     running: &Running,
     to: &Address,
-) -> (Arc<Group>, Result<Attempt, AttemptOutcome>, Arc<Notify>) {
-    let group = Group::dialled(Limits::default()).expect("good limits");
+) -> (Arc<ConnectionGroup>, Result<Attempt, AttemptOutcome>, Arc<Notify>) {
+    let group = ConnectionGroup::dialled(Limits::default()).expect("good limits");
     let notify = Arc::new(Notify::default());
     let options = ConnectOptions::default();
     let attempt = Attempt::start(to, &options, &group, &running.remote, &notify, None);
@@ -449,7 +449,7 @@ fn outcome_of(attempt: &mut Attempt, notify: &Arc<Notify>) -> AttemptOutcome {
     }
 }
 
-fn assert_left(group: &Group) {
+fn assert_left(group: &ConnectionGroup) {
     assert_eq!(group.wait_empty(clock::now() + PATIENCE), 0);
 }
 

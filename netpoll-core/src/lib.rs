@@ -35,7 +35,7 @@ pub use connection::accepted::admit;
 pub use connection::broadcast;
 pub use connection::callbacks::*;
 pub use connection::dialled::{Attempt, AttemptOutcome, Handshake};
-pub use connection::group::Group;
+pub use connection::group::ConnectionGroup;
 pub use connection::incoming::{Accept, Preamble, Room};
 pub use connection::mailbox::Remote;
 pub use connection::origin::{ListenerInfo, Origin, Release};
@@ -71,7 +71,7 @@ mod tests {
     fn what_threads_share_may_be_shared() {
         crosses_threads::<Handle>();
         crosses_threads::<Remote>();
-        crosses_threads::<Group>();
+        crosses_threads::<ConnectionGroup>();
         crosses_threads::<PollManager>();
         moves_between_threads::<Connection>();
         moves_between_threads::<Reactor>();

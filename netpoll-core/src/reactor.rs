@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::clock;
 use crate::connection::Shared;
-use crate::connection::group::Group;
+use crate::connection::group::ConnectionGroup;
 use crate::connection::mailbox::{Command, Remote};
 use crate::io::driver::{Driver, DriverEvents};
 use crate::io::readiness::{Readiness, StreamEvent};
@@ -321,7 +321,7 @@ impl Core {
         self.shrink_soon();
     }
 
-    fn tell(&mut self, group: &Arc<Group>, events: Events) {
+    fn tell(&mut self, group: &Arc<ConnectionGroup>, events: Events) {
         for operator in self.operators.iter() {
             let FdOperator::Stream(StreamOperator { shared, .. }) = operator else {
                 continue;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, Error, Group, Handle, MemoryStats, Moment, PollManager, Prepare, Result,
-    Stream, clock,
+    Callbacks, Connection, ConnectionGroup, Error, Handle, MemoryStats, Moment, PollManager,
+    Prepare, Result, Stream, clock,
 };
 
 use crate::accept::context::AcceptContext;
@@ -67,7 +67,7 @@ struct State {
     /// When the shutdown, if one was requested, closes connections by force.
     deadline: Option<Instant>,
     /// The connections, from `serve` on.
-    group: Option<Arc<Group>>,
+    group: Option<Arc<ConnectionGroup>>,
 }
 
 impl EventLoop {

@@ -5,8 +5,8 @@ use std::iter;
 use std::sync::{Arc, Mutex, Weak};
 
 use netpoll_core::{
-    Dispatcher, Error, Group, ListenerInfo, OnLoop, PollManager, Prepare, Reactor, Remote, Result,
-    socket,
+    ConnectionGroup, Dispatcher, Error, ListenerInfo, OnLoop, PollManager, Prepare, Reactor,
+    Remote, Result, socket,
 };
 
 use crate::accept::assignment::Assignment;
@@ -49,7 +49,7 @@ impl Serving {
             Arc::new(PollManager::with(settings.loops, balance, settings.spin, settings.gather)?)
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
-        let group = Group::served(settings.limits, dispatcher.clone())?;
+        let group = ConnectionGroup::served(settings.limits, dispatcher.clone())?;
         group.watch_callbacks(settings.slow_callback);
         let reactor = Reactor::new()?;
         let admission = Admission::new(settings.admission.clone());
@@ -59,7 +59,7 @@ impl Serving {
         Ok(Self { manager, dispatcher, reactor, context, listeners, reporting: None })
     }
 
-    pub(crate) fn group(&self) -> Arc<Group> {
+    pub(crate) fn group(&self) -> Arc<ConnectionGroup> {
         self.context.group.clone()
     }
 
@@ -203,7 +203,7 @@ struct Following {
 }
 
 impl Successor for Following {
-    fn group(&self) -> &Arc<Group> {
+    fn group(&self) -> &Arc<ConnectionGroup> {
         &self.context.group
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use netpoll_core::{Dispatch, Dispatcher, Error, Group, Limits, Result};
+use netpoll_core::{ConnectionGroup, Dispatch, Dispatcher, Error, Limits, Result};
 
 use super::context::MuxContext;
 use super::link::Link;
@@ -150,7 +150,7 @@ impl MuxBuilder {
         }
         self.reconnect.map_or(Ok(()), |backoff| backoff.validate())?;
         // Decoding never waits, so it may run on the reactor.
-        let group = Group::asking(self.limits, Dispatcher::new(Dispatch::Inline)?)?;
+        let group = ConnectionGroup::asking(self.limits, Dispatcher::new(Dispatch::Inline)?)?;
         let dialer = self.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
         let context = MuxContext {
             protocol: Arc::new(protocol),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use netpoll_core::Group;
+use netpoll_core::ConnectionGroup;
 
 use super::stats::Counters;
 use crate::backoff::Backoff;
@@ -15,7 +15,7 @@ pub(super) struct MuxContext<P> {
     pub(super) protocol: Arc<P>,
     pub(super) counters: Arc<Counters>,
     pub(super) dialer: Dialer,
-    pub(super) group: Arc<Group>,
+    pub(super) group: Arc<ConnectionGroup>,
     pub(super) network: String,
     pub(super) address: String,
     pub(super) dial_timeout: Duration,

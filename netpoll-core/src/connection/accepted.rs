@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::callbacks::Prepare;
-use super::group::Group;
+use super::group::ConnectionGroup;
 use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::{self, Runner};
@@ -16,7 +16,7 @@ use crate::io::stream::Stream;
 pub fn admit(
     stream: Stream,
     origin: Origin,
-    group: &Arc<Group>,
+    group: &Arc<ConnectionGroup>,
     callbacks: &Arc<dyn Prepare>,
     reactor: &Arc<Remote>,
 ) -> Option<Handle> {
@@ -44,7 +44,7 @@ pub fn admit(
 }
 
 /// Closes a connection for which there is no memory, by a reset: its client should try elsewhere.
-fn refuse(stream: Stream, group: &Group, origin: &Origin) {
+fn refuse(stream: Stream, group: &ConnectionGroup, origin: &Origin) {
     group.count_refusal();
     let client = origin.client();
     log::debug!("{client} is refused: memory_budget is used up");

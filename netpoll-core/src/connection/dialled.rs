@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::callbacks::Prepare;
 use super::filtered::Maker;
 use super::greeting::Greeting;
-use super::group::Group;
+use super::group::ConnectionGroup;
 use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::Runner;
@@ -72,7 +72,7 @@ impl Attempt {
     pub fn start(
         to: &Address,
         options: &ConnectOptions,
-        group: &Arc<Group>,
+        group: &Arc<ConnectionGroup>,
         reactor: &Arc<Remote>,
         notify: &Arc<Notify>,
         filter: Option<(&Arc<dyn FilterClient>, &str)>,
@@ -100,7 +100,7 @@ impl Attempt {
     pub fn adopt(
         stream: Stream,
         peer: Address,
-        group: &Arc<Group>,
+        group: &Arc<ConnectionGroup>,
         reactor: &Arc<Remote>,
     ) -> Result<Self, Error> {
         let output = Output::open(stream);

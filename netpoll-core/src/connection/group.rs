@@ -1,4 +1,4 @@
-//! The group: the connections of one event loop or of one dialer.
+//! A connection group: the connections of one event loop or of one dialer.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ use crate::base::sync::{
 /// What the connections of one event loop or of one dialer have in common, and how many live.
 ///
 /// Connections hold it, so it lives as long as the last of them.
-pub struct Group {
+pub struct ConnectionGroup {
     pub(crate) policy: Policy,
     dispatcher: Dispatcher,
     live: Mutex<Live>,
@@ -39,7 +39,7 @@ struct Live {
     waiting: usize,
 }
 
-impl Group {
+impl ConnectionGroup {
     /// Makes a group of connections for callbacks, which run where `dispatcher` says.
     ///
     /// # Errors
@@ -197,9 +197,9 @@ impl Group {
     }
 }
 
-impl fmt::Debug for Group {
+impl fmt::Debug for ConnectionGroup {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Group")
+        out.debug_struct("ConnectionGroup")
             .field("limits", &self.policy.limits)
             .field("dispatcher", &self.dispatcher)
             .field("live", &self.live())

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::group::Group;
+use super::group::ConnectionGroup;
 use crate::base::address::Address;
 use crate::io::stream::Stream;
 
@@ -57,7 +57,7 @@ pub trait Preamble: Send {
     fn stream(&self) -> &Stream;
 
     /// Whether it would be a connection of this group.
-    fn is_of(&self, group: &Arc<Group>) -> bool;
+    fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool;
 
     /// Looks at what may have arrived, and says whether it is complete.
     fn is_complete(&mut self) -> bool;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-use super::group::Group;
+use super::group::ConnectionGroup;
 use super::incoming::{Accept, Preamble};
 use super::job::Job;
 use super::shared::Shared;
@@ -52,11 +52,11 @@ pub(crate) enum Command {
     /// Tick, at that time for the first time.
     Tick(Instant, Tick),
     /// Close this group's connections when each has nothing left to serve.
-    ShutDown(Arc<Group>),
+    ShutDown(Arc<ConnectionGroup>),
     /// Close this group's connections now.
-    Abort(Arc<Group>),
+    Abort(Arc<ConnectionGroup>),
     /// End the preambles of this group: what has arrived by now completes them or not.
-    EndPreambles(Arc<Group>),
+    EndPreambles(Arc<ConnectionGroup>),
     /// Accept on this listener.
     Listen(Arc<Listener>, Box<dyn Accept>),
     /// Watch a stream until its preamble is complete, or that time has come.
@@ -173,12 +173,12 @@ impl Remote {
     }
 
     /// Closes each connection of `group` when it has nothing left to serve.
-    pub fn shut_down(&self, group: &Arc<Group>) {
+    pub fn shut_down(&self, group: &Arc<ConnectionGroup>) {
         drop(self.post(Command::ShutDown(group.clone())));
     }
 
     /// Closes the connections of `group` now; those inside a callback close when it returns.
-    pub fn abort(&self, group: &Arc<Group>) {
+    pub fn abort(&self, group: &Arc<ConnectionGroup>) {
         drop(self.post(Command::Abort(group.clone())));
     }
 
@@ -298,7 +298,7 @@ impl Remote {
 
     /// Ends the preambles of a group that takes no more connections: a preamble is complete if its
     /// bytes have arrived.
-    pub fn end_preambles(&self, group: &Arc<Group>) {
+    pub fn end_preambles(&self, group: &Arc<ConnectionGroup>) {
         drop(self.post(Command::EndPreambles(group.clone())));
     }
 

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::base::address::Address;
     use crate::base::limits::Limits;
-    use crate::connection::group::Group;
+    use crate::connection::group::ConnectionGroup;
     use crate::connection::mailbox::Remote;
     use crate::connection::output::Output;
 
@@ -96,7 +96,7 @@ mod tests {
         let (ours, peer) = UnixStream::pair().expect("two descriptors");
         peer.set_nonblocking(true).expect("an open socket");
         let output = Output::open(Stream::new(ours.into()));
-        let group = Group::dialled(Limits::default()).expect("good limits");
+        let group = ConnectionGroup::dialled(Limits::default()).expect("good limits");
         let reactor = Remote::alone();
         let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed, None));
         let owner = Owner::of_task(shared.clone());

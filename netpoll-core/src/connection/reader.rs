@@ -336,7 +336,7 @@ mod tests {
     use super::*;
     use crate::base::address::Address;
     use crate::base::limits::Limits;
-    use crate::connection::group::Group;
+    use crate::connection::group::ConnectionGroup;
     use crate::connection::mailbox::Remote;
     use crate::connection::output::Output;
     use crate::io::stream::Stream;
@@ -347,7 +347,7 @@ mod tests {
         let (ours, mut peer) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let output = Output::open(Stream::new(ours.into()));
-        let group = Group::dialled(Limits::default()).unwrap();
+        let group = ConnectionGroup::dialled(Limits::default()).unwrap();
         let reactor = Remote::alone();
         let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed, None));
         let owner = Owner::of_task(shared);

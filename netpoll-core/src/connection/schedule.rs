@@ -3,7 +3,7 @@
 //! ```text
 //!     threads/    turn: runs what a reactor scheduled          workers: implement `Schedule`
 //!                     │ reads the mode                              ▲
-//!     connection/ Dispatcher { mode } ◄── Group ◄── Shared ──► schedule()
+//!     connection/ Dispatcher { mode } ◄── ConnectionGroup ◄── Shared ──► schedule()
 //! ```
 //! A connection names no `Core` and no pool: its group holds the `Dispatcher`. (In the same way a
 //! trait `Schedule` separates the tasks of tokio from its schedulers.)

@@ -8,7 +8,7 @@ use netpoll_buffer::LinkBuffer;
 use super::callbacks::Service;
 use super::extras::{Extras, Timeouts};
 use super::filtered::{Filtered, Maker};
-use super::group::Group;
+use super::group::ConnectionGroup;
 use super::job::Job;
 use super::mailbox::{Command, Remote};
 use super::output::{FollowUp, Output};
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) task: Task<Runner>,
     pub(crate) output: Output,
-    pub(crate) group: Arc<Group>,
+    pub(crate) group: Arc<ConnectionGroup>,
     pub(crate) reactor: Arc<Remote>,
     ends: Ends,
     /// The listener that accepted it, which counts it until the socket has closed; `None` for a
@@ -90,7 +90,7 @@ impl Shared {
     /// Makes a connection that was accepted. Its loop counts it until its socket closes.
     pub(crate) fn accepted(
         output: Output,
-        group: Arc<Group>,
+        group: Arc<ConnectionGroup>,
         reactor: Arc<Remote>,
         origin: Origin,
     ) -> Self {
@@ -104,7 +104,7 @@ impl Shared {
     /// Makes a connection that was dialled. Its loop counts it until its socket closes.
     pub(crate) fn dialled(
         output: Output,
-        group: Arc<Group>,
+        group: Arc<ConnectionGroup>,
         reactor: Arc<Remote>,
         peer: Address,
         maker: Option<Maker>,
@@ -115,7 +115,7 @@ impl Shared {
 
     fn new(
         output: Output,
-        group: Arc<Group>,
+        group: Arc<ConnectionGroup>,
         reactor: Arc<Remote>,
         ends: Ends,
         in_pieces: bool,

@@ -360,7 +360,7 @@ mod tests {
     use super::*;
     use crate::base::address::Address;
     use crate::base::limits::Limits;
-    use crate::connection::group::Group;
+    use crate::connection::group::ConnectionGroup;
     use crate::connection::mailbox::Remote;
     use crate::connection::output::Output;
     use crate::io::stream::Stream;
@@ -369,7 +369,7 @@ mod tests {
     fn small_buffers_that_are_written_hold_little_more_than_their_bytes() {
         let (ours, _peer) = UnixStream::pair().unwrap();
         let output = Output::open(Stream::new(ours.into()));
-        let group = Group::dialled(Limits::default()).unwrap();
+        let group = ConnectionGroup::dialled(Limits::default()).unwrap();
         let reactor = Remote::alone();
         let shared = Arc::new(Shared::dialled(output, group, reactor, Address::Unnamed, None));
         let (mut staged, pace) = (LinkBuffer::new(), Pace::default());

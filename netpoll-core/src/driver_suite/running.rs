@@ -16,7 +16,7 @@ use crate::base::limits::Limits;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::connection::accepted::admit;
 use crate::connection::callbacks::{Callbacks, Moment, Prepare};
-use crate::connection::group::Group;
+use crate::connection::group::ConnectionGroup;
 use crate::connection::incoming::{Accept, Preamble, Room};
 use crate::connection::mailbox::Remote;
 use crate::connection::origin::{ListenerInfo, Origin, Release};
@@ -103,7 +103,7 @@ pub(super) enum Seen {
 /// See the module.
 pub(super) struct Running {
     pub(super) remote: Arc<Remote>,
-    pub(super) group: Arc<Group>,
+    pub(super) group: Arc<ConnectionGroup>,
     address: Address,
     queue: Option<Queue>,
     count: Arc<Count>,
@@ -131,7 +131,7 @@ impl Running {
         let core = medium.core();
         let remote = core.remote().clone();
         let dispatcher = Dispatcher::new(dispatch).expect("good options");
-        let group = Group::served(service.limits, dispatcher).expect("good limits");
+        let group = ConnectionGroup::served(service.limits, dispatcher).expect("good limits");
         let threads = LoopThreads::new(turn, Gather::Never);
         threads.start("netpoll-suite".into(), core).expect("a thread");
         let (listener, queue) = listener(medium);
@@ -292,7 +292,7 @@ impl Release for Count {
 /// What makes a connection of a stream.
 #[derive(Clone)]
 struct Admission {
-    group: Arc<Group>,
+    group: Arc<ConnectionGroup>,
     callbacks: Arc<dyn Prepare>,
     remote: Arc<Remote>,
     count: Arc<Count>,
@@ -351,7 +351,7 @@ impl Preamble for Head {
         &self.stream
     }
 
-    fn is_of(&self, group: &Arc<Group>) -> bool {
+    fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool {
         Arc::ptr_eq(&self.to.group, group)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::registry::{FdOperator, StreamOperator};
 use super::{Core, shutdown};
-use crate::connection::group::Group;
+use crate::connection::group::ConnectionGroup;
 use crate::io::driver::Event;
 use crate::io::readiness::Readiness;
 use crate::pure::slab::Token;
@@ -25,7 +25,7 @@ impl Core {
     }
 
     /// Tells the connections of a group that a shutdown has begun.
-    pub(super) fn shut_down(&mut self, group: &Arc<Group>) {
+    pub(super) fn shut_down(&mut self, group: &Arc<ConnectionGroup>) {
         self.end_preambles(|it| it.is_of(group));
         self.tell(group, shutdown());
     }

@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::base::limits::Limits;
-    use crate::connection::group::Group;
+    use crate::connection::group::ConnectionGroup;
     use crate::io::stream::Stream;
     use crate::pure::spin::Spin;
 
@@ -164,7 +164,7 @@ mod tests {
             &self.0
         }
 
-        fn is_of(&self, _: &Arc<Group>) -> bool {
+        fn is_of(&self, _: &Arc<ConnectionGroup>) -> bool {
             true
         }
 
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn preambles_have_a_last_look_before_accepting_ends() {
-        let group = Group::dialled(Limits::default()).expect("good limits");
+        let group = ConnectionGroup::dialled(Limits::default()).expect("good limits");
         for asked in [true, false] {
             let mut core = Core::new(0, Spin::Never).expect("a driver");
             let (remote, (sender, told)) = (core.remote().clone(), mpsc::channel());

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::proxy::Header;
 use netpoll_core::{
-    Address, Error, Group, Handle, ListenerInfo, Origin, PollManager, Prepare, Remote, Result,
-    Stream, admit, clock, guard,
+    Address, ConnectionGroup, Error, Handle, ListenerInfo, Origin, PollManager, Prepare, Remote,
+    Result, Stream, admit, clock, guard,
 };
 
 use crate::admission::{AcceptLimit, Admission, AtLimit, ListenerCount, Permit, Refusal, Verdict};
@@ -18,7 +18,7 @@ use crate::sync::{lock, wait_while};
 
 /// Made once for each `serve`; acceptors and the streams that they accept hold it.
 pub(crate) struct AcceptContext {
-    pub(crate) group: Arc<Group>,
+    pub(crate) group: Arc<ConnectionGroup>,
     pub(crate) callbacks: Arc<dyn Prepare>,
     /// Weak, since streams that wait for a PROXY header hold the context: the last of them would
     /// end the manager on one of the manager's own loops.
@@ -51,7 +51,7 @@ struct Admitting<'a>(&'a AcceptContext);
 
 impl AcceptContext {
     pub(crate) fn new(
-        group: Arc<Group>,
+        group: Arc<ConnectionGroup>,
         callbacks: Arc<dyn Prepare>,
         manager: Weak<PollManager>,
         admission: Arc<Admission>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netpoll_core::proxy::Header;
-use netpoll_core::{Address, Group, ListenerInfo, Remote, Stream};
+use netpoll_core::{Address, ConnectionGroup, ListenerInfo, Remote, Stream};
 
 use super::context::AcceptContext;
 use crate::admission::Permit;
@@ -30,7 +30,7 @@ impl Proxied for Pending {
         &self.peer
     }
 
-    fn is_of(&self, group: &Arc<Group>) -> bool {
+    fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool {
         Arc::ptr_eq(&self.context.group, group)
     }
 

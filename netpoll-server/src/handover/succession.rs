@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use netpoll_core::{Error, Group, Preamble, Remote, Result, Stream, clock, socket};
+use netpoll_core::{ConnectionGroup, Error, Preamble, Remote, Result, Stream, clock, socket};
 
 use super::{HandOverOptions, MAGIC, MANIFEST_MAX, REVOKED, SERVING, YOURS, describe, manifest};
 use crate::opening::Hold;
@@ -53,7 +53,7 @@ pub(crate) struct Participant {
 
 /// What an event loop does for a hand-over.
 pub(crate) trait Successor: Send {
-    fn group(&self) -> &Arc<Group>;
+    fn group(&self) -> &Arc<ConnectionGroup>;
 
     /// The reactor that watches for the old process's answer.
     fn main(&self) -> &Arc<Remote>;
@@ -86,7 +86,7 @@ pub(crate) struct Share {
 
 /// Waits on a reactor for the old process's last word.
 struct Waiting {
-    group: Arc<Group>,
+    group: Arc<ConnectionGroup>,
     succession: Arc<Succession>,
     answer: Option<Answer>,
 }
@@ -295,7 +295,7 @@ impl Preamble for Waiting {
         &self.succession.stream
     }
 
-    fn is_of(&self, group: &Arc<Group>) -> bool {
+    fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool {
         Arc::ptr_eq(&self.group, group)
     }
 

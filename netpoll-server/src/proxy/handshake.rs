@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use netpoll_core::proxy::{HEADER_MAX, Header, parse};
-use netpoll_core::{Address, Group, Preamble, Remote, Stream, clock, later};
+use netpoll_core::{Address, ConnectionGroup, Preamble, Remote, Stream, clock, later};
 
 use super::options::ProxyProtocol;
 
@@ -19,7 +19,7 @@ pub(crate) trait Proxied: Send {
     fn peer(&self) -> &Address;
 
     /// Whether it would be a connection of this group.
-    fn is_of(&self, group: &Arc<Group>) -> bool;
+    fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool;
 
     /// The header was taken.
     fn proceed(self, header: Header);
@@ -89,7 +89,7 @@ impl<P: Proxied> Preamble for ProxyHandshake<P> {
         self.proxied.stream()
     }
 
-    fn is_of(&self, group: &Arc<Group>) -> bool {
+    fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool {
         self.proxied.is_of(group)
     }
 
