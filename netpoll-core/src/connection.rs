@@ -49,6 +49,7 @@ mod receipt;
 pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod schedule;
+pub(crate) mod scheduled;
 mod scratch;
 mod shared;
 mod socket;

@@ -34,6 +34,7 @@ use crate::base::clock;
 use crate::connection::Shared;
 use crate::connection::group::ConnectionGroup;
 use crate::connection::mailbox::{Command, Remote};
+use crate::connection::scheduled::Scheduled;
 use crate::io::driver::{Driver, DriverEvents};
 use crate::io::readiness::{Readiness, StreamEvent};
 use crate::io::waker::Waker;
@@ -63,11 +64,11 @@ pub(crate) struct Core {
     /// All acceptors had room for any number of connections, so they need not be asked again.
     all_unlimited: bool,
     events: DriverEvents,
-    /// Scheduled connections that wait for a turn; `due` of them have it now.
-    ready: VecDeque<Arc<Shared>>,
+    /// Scheduled tasks that wait for a turn; `due` of them have it now.
+    ready: VecDeque<Scheduled>,
     due: usize,
-    /// Scheduled connections that wait for the capacity of a pool.
-    crowded: Vec<Arc<Shared>>,
+    /// Scheduled tasks that wait for the capacity of a pool.
+    crowded: Vec<Scheduled>,
     commands: VecDeque<Command>,
     timers: Timers<Action>,
     streams: usize,
@@ -126,24 +127,24 @@ impl Core {
         &self.remote
     }
 
-    /// Takes a connection that used up its budget, and runs it again after all others had a turn.
-    pub(crate) fn run_again(&mut self, shared: Arc<Shared>) {
-        self.ready.push_back(shared);
+    /// Takes a task that used up its budget, and runs it again after all others had a turn.
+    pub(crate) fn run_again(&mut self, scheduled: Scheduled) {
+        self.ready.push_back(scheduled);
     }
 
-    /// Takes a connection for which a pool has no capacity, and runs it again when a command says
-    /// that there is some, or after a while.
-    pub(crate) fn run_when_there_is_capacity(&mut self, shared: Arc<Shared>) {
+    /// Takes a task for which a pool has no capacity, and runs it again when a command says that
+    /// there is some, or after a while.
+    pub(crate) fn run_when_there_is_capacity(&mut self, scheduled: Scheduled) {
         if self.crowded.is_empty() {
             self.timers.arm(clock::now() + CAPACITY_RETRY, Action::Capacity);
         }
-        self.crowded.push(shared);
+        self.crowded.push(scheduled);
     }
 
-    /// Turns until a connection is to be run; `None` when the reactor has ended, or is to
+    /// Turns until a task is to be run; `None` when the reactor has ended, or is to
     /// [pause](Self::take_pause). It calls `before_wait` before each wait for events.
     #[inline]
-    pub(crate) fn next(&mut self, mut before_wait: impl FnMut()) -> Option<Arc<Shared>> {
+    pub(crate) fn next(&mut self, mut before_wait: impl FnMut()) -> Option<Scheduled> {
         loop {
             if let Some(scheduled) = self.next_of_batch() {
                 return Some(scheduled);
@@ -154,12 +155,12 @@ impl Core {
         }
     }
 
-    /// The next connection that is to be run before the turn is over.
+    /// The next task that is to be run before the turn is over.
     #[inline]
-    fn next_of_batch(&mut self) -> Option<Arc<Shared>> {
+    fn next_of_batch(&mut self) -> Option<Scheduled> {
         while let Some(event) = self.events.streams.pop_front() {
-            if let Some(scheduled) = self.deliver(event) {
-                return Some(scheduled);
+            if let Some(shared) = self.deliver(event) {
+                return Some(Scheduled::Connection(shared));
             }
         }
         if self.due > 0 {
@@ -238,7 +239,7 @@ impl Core {
     fn run_command(&mut self, command: Command) {
         match command {
             Command::Register(shared) => self.register(shared),
-            Command::Run(shared) => self.ready.push_back(shared),
+            Command::Run(scheduled) => self.ready.push_back(scheduled),
             Command::Transmit(token) => self.transmit(token),
             Command::Capacity => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(shared) => self.finish(&shared),
@@ -294,7 +295,7 @@ impl Core {
             shared.output.interrupt(); // the thread that dialled it waits
         }
         if shared.task.word.notify(events) {
-            self.ready.push_back(shared);
+            self.ready.push_back(shared.into());
         }
     }
 
@@ -330,7 +331,7 @@ impl Core {
                 continue;
             }
             if shared.task.word.notify(events) {
-                self.ready.push_back(shared.clone());
+                self.ready.push_back(shared.clone().into());
             }
             if events.has_any(Events::ABORT) {
                 shared.output.interrupt();

@@ -65,6 +65,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "connection::run::close",
             "connection::run::handshake",
             "connection::schedule",
+            "connection::scheduled",
             "connection::scratch",
             "connection::shared",
         ],

@@ -16,6 +16,7 @@ use std::{fmt, io};
 use super::group::ConnectionGroup;
 use super::incoming::{Accept, Preamble};
 use super::job::Job;
+use super::scheduled::Scheduled;
 use super::shared::Shared;
 use crate::base::clock;
 use crate::base::stats::{Counters, LoopStats, Traffic};
@@ -31,8 +32,8 @@ use crate::pure::tick::Tick;
 pub(crate) enum Command {
     /// Watch this connection and start its callbacks.
     Register(Arc<Shared>),
-    /// Run this connection, which is scheduled.
-    Run(Arc<Shared>),
+    /// Run this, which is scheduled.
+    Run(Scheduled),
     /// Send more of what this connection has queued.
     Transmit(Token),
     /// A pool that had no room for a connection of this reactor has room again.

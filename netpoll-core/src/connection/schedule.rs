@@ -13,24 +13,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mailbox::{Command, Remote};
-use super::run::run_to_end;
+use super::scheduled::{Runnable, Scheduled};
 use super::shared::Shared;
 use crate::base::stats::WorkerStats;
 use crate::pure::placement::Placement;
 
-/// A pool of threads that run scheduled connections.
+/// A pool of threads that run what is scheduled.
 pub(crate) trait Schedule: Send + Sync + fmt::Debug {
-    /// Passes a connection to a thread of the pool. If that fails, the caller must run or keep the
-    /// connection that comes back, which may be another one: the queue is full, no thread can be
-    /// started, or the pool has stopped.
-    fn submit(self: Arc<Self>, shared: Arc<Shared>) -> Result<(), Arc<Shared>>;
+    /// Passes what is scheduled to a thread of the pool. If that fails, the caller must run or keep
+    /// what comes back, which may be another one: the queue is full, no thread can be started, or
+    /// the pool has stopped.
+    fn submit(self: Arc<Self>, scheduled: Scheduled) -> Result<(), Scheduled>;
 
     /// As [`submit`](Self::submit). After an `Err` the pool tells `remote` when it has capacity.
     fn submit_or_wait(
         self: Arc<Self>,
-        shared: Arc<Shared>,
+        scheduled: Scheduled,
         remote: &Arc<Remote>,
-    ) -> Result<(), Arc<Shared>>;
+    ) -> Result<(), Scheduled>;
 
     /// Whether it has no thread, not even after a submit.
     fn is_deserted(&self) -> bool;
@@ -110,27 +110,41 @@ impl Dispatcher {
         }
     }
 
-    /// Passes a scheduled connection on, from a thread other than its reactor's. An `Err` is for
-    /// the reactor to run.
-    fn submit(&self, shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
+    /// The threads that run the task next, unless its reactor does.
+    fn pool_for(&self, scheduled: &Scheduled) -> Option<Arc<dyn Schedule>> {
         match &self.mode {
-            Mode::Pool(workers) => workers.clone().submit(shared),
-            Mode::HandOff(workers, _) if shared.place() == Placement::Worker => {
-                workers.clone().submit(shared)
+            Mode::Inline => None,
+            Mode::Pool(workers) => Some(workers.clone()),
+            Mode::HandOff(workers, _) => {
+                (scheduled.place() == Placement::Worker).then(|| workers.clone())
             }
-            Mode::Inline | Mode::HandOff(..) => Err(shared),
         }
     }
 }
 
 /// Makes sure that a thread begins a scheduled connection. For threads other than its reactor's.
 pub(crate) fn schedule(shared: &Arc<Shared>) {
-    let Err(shared) = shared.group.dispatcher().submit(shared.clone()) else {
-        return;
+    pass_on(Scheduled::Connection(shared.clone()));
+}
+
+/// As [`schedule`], for another task.
+#[expect(dead_code, reason = "datagrams and futures are on their way")]
+pub(crate) fn schedule_task(task: Arc<dyn Runnable>) {
+    pass_on(Scheduled::Task(task));
+}
+
+/// Makes sure that a thread begins what is scheduled. For threads other than its reactor's.
+pub(crate) fn pass_on(scheduled: Scheduled) {
+    let scheduled = match scheduled.dispatcher().pool_for(&scheduled) {
+        Some(pool) => match pool.submit(scheduled) {
+            Ok(()) => return,
+            Err(returned) => returned,
+        },
+        None => scheduled,
     };
-    if let Err(Command::Run(shared)) = shared.reactor.clone().post(Command::Run(shared)) {
-        // The reactor has ended, so this thread ends the connection.
-        shared.abort();
-        run_to_end(&shared);
+    let reactor = scheduled.reactor().clone();
+    if let Err(Command::Run(scheduled)) = reactor.post(Command::Run(scheduled)) {
+        // The reactor has ended, so this thread ends the task.
+        scheduled.end();
     }
 }

@@ -28,7 +28,7 @@ use crate::connection::origin::{Origin, Release};
 use crate::io::socket::TcpInfo;
 use crate::io::stream::{self, Stream};
 use crate::pure::deadlines::{Progress, TimeWatch};
-use crate::pure::placement::{Behaviour, History, Placement};
+use crate::pure::placement::History;
 use crate::pure::slab::Token;
 use crate::pure::task::{Events, Task};
 
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     reported: AtomicU64,
     /// The token that the reactor gave it; [`Token::NONE`] before that.
     token: AtomicU64,
-    history: History,
+    pub(crate) history: History,
     /// How much a read is expected to bring, for the next scratch; see
     /// [`take_read_hint`](netpoll_buffer::LinkBuffer::take_read_hint). For its owner alone.
     read_hint: AtomicU16,
@@ -160,26 +160,6 @@ impl Shared {
     #[inline]
     pub(crate) fn set_read_hint(&self, learnt: u16) {
         self.read_hint.store(learnt, Ordering::Relaxed);
-    }
-
-    /// Where its next callback should run, by the history.
-    pub(crate) fn place(&self) -> Placement {
-        self.history.place(&self.reactor.loop_history)
-    }
-
-    /// Counts what one of its callbacks did.
-    pub(crate) fn note(&self, behaviour: Behaviour) {
-        self.history.note(behaviour, &self.reactor.loop_history);
-    }
-
-    /// Counts what one of its callbacks did on a pool; see [`History::note_alone`].
-    pub(crate) fn note_alone(&self, behaviour: Behaviour) {
-        self.history.note_alone(behaviour);
-    }
-
-    /// Whether its callbacks have shown that they return.
-    pub(crate) fn is_proven(&self) -> bool {
-        self.history.is_proven()
     }
 
     pub(crate) fn token(&self) -> Token {

@@ -37,7 +37,7 @@ impl Core {
             && let Some(events) = shared.writable()
         {
             if shared.task.word.notify(events) {
-                self.ready.push_back(shared.clone());
+                self.ready.push_back(shared.clone().into());
             }
             shared.tell_if_gone();
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::registry::{FdOperator, StreamOperator};
 use super::{Command, Core, Ending};
 use crate::base::clock::{self, later};
-use crate::connection::run;
+use crate::connection::scheduled::Scheduled;
 
 impl Core {
     pub(super) fn retire(&mut self) {
@@ -29,7 +29,7 @@ impl Core {
             if let FdOperator::Stream(StreamOperator { shared, .. }) = operator
                 && shared.abort()
             {
-                self.ready.push_back(shared.clone());
+                self.ready.push_back(shared.clone().into());
             }
         }
     }
@@ -79,10 +79,8 @@ impl Core {
         for command in before.into_iter().chain(left) {
             match command {
                 Command::Finish(shared) => self.finish(&shared),
-                Command::Register(shared) | Command::Run(shared) => {
-                    shared.abort();
-                    run::run_to_end(&shared);
-                }
+                Command::Register(shared) => Scheduled::Connection(shared).end(),
+                Command::Run(scheduled) => scheduled.end(),
                 Command::Await(preamble, _) => preamble.end(),
                 Command::Call(call) => call.make(),
                 // This loop retired or failed, so another one has to accept on the listener.
@@ -92,9 +90,8 @@ impl Core {
                 _ => {}
             }
         }
-        for shared in self.ready.drain(..).chain(self.crowded.drain(..)) {
-            shared.abort();
-            run::run_to_end(&shared);
+        for scheduled in self.ready.drain(..).chain(self.crowded.drain(..)) {
+            scheduled.end();
         }
         let streams = self.operators.iter_mut();
         let timers: Vec<_> = streams.filter_map(FdOperator::take_timers).collect();

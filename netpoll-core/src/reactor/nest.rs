@@ -34,8 +34,8 @@ use super::waiting::{reading_of, work_of};
 use crate::base::clock;
 use crate::base::log_period::OncePer;
 use crate::base::stats::Work;
-use crate::connection::Shared;
 use crate::connection::mailbox::Remote;
+use crate::connection::scheduled::Scheduled;
 use crate::io::driver_set::DriverSet;
 use crate::pure::spin::{Plan, Spinner};
 
@@ -154,13 +154,13 @@ impl Nest {
         self.spinner.change_threads();
     }
 
-    /// Turns the cores until a connection of the one in hand is to be run; `None` when the core in
+    /// Turns the cores until a task of the one in hand is to be run; `None` when the core in
     /// hand has ended, or is to pause. It calls `before_wait` before each wait for events.
     pub(crate) fn next(
         &mut self,
         in_hand: &mut Core,
         mut before_wait: impl FnMut(),
-    ) -> Option<Arc<Shared>> {
+    ) -> Option<Scheduled> {
         loop {
             if let Some(scheduled) = in_hand.next_of_batch() {
                 return Some(scheduled);

@@ -99,7 +99,7 @@ impl Core {
             TimerId::Job(_) => false,
         };
         if must_run {
-            self.ready.push_back(shared);
+            self.ready.push_back(shared.into());
         }
     }
 
@@ -109,7 +109,7 @@ impl Core {
             return;
         }
         if shared.task.word.notify(Events::JOBS) {
-            self.ready.push_back(shared);
+            self.ready.push_back(shared.into());
         }
         if let Some(period) = job.period {
             self.arm_for(

@@ -23,8 +23,9 @@ use crate::base::panic::guard;
 use crate::base::stats::Cause;
 use crate::base::waits::Listing;
 use crate::connection::mailbox::Remote;
-use crate::connection::run::{self, Outcome};
-use crate::connection::{Shared, schedule};
+use crate::connection::run::Outcome;
+use crate::connection::schedule::pass_on;
+use crate::connection::scheduled::Scheduled;
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::pure::placement::Behaviour;
 use crate::reactor::nest;
@@ -50,29 +51,29 @@ pub fn block_in_place<R>(block: impl FnOnce() -> R) -> R {
     block()
 }
 
-/// Runs a scheduled connection on this thread, the core put down meanwhile. Returns the core,
+/// Runs what is scheduled on this thread, the core put down meanwhile. Returns the core,
 /// unless another thread has it by now.
-pub(crate) fn run(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
+pub(crate) fn run(mut held: Held<Loop>, scheduled: Scheduled) -> Option<Held<Loop>> {
     held.takeover.begin_callback();
     let lying = held.put_down();
     HOLD.set(Hold::PutDown(lying.epoch()));
-    let (outcome, work) = run::run_counted(&shared);
+    let (outcome, work) = scheduled.run_counted();
     HOLD.set(Hold::Core);
     let waited = blocking::take_waited();
     let Some(mut held) = lying.take_up() else {
         HOLD.set(Hold::Nothing);
-        shared.reactor.traffic.add(work);
-        shared.note(if waited { Behaviour::Waited } else { Behaviour::Blocked });
+        scheduled.reactor().traffic.add(work);
+        scheduled.note(if waited { Behaviour::Waited } else { Behaviour::Blocked });
         if outcome == Outcome::Again {
-            schedule(&shared);
+            pass_on(scheduled);
         }
         with_threads(LoopThreads::came_back);
         return None;
     };
     held.core.remote().counters.add(work);
-    shared.note(Behaviour::Returned);
+    scheduled.note(Behaviour::Returned);
     if outcome == Outcome::Again {
-        held.core.run_again(shared);
+        held.core.run_again(scheduled);
     }
     Some(held)
 }

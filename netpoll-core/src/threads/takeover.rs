@@ -21,8 +21,8 @@ use super::station::{Batch, Station};
 use crate::base::stats::{Cause, HandOffStats};
 use crate::base::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::waits::Waits;
-use crate::connection::Shared;
 use crate::connection::schedule::Terms;
+use crate::connection::scheduled::Scheduled;
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::reactor::Core;
 use crate::reactor::nest::Nest;
@@ -58,10 +58,10 @@ impl Loop {
         Some(Self { core, nest, takeover })
     }
 
-    /// Turns until a connection of the core in hand is to be run; `None` when that core has ended,
+    /// Turns until a task of the core in hand is to be run; `None` when that core has ended,
     /// or is to pause. It calls `end_turn` before each wait for events.
     #[inline]
-    pub(crate) fn next(&mut self, mut end_turn: impl FnMut()) -> Option<Arc<Shared>> {
+    pub(crate) fn next(&mut self, mut end_turn: impl FnMut()) -> Option<Scheduled> {
         let Self { core, nest, takeover } = self;
         let before_wait = || {
             takeover.begin_wait();
@@ -214,8 +214,8 @@ impl LoopThreads {
     /// For [`may_run`], where there is no plain answer: whether a callback that is run on the
     /// reactor has a thread to be away on, if it should block.
     #[cold]
-    fn has_thread_for(&self, shared: &Shared, terms: Terms) -> bool {
-        let is_proven = shared.is_proven();
+    fn has_thread_for(&self, scheduled: &Scheduled, terms: Terms) -> bool {
+        let is_proven = scheduled.is_proven();
         if self.away.load(Ordering::SeqCst) & REFUSED != 0 && !is_proven && !self.may_start() {
             return false;
         }
@@ -346,13 +346,13 @@ impl Takeover {
 
 /// Whether a callback may be run with the core put down: the monitor watches, and there may be one
 /// more thread if the callback blocks.
-pub(crate) fn may_run(held: &mut Held<Loop>, terms: Terms, shared: &Shared) -> bool {
+pub(crate) fn may_run(held: &mut Held<Loop>, terms: Terms, next: &Scheduled) -> bool {
     if held.takeover.watched.is_none_or(|least| least > terms.threshold) && !enroll(held, terms) {
         return false;
     }
     let Some(threads) = &held.takeover.threads else { return false };
     threads.away.load(Ordering::Relaxed) < terms.away_unproven
-        || threads.has_thread_for(shared, terms)
+        || threads.has_thread_for(next, terms)
 }
 
 fn enroll(held: &mut Held<Loop>, terms: Terms) -> bool {

@@ -1,4 +1,4 @@
-//! What a thread does with a loop: it turns the loop, and runs each scheduled connection where the
+//! What a thread does with a loop: it turns the loop, and runs each scheduled task where the
 //! mode of its group says, until the loop ends or another thread has taken it over.
 //!
 //! ```text
@@ -22,10 +22,10 @@ use super::workers::Workers;
 use crate::base::blocking::Forbidden;
 use crate::base::error::Result;
 use crate::base::panic::{Panicked, guard};
-use crate::connection::Shared;
 use crate::connection::mailbox::Remote;
-use crate::connection::run::{self, Outcome};
+use crate::connection::run::Outcome;
 use crate::connection::schedule::{Dispatcher, Mode, Schedule, Terms};
+use crate::connection::scheduled::Scheduled;
 use crate::pure::baton::{Baton, Held};
 use crate::pure::placement::Placement;
 use crate::pure::spin::Spin;
@@ -153,44 +153,44 @@ fn end_one(held: Held<Loop>, end: impl FnOnce(Core)) -> Left {
     }
 }
 
-/// Runs a scheduled connection where the mode of its group says, from its reactor. Returns the core
+/// Runs what is scheduled where its mode says, from its reactor. Returns the core
 /// to go on with, unless another thread has it.
 fn run_where_due(
     mut held: Held<Loop>,
     scheduling: &mut Scheduling,
-    shared: Arc<Shared>,
+    scheduled: Scheduled,
 ) -> Option<Held<Loop>> {
-    match &shared.group.dispatcher().mode {
+    match &scheduled.dispatcher().mode {
         Mode::Inline => {
             scheduling.runs_here();
-            run_here(&mut held.core, shared, Forbidden::here());
+            run_here(&mut held.core, scheduled, Forbidden::here());
             Some(held)
         }
         Mode::Pool(workers) => {
             scheduling.sent();
-            send(held, scheduling, &workers.clone(), shared)
+            send(held, scheduling, &workers.clone(), scheduled)
         }
         Mode::HandOff(workers, terms) => {
             scheduling.runs_here();
-            let (place, terms) = (shared.place(), *terms);
+            let (place, terms) = (scheduled.place(), *terms);
             if place == Placement::Reactor {
-                if takeover::may_run(&mut held, terms, &shared) {
-                    return hand_off::run(held, shared);
+                if takeover::may_run(&mut held, terms, &scheduled) {
+                    return hand_off::run(held, scheduled);
                 }
                 held.takeover.want_thread();
             }
             held.core.remote().counters.to_workers.add(1);
-            send(held, scheduling, &workers.clone(), shared)
+            send(held, scheduling, &workers.clone(), scheduled)
         }
     }
 }
 
-fn run_here(core: &mut Core, shared: Arc<Shared>, forbidden: Forbidden) {
-    let (outcome, work) = run::run_counted(&shared);
+fn run_here(core: &mut Core, scheduled: Scheduled, forbidden: Forbidden) {
+    let (outcome, work) = scheduled.run_counted();
     drop(forbidden);
     core.remote().counters.add(work);
     if outcome == Outcome::Again {
-        core.run_again(shared);
+        core.run_again(scheduled);
     }
 }
 
@@ -198,9 +198,9 @@ fn send(
     mut held: Held<Loop>,
     scheduling: &mut Scheduling,
     workers: &Arc<dyn Schedule>,
-    shared: Arc<Shared>,
+    scheduled: Scheduled,
 ) -> Option<Held<Loop>> {
-    match workers.clone().submit_or_wait(shared, held.core.remote()) {
+    match workers.clone().submit_or_wait(scheduled, held.core.remote()) {
         Ok(()) => {}
         Err(kept) if workers.is_stopping() => {
             // Without workers no callback may run any more but `on_disconnect`.
@@ -217,14 +217,14 @@ fn send(
     Some(held)
 }
 
-/// Runs a connection that no worker will run, since the system refuses even the first one: a server
+/// Runs what no worker will run, since the system refuses even the first one: a server
 /// that is slow serves more than one that waits for threads.
 #[cold]
-fn run_without_worker(mut held: Held<Loop>, shared: Arc<Shared>) -> Option<Held<Loop>> {
+fn run_without_worker(mut held: Held<Loop>, scheduled: Scheduled) -> Option<Held<Loop>> {
     held.core.remote().counters.without_worker.add(1);
     if held.takeover.is_watched() {
-        return hand_off::run(held, shared);
+        return hand_off::run(held, scheduled);
     }
-    run_here(&mut held.core, shared, Forbidden::for_want_of_threads());
+    run_here(&mut held.core, scheduled, Forbidden::for_want_of_threads());
     Some(held)
 }

@@ -29,9 +29,9 @@ use crate::base::stats::WorkerStats;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::base::waits::{Listing, Waits};
 use crate::connection::mailbox::Remote;
-use crate::connection::run::{self, Outcome};
-use crate::connection::schedule::Schedule;
-use crate::connection::{Shared, schedule};
+use crate::connection::run::Outcome;
+use crate::connection::schedule::{Schedule, pass_on};
+use crate::connection::scheduled::Scheduled;
 use growth::Growth;
 use queue::{Class, Queue};
 use stopwatch::Stopwatch;
@@ -41,7 +41,7 @@ pub(crate) struct Workers {
     options: PoolOptions,
     /// For callbacks whose behaviour is noted: from when on they count as blocking.
     threshold: Option<Duration>,
-    queue: Queue<Arc<Shared>>,
+    queue: Queue<Scheduled>,
     pool: Arc<ThreadPool<()>>,
     growth: Growth,
     /// The waits of callbacks on workers.
@@ -96,13 +96,13 @@ impl Workers {
             class: Class::Proven,
         };
         let mut stopwatch = self.threshold.map(Stopwatch::new);
-        while let Some(shared) = worker.next(&mut stopwatch) {
-            let outcome = hand_off::run_for(&shared.reactor, || match &mut stopwatch {
-                Some(stopwatch) => stopwatch.run(&shared),
-                None => stopwatch::run_on_pool(&shared),
+        while let Some(scheduled) = worker.next(&mut stopwatch) {
+            let outcome = hand_off::run_for(scheduled.reactor(), || match &mut stopwatch {
+                Some(stopwatch) => stopwatch.run(&scheduled),
+                None => stopwatch::run_on_pool(&scheduled),
             });
             if outcome == Outcome::Again {
-                schedule(&shared);
+                pass_on(scheduled);
             }
         }
     }
@@ -123,15 +123,15 @@ impl Workers {
 }
 
 impl Schedule for Workers {
-    /// Passes a connection to a worker. What comes back, that connection or another, is the
-    /// caller's to run or to keep: the queue is full, no thread can be started, or the workers have
+    /// Passes a task to a worker. What comes back, that task or another, is the caller's to run or
+    /// to keep: the queue is full, no thread can be started, or the workers have
     /// stopped.
-    fn submit(self: Arc<Self>, shared: Arc<Shared>) -> Result<(), Arc<Shared>> {
+    fn submit(self: Arc<Self>, scheduled: Scheduled) -> Result<(), Scheduled> {
         if self.is_stopping() {
-            return Err(shared);
+            return Err(scheduled);
         }
-        let class = if shared.is_proven() { Class::Proven } else { Class::Unproven };
-        self.queue.push(class, shared)?;
+        let class = if scheduled.is_proven() { Class::Proven } else { Class::Unproven };
+        self.queue.push(class, scheduled)?;
         self.wake_one();
         let is_attended = self.attend();
         if !is_attended {
@@ -148,10 +148,10 @@ impl Schedule for Workers {
     /// As `submit`; after an `Err` the reactor of `remote` is told when there is capacity.
     fn submit_or_wait(
         self: Arc<Self>,
-        shared: Arc<Shared>,
+        scheduled: Scheduled,
         remote: &Arc<Remote>,
-    ) -> Result<(), Arc<Shared>> {
-        let Err(shared) = self.clone().submit(shared) else { return Ok(()) };
+    ) -> Result<(), Scheduled> {
+        let Err(scheduled) = self.clone().submit(scheduled) else { return Ok(()) };
         let mut waiting = lock(&self.waiting);
         if !waiting.iter().any(|each| Arc::ptr_eq(each, remote)) {
             waiting.push(remote.clone());
@@ -159,7 +159,7 @@ impl Schedule for Workers {
         drop(waiting);
         self.crowded.store(true, Ordering::SeqCst);
         // A worker may have taken a job before it could see the flag.
-        self.submit(shared)
+        self.submit(scheduled)
     }
 
     fn is_deserted(&self) -> bool {
@@ -178,10 +178,9 @@ impl Schedule for Workers {
         self.growth.while_deciding(|| self.stopping.store(true, Ordering::SeqCst));
         let left = self.pool.stop(deadline) + self.growth.stop(deadline);
         self.tell_of_capacity();
-        while let Some(shared) = self.queue.take_back() {
+        while let Some(scheduled) = self.queue.take_back() {
             // Submitted during the stop; no other thread would ever end it.
-            shared.abort();
-            run::run_to_end(&shared);
+            scheduled.end();
         }
         left
     }
@@ -208,12 +207,12 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// The next job; `None`: the thread has to leave.
-    fn next(&mut self, stopwatch: &mut Option<Stopwatch>) -> Option<Arc<Shared>> {
+    fn next(&mut self, stopwatch: &mut Option<Stopwatch>) -> Option<Scheduled> {
         let Workers { queue, pool, growth, options, .. } = &**self.workers;
         let is_queued = || queue.ready() > 0;
         self.done();
         let mut may_stay = true;
-        let (class, shared) = loop {
+        let (class, scheduled) = loop {
             match queue.take() {
                 Some(job) => break job,
                 None if !may_stay || self.workers.is_stopping() => return None,
@@ -238,7 +237,7 @@ impl Worker<'_> {
             // Two submits may have counted on the same idle worker: this one.
             self.workers.attend();
         }
-        Some(shared)
+        Some(scheduled)
     }
 
     /// The job that it was at is done.

@@ -1,11 +1,10 @@
 //! Whether a callback that a worker ran has blocked.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::{blocking, clock};
-use crate::connection::Shared;
-use crate::connection::run::{self, Outcome};
+use crate::connection::run::Outcome;
+use crate::connection::scheduled::Scheduled;
 use crate::pure::placement::Behaviour;
 use crate::sys::{self, Usage};
 use crate::threads::monitor::COMPUTING;
@@ -14,12 +13,12 @@ use crate::threads::monitor::COMPUTING;
 /// computes for long, and each of them takes less than a threshold.
 const RUNS_PER_MARK: u32 = COMPUTING;
 
-/// Runs a connection on a worker of a pool, and notes whether it waited in one of our calls, which
+/// Runs a task on a worker of a pool, and notes whether it waited in one of our calls, which
 /// shows the connections that wait for slow peers.
-pub(super) fn run_on_pool(shared: &Arc<Shared>) -> Outcome {
-    let outcome = run::run(shared);
+pub(super) fn run_on_pool(scheduled: &Scheduled) -> Outcome {
+    let outcome = scheduled.run();
     let behaviour = if blocking::take_waited() { Behaviour::Waited } else { Behaviour::Returned };
-    shared.note_alone(behaviour);
+    scheduled.note_alone(behaviour);
     outcome
 }
 
@@ -43,20 +42,20 @@ impl Stopwatch {
         self.runs = 0;
     }
 
-    /// Runs a connection, and notes what its callback did.
-    pub(super) fn run(&mut self, shared: &Arc<Shared>) -> Outcome {
+    /// Runs a task, and notes what its callback did.
+    pub(super) fn run(&mut self, scheduled: &Scheduled) -> Outcome {
         self.runs += 1;
         if self.runs >= RUNS_PER_MARK {
             self.slept();
         }
         let begun = clock::now();
-        let outcome = run::run(shared);
+        let outcome = scheduled.run();
         let behaviour = if blocking::take_waited() {
             Behaviour::Waited
         } else {
             self.judge(clock::now().duration_since(begun))
         };
-        shared.note(behaviour);
+        scheduled.note(behaviour);
         outcome
     }
 
