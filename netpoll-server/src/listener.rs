@@ -144,6 +144,28 @@ impl Listener {
         self
     }
 
+    /// Whether all loops accept on this one socket, each for itself, by `EPOLLEXCLUSIVE`: a new
+    /// connection wakes one loop that waits, and stays there. A loop that is busy is passed over,
+    /// and no connection is passed between threads. Default `false`: with several loops the main
+    /// reactor accepts, and `LoadBalance` chooses the loop.
+    ///
+    /// For short connections: it is more even in time and less even in number, since the kernel
+    /// wakes the loop that it finds first, and `LoadBalance` has no say. It is passed on by
+    /// [`EventLoop::hand_over`](crate::EventLoop::hand_over). `serve` refuses it together with
+    /// [`reuse_port`](crate::ListenOptions::reuse_port), which gives each loop a socket of its own.
+    ///
+    /// ```
+    /// use netpoll_server::Listener;
+    ///
+    /// let listener = Listener::bind("tcp", "127.0.0.1:0")?.idle_loop_accepts(true);
+    /// # Ok::<(), netpoll_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn idle_loop_accepts(mut self, yes: bool) -> Self {
+        self.service.idle_loop_accepts = yes;
+        self
+    }
+
     /// The name that it was given.
     pub fn name(&self) -> Option<&str> {
         self.service.name.as_deref()
@@ -186,6 +208,12 @@ impl Listener {
             further.adopt(self.foreign)?;
         }
         self.service.validate(index)?;
+        if self.service.idle_loop_accepts && self.again.is_some() {
+            return Err(Error::config(format!(
+                "listener {index} has both idle_loop_accepts and reuse_port, but each loop has \
+                 either the one socket or one of its own; leave out one of the two"
+            )));
+        }
         let address = self.local_addr()?;
         let name = self.name().map_or_else(|| address.to_string(), str::to_owned);
         Ok(Arc::new(ListenerInfo { index, name: name.into(), address }))

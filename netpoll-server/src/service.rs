@@ -15,6 +15,8 @@ pub(crate) struct Service {
     /// The process that handed it over had a filter. What makes filters can't be handed over, and
     /// without one the listener would speak plainly with clients that expect TLS.
     pub(crate) needs_filter: bool,
+    /// All loops accept, each for itself, and a loop that waits takes the next connection.
+    pub(crate) idle_loop_accepts: bool,
 }
 
 impl Service {

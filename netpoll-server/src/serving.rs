@@ -108,12 +108,12 @@ impl Serving {
     ) {
         listener.serve();
         log::info!("serving {} on {}", info.name, info.address);
-        let proxy = listener.service.proxy.clone();
         let count = ListenerCount::new(&self.context.admission, info, &listener.service);
         let assign = {
             let (context, info, count) = (self.context.clone(), info.clone(), count.clone());
+            let service = listener.service.clone();
             move |it: Arc<socket::Listener>| {
-                Assignment::new(ListeningSocket::new(&context, &info, &count, proxy.clone(), it))
+                Assignment::new(ListeningSocket::new(&context, &info, &count, &service, it))
             }
         };
         let mut assignments: Vec<_> = listener.sockets().cloned().map(&assign).collect();

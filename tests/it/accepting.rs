@@ -20,6 +20,10 @@ fn per_loop() -> Listener {
     Listener::options().reuse_port(true).bind("tcp", "127.0.0.1:0").expect("a port")
 }
 
+fn by_idle_loop() -> Listener {
+    Listener::bind("tcp", "127.0.0.1:0").expect("a port").idle_loop_accepts(true)
+}
+
 /// How many connections each loop has.
 fn spread(manager: &PollManager) -> Vec<u64> {
     manager.stats().iter().map(|it| it.connections).collect()
@@ -133,6 +137,61 @@ fn with_reuse_port_each_loop_accepts_for_itself() {
     }
 }
 
+/// Round robin would give every second client to the loop that is held.
+#[test]
+fn a_loop_that_is_busy_leaves_new_connections_to_an_idle_one() {
+    let manager = Arc::new(PollManager::new(2, LoadBalance::RoundRobin).expect("a manager"));
+    let (builder, gate, held) = holding(EventLoop::builder().manager(manager.clone()));
+    let listener = by_idle_loop();
+    let address = inet(&listener);
+    let server = Serving::start(builder.build().expect("options"), listener);
+    let mut blocker = connect(address);
+    blocker.say(b"!");
+    eventually("a loop is held", || held.get() == 1);
+    for _ in 0..20 {
+        connect(address).echo(b"hello");
+    }
+    assert_eq!(server.event_loop.stats().main.accepted, 0);
+    let mut accepted: Vec<_> = manager.stats().iter().map(|it| it.accepted).collect();
+    accepted.sort_unstable();
+    assert_eq!(accepted, [1, 20]);
+    gate.open();
+    blocker.hear(b"!");
+    assert_eq!(server.stop().aborted, 0);
+}
+
+#[test]
+fn a_listener_for_the_idle_loop_has_no_socket_for_each_loop() {
+    let error = echo().build().expect("options").serve(per_loop().idle_loop_accepts(true));
+    let error = error.expect_err("both are set").to_string();
+    assert!(error.contains("idle_loop_accepts") && error.contains("reuse_port"), "{error}");
+}
+
+/// Clients connect all the while. Of some, the loop that the kernel has woken retires at once.
+#[test]
+fn loops_that_share_a_socket_come_and_go_and_orphan_nobody() {
+    const VISITS: usize = 400;
+    for dispatch in modes() {
+        let manager = Arc::new(PollManager::new(1, LoadBalance::RoundRobin).expect("a manager"));
+        let listener = by_idle_loop();
+        let address = inet(&listener);
+        let builder = echo().dispatch(dispatch).manager(manager.clone());
+        let server = Serving::start(builder.build().expect("options"), listener);
+        std::thread::scope(|scope| {
+            let visits = || (0..VISITS).for_each(|_| connect(address).echo(b"hello"));
+            let visitors = [(); 3].map(|()| scope.spawn(visits));
+            for loops in [1, 4, 2, 3, 1, 5].into_iter().cycle() {
+                manager.set_loops(loops).expect("loops");
+                if visitors.iter().all(|it| it.is_finished()) {
+                    break;
+                }
+            }
+        });
+        assert_eq!(server.event_loop.stats().main.accepted, 0, "{dispatch:?}: a loop was left");
+        assert_eq!(server.stop().aborted, 0);
+    }
+}
+
 #[test]
 fn loops_come_and_go_and_orphan_nobody() {
     for listener in [per_loop(), Listener::bind("tcp", "127.0.0.1:0").expect("a port")] {
@@ -183,8 +242,13 @@ fn those_in_the_kernels_queue_are_served_at_a_shutdown() {
 
 #[test]
 fn those_in_the_queues_of_all_loops_are_served_at_a_shutdown() {
+    for listener in [per_loop(), by_idle_loop()] {
+        served_at_a_shutdown_while_both_loops_are_held(listener);
+    }
+}
+
+fn served_at_a_shutdown_while_both_loops_are_held(listener: Listener) {
     let (builder, gate, held) = holding(EventLoop::builder().loops(2));
-    let listener = per_loop();
     let address = inet(&listener);
     let server = Serving::start(builder.build().expect("options"), listener);
     let mut blockers = Vec::new();
@@ -364,7 +428,9 @@ fn the_accept_rate_paces_those_who_come() {
 
 #[test]
 fn limits_hold_where_each_loop_accepts_for_itself() {
-    for at_limit in [AtLimit::Queue, AtLimit::Close] {
+    let cases =
+        [AtLimit::Queue, AtLimit::Close].map(|it| [(it.clone(), per_loop()), (it, by_idle_loop())]);
+    for (at_limit, listener) in cases.into_iter().flatten() {
         let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (entered, left, peak) = (inside.clone(), inside.clone(), most.clone());
         let builder = EventLoop::builder()
@@ -379,7 +445,6 @@ fn limits_hold_where_each_loop_accepts_for_itself() {
             .loops(3)
             .max_connections(10)
             .at_limit(at_limit.clone());
-        let listener = per_loop();
         let address = inet(&listener);
         let server = Serving::start(builder.build().expect("options"), listener);
         let visits = || {

@@ -216,6 +216,32 @@ fn gathered_loops_stop_and_leave_nothing() {
     });
 }
 
+/// The kernel counts a loop that another set watches as one that does not wait.
+#[test]
+fn gathered_loops_share_a_socket_and_miss_no_client() {
+    for dispatch in modes() {
+        let manager = manager(4);
+        let listener = Listener::bind("tcp", "127.0.0.1:0").expect("a port");
+        let listener = listener.idle_loop_accepts(true);
+        let address = inet(&listener);
+        let builder = echo().manager(manager.clone()).dispatch(dispatch);
+        let serving = Serving::start(builder.build().expect("options"), listener);
+        thread::scope(|scope| {
+            let visits = || (0..200).for_each(|_| connect(address).echo(b"hello"));
+            let visitors = [(); 3].map(|()| scope.spawn(visits));
+            for threads in [1, 3, 2, 4].into_iter().cycle() {
+                manager.gather_on(threads);
+                connect(address).echo(b"hello");
+                if visitors.iter().all(|it| it.is_finished()) {
+                    break;
+                }
+            }
+        });
+        assert_eq!(serving.event_loop.stats().main.accepted, 0);
+        assert_eq!(serving.stop().aborted, 0);
+    }
+}
+
 /// Dropped at any moment of their gathering and spreading.
 #[test]
 fn a_manager_may_be_dropped_while_its_loops_change_threads() {

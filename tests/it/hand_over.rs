@@ -314,6 +314,13 @@ fn limits_and_the_proxy_protocol_travel_along() {
 }
 
 #[test]
+fn that_the_idle_loop_accepts_travels_along() {
+    let new = replaced(bind().idle_loop_accepts(true), |listeners| listeners);
+    (0..20).for_each(|_| assert_eq!(hear(address(&new)), "new"));
+    assert_eq!(new.stats().main.accepted, 0);
+}
+
+#[test]
 fn sockets_of_loops_travel_with_their_options() {
     let listener = Listener::options()
         .reuse_port(true)

@@ -19,6 +19,12 @@ pub trait Accept: Send {
     /// queue.
     fn room(&mut self) -> Room;
 
+    /// Whether other loops accept on the same listener, so that a new connection should wake one of
+    /// them only.
+    fn is_one_of_several(&self) -> bool {
+        false
+    }
+
     /// Called once: the loop watches the listener from now on, as long as there is room.
     fn watched(&mut self) {}
 

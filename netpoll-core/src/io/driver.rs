@@ -37,7 +37,8 @@ pub(crate) trait Driver: Send + fmt::Debug {
     fn closing(&mut self, token: Token);
 
     /// Will accept on a listener, as much as [`set_room`](Self::set_room) allows: at first nothing.
-    fn listen(&mut self, listener: Arc<Listener>, token: Token);
+    /// Of the drivers that watch it `exclusive`ly, a new connection should wake one that waits.
+    fn listen(&mut self, listener: Arc<Listener>, token: Token, exclusive: bool);
 
     /// Allows a listener so many connections in each wait from now on; 0 stops watching it.
     fn set_room(&mut self, token: Token, count: usize) -> io::Result<()>;

@@ -54,6 +54,8 @@ struct Listening {
     listener: Arc<Listener>,
     /// Whether epoll watches it.
     watched: bool,
+    /// Other epoll instances watch it, too, and one of them is enough.
+    exclusive: bool,
     /// This wait found a connection in its queue.
     ready: bool,
     /// How many connections the reactor takes in a wait.
@@ -184,9 +186,9 @@ impl Driver for Epoll {
         }
     }
 
-    fn listen(&mut self, listener: Arc<Listener>, token: Token) {
-        let fresh =
-            Listening { listener, watched: false, ready: false, room: 0, batch: 1, failures: 0 };
+    fn listen(&mut self, listener: Arc<Listener>, token: Token, exclusive: bool) {
+        let (watched, ready, room, batch, failures) = (false, false, 0, 1, 0);
+        let fresh = Listening { listener, watched, exclusive, ready, room, batch, failures };
         self.listeners.insert(token, fresh);
     }
 
@@ -196,7 +198,8 @@ impl Driver for Epoll {
         let watch = count > 0;
         if watch != it.watched {
             if watch {
-                self.epoll.add_listener(it.listener.as_fd(), token.to_u64() | LISTENER)?;
+                let data = token.to_u64() | LISTENER;
+                self.epoll.add_listener(it.listener.as_fd(), data, it.exclusive)?;
             } else {
                 self.epoll.remove(it.listener.as_fd())?;
             }

@@ -116,7 +116,7 @@ impl Driver for Memory {
         self.gone.push_front(token);
     }
 
-    fn listen(&mut self, listener: Arc<Listener>, token: Token) {
+    fn listen(&mut self, listener: Arc<Listener>, token: Token, _exclusive: bool) {
         let queue = listener.memory().expect("a listener in memory");
         queue.watch(Some(self.reports.clone()));
         self.listeners.insert(token, (listener, 0));

@@ -19,9 +19,10 @@ impl Core {
             Ending::WhenEmpty | Ending::Failed => return accept.retired(),
             Ending::Stopping { .. } => return,
         }
+        let exclusive = accept.is_one_of_several();
         let operator = ListenerOperator { listener: listener.clone(), accept, told: false };
         let token = self.operators.insert(FdOperator::Listener(Box::new(operator)));
-        self.driver.listen(listener, token);
+        self.driver.listen(listener, token, exclusive);
         self.listeners.push(token);
         self.all_unlimited = false;
     }

@@ -26,8 +26,19 @@ impl EpollFd {
 
     /// Registers a listener: level-triggered. It is reported for as long as a connection waits in
     /// its queue, so no accept has to find the queue empty to know that it is.
-    pub(crate) fn add_listener(&self, fd: BorrowedFd<'_>, data: u64) -> io::Result<()> {
-        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, data))?)
+    ///
+    /// `exclusive`: of the instances that have it in this way, a new connection wakes one that
+    /// waits, and is reported by those that do not wait when they do. The kernel refuses
+    /// `EPOLL_CTL_MOD` for it. An instance that another one watches counts as one that does not
+    /// wait.
+    pub(crate) fn add_listener(
+        &self,
+        fd: BorrowedFd<'_>,
+        data: u64,
+        exclusive: bool,
+    ) -> io::Result<()> {
+        let flag = if exclusive { EpollFlags::EPOLLEXCLUSIVE } else { EpollFlags::empty() };
+        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | flag, data))?)
     }
 
     /// Registers another instance: level-triggered, so one that was not emptied is reported again.
@@ -67,9 +78,61 @@ fn milliseconds(timeout: Option<Duration>) -> EpollTimeout {
     EpollTimeout::from(u16::try_from(rounded).unwrap_or(u16::MAX))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
     use super::*;
+    use crate::base::sync::{AtomicU64, Ordering};
+    use crate::sys::StateFile;
+    use crate::sys::eventfd::EventFd;
+    use crate::sys::thread::thread_number;
+
+    const LISTENER: u64 = 1;
+    const STOP: u64 = 2;
+
+    fn is_asleep(number: &AtomicU64) -> bool {
+        let number = number.load(Ordering::SeqCst) as i32;
+        number != 0 && StateFile::open(number).and_then(|it| it.is_asleep()).unwrap_or(false)
+    }
+
+    /// Several instances watch one listener, and a thread waits on each; a client comes. Returns
+    /// how many of the threads are told of it.
+    fn told_of_one_client(exclusive: bool) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let numbers = [0; 3].map(AtomicU64::new);
+        let instances = [(); 3].map(|()| {
+            let (epoll, stop) = (EpollFd::new().expect("epoll"), EventFd::new().expect("eventfd"));
+            epoll.add_listener(listener.as_fd(), LISTENER, exclusive).expect("a descriptor");
+            epoll.add(stop.as_fd(), EpollFlags::EPOLLIN, STOP).expect("a descriptor");
+            (epoll, stop)
+        });
+        thread::scope(|scope| {
+            let waits = |((epoll, _), number): (&(EpollFd, EventFd), &AtomicU64)| {
+                number.store(thread_number().cast_unsigned().into(), Ordering::SeqCst);
+                let mut events = [EpollEvent::empty(); 4];
+                let count = epoll.wait(&mut events, None).expect("a wait");
+                events[..count].iter().any(|it| it.data() == LISTENER)
+            };
+            let threads: Vec<_> =
+                instances.iter().zip(&numbers).map(|it| scope.spawn(move || waits(it))).collect();
+            while !numbers.iter().all(is_asleep) {
+                thread::yield_now();
+            }
+            let _client = TcpStream::connect(listener.local_addr().expect("an address"));
+            // A thread that was woken reports the client, since nothing accepts it.
+            for (_, stop) in &instances {
+                stop.signal().expect("an eventfd");
+            }
+            threads.into_iter().filter_map(|it| it.join().ok()).filter(|told| *told).count()
+        })
+    }
+
+    #[test]
+    fn a_client_of_an_exclusive_listener_wakes_one_that_waits() {
+        assert_eq!((told_of_one_client(true), told_of_one_client(false)), (1, 3));
+    }
 
     #[test]
     fn a_wait_of_a_fraction_of_a_millisecond_is_not_a_busy_poll() {

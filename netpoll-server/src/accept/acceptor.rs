@@ -20,6 +20,8 @@ pub(crate) struct Acceptor {
     socket: Arc<ListeningSocket>,
     /// The loop that it runs on and accepts for, if it does not accept for all.
     own: Option<Arc<Remote>>,
+    /// Other loops accept on the socket, too.
+    one_of_several: bool,
     backoff: Backoff,
     /// An accept has succeeded since one failed.
     succeeded: bool,
@@ -38,11 +40,21 @@ impl Acceptor {
         own: Option<Arc<Remote>>,
         on_retired: Option<OnRetired>,
     ) -> Self {
+        let one_of_several = socket.idle_loop_accepts && own.is_some();
         let context = &socket.context;
         let count = context.count_acceptor();
         context.admission.add_acceptor(own.as_ref().unwrap_or(&context.main));
         let (backoff, spare) = (Backoff::default(), socket::spare_descriptor().ok());
-        Self { on_retired, socket, own, backoff, succeeded: false, spare, _count: count }
+        Self {
+            on_retired,
+            socket,
+            own,
+            one_of_several,
+            backoff,
+            succeeded: false,
+            spare,
+            _count: count,
+        }
     }
 
     /// Admits or refuses every stream that is in the kernel's queue or in the overflow.
@@ -136,6 +148,10 @@ impl Acceptor {
 }
 
 impl Accept for Acceptor {
+    fn is_one_of_several(&self) -> bool {
+        self.one_of_several
+    }
+
     fn watched(&mut self) {
         self.socket.watched();
     }

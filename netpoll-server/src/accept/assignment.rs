@@ -5,6 +5,9 @@
 //!     one loop             that loop, for itself: no other thread has to run for a new connection
 //!     several loops        the main reactor, so that none of them works for the others; it takes
 //!                          over when a second loop is started, and keeps it
+//!   one socket for all loops, and the idle one accepts
+//!     any number           each loop, for itself; one that is started later joins them
+//!     a loop retires       the others; the main reactor where none is left, until one is started
 //!   a socket for each loop
 //!     its loop             for itself
 //!     its loop retires     the main reactor, until a loop that is started later takes it over
@@ -29,8 +32,8 @@ pub(crate) struct Assignment {
 
 enum Assigned {
     NotYet,
-    /// To a loop, which accepts for itself.
-    Loop(Arc<Remote>),
+    /// To loops, at least one, which accept for themselves: to several where the idle one accepts.
+    Loops(Vec<Arc<Remote>>),
     /// To the main reactor, which accepts for all.
     Main,
     /// To no reactor any more.
@@ -45,13 +48,14 @@ impl Assignment {
     /// Begins to accept for all loops. Loops that are started later are taken into account as long
     /// as the caller holds the answer.
     pub(crate) fn open(self: &Arc<Self>, manager: &PollManager) -> Arc<OnLoop> {
-        if manager.loops() > 1 {
+        if manager.loops() > 1 && !self.socket.idle_loop_accepts {
             *lock(&self.assigned) = Assigned::Main;
             self.listen(self.main(), None);
         }
         let assignment = self.clone();
         let on_loop: Arc<OnLoop> = Arc::new(move |reactor: &Arc<Remote>| assignment.see(reactor));
         manager.on_each_loop(&on_loop);
+        self.leave_to_main(); // if every loop has just retired
         on_loop
     }
 
@@ -61,7 +65,7 @@ impl Assignment {
         match &*assigned {
             Assigned::NotYet => {}
             Assigned::Main => self.main().unlisten(&self.socket.listener),
-            Assigned::Loop(_) | Assigned::Closed => return false,
+            Assigned::Loops(_) | Assigned::Closed => return false,
         }
         *assigned = self.listen_on(reactor);
         true
@@ -69,13 +73,20 @@ impl Assignment {
 
     /// Assigns the socket to the main reactor, unless a reactor has it.
     pub(crate) fn leave_to_main(self: &Arc<Self>) {
-        self.leave_to_main_if(|assigned| matches!(assigned, Assigned::NotYet));
+        let mut assigned = lock(&self.assigned);
+        if matches!(*assigned, Assigned::NotYet) {
+            *assigned = self.listen_on_main();
+        }
     }
 
     /// Ends accepting, except by the [`last_acceptor`](Self::last_acceptor).
     pub(crate) fn close(&self) {
         match std::mem::replace(&mut *lock(&self.assigned), Assigned::Closed) {
-            Assigned::Loop(reactor) => reactor.unlisten(&self.socket.listener),
+            Assigned::Loops(loops) => {
+                for reactor in loops {
+                    reactor.unlisten(&self.socket.listener);
+                }
+            }
             Assigned::Main => self.main().unlisten(&self.socket.listener),
             Assigned::NotYet | Assigned::Closed => {}
         }
@@ -94,43 +105,77 @@ impl Assignment {
     /// This is one of the loops that the socket is for.
     fn see(self: &Arc<Self>, reactor: &Arc<Remote>) {
         let mut assigned = lock(&self.assigned);
+        if self.socket.idle_loop_accepts {
+            return self.join(&mut assigned, reactor);
+        }
         let next = match &*assigned {
             Assigned::NotYet => self.listen_on(reactor),
-            Assigned::Loop(only) => {
-                only.unlisten(&self.socket.listener);
-                self.listen(self.main(), None);
-                Assigned::Main
+            Assigned::Loops(loops) => {
+                for only in loops {
+                    only.unlisten(&self.socket.listener);
+                }
+                self.listen_on_main()
             }
             Assigned::Main | Assigned::Closed => return,
         };
         *assigned = next;
     }
 
-    /// The loop that accepted has retired: the main reactor accepts.
-    fn give_back(self: &Arc<Self>) {
-        self.leave_to_main_if(|assigned| matches!(assigned, Assigned::Loop(_)));
+    /// A loop joins those that accept on the socket, unless it has just ended.
+    fn join(self: &Arc<Self>, assigned: &mut Assigned, reactor: &Arc<Remote>) {
+        if matches!(assigned, Assigned::Closed) || !self.listen(reactor, Some(reactor.clone())) {
+            return;
+        }
+        match assigned {
+            Assigned::Loops(loops) => return loops.push(reactor.clone()),
+            Assigned::Main => self.main().unlisten(&self.socket.listener),
+            Assigned::NotYet | Assigned::Closed => {}
+        }
+        *assigned = Assigned::Loops(vec![reactor.clone()]);
     }
 
-    fn leave_to_main_if(self: &Arc<Self>, is_so: impl Fn(&Assigned) -> bool) {
+    /// A loop that accepted has retired: the other loops accept or, if there is none, the main
+    /// reactor.
+    fn give_back(self: &Arc<Self>, reactor: &Arc<Remote>) {
         let mut assigned = lock(&self.assigned);
-        if is_so(&assigned) {
-            self.listen(self.main(), None);
-            *assigned = Assigned::Main;
+        let Assigned::Loops(loops) = &mut *assigned else { return };
+        let before = loops.len();
+        loops.retain(|it| !Arc::ptr_eq(it, reactor));
+        if loops.len() == before {
+            return; // it was given back already, by another acceptor of the loop
         }
+        while let Some(next) = loops.first() {
+            // A connection that has woken only the loop that leaves may be in the queue. It is
+            // reported again to a loop that begins anew to watch the socket.
+            next.unlisten(&self.socket.listener);
+            if self.listen(next, Some(next.clone())) {
+                return;
+            }
+            loops.remove(0);
+        }
+        *assigned = self.listen_on_main();
     }
 
     /// Makes a loop accept for itself or, if the loop has just ended, the main reactor for all.
     fn listen_on(self: &Arc<Self>, reactor: &Arc<Remote>) -> Assigned {
         if self.listen(reactor, Some(reactor.clone())) {
-            return Assigned::Loop(reactor.clone());
+            return Assigned::Loops(vec![reactor.clone()]);
         }
+        self.listen_on_main()
+    }
+
+    fn listen_on_main(self: &Arc<Self>) -> Assigned {
         self.listen(self.main(), None);
         Assigned::Main
     }
 
     fn listen(self: &Arc<Self>, reactor: &Remote, own: Option<Arc<Remote>>) -> bool {
-        let assignment = self.clone();
-        let on_retired: OnRetired = Box::new(move || assignment.give_back());
+        let (assignment, retiring) = (self.clone(), own.clone());
+        let on_retired: OnRetired = Box::new(move || {
+            if let Some(reactor) = retiring {
+                assignment.give_back(&reactor);
+            }
+        });
         let acceptor = Acceptor::new(self.socket.clone(), own, Some(on_retired));
         reactor.listen(self.socket.listener.clone(), Box::new(acceptor))
     }

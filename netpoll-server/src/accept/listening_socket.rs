@@ -10,6 +10,7 @@ use netpoll_core::{Address, ListenerInfo, Stream};
 use super::context::AcceptContext;
 use crate::admission::ListenerCount;
 use crate::proxy::ProxyProtocol;
+use crate::service::Service;
 use crate::sync::lock;
 
 /// What an assignment and its acceptor know of their socket.
@@ -19,6 +20,7 @@ pub(crate) struct ListeningSocket {
     pub(super) count: Arc<ListenerCount>,
     pub(super) proxy: Option<ProxyProtocol>,
     pub(super) listener: Arc<Listener>,
+    pub(super) idle_loop_accepts: bool,
     overflow: Mutex<Overflow>,
     /// Another process, or the user, may have a descriptor of the socket.
     shared: AtomicBool,
@@ -35,13 +37,22 @@ impl ListeningSocket {
         context: &Arc<AcceptContext>,
         info: &Arc<ListenerInfo>,
         count: &Arc<ListenerCount>,
-        proxy: Option<ProxyProtocol>,
+        service: &Service,
         listener: Arc<Listener>,
     ) -> Arc<Self> {
         let (context, info, count) = (context.clone(), info.clone(), count.clone());
-        let (overflow, shared, watched) = (Mutex::default(), false.into(), false.into());
         context.opening.expect_one();
-        Arc::new(Self { context, info, count, proxy, listener, overflow, shared, watched })
+        Arc::new(Self {
+            context,
+            info,
+            count,
+            proxy: service.proxy.clone(),
+            listener,
+            idle_loop_accepts: service.idle_loop_accepts,
+            overflow: Mutex::default(),
+            shared: false.into(),
+            watched: false.into(),
+        })
     }
 
     pub(super) fn overflow(&self) -> MutexGuard<'_, Overflow> {

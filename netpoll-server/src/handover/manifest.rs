@@ -54,6 +54,8 @@ const FILTER: u8 = 14;
 const NOTSENT_LOWAT: u8 = 15;
 /// A record of nothing else: it is on.
 const FREEBIND: u8 = 16;
+/// A record of nothing else: all loops accept on it.
+const IDLE_LOOP_ACCEPTS: u8 = 17;
 
 const NOT_SAID: u8 = 2;
 
@@ -78,6 +80,9 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
         }
         if entry.service.filter.is_some() || entry.service.needs_filter {
             record(&mut out, FILTER, &[]);
+        }
+        if entry.service.idle_loop_accepts {
+            record(&mut out, IDLE_LOOP_ACCEPTS, &[]);
         }
         if let Some((path, (device, inode))) = &entry.file {
             let identity = [device.to_le_bytes(), inode.to_le_bytes()].concat();
@@ -151,6 +156,7 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
         }
         TRUSTED => entry.service.proxy.as_mut()?.trusted = Some(trusted(value)?),
         FILTER => entry.service.needs_filter = true,
+        IDLE_LOOP_ACCEPTS => entry.service.idle_loop_accepts = true,
         FILE => {
             let path = OsString::from_vec(value.get(16..)?.to_vec());
             entry.file = Some((path.into(), (first?, second?)));
@@ -241,6 +247,7 @@ mod tests {
             proxy: Some(proxy),
             filter: None,
             needs_filter: true,
+            idle_loop_accepts: true,
         };
         let path = OsString::from_vec(b"/run/\xff\n".to_vec());
         [
@@ -261,6 +268,8 @@ mod tests {
         assert_eq!(heard_proxy.deadline, Duration::from_millis(u64::MAX));
         assert_eq!((heard_proxy.limit, heard_proxy.trusted), (usize::MAX, said.trusted));
         assert!(heard[0].service.needs_filter && !heard[1].service.needs_filter);
+        let idle: Vec<_> = heard.iter().map(|it| it.service.idle_loop_accepts).collect();
+        assert_eq!(idle, [true, false]);
         assert_eq!(heard[0].file, entries[0].file);
         assert!(heard[0].again.is_none() && heard[1].service.name.is_none());
         let (heard, said) = (heard[1].again.as_ref(), entries[1].again.as_ref());

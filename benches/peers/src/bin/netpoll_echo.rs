@@ -1,7 +1,8 @@
 //! netpoll: a zero-copy echo, `--dispatch pool|inline|hand-off`, `--workers` for how many at most;
 //! `--blocking block_in_place` says beforehand which requests block; with `--spin never` its loops
 //! sleep whenever they have nothing to do; with `--listen one` its loops get their connections in
-//! turn, not by the kernel's choice; with `--gather when-cheaper` a thread may turn several.
+//! turn, not by the kernel's choice, and with `--listen idle` one that waits accepts the next; with
+//! `--gather when-cheaper` a thread may turn several.
 
 use netpoll::{
     Connection, Dispatch, EventLoop, Gather, HandOffOptions, Listener, PoolOptions, Spin,
@@ -28,8 +29,10 @@ fn main() -> netpoll::Result<()> {
     let spins = [("when-cheaper", Spin::WhenCheaper), ("never", Spin::Never)];
     // A socket for each loop, as the other servers have it that accept on each of their threads.
     let address = format!("127.0.0.1:{}", arguments.port);
-    let each = arguments.choice("--listen", &[("each", true), ("one", false)]);
+    let ways = [("each", [true, false]), ("one", [false, false]), ("idle", [false, true])];
+    let [each, idle] = arguments.choice("--listen", &ways);
     let listener = Listener::options().reuse_port(each).bind("tcp", &address)?;
+    let listener = listener.idle_loop_accepts(idle);
     println!("listening on {}", listener.local_addr()?);
     EventLoop::builder()
         .on_prepare(move |_: &Connection| Ok(blocking.for_connection()))
