@@ -33,6 +33,7 @@ mod words;
 /// Files in which `unsafe` may stand. Everywhere else the lint `unsafe_code` denies it as well.
 /// ARCHITECTURE.md names those of the library; the others are tests and benches.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    ("benches/peers/src/bin/raw_udp_batch.rs", "what we are compared with fills in headers"),
     ("benches/peers/src/bin/raw_uring.rs", "what we are compared with hands buffers to the kernel"),
     ("netpoll-buffer/src/block.rs", "blocks are counted by hand, and filled before they are read"),
     ("netpoll-buffer/src/ledger.rs", "a word counts the handles of an account and what is on it"),
@@ -52,6 +53,7 @@ const SYSTEM_CALL_FILES: &[(&str, &[&str], &str)] = &[
     ("netpoll-core/src/sys/", &["nix", "libc", "socket2"], "every system call"),
     ("netpoll-buffer/src/slab.rs", &["nix"], "the mapping of blocks, which have no descriptor"),
     ("examples/", &["nix", "libc", "socket2"], "signals, which the library leaves to its user"),
+    ("benches/peers/src/bin/raw_udp_batch.rs", &["libc"], "batches, by hand"),
     ("benches/load/src/", &["nix"], "the load generator, which shares nothing with what it loads"),
     ("tests/", &["nix", "libc", "socket2"], "the other end of the socket, and its odd habits"),
 ];

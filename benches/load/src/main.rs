@@ -10,6 +10,9 @@
 
 mod bulk;
 mod connection;
+mod datagrams;
+mod flood;
+mod flow;
 mod idle;
 mod json;
 mod measure;
@@ -22,6 +25,7 @@ mod report;
 mod schedule;
 mod socket;
 mod tally;
+mod udp;
 mod upgrade;
 mod worker;
 

@@ -6,6 +6,8 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::bulk::Bulk;
+use crate::datagrams::Datagrams;
+use crate::flood::Flood;
 use crate::options::{Mode, Options};
 use crate::pattern::{Framing, Pattern};
 use crate::process::{Process, Usage};
@@ -60,12 +62,16 @@ fn framing(mode: Mode) -> Framing {
 enum Part<'a> {
     Worker(Worker<'a>),
     Bulk(Bulk<'a>),
+    Datagrams(Datagrams<'a>),
+    Flood(Flood<'a>),
 }
 
 impl<'a> Part<'a> {
     fn connect(run: Run<'a>, share: Share) -> io::Result<Self> {
         Ok(match run.options.mode {
             Mode::Up | Mode::Down => Self::Bulk(Bulk::connect(run, share)?),
+            Mode::Udp => Self::Datagrams(Datagrams::connect(run, share)?),
+            Mode::UdpFlood => Self::Flood(Flood::connect(run, share)?),
             _ => Self::Worker(Worker::connect(run, share)?),
         })
     }
@@ -74,6 +80,8 @@ impl<'a> Part<'a> {
         match self {
             Self::Worker(worker) => worker.run(window),
             Self::Bulk(bulk) => bulk.run(window),
+            Self::Datagrams(datagrams) => datagrams.run(window),
+            Self::Flood(flood) => flood.run(window),
         }
     }
 }

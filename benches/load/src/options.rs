@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::pattern::SIZE_MIN;
 
 pub(crate) const USAGE: &str = "\
-usage: load ADDRESS [--mode echo|rpc|websocket|churn|idle|stream|up|down] [--connections N]
-            [--size BYTES] [--depth D] [--per M] [--every K] [--seconds S] [--warmup S]
-            [--threads T] [--rate R] [--server-pid PID] [--json]
+usage: load ADDRESS [--mode echo|rpc|websocket|churn|idle|stream|up|down|udp|udp-flood]
+            [--connections N] [--size BYTES] [--depth D] [--per M] [--every K] [--seconds S]
+            [--warmup S] [--threads T] [--rate R] [--gso] [--server-pid PID] [--json]
 
   --mode echo      messages of BYTES, sent back as they are (the default)
          rpc       the same, each behind its length as 4 bytes, big-endian
@@ -23,9 +23,14 @@ usage: load ADDRESS [--mode echo|rpc|websocket|churn|idle|stream|up|down] [--con
                    them, and answers the end of the stream with the count: 8 bytes, big-endian
          down      ask for pieces of BYTES (4 bytes, big-endian), and read them as fast as
                    they come, until we close; byte I of a piece is I modulo 251
+         udp       datagrams of BYTES, sent back as they are; a connection is a socket of
+                   its own, and what is not answered for 200 ms is lost
+         udp-flood datagrams of BYTES as fast as they go; the server counts them, and answers
+                   the datagram `count?` with their number and bytes: 8 bytes each, big-endian
   --connections N  at the same time (64)
-  --size BYTES     of a message (64; stream: 16384; up, down: 65536)
-  --depth D        messages on the way per connection; echo, rpc and websocket (1)
+  --size BYTES     of a message (64; stream: 16384; up, down: 65536;
+                   udp-flood: 1200)
+  --depth D        messages on the way per connection; echo, rpc, websocket and udp (1)
   --per M          messages per connection, one after the other; churn (1)
   --every K        only one in K connections sends, the others are silent; echo, rpc and
                    websocket (1)
@@ -36,10 +41,13 @@ usage: load ADDRESS [--mode echo|rpc|websocket|churn|idle|stream|up|down] [--con
                    answers do, with latency counted from when each was to be sent;
                    echo, rpc and churn (default: a closed loop)
   --server-pid PID also measure this process: CPU time and memory
+  --gso            datagrams that go at the same time leave as one train; udp and udp-flood
   --json           one JSON object instead of a table";
 
 const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000;
 const SIZES: RangeInclusive<usize> = SIZE_MIN..=16 << 20;
+/// What fits a packet of IPv4 behind its headers.
+const DATAGRAM_MAX: usize = 65_507;
 const DEPTHS: RangeInclusive<u32> = 1..=4096;
 const PER: RangeInclusive<u64> = 1..=1_000_000;
 const EVERY: RangeInclusive<u32> = 1..=1_000_000;
@@ -61,9 +69,11 @@ pub(crate) enum Mode {
     Stream,
     Up,
     Down,
+    Udp,
+    UdpFlood,
 }
 
-const MODES: [Mode; 8] = [
+const MODES: [Mode; 10] = [
     Mode::Echo,
     Mode::Rpc,
     Mode::WebSocket,
@@ -72,6 +82,8 @@ const MODES: [Mode; 8] = [
     Mode::Stream,
     Mode::Up,
     Mode::Down,
+    Mode::Udp,
+    Mode::UdpFlood,
 ];
 
 /// A run, as the arguments describe it.
@@ -94,6 +106,8 @@ pub(crate) struct Options {
     /// Messages per second over all connections; `None` is a closed loop.
     pub(crate) rate: Option<u64>,
     pub(crate) server_pid: Option<i32>,
+    /// Datagrams that may go at the same time leave as one train.
+    pub(crate) gso: bool,
     pub(crate) json: bool,
 }
 
@@ -112,6 +126,7 @@ struct Given {
     threads: Option<u32>,
     rate: Option<u64>,
     server_pid: Option<i32>,
+    gso: bool,
     json: bool,
 }
 
@@ -123,6 +138,8 @@ impl Options {
         while let Some(argument) = arguments.next() {
             if argument == "--json" {
                 given.json = true;
+            } else if argument == "--gso" {
+                given.gso = true;
             } else if argument.starts_with('-') {
                 let value = arguments.next();
                 given.set(&argument, value)?;
@@ -164,17 +181,12 @@ impl Given {
         if threads > connections {
             return Err(format!("{threads} threads cannot share {connections} connections."));
         }
-        let size = match mode {
-            Mode::Echo | Mode::Rpc | Mode::WebSocket | Mode::Churn | Mode::Idle => 64,
-            Mode::Stream => 16 << 10,
-            Mode::Up | Mode::Down => 64 << 10,
-        };
         let warmup = if mode == Mode::Idle { 0.0 } else { 1.0 };
         Ok(Options {
             address: resolve(&self.address.ok_or("The server's ADDRESS is missing.")?)?,
             mode,
             connections,
-            size: self.size.unwrap_or(size),
+            size: self.size.unwrap_or_else(|| mode.usual_size()),
             depth: self.depth.unwrap_or(1),
             per: self.per.unwrap_or(1),
             every: self.every.unwrap_or(1),
@@ -183,23 +195,30 @@ impl Given {
             threads,
             rate: self.rate,
             server_pid: self.server_pid,
+            gso: self.gso,
             json: self.json,
         })
     }
 
     /// An option that would be ignored is an error: the user expects it to have an effect.
     fn agree(&self, mode: Mode) -> Result<(), String> {
-        let pipelines = matches!(mode, Mode::Echo | Mode::Rpc | Mode::WebSocket);
+        let paced = matches!(mode, Mode::Echo | Mode::Rpc | Mode::WebSocket);
+        let datagrams = matches!(mode, Mode::Udp | Mode::UdpFlood);
+        let pipelines = paced || mode == Mode::Udp;
         let ignored = [
             ("--depth", self.depth.is_some() && !pipelines),
             ("--per", self.per.is_some() && mode != Mode::Churn),
-            ("--every", self.every.is_some() && !pipelines),
-            ("--rate", self.rate.is_some() && !pipelines && mode != Mode::Churn),
+            ("--every", self.every.is_some() && !paced),
+            ("--rate", self.rate.is_some() && !paced && mode != Mode::Churn),
             ("--warmup", self.warmup.is_some() && mode == Mode::Idle),
-            ("--threads", self.threads.is_some() && mode == Mode::Idle),
+            ("--threads", self.threads.is_some() && matches!(mode, Mode::Idle | Mode::UdpFlood)),
+            ("--gso", self.gso && !datagrams),
         ];
         if let Some((option, _)) = ignored.iter().find(|(_, ignored)| *ignored) {
             return Err(format!("{option} means nothing in the mode {mode}."));
+        }
+        if datagrams && self.size.is_some_and(|size| size > DATAGRAM_MAX) {
+            return Err(format!("A datagram has at most {DATAGRAM_MAX} bytes."));
         }
         if self.depth.is_some() && self.rate.is_some() {
             return Err("--depth is of the closed loop; --rate asks for an open one.".into());
@@ -232,6 +251,17 @@ fn resolve(address: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| format!("`{address}` resolves to nothing."))
 }
 
+impl Mode {
+    fn usual_size(self) -> usize {
+        match self {
+            Self::Echo | Self::Rpc | Self::WebSocket | Self::Churn | Self::Idle | Self::Udp => 64,
+            Self::Stream => 16 << 10,
+            Self::Up | Self::Down => 64 << 10,
+            Self::UdpFlood => 1200,
+        }
+    }
+}
+
 impl Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -243,6 +273,8 @@ impl Display for Mode {
             Self::Stream => "stream",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Udp => "udp",
+            Self::UdpFlood => "udp-flood",
         })
     }
 }
@@ -271,6 +303,7 @@ mod tests {
             threads: 1,
             rate: None,
             server_pid: None,
+            gso: false,
             json: false,
         };
         assert_eq!(options, expected);
@@ -290,6 +323,9 @@ mod tests {
         assert_eq!(parse("127.0.0.1:1 --mode churn --rate 99").unwrap().rate, Some(99));
         assert_eq!(parse("127.0.0.1:1 --mode churn --per 10").unwrap().per, 10);
         assert_eq!(parse("127.0.0.1:1 --mode websocket --every 2").unwrap().every, 2);
+        let options = parse("127.0.0.1:1 --mode udp --gso --depth 64").unwrap();
+        assert_eq!((options.gso, options.depth, options.size), (true, 64, 64));
+        assert_eq!(parse("127.0.0.1:1 --mode udp-flood").unwrap().size, 1200);
     }
 
     #[test]
@@ -320,6 +356,10 @@ mod tests {
             ("127.0.0.1:1 --every 2 --rate 2", "--every is of the closed loop"),
             ("127.0.0.1:1 --mode up --depth 2", "--depth means nothing in the mode up"),
             ("127.0.0.1:1 --mode idle --threads 1", "--threads means nothing in the mode idle"),
+            ("127.0.0.1:1 --gso", "--gso means nothing in the mode echo"),
+            ("127.0.0.1:1 --mode udp --rate 2", "--rate means nothing in the mode udp"),
+            ("127.0.0.1:1 --mode udp-flood --depth 2", "--depth means nothing in the mode udp-f"),
+            ("127.0.0.1:1 --mode udp --size 65508", "at most 65507 bytes"),
             ("127.0.0.1:1 --depth 2 --rate 2", "--depth is of the closed loop"),
         ] {
             let error = parse(line).unwrap_err();

@@ -39,6 +39,9 @@ impl Report<'_> {
             let oldest = duration(oldest.as_nanos() as u64);
             rows.push(("unanswered", format!("{count} at the end, the oldest after {oldest}")));
         }
+        if let Some(text) = self.datagrams() {
+            rows.push(("datagrams", text));
+        }
         if self.ended_early() {
             let measured = self.tally.measured.as_secs_f64();
             rows.push(("ended early", format!("after {measured:.3} s of measurement")));
@@ -78,6 +81,9 @@ impl Report<'_> {
             .maybe("latency_ns", self.latency_json())
             .raw("unanswered", tally.unanswered)
             .raw("oldest_unanswered_ns", tally.oldest.as_nanos())
+            .raw("lost", tally.lost)
+            .raw("reordered", tally.reordered)
+            .maybe("sent", tally.sent)
             .raw("errors", tally.errors())
             .raw("first_errors", list(tally.named.iter().map(|name| quoted(name))))
             .float("load_cpu_seconds", self.own_cpu.as_secs_f64())
@@ -92,15 +98,28 @@ impl Report<'_> {
         let end = match (mode, self.options.rate) {
             (Mode::Idle, _) => format!(", one message each, {seconds} s of silence"),
             (_, Some(rate)) => format!(", open loop at {rate}/s, {seconds} s after {warmup} s"),
-            (Mode::Echo | Mode::Rpc | Mode::WebSocket, None) => {
+            (Mode::Echo | Mode::Rpc | Mode::WebSocket | Mode::Udp, None) => {
                 format!(", closed loop of depth {depth}, {seconds} s after {warmup} s")
             }
-            (Mode::Churn | Mode::Stream | Mode::Up | Mode::Down, None) => {
+            (Mode::Churn | Mode::Stream | Mode::Up | Mode::Down | Mode::UdpFlood, None) => {
                 format!(", {seconds} s after {warmup} s")
             }
         };
         line.push_str(&end);
         line
+    }
+
+    /// What only datagrams do: they get lost, and overtake each other.
+    fn datagrams(&self) -> Option<String> {
+        let Tally { lost, reordered, sent, .. } = self.tally;
+        match (self.options.mode, sent) {
+            (Mode::Udp, _) => Some(format!("{lost} lost, {reordered} reordered")),
+            (Mode::UdpFlood, Some(sent)) => {
+                let share = 100.0 * lost as f64 / sent.max(1) as f64;
+                Some(format!("{sent} sent, {lost} lost ({share:.1} %)"))
+            }
+            _ => None,
+        }
     }
 
     fn throughput(&self) -> String {
@@ -110,7 +129,7 @@ impl Report<'_> {
         }
         let (rate, megabytes) = (self.per_second(requests), self.per_second(bytes) / 1e6);
         let direction = match self.options.mode {
-            Mode::Up | Mode::Down => "in one direction",
+            Mode::Up | Mode::Down | Mode::UdpFlood => "in one direction",
             _ => "in each direction",
         };
         format!("{requests}, {rate:.0}/s, {megabytes:.2} MB/s {direction}")

@@ -28,6 +28,12 @@ pub(crate) struct Tally {
     pub(crate) oldest: Duration,
     /// How much of the window the run lasted for.
     pub(crate) measured: Duration,
+    /// Datagrams that were sent and never answered, or counted, in the window.
+    pub(crate) lost: u64,
+    /// Datagrams whose answer overtook that of an earlier one.
+    pub(crate) reordered: u64,
+    /// Datagrams that were sent in the window, where only one direction carries them.
+    pub(crate) sent: Option<u64>,
     /// The first errors.
     pub(crate) named: Vec<String>,
     errors: u64,
@@ -51,6 +57,9 @@ impl Tally {
             unanswered: 0,
             oldest: Duration::ZERO,
             measured: Duration::ZERO,
+            lost: 0,
+            reordered: 0,
+            sent: None,
             named: Vec::new(),
             errors: 0,
         }
@@ -81,6 +90,9 @@ impl Tally {
         self.unanswered += other.unanswered;
         self.oldest = self.oldest.max(other.oldest);
         self.measured = self.measured.max(other.measured);
+        self.lost += other.lost;
+        self.reordered += other.reordered;
+        self.sent = self.sent.max(other.sent); // a flood has one thread
         self.named.extend(other.named);
         self.named.truncate(NAMED_MAX);
         self.errors += other.errors;

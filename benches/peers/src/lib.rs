@@ -2,10 +2,11 @@
 //! that block.
 
 mod blocking;
+mod udp;
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::exit;
 use std::str::FromStr;
@@ -13,12 +14,16 @@ use std::str::FromStr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 pub use blocking::Blocking;
+pub use udp::{Serve, Sink};
 
 /// Bytes that one read may bring, where all connections of a thread share a buffer.
 pub const SHARED_BUFFER: usize = 64 << 10;
 /// Bytes that one read may bring, where each connection has a buffer of its own, and its
 /// framework's documents recommend no other size.
 pub const OWN_BUFFER: usize = 16 << 10;
+
+/// Bytes that a datagram may have.
+pub const DATAGRAM_MAX: usize = 64 << 10;
 
 /// The largest piece of a download.
 const PIECE_MAX: u32 = 16 << 20;
@@ -113,7 +118,7 @@ impl Arguments {
     /// The port, found if it was 0, for frameworks that make their own listeners with
     /// `SO_REUSEPORT`. It stays found as long as the socket is kept, which does not listen.
     pub fn reserve(&self) -> (TcpListener, SocketAddr) {
-        let socket = TcpListener::from(bound(self.port, true));
+        let socket = TcpListener::from(bound(self.port, SocketType::STREAM, true));
         let address = socket.local_addr().expect("it is bound");
         (socket, address)
     }
@@ -131,13 +136,18 @@ pub fn announce(listener: &TcpListener) {
 }
 
 fn listener(port: u16, shared: bool) -> TcpListener {
-    let socket = bound(port, shared);
+    let socket = bound(port, SocketType::STREAM, shared);
     listen(&socket, BACKLOG).expect("a bound socket listens");
     socket.into()
 }
 
-fn bound(port: u16, shared: bool) -> OwnedFd {
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+/// A socket of datagrams on the loopback device, which shares its port.
+fn datagram_socket(port: u16) -> UdpSocket {
+    bound(port, SocketType::DGRAM, true).into()
+}
+
+fn bound(port: u16, kind: SocketType, shared: bool) -> OwnedFd {
+    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None);
     let socket = socket.expect("a descriptor");
     sockopt::set_socket_reuseaddr(&socket, true).expect("a socket has this option");
     sockopt::set_socket_reuseport(&socket, shared).expect("a socket has this option");
