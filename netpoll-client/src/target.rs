@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use netpoll_core::socket::{family, literal, unusable};
+use netpoll_core::socket::{Networks, literal, unusable};
 use netpoll_core::{Address, Error, Result, parse_port};
 
 /// Where to dial.
@@ -28,7 +28,7 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`Error::Config`], one sentence that names the network, the address and what is wrong.
     pub(crate) fn parse(network: &'a str, address: &'a str) -> Result<(Self, Kind<'a>)> {
-        let family = family("dial", network, address)?;
+        let family = Networks::Streams.family("dial", network, address)?;
         let parsed = if network == "unix" { unix(address) } else { inet(address) };
         let kind = parsed.map_err(|what| unusable("dial", network, address, &what))?;
         let target = Self { network: network.into(), address: address.into(), family };

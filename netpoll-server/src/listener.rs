@@ -96,7 +96,7 @@ impl Listener {
         if let Some(path) = address.path() {
             listener.file = Some(SocketFile::new(path)?);
         }
-        if options.reuse_port && !address.is_unix() {
+        if options.bind.reuse_port && !address.is_unix() {
             // Port 0 let the system choose; further sockets must have the port that it chose.
             let address = listener.socket.local_address()?;
             listener.again = Some(Arc::new(Again { address, options }));

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netpoll_core::socket::{self, Keepalive, SocketOptions};
+use netpoll_core::socket::{self, BindOptions, Keepalive, Networks, SocketOptions};
 use netpoll_core::{Address, Error, Result};
 
 use crate::listener::Listener;
@@ -54,7 +54,7 @@ impl ListenOptions {
     /// `SO_REUSEADDR`: take a port on which connections of an earlier server linger. Default on, so
     /// that a server can be restarted at once. TCP only.
     pub fn reuse_address(mut self, yes: bool) -> Self {
-        self.socket.reuse_address = yes;
+        self.socket.bind.reuse_address = yes;
         self
     }
 
@@ -67,14 +67,14 @@ impl ListenOptions {
     /// When a loop retires, its socket stays open: the main reactor accepts on it, for all, until
     /// another loop takes it over.
     pub fn reuse_port(mut self, yes: bool) -> Self {
-        self.socket.reuse_port = yes;
+        self.socket.bind.reuse_port = yes;
         self
     }
 
     /// Whether an IPv6 listener takes no IPv4 connections. Default `None`: yes on the network
     /// `tcp6`, and on `tcp` no, so that `[::]` serves both.
     pub fn only_v6(mut self, yes: impl Into<Option<bool>>) -> Self {
-        self.socket.only_v6 = yes.into();
+        self.socket.bind.only_v6 = yes.into();
         self
     }
 
@@ -83,7 +83,7 @@ impl ListenOptions {
     /// Connections come when the address is there. A wrong address is then no error. Default off.
     /// TCP only.
     pub fn freebind(mut self, yes: bool) -> Self {
-        self.socket.freebind = yes;
+        self.socket.bind.freebind = yes;
         self
     }
 
@@ -98,13 +98,13 @@ impl ListenOptions {
     /// Default `None`: the kernel sizes it by the delay of the path, which is better unless memory
     /// is scarce.
     pub fn receive_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
-        self.socket.receive_buffer = bytes.into();
+        self.socket.bind.receive_buffer = bytes.into();
         self
     }
 
     /// `SO_SNDBUF` of accepted sockets, in bytes. Default `None`, as `receive_buffer`.
     pub fn send_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
-        self.socket.send_buffer = bytes.into();
+        self.socket.bind.send_buffer = bytes.into();
         self
     }
 
@@ -142,7 +142,7 @@ impl ListenOptions {
 
     /// `SO_BINDTODEVICE`: only what arrives by this interface. Default `None`: any.
     pub fn device(mut self, interface: impl Into<Option<String>>) -> Self {
-        self.socket.device = interface.into();
+        self.socket.bind.device = interface.into();
         self
     }
 
@@ -150,7 +150,7 @@ impl ListenOptions {
     /// connect.
     /// Default `None`: what the umask leaves of `0o777`.
     pub fn mode(mut self, mode: impl Into<Option<u32>>) -> Self {
-        self.socket.mode = mode.into();
+        self.socket.bind.mode = mode.into();
         self
     }
 
@@ -160,7 +160,7 @@ impl ListenOptions {
         mut self,
         hook: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        self.socket.before_bind = Some(Arc::new(hook));
+        self.socket.bind.before_bind = Some(Arc::new(hook));
         self
     }
 
@@ -180,7 +180,7 @@ impl ListenOptions {
     pub fn bind(&self, network: &str, address: &str) -> Result<Listener> {
         self.validate()?;
         let mut options = self.socket.clone();
-        socket::family(DOING, network, address)?;
+        Networks::Streams.family(DOING, network, address)?;
         if network == "unix" {
             if address.is_empty() || address == "@" {
                 return Err(Error::config("a unix socket needs a path or an @name to listen on"));
@@ -188,16 +188,10 @@ impl ListenOptions {
             let opened = Listener::opened(&Address::unix(address), options);
             return opened.map_err(|error| Error::address(DOING, network, address, error));
         }
-        options.only_v6 = options.only_v6.or(Some(network == "tcp6"));
-        let mut failure = None;
-        for each in candidates(network, address)? {
-            match Listener::opened(&each, options.clone()) {
-                Ok(listener) => return Ok(listener),
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-        let source = failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
-        Err(Error::address(DOING, network, address, source))
+        options.bind.only_v6 = options.bind.only_v6.or(Some(network == "tcp6"));
+        first_that_opens(Networks::Streams, DOING, network, address, |it| {
+            Listener::opened(it, options.clone())
+        })
     }
 
     fn validate(&self) -> Result<()> {
@@ -206,50 +200,82 @@ impl ListenOptions {
         if options.backlog == Some(0) {
             return Err(zero("backlog"));
         }
-        for (name, bytes) in [
-            ("receive_buffer", options.receive_buffer),
-            ("send_buffer", options.send_buffer),
-            ("notsent_lowat", options.notsent_lowat),
-        ] {
-            if bytes.is_some_and(|bytes| bytes == 0 || i32::try_from(bytes).is_err()) {
-                return Err(Error::config(format!(
-                    "{name} must be 1 byte to 2 GiB; None leaves it to the system"
-                )));
-            }
-        }
-        if options.device.as_deref() == Some("") {
-            return Err(Error::config("device is empty; None is any"));
-        }
+        check_bytes("notsent_lowat", options.notsent_lowat)?;
+        validate_bind(&options.bind)?;
         if options.defer_accept == Some(Duration::ZERO) {
             return Err(zero("defer_accept"));
         }
         if options.fast_open == Some(0) {
             return Err(zero("fast_open"));
         }
-        if let Some(mode) = options.mode.filter(|mode| *mode > 0o7777) {
-            return Err(Error::config(format!(
-                "mode is {mode:#o}, but permissions end at 0o7777, as in 0o660"
-            )));
-        }
         options.keepalive.map_or(Ok(()), Keepalive::validate)
     }
 }
 
+/// Checks the options that listeners and sockets of datagrams have in common.
+pub(crate) fn validate_bind(options: &BindOptions) -> Result<()> {
+    check_bytes("receive_buffer", options.receive_buffer)?;
+    check_bytes("send_buffer", options.send_buffer)?;
+    if options.device.as_deref() == Some("") {
+        return Err(Error::config("device is empty; None is any"));
+    }
+    if let Some(mode) = options.mode.filter(|mode| *mode > 0o7777) {
+        return Err(Error::config(format!(
+            "mode is {mode:#o}, but permissions end at 0o7777, as in 0o660"
+        )));
+    }
+    Ok(())
+}
+
+fn check_bytes(name: &str, bytes: Option<usize>) -> Result<()> {
+    if bytes.is_some_and(|bytes| bytes == 0 || i32::try_from(bytes).is_err()) {
+        return Err(Error::config(format!(
+            "{name} must be 1 byte to 2 GiB; None leaves it to the system"
+        )));
+    }
+    Ok(())
+}
+
+/// Opens the first of the addresses behind `address` that can be opened; the error is that of the
+/// first.
+pub(crate) fn first_that_opens<T>(
+    networks: Networks,
+    doing: &'static str,
+    network: &str,
+    address: &str,
+    open: impl Fn(&Address) -> io::Result<T>,
+) -> Result<T> {
+    let mut failure = None;
+    for each in candidates(networks, doing, network, address)? {
+        match open(&each) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    let source = failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
+    Err(Error::address(doing, network, address, source))
+}
+
 /// The addresses to try, in order.
-fn candidates(network: &str, address: &str) -> Result<Vec<Address>> {
+fn candidates(
+    networks: Networks,
+    doing: &'static str,
+    network: &str,
+    address: &str,
+) -> Result<Vec<Address>> {
+    let resolve = |address: &str| socket::resolve(networks, doing, network, address);
     let Some(port) = address.strip_prefix(':') else {
-        let all = socket::resolve(DOING, network, address)?;
-        return Ok(all.into_iter().map(Address::from).collect());
+        return Ok(resolve(address)?.into_iter().map(Address::from).collect());
     };
     // Where there is no IPv6, every address is every IPv4 address.
     let everywhere: &[&str] = match network {
-        "tcp4" => &["0.0.0.0"],
-        "tcp6" => &["[::]"],
+        "tcp4" | "udp4" => &["0.0.0.0"],
+        "tcp6" | "udp6" => &["[::]"],
         _ => &["[::]", "0.0.0.0"],
     };
     let mut all = Vec::new();
     for host in everywhere {
-        all.extend(socket::resolve(DOING, network, &format!("{host}:{port}"))?);
+        all.extend(resolve(&format!("{host}:{port}"))?);
     }
     Ok(all.into_iter().map(Address::from).collect())
 }

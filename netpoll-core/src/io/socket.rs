@@ -1,5 +1,5 @@
-//! What the server and the client ask of the system beside streams: addresses, the files of Unix
-//! sockets, descriptors that go to another process.
+//! What the server and the client ask of the system beside streams: addresses, sockets of
+//! datagrams, the files of Unix sockets, descriptors that go to another process.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -12,17 +12,69 @@ use std::time::Instant;
 use crate::base::address::parse_port;
 use crate::base::error::{Error, Result};
 use crate::sys;
+use crate::sys::inherited::Kind;
 
 pub use super::listener::{
     Listener, is_listener_dead, is_of_one_connection, is_out_of_descriptors,
 };
 pub use super::stream::Credentials;
+pub use crate::sys::binding::{BeforeBind, BindOptions};
 pub use crate::sys::connect::{BeforeConnect, ConnectOptions};
+pub use crate::sys::datagram_open::{
+    DatagramSocketOptions, Membership, bind_datagrams, bind_further_datagrams, connect_datagrams,
+    join_group, leave_group, share_port,
+};
 pub use crate::sys::keepalive::Keepalive;
-pub use crate::sys::listener::{BeforeBind, SocketOptions};
+pub use crate::sys::listener::SocketOptions;
 pub use crate::sys::notify::{ManagerSocket, monotonic_micros};
 pub use crate::sys::sock_diag::Handshake;
 pub use crate::sys::tcp_info::TcpInfo;
+
+/// The networks that a caller takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Networks {
+    /// `tcp`, `tcp4`, `tcp6` and `unix`.
+    Streams,
+    /// `udp`, `udp4`, `udp6` and `unixgram`.
+    Datagrams,
+}
+
+impl Networks {
+    /// Which addresses belong to the network; for Unix sockets all, since they have one family.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another network, and where the network or the address is written as a
+    /// URL.
+    pub fn family(
+        self,
+        doing: &str,
+        network: &str,
+        address: &str,
+    ) -> Result<fn(&SocketAddr) -> bool> {
+        let wrong = |what: &dyn Display| Err(unusable(doing, network, address, what));
+        if let Some((scheme, rest)) = url(network) {
+            return wrong(&format_args!(
+                "the network and the address are two arguments, as in \"{scheme}\", \"{rest}\""
+            ));
+        }
+        if let Some((scheme, rest)) = url(address) {
+            return wrong(&format_args!(
+                "the address must not begin with {scheme}://, as in \"{network}\", \"{rest}\""
+            ));
+        }
+        match (self, network) {
+            (Self::Streams, "tcp" | "unix") | (Self::Datagrams, "udp" | "unixgram") => Ok(|_| true),
+            (Self::Streams, "tcp4") | (Self::Datagrams, "udp4") => Ok(SocketAddr::is_ipv4),
+            (Self::Streams, "tcp6") | (Self::Datagrams, "udp6") => Ok(SocketAddr::is_ipv6),
+            (Self::Streams, "udp" | "udp4" | "udp6" | "unixgram") => wrong(
+                &"the network must be tcp, tcp4, tcp6 or unix; Datagrams::bind and \
+                  DatagramClient::connect are for datagrams",
+            ),
+            (Self::Streams, _) => wrong(&"the network must be tcp, tcp4, tcp6 or unix"),
+            (Self::Datagrams, _) => wrong(&"the network must be udp, udp4, udp6 or unixgram"),
+        }
+    }
+}
 
 /// The addresses behind `host:port`, those of the network's family alone: all for `"tcp"`, IPv4 for
 /// `"tcp4"`, IPv6 for `"tcp6"`. The calling thread asks for names, and waits for the answer.
@@ -31,9 +83,14 @@ pub use crate::sys::tcp_info::TcpInfo;
 /// [`Error::Config`] for another network, an address without a port, or a name without an address
 /// of that family; [`Error::Address`] where the resolver fails. `doing` says for what, as in
 /// "listen on".
-pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<SocketAddr>> {
+pub fn resolve(
+    networks: Networks,
+    doing: &'static str,
+    network: &str,
+    address: &str,
+) -> Result<Vec<SocketAddr>> {
     let wrong = |what: &dyn Display| unusable(doing, network, address, what);
-    let fits = family(doing, network, address)?;
+    let fits = networks.family(doing, network, address)?;
     if address.rsplit_once(':').is_some_and(|(_, port)| parse_port(port).is_none()) {
         return Err(wrong(&"the port must be a number from 0 to 65535"));
     }
@@ -49,30 +106,6 @@ pub fn resolve(doing: &'static str, network: &str, address: &str) -> Result<Vec<
         return Err(wrong(&"it has no address of that family"));
     }
     Ok(fitting)
-}
-
-/// Which addresses belong to the network; for `"unix"` all, since it has one family.
-///
-/// # Errors
-/// [`Error::Config`] for another network, and where the network or the address is written as a URL.
-pub fn family(doing: &str, network: &str, address: &str) -> Result<fn(&SocketAddr) -> bool> {
-    let wrong = |what: &dyn Display| Err(unusable(doing, network, address, what));
-    if let Some((scheme, rest)) = url(network) {
-        return wrong(&format_args!(
-            "the network and the address are two arguments, as in \"{scheme}\", \"{rest}\""
-        ));
-    }
-    if let Some((scheme, rest)) = url(address) {
-        return wrong(&format_args!(
-            "the address must not begin with {scheme}://, as in \"{network}\", \"{rest}\""
-        ));
-    }
-    match network {
-        "tcp" | "unix" => Ok(|_| true),
-        "tcp4" => Ok(SocketAddr::is_ipv4),
-        "tcp6" => Ok(SocketAddr::is_ipv6),
-        _ => wrong(&"the network must be tcp, tcp4, tcp6 or unix"),
-    }
 }
 
 /// The error of an address that can't be used, in one sentence.
@@ -105,7 +138,7 @@ pub fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// # Errors
 /// The system's.
 pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    sys::listener::identity(path)
+    sys::binding::identity(path)
 }
 
 /// Removes the file at a path if it is still the one of that identity; says whether it was.
@@ -113,12 +146,12 @@ pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// # Errors
 /// The system's.
 pub fn remove(path: &Path, identity: (u64, u64)) -> io::Result<bool> {
-    sys::listener::remove_own(path, identity)
+    sys::binding::remove_own(path, identity)
 }
 
 /// Whether a path is of a Unix socket behind which no process listens any more.
 pub fn is_dead(path: &Path) -> bool {
-    sys::listener::is_dead_socket(path).unwrap_or(false)
+    sys::binding::is_dead_socket(path).unwrap_or(false)
 }
 
 /// A descriptor in reserve: it is closed when descriptors have run out and one is needed.
@@ -192,13 +225,21 @@ pub fn receive_descriptors(
     sys::control::receive_descriptors(from.as_fd(), count, deadline)
 }
 
-/// The descriptors, with their names, that were opened for this process to serve before it started,
-/// by systemd's protocol. A second call returns none.
+/// The listening sockets, with their names, that were opened for this process to serve before it
+/// started, by systemd's protocol. A second call returns none.
 ///
 /// # Errors
 /// The system's.
 pub fn inherited() -> io::Result<Vec<(String, OwnedFd)>> {
-    sys::listener::inherited()
+    sys::inherited::inherited(Kind::Listener)
+}
+
+/// As [`inherited`], the sockets of datagrams.
+///
+/// # Errors
+/// The system's.
+pub fn inherited_datagrams() -> io::Result<Vec<(String, OwnedFd)>> {
+    sys::inherited::inherited(Kind::Datagrams)
 }
 
 /// An IPv6 address with its zone as a number, `[fe80::1%2]:80`, where the zone was named by an

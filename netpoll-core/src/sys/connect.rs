@@ -4,15 +4,14 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
+use super::binding::raw_address;
 use super::keepalive::{self, Keepalive};
 use super::stream::tcp_socket;
 use crate::base::address::Address;
@@ -71,7 +70,10 @@ pub(crate) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Owne
         Address::Inet(to) => tcp_socket(*to)?,
         _ => Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?,
     };
-    prepare(&socket, matches!(to, Address::Inet(_)), options)?;
+    if !to.is_unix() {
+        prepare_tcp(&socket, options)?;
+    }
+    prepare(&socket, to, options)?;
     match socket.connect(&raw_address(to)?) {
         Ok(()) => {}
         // An interrupted connect goes on like one in progress; calling it again would be an error.
@@ -82,15 +84,16 @@ pub(crate) fn connect(to: &Address, options: &ConnectOptions) -> io::Result<Owne
     Ok(socket.into())
 }
 
-fn prepare(socket: &Socket, is_inet: bool, options: &ConnectOptions) -> io::Result<()> {
+/// Sets what a socket of datagrams has, too, and calls the user's function, which comes last.
+pub(super) fn prepare(socket: &Socket, to: &Address, options: &ConnectOptions) -> io::Result<()> {
     if let Some(bytes) = options.receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
     if let Some(bytes) = options.send_buffer {
         socket.set_send_buffer_size(bytes)?;
     }
-    if is_inet {
-        prepare_inet(socket, options)?;
+    if !to.is_unix() {
+        choose_path(socket, options)?;
     }
     match &options.before_connect {
         Some(hook) => hook(socket.as_fd()),
@@ -98,7 +101,7 @@ fn prepare(socket: &Socket, is_inet: bool, options: &ConnectOptions) -> io::Resu
     }
 }
 
-fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
+fn prepare_tcp(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
     if options.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
@@ -111,6 +114,11 @@ fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
     if let Some(bytes) = options.notsent_lowat {
         socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX))?;
     }
+    Ok(())
+}
+
+/// Chooses by which interface, and from which address, a socket of the internet sends.
+fn choose_path(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;
     }
@@ -123,16 +131,4 @@ fn prepare_inet(socket: &Socket, options: &ConnectOptions) -> io::Result<()> {
         socket.bind(&local.into())?;
     }
     Ok(())
-}
-
-fn raw_address(address: &Address) -> io::Result<SockAddr> {
-    match address {
-        Address::Inet(inet) => Ok(SockAddr::from(*inet)),
-        Address::Path(path) => SockAddr::unix(path),
-        Address::Abstract(name) => {
-            let zero_first = [b"\0", &name[..]].concat();
-            SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&zero_first)))
-        }
-        Address::Unnamed => Err(ErrorKind::InvalidInput.into()),
-    }
 }

@@ -73,25 +73,32 @@ fn count(outcome: libc::c_long) -> io::Result<usize> {
     usize::try_from(outcome).map_err(|_| io::Error::last_os_error())
 }
 
-/// Sets an integer option of TCP.
-pub(super) fn set_tcp_option(fd: BorrowedFd<'_>, option: i32, value: i32) -> io::Result<()> {
-    let size = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: `fd` is open while it is borrowed; the kernel reads `size` bytes at the pointer,
-    // which is a live `i32` of that size, and keeps neither.
-    let outcome = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), size)
-    };
+/// Sets an option of a protocol: an integer, or the bytes of one of the kernel's structs.
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    (level, option): (i32, i32),
+    value: &[u8],
+) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(value.len()).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: `fd` is open while it is borrowed; the kernel reads at most `size` bytes at the
+    // pointer, which `value` has there, and keeps neither.
+    let outcome =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, value.as_ptr().cast(), size) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Reads an option of TCP into `into`; returns how many bytes the kernel has written.
-pub(super) fn tcp_option(fd: BorrowedFd<'_>, option: i32, into: &mut [u8]) -> io::Result<usize> {
+/// Reads an option of a protocol into `into`; returns how many bytes the kernel has written.
+pub(super) fn option(
+    fd: BorrowedFd<'_>,
+    (level, option): (i32, i32),
+    into: &mut [u8],
+) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(into.len()).unwrap_or(libc::socklen_t::MAX);
     // SAFETY: `fd` is open while it is borrowed; the kernel writes at most `length` bytes at the
     // pointer, which `into` has there, and to `length`, which is alive, how many they are.
     let outcome = unsafe {
         let (start, length) = (into.as_mut_ptr().cast(), &raw mut length);
-        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, option, start, length)
+        libc::getsockopt(fd.as_raw_fd(), level, option, start, length)
     };
     if outcome == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
 }

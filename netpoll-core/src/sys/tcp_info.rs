@@ -48,7 +48,8 @@ const LENGTH: usize = 168;
 /// The system's; `Unsupported` on a Unix socket.
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     let mut answer = [0; LENGTH];
-    let length = raw::tcp_option(fd, libc::TCP_INFO, &mut answer).map_err(explained)?;
+    let length =
+        raw::option(fd, (libc::IPPROTO_TCP, libc::TCP_INFO), &mut answer).map_err(explained)?;
     if length < LENGTH {
         let old = "TCP_INFO of this kernel is too short; Linux 4.9 or later has all of it";
         return Err(Error::new(ErrorKind::Unsupported, old));

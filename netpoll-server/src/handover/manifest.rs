@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use netpoll_core::socket::{Keepalive, SocketOptions};
+use netpoll_core::socket::{BindOptions, Keepalive, SocketOptions};
 
 use crate::proxy::{ProxyProtocol, TrustedProxies};
 use crate::service::Service;
@@ -89,7 +89,9 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
             record(&mut out, FILE, &[&identity, path.as_os_str().as_bytes()].concat());
         }
         match &entry.again {
-            Some(options) if options.before_bind.is_none() => encode_options(&mut out, options),
+            Some(options) if options.bind.before_bind.is_none() => {
+                encode_options(&mut out, options);
+            }
             _ => {}
         }
     }
@@ -97,26 +99,26 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
 }
 
 fn encode_options(out: &mut Vec<u8>, options: &SocketOptions) {
-    let only_v6 = options.only_v6.map_or(NOT_SAID, u8::from);
-    record(out, AGAIN, &[options.reuse_address.into(), options.nodelay.into(), only_v6]);
+    let only_v6 = options.bind.only_v6.map_or(NOT_SAID, u8::from);
+    record(out, AGAIN, &[options.bind.reuse_address.into(), options.nodelay.into(), only_v6]);
     let mut number = |tag, value: Option<u64>| {
         if let Some(value) = value {
             numbers(out, tag, [value]);
         }
     };
     number(BACKLOG, options.backlog.map(u64::from));
-    number(RECEIVE_BUFFER, options.receive_buffer.map(|it| it as u64));
-    number(SEND_BUFFER, options.send_buffer.map(|it| it as u64));
+    number(RECEIVE_BUFFER, options.bind.receive_buffer.map(|it| it as u64));
+    number(SEND_BUFFER, options.bind.send_buffer.map(|it| it as u64));
     number(NOTSENT_LOWAT, options.notsent_lowat.map(|it| it as u64));
     number(DEFER_ACCEPT, options.defer_accept.map(|it| it.as_secs()));
     number(FAST_OPEN, options.fast_open.map(u64::from));
     if let Some(Keepalive { idle, interval, count }) = options.keepalive {
         numbers(out, KEEPALIVE, [idle.as_secs(), interval.as_secs(), count.into()]);
     }
-    if options.freebind {
+    if options.bind.freebind {
         record(out, FREEBIND, &[]);
     }
-    if let Some(device) = &options.device {
+    if let Some(device) = &options.bind.device {
         record(out, DEVICE, device.as_bytes());
     }
 }
@@ -163,19 +165,20 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
         }
         AGAIN => {
             let &[reuse_address, nodelay, only_v6] = value.first_chunk()?;
-            entry.again = Some(SocketOptions {
+            let bind = BindOptions {
                 reuse_address: reuse_address != 0,
                 reuse_port: true,
-                nodelay: nodelay != 0,
                 only_v6: (only_v6 != NOT_SAID).then_some(only_v6 != 0),
-                ..SocketOptions::default()
-            });
+                ..BindOptions::default()
+            };
+            let nodelay = nodelay != 0;
+            entry.again = Some(SocketOptions { bind, nodelay, ..SocketOptions::default() });
         }
         BACKLOG => options?.backlog = u32::try_from(first?).ok(),
-        RECEIVE_BUFFER => options?.receive_buffer = usize::try_from(first?).ok(),
-        SEND_BUFFER => options?.send_buffer = usize::try_from(first?).ok(),
+        RECEIVE_BUFFER => options?.bind.receive_buffer = usize::try_from(first?).ok(),
+        SEND_BUFFER => options?.bind.send_buffer = usize::try_from(first?).ok(),
         NOTSENT_LOWAT => options?.notsent_lowat = usize::try_from(first?).ok(),
-        FREEBIND => options?.freebind = true,
+        FREEBIND => options?.bind.freebind = true,
         DEFER_ACCEPT => options?.defer_accept = Some(Duration::from_secs(first?)),
         FAST_OPEN => options?.fast_open = u32::try_from(first?).ok(),
         KEEPALIVE => {
@@ -183,7 +186,7 @@ fn decode_record(entry: &mut Entry, tag: u8, value: &[u8]) -> Option<()> {
             let count = u32::try_from(third?).ok()?;
             options?.keepalive = Some(Keepalive { idle, interval, count });
         }
-        DEVICE => options?.device = Some(text(value)?),
+        DEVICE => options?.bind.device = Some(text(value)?),
         _ => {}
     }
     Some(())
@@ -223,20 +226,23 @@ mod tests {
     fn entries() -> [Entry; 2] {
         let keepalive =
             Keepalive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 5 };
-        let options = SocketOptions {
-            backlog: Some(9),
+        let bind = BindOptions {
             reuse_port: true,
             only_v6: Some(true),
-            nodelay: false,
             receive_buffer: Some(1 << 16),
             send_buffer: Some(1 << 17),
-            notsent_lowat: Some(1 << 14),
             freebind: true,
+            device: Some("lo".to_owned()),
+            ..BindOptions::default()
+        };
+        let options = SocketOptions {
+            bind,
+            backlog: Some(9),
+            nodelay: false,
+            notsent_lowat: Some(1 << 14),
             keepalive: Some(keepalive),
             defer_accept: Some(Duration::from_secs(2)),
             fast_open: Some(16),
-            device: Some("lo".to_owned()),
-            ..SocketOptions::default()
         };
         let networks = TrustedProxies::new(["10.0.0.0/8", "::1", "unix"]).expect("networks");
         let trusted = Some(networks.others_are_clients());
@@ -275,12 +281,13 @@ mod tests {
         let (heard, said) = (heard[1].again.as_ref(), entries[1].again.as_ref());
         let (heard, said) = (heard.expect("said"), said.expect("said"));
         assert_eq!(heard.keepalive, said.keepalive);
-        assert_eq!(heard.device, said.device);
-        let flags = |it: &SocketOptions| (it.reuse_address, it.reuse_port, it.only_v6, it.nodelay);
-        assert_eq!(flags(heard), flags(said));
-        assert_eq!((heard.freebind, heard.notsent_lowat), (true, Some(1 << 14)));
-        let sizes = |it: &SocketOptions| (it.backlog, it.receive_buffer, it.send_buffer);
-        assert_eq!(sizes(heard), sizes(said));
+        let (bind, said_bind) = (&heard.bind, &said.bind);
+        assert_eq!(bind.device, said_bind.device);
+        let flags = |it: &BindOptions| (it.reuse_address, it.reuse_port, it.only_v6, it.freebind);
+        assert_eq!(flags(bind), flags(said_bind));
+        assert_eq!((heard.nodelay, heard.notsent_lowat), (false, Some(1 << 14)));
+        let sizes = |it: &BindOptions| (it.receive_buffer, it.send_buffer);
+        assert_eq!((sizes(bind), heard.backlog), (sizes(said_bind), said.backlog));
         assert_eq!((heard.defer_accept, heard.fast_open), (said.defer_accept, said.fast_open));
     }
 
