@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod frames;
+#[cfg(feature = "async")]
+pub mod futures;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 #[cfg(feature = "tls")]

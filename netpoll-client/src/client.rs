@@ -203,6 +203,12 @@ impl<S> ClientBuilder<S> {
         ClientBuilder { callbacks: Callbacks::of_handler(handler), options: self.options }
     }
 
+    /// Sets all callbacks at once. It replaces callbacks set before.
+    #[doc(hidden)]
+    pub fn callbacks<T>(self, callbacks: Callbacks<T>) -> ClientBuilder<T> {
+        ClientBuilder { callbacks, options: self.options }
+    }
+
     /// Dials by this dialer, on its manager. Its limits have no effect here, those of
     /// [`limits`](Self::limits) have. Default: a dialer with default options.
     #[must_use]
@@ -236,7 +242,8 @@ impl<S> ClientBuilder<S> {
         let Self { callbacks, options } = self;
         callbacks.validate()?;
         let dialer = options.dialer.map_or_else(|| Dialer::builder().build(), Ok)?;
-        let group = ConnectionGroup::served(options.limits, Dispatcher::new(options.dispatch)?)?;
+        let dispatcher = Dispatcher::new(options.dispatch)?;
+        let group = ConnectionGroup::calling(options.limits, dispatcher, &callbacks)?;
         Ok(Client { dialer, group, callbacks: Arc::new(callbacks) })
     }
 }

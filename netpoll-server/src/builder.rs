@@ -72,6 +72,12 @@ impl<S> EventLoopBuilder<S> {
         EventLoopBuilder { callbacks: Callbacks::of_handler(handler), settings: self.settings }
     }
 
+    /// Sets all callbacks at once. It replaces callbacks set before.
+    #[doc(hidden)]
+    pub fn callbacks<T>(self, callbacks: Callbacks<T>) -> EventLoopBuilder<T> {
+        EventLoopBuilder { callbacks, settings: self.settings }
+    }
+
     /// How many loops serve the connections: 1 to 1 024. Default: one for each core that the
     /// process may use. The acceptor is not among them: it runs on the thread that calls
     /// `serve`. A single loop accepts by itself, and that thread sleeps.

@@ -49,7 +49,7 @@ impl Serving {
             Arc::new(PollManager::with(settings.loops, balance, settings.spin, settings.gather)?)
         };
         let dispatcher = Dispatcher::new(settings.dispatch)?;
-        let group = ConnectionGroup::served(settings.limits, dispatcher.clone())?;
+        let group = ConnectionGroup::calling(settings.limits, dispatcher.clone(), &*callbacks)?;
         group.watch_callbacks(settings.slow_callback);
         let reactor = Reactor::new()?;
         let admission = Admission::new(settings.admission.clone());

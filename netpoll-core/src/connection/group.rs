@@ -61,6 +61,27 @@ impl ConnectionGroup {
         Ok(Arc::new(Self::new(policy, dispatcher)))
     }
 
+    /// As [`served`](Self::served), for these callbacks. If they poll futures, the connections are
+    /// read while the peer takes no more, as those of [`asking`](Self::asking) are, since a future
+    /// decides what it reads; and neither a shutdown nor the end of the peer's stream closes one.
+    ///
+    /// # Errors
+    /// Those of `served`.
+    pub fn calling(
+        limits: Limits,
+        dispatcher: Dispatcher,
+        callbacks: &dyn Prepare,
+    ) -> Result<Arc<Self>> {
+        if !callbacks.polls_futures() {
+            return Self::served(limits, dispatcher);
+        }
+        let limits = Limits { half_open: true, ..limits };
+        limits.validate()?;
+        let policy =
+            Policy { reads_when_congested: true, polls_futures: true, ..Policy::new(limits) };
+        Ok(Arc::new(Self::new(policy, dispatcher)))
+    }
+
     /// Makes a group of connections that callers drive on their own threads.
     ///
     /// # Errors
@@ -172,6 +193,11 @@ impl ConnectionGroup {
     /// Whether its connections are read while their output is above its high-water mark.
     pub(crate) fn reads_when_congested(&self) -> bool {
         self.policy.reads_when_congested
+    }
+
+    /// Whether futures decide when a shutdown or the end of the peer's stream ends a connection.
+    pub(crate) fn polls_futures(&self) -> bool {
+        self.policy.polls_futures
     }
 
     /// Notes which sessions its connections have: those of all are of one type.

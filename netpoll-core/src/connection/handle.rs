@@ -1,6 +1,7 @@
 //! The handle: how other threads use a connection.
 
 mod jobs;
+mod waker;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -125,6 +125,12 @@ impl Handle {
         self.wake();
     }
 
+    /// The number of bytes that may be buffered.
+    #[doc(hidden)]
+    pub fn input_limit(&self) -> usize {
+        self.shared().input_limit()
+    }
+
     /// The high-water mark of its output, in bytes.
     #[doc(hidden)]
     pub fn high_water(&self) -> usize {

@@ -17,6 +17,9 @@ pub(crate) struct Policy {
     pub(crate) is_dialled: bool,
     /// The connections are read while their output is above its high-water mark.
     pub(crate) reads_when_congested: bool,
+    /// The callbacks poll a future, which decides when a shutdown or the end of the peer's stream
+    /// ends the connection.
+    pub(crate) polls_futures: bool,
     /// A receive has more to ask than the socket: there is a memory budget, or some connection has
     /// a filter. One load tells that it has not.
     pub(super) detours: AtomicBool,
@@ -27,7 +30,14 @@ impl Policy {
     pub(crate) fn new(limits: Limits) -> Self {
         let memory = Memory::new(&limits);
         let detours = AtomicBool::new(memory.has_budget());
-        Self { limits, memory, is_dialled: false, reads_when_congested: false, detours }
+        Self {
+            limits,
+            memory,
+            is_dialled: false,
+            reads_when_congested: false,
+            polls_futures: false,
+            detours,
+        }
     }
 
     #[inline]

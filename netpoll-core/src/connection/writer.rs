@@ -274,8 +274,12 @@ impl<'a> Writer<'a> {
     }
 
     /// As [`flush`](Self::flush), but never waits: all is accepted, however much is queued. For a
-    /// caller that writes no more while the queue is above its high-water mark.
-    pub(super) fn try_flush(&mut self) -> Result<()> {
+    /// caller that writes no more while the queue [is congested](Self::is_congested).
+    ///
+    /// # Errors
+    /// [`Closed`](crate::Error::Closed) if the connection is closed on this side; the socket's
+    /// error, after which nothing more can be sent.
+    pub fn try_flush(&mut self) -> Result<()> {
         self.staged.flush();
         if self.staged.is_empty() && !self.shared.unflushed.is_any() {
             return Ok(());

@@ -22,6 +22,10 @@ pub trait Prepare: Send + Sync {
     /// The type of the sessions that it makes.
     #[doc(hidden)]
     fn session_type(&self) -> SessionType;
+
+    /// Whether the callbacks poll a future; see [`Callbacks::polling_futures`].
+    #[doc(hidden)]
+    fn polls_futures(&self) -> bool;
 }
 
 /// Which type the sessions of a group have.
@@ -71,6 +75,10 @@ impl<S: Send + 'static> Prepare for Callbacks<S> {
     fn session_type(&self) -> SessionType {
         SessionType::of::<S>()
     }
+
+    fn polls_futures(&self) -> bool {
+        self.polls_futures
+    }
 }
 
 impl<S: Send + 'static> Callbacks<S> {
@@ -95,6 +103,10 @@ impl<S: Send + 'static> Prepare for Prepared<S> {
 
     fn session_type(&self) -> SessionType {
         SessionType::of::<S>()
+    }
+
+    fn polls_futures(&self) -> bool {
+        self.callbacks.polls_futures
     }
 }
 

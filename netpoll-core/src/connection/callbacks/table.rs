@@ -18,6 +18,8 @@ pub struct Callbacks<S> {
     pub(super) on_disconnect: Option<Box<dyn OnDisconnect<S>>>,
     /// `on_prepare` came after a callback, which is lost by it.
     is_misordered: bool,
+    /// See [`polling_futures`](Self::polling_futures).
+    pub(super) polls_futures: bool,
 }
 
 impl Callbacks<()> {
@@ -48,7 +50,17 @@ impl<S> Callbacks<S> {
             calls: [const { None }; Moment::ALL.len()],
             on_disconnect: None,
             is_misordered: false,
+            polls_futures: false,
         }
+    }
+
+    /// The callbacks poll a future: they are called while the output is congested, too, and neither
+    /// a shutdown nor the end of the peer's stream closes a connection. They close it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn polling_futures(mut self) -> Self {
+        self.polls_futures = true;
+        self
     }
 
     /// Sets the callback of one moment.

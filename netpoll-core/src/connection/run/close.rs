@@ -143,7 +143,20 @@ impl Runner {
 
 /// Why this side ended it.
 pub(super) fn reason_local(shared: &Shared) -> CloseReason {
-    if shared.output.is_detached() { CloseReason::Detached } else { CloseReason::Local }
+    let events = shared.task.word.events();
+    if shared.output.is_detached() {
+        return CloseReason::Detached;
+    }
+    if shared.group.polls_futures() && events.has_any(Events::SHUTDOWN) {
+        return reason_shutting_down(events);
+    }
+    CloseReason::Local
+}
+
+/// Why a connection ends that had nothing left to serve when a shutdown or its age came.
+pub(super) fn reason_shutting_down(events: Events) -> CloseReason {
+    let is_aged = events.has_any(Events::AGED);
+    if is_aged { CloseReason::Timeout(Wait::Age) } else { CloseReason::Shutdown }
 }
 
 /// Why the peer's stream ended; a send may have met the reset first, and taken it.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use netpoll_buffer::LinkBuffer;
 
-use super::close::{failure, passed_on, reason_local, reason_of, reason_unread};
+use super::close::{
+    failure, passed_on, reason_local, reason_of, reason_shutting_down, reason_unread,
+};
 use super::{Life, Role, Runner, Step};
-use crate::base::error::{CloseReason, LimitReached, Wait};
+use crate::base::error::{CloseReason, LimitReached};
 use crate::base::panic::guard;
 use crate::connection::callbacks::{Moment, verdict};
 use crate::connection::input::{End, Received};
@@ -219,8 +221,11 @@ impl Runner {
         full: bool,
     ) -> Step {
         let half_open = shared.group.limits().half_open;
-        // The end of a hold has the connection look again.
-        let is_held = events.has_any(Events::HELD);
+        // The end of a hold has the connection look again, and a future ends it by itself.
+        let is_held = events.has_any(Events::HELD) || shared.group.polls_futures();
+        if received == Received::End(End::Finished) && shared.group.polls_futures() {
+            return self.outlive_end(shared, events);
+        }
         if let Received::End(end) = received {
             let is_over = shared.output.is_sealed() || events.has_any(Events::FAILED);
             let is_kept = is_held || (half_open && !events.has_any(Events::SHUTDOWN));
@@ -254,11 +259,20 @@ impl Runner {
         let is_shutting_down = events.has_any(Events::SHUTDOWN) && !is_held;
         let is_empty = |connection: &mut Connection| connection.scratch().input.buffer.is_empty();
         if is_shutting_down && self.connection.as_mut().is_some_and(is_empty) {
-            let is_aged = events.has_any(Events::AGED);
-            let aged = CloseReason::Timeout(Wait::Age);
-            return self.begin_close(shared, if is_aged { aged } else { CloseReason::Shutdown });
+            return self.begin_close(shared, reason_shutting_down(events));
         }
         Step::Wait
+    }
+
+    /// The peer has ended its stream, and a future decides when the connection ends. The end of
+    /// both streams is reported as a failure, too, but no error is behind it.
+    #[cold]
+    fn outlive_end(&mut self, shared: &Arc<Shared>, events: Events) -> Step {
+        let error = if events.has_any(Events::FAILED) { failure(shared) } else { None };
+        match error {
+            Some(error) => self.begin_close(shared, CloseReason::of_socket(error)),
+            None => Step::Wait,
+        }
     }
 
     /// Flushes what the callback left, or closes for the reason that it returned.

@@ -1,0 +1,282 @@
+//! The halves of a stream object: for one task that reads and one that writes.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use netpoll_buffer::LinkBuffer;
+use netpoll_core::{Error, Handle, Result};
+
+use crate::shared::Shared;
+use crate::shared::reading::poll_filled;
+
+/// The reading half of an [`AsyncConnection`](crate::AsyncConnection), whose methods of the same
+/// names it has. The connection closes when both halves are dropped.
+pub struct AsyncReadHalf {
+    pub(crate) shared: Arc<Shared>,
+    /// What was taken from the connection and is not consumed.
+    input: LinkBuffer,
+}
+
+/// The writing half of an [`AsyncConnection`](crate::AsyncConnection), whose methods of the same
+/// names it has. Its drop ends no stream: see [`shutdown`](Self::shutdown).
+pub struct AsyncWriteHalf {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Both halves of one connection.
+pub(crate) fn pair(shared: &Arc<Shared>) -> (AsyncReadHalf, AsyncWriteHalf) {
+    let read = AsyncReadHalf { shared: shared.clone(), input: LinkBuffer::new() };
+    (read, AsyncWriteHalf { shared: shared.clone() })
+}
+
+impl AsyncReadHalf {
+    /// See [`AsyncConnection::poll_fill_buf`](crate::AsyncConnection::poll_fill_buf).
+    pub fn poll_fill_buf(&mut self, context: &mut Context<'_>) -> Poll<Result<&[u8]>> {
+        ready!(poll_filled(&self.shared, context, &mut self.input))?;
+        Poll::Ready(Ok(self.input.chunk()))
+    }
+
+    /// See [`AsyncConnection::fill_buf`](crate::AsyncConnection::fill_buf).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fill_buf(&mut self) -> Result<&[u8]> {
+        poll_fn(|context| poll_filled(&self.shared, context, &mut self.input)).await?;
+        Ok(self.input.chunk())
+    }
+
+    /// See [`AsyncConnection::consume`](crate::AsyncConnection::consume).
+    pub fn consume(&mut self, n: usize) {
+        self.input.consume(n);
+    }
+
+    /// See [`AsyncConnection::poll_read`](crate::AsyncConnection::poll_read).
+    pub fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        out: &mut [u8],
+    ) -> Poll<Result<usize>> {
+        if out.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        ready!(poll_filled(&self.shared, context, &mut self.input))?;
+        Poll::Ready(Ok(self.input.copy_to(out)))
+    }
+
+    /// See [`AsyncConnection::read`](crate::AsyncConnection::read).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        poll_fn(|context| self.poll_read(context, out)).await
+    }
+
+    /// See [`AsyncConnection::read_exact`](crate::AsyncConnection::read_exact).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_exact(&mut self, out: &mut [u8]) -> Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.read(&mut out[filled..]).await? {
+                0 => return Err(Error::EndOfStream),
+                n => filled += n,
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`AsyncConnection::poll_read_bytes`](crate::AsyncConnection::poll_read_bytes).
+    pub fn poll_read_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        if !ready!(poll_filled(&self.shared, context, &mut self.input))? {
+            return Poll::Ready(Ok(None));
+        }
+        let bytes = self.input.read_bytes(self.input.chunk().len())?;
+        Poll::Ready(Ok(Some(bytes)))
+    }
+
+    /// See [`AsyncConnection::read_bytes`](crate::AsyncConnection::read_bytes).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_bytes(&mut self) -> Result<Option<Bytes>> {
+        poll_fn(|context| self.poll_read_bytes(context)).await
+    }
+
+    /// See [`AsyncConnection::poll_more`](crate::AsyncConnection::poll_more).
+    pub fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        let limit = self.shared.handle.input_limit();
+        if self.input.len() >= limit {
+            let requested = self.input.len() + 1;
+            return Poll::Ready(Err(Error::InputLimit { requested, limit }));
+        }
+        self.shared.poll_input(context, &mut self.input)
+    }
+
+    /// See [`AsyncConnection::more`](crate::AsyncConnection::more).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn more(&mut self) -> Result<bool> {
+        poll_fn(|context| self.poll_more(context)).await
+    }
+
+    /// See [`AsyncConnection::buffer`](crate::AsyncConnection::buffer).
+    pub fn buffer(&mut self) -> &mut LinkBuffer {
+        &mut self.input
+    }
+
+    /// A handle of the connection.
+    pub fn handle(&self) -> Handle {
+        self.shared.handle.clone()
+    }
+}
+
+impl AsyncWriteHalf {
+    /// See [`AsyncConnection::poll_write`](crate::AsyncConnection::poll_write).
+    pub fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    /// See [`AsyncConnection::poll_write_vectored`](crate::AsyncConnection::poll_write_vectored).
+    pub fn poll_write_vectored(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        if pieces.iter().all(|piece| piece.is_empty()) {
+            return Poll::Ready(Ok(0));
+        }
+        self.shared.poll_write(context, |staged, room| copy_pieces(staged, pieces, room))
+    }
+
+    /// See [`AsyncConnection::poll_write_bytes`](crate::AsyncConnection::poll_write_bytes).
+    pub fn poll_write_bytes(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<Result<()>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let written = self.shared.poll_write(context, |staged, _| {
+            let bytes = mem::take(bytes);
+            let len = bytes.len();
+            staged.write_shared(bytes);
+            len
+        });
+        written.map_ok(drop)
+    }
+
+    /// See [`AsyncConnection::write_bytes`](crate::AsyncConnection::write_bytes).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_bytes(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
+        let mut bytes = bytes.into();
+        poll_fn(|context| self.poll_write_bytes(context, &mut bytes)).await
+    }
+
+    /// See [`AsyncConnection::write_all`](crate::AsyncConnection::write_all).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let written = poll_fn(|context| self.poll_write(context, bytes)).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// See [`AsyncConnection::write_buffer`](crate::AsyncConnection::write_buffer).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_buffer(&mut self, mut buffer: LinkBuffer) -> Result<()> {
+        buffer.flush();
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        poll_fn(|context| {
+            let written = self.shared.poll_write(context, |staged, _| {
+                let len = buffer.len();
+                staged.append(mem::take(&mut buffer));
+                len
+            });
+            written.map_ok(drop)
+        })
+        .await
+    }
+
+    /// See [`AsyncConnection::poll_flush`](crate::AsyncConnection::poll_flush).
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.shared.poll_flush(context)
+    }
+
+    /// See [`AsyncConnection::flush`](crate::AsyncConnection::flush).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn flush(&mut self) -> Result<()> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// See [`AsyncConnection::poll_shutdown`](crate::AsyncConnection::poll_shutdown).
+    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        self.shared.poll_shutdown(context)
+    }
+
+    /// See [`AsyncConnection::shutdown`](crate::AsyncConnection::shutdown).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn shutdown(&mut self) -> Result<()> {
+        poll_fn(|context| self.poll_shutdown(context)).await
+    }
+
+    /// A handle of the connection.
+    pub fn handle(&self) -> Handle {
+        self.shared.handle.clone()
+    }
+}
+
+/// Writes copies of the first `room` bytes of `pieces`; returns how many.
+fn copy_pieces(staged: &mut LinkBuffer, pieces: &[IoSlice<'_>], room: usize) -> usize {
+    let mut left = room;
+    for piece in pieces {
+        let taken = piece.len().min(left);
+        staged.write_bytes(&piece[..taken]);
+        left -= taken;
+    }
+    room - left
+}
+
+impl Drop for AsyncReadHalf {
+    fn drop(&mut self) {
+        self.shared.drop_half();
+    }
+}
+
+impl Drop for AsyncWriteHalf {
+    fn drop(&mut self) {
+        self.shared.drop_half();
+    }
+}
+
+impl fmt::Debug for AsyncReadHalf {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("AsyncReadHalf").field(&self.shared).finish()
+    }
+}
+
+impl fmt::Debug for AsyncWriteHalf {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("AsyncWriteHalf").field(&self.shared).finish()
+    }
+}

@@ -1,0 +1,118 @@
+//! The reading side: bytes from the connection to the reader that waits for them.
+
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use netpoll_buffer::LinkBuffer;
+use netpoll_core::{Connection, Error, Reader, Result};
+
+use super::{End, Shared, State};
+use crate::failure::Failure;
+use crate::waiter::Waiter;
+
+impl Shared {
+    /// Waits until there are bytes, and moves them behind those of `input`; `false` at the end of
+    /// the stream.
+    pub(crate) fn poll_input(
+        self: &Arc<Self>,
+        context: &Context<'_>,
+        input: &mut LinkBuffer,
+    ) -> Poll<Result<bool>> {
+        let mut state = self.lock();
+        if let Some(outcome) = state.take_input(input) {
+            return Poll::Ready(outcome);
+        }
+        // An idle connection keeps no block that a read has lent out.
+        input.release();
+        let is_own = self.is_own(context.waker());
+        let before = state.reader.wait(context.waker(), is_own);
+        let is_stalled = mem::take(&mut state.is_stalled);
+        let may_end = state.may_end_idle() && !self.is_polled_here();
+        drop(state);
+        drop(before);
+        if is_stalled {
+            self.handle.unstall();
+        } else if may_end {
+            self.handle.wake();
+        }
+        Poll::Pending
+    }
+
+    /// For a callback: moves what has come to the reader, if one waits, and wakes it. What nobody
+    /// waits for stays, and nothing more is received.
+    pub(crate) fn feed(&self, connection: &mut Connection) {
+        let mut reader = connection.reader();
+        let mut state = self.lock();
+        if !state.reader.is_waiting() {
+            if !reader.is_empty() && !mem::replace(&mut state.is_stalled, true) {
+                self.handle.stall();
+            }
+            return;
+        }
+        let is_fed = state.take_from(&mut reader);
+        let told = if is_fed { state.reader.take() } else { Waiter::None };
+        drop(state);
+        self.tell_in_callback(told);
+    }
+}
+
+impl State {
+    /// What a read finds without a wait.
+    fn take_input(&mut self, input: &mut LinkBuffer) -> Option<Result<bool>> {
+        if !self.input.is_empty() {
+            if input.is_empty() {
+                mem::swap(input, &mut self.input);
+            } else {
+                input.append(mem::take(&mut self.input));
+                input.flush();
+            }
+            return Some(Ok(true));
+        }
+        match (&self.end, &self.over) {
+            (Some(End::Finished), _) => Some(Ok(false)),
+            (Some(End::Failed(why)), _) | (None, Some(why)) => Some(Err(why.error())),
+            (None, None) => None,
+        }
+    }
+
+    /// Takes what the connection has for a reader that waits; whether there was anything.
+    fn take_from(&mut self, reader: &mut Reader<'_>) -> bool {
+        if !reader.is_empty() {
+            // All that is buffered is there.
+            if let Ok(bytes) = reader.slice(reader.len()) {
+                self.input.append(bytes);
+                self.input.flush();
+                self.is_unanswered = true;
+            }
+            return true;
+        }
+        if self.end.is_none() && reader.is_finished() {
+            self.end = end_of(reader);
+        } else if self.may_end_idle() {
+            self.end = Some(End::Finished);
+        }
+        self.end.is_some()
+    }
+}
+
+/// How the stream of a reader that has come to its end has ended.
+fn end_of(reader: &mut Reader<'_>) -> Option<End> {
+    match reader.try_peek(1) {
+        Err(Error::EndOfStream) => Some(End::Finished),
+        Ok(_) | Err(Error::WouldBlock) => None,
+        Err(error) => Some(End::Failed(Failure::of_error(&error))),
+    }
+}
+
+/// Reads at least one byte into `input`, unless some are there; `false` at the end.
+pub(crate) fn poll_filled(
+    shared: &Arc<Shared>,
+    context: &Context<'_>,
+    input: &mut LinkBuffer,
+) -> Poll<Result<bool>> {
+    if !input.is_empty() {
+        return Poll::Ready(Ok(true));
+    }
+    Poll::Ready(ready!(shared.poll_input(context, input)))
+}
