@@ -75,11 +75,7 @@ impl AsyncConnection {
     }
 
     /// Copies what has come to `out`; waits for the first byte. 0 is the end of the peer's stream.
-    pub fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        out: &mut [u8],
-    ) -> Poll<Result<usize>> {
+    pub fn poll_read(&mut self, context: &mut Context<'_>, out: &mut [u8]) -> Poll<Result<usize>> {
         self.read.poll_read(context, out)
     }
 

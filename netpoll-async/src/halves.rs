@@ -56,11 +56,7 @@ impl AsyncReadHalf {
     }
 
     /// See [`AsyncConnection::poll_read`](crate::AsyncConnection::poll_read).
-    pub fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        out: &mut [u8],
-    ) -> Poll<Result<usize>> {
+    pub fn poll_read(&mut self, context: &mut Context<'_>, out: &mut [u8]) -> Poll<Result<usize>> {
         if out.is_empty() {
             return Poll::Ready(Ok(0));
         }

@@ -59,7 +59,7 @@ pub(crate) fn callbacks(
         session.go_on(connection, Shared::begin_shutdown)
     });
     callbacks.set_on_disconnect(|mut session: AsyncSession, reason: &CloseReason| {
-        session.end(&Failure::of_reason(reason));
+        session.end_by(&Failure::of_reason(reason));
     });
     callbacks
 }
@@ -71,7 +71,14 @@ impl AsyncSession {
         driven.go_on(connection)
     }
 
-    fn end(&mut self, why: &Failure) {
+    /// Ends it: the first thing that an `on_disconnect` of one's own does, which
+    /// [`serve_async`](crate::serve_async) replaces. Later reads and writes fail with what `reason`
+    /// says, and a future that is pending is polled a last time and dropped.
+    pub fn end(mut self, reason: &CloseReason) {
+        self.end_by(&Failure::of_reason(reason));
+    }
+
+    fn end_by(&mut self, why: &Failure) {
         if let Some(mut driven) = self.driven.take() {
             driven.end(why);
         }
@@ -81,7 +88,7 @@ impl AsyncSession {
 /// Also where a builder's `on_disconnect` was replaced.
 impl Drop for AsyncSession {
     fn drop(&mut self) {
-        self.end(&Failure::Closed);
+        self.end_by(&Failure::Closed);
     }
 }
 
@@ -113,7 +120,8 @@ impl Driven {
         self.is_polling = true;
         let outcome = shared.as_its_own(|| {
             let future = body.as_mut().map(|body| body.as_mut());
-            let outcome = future.map_or(Poll::Pending, |it| it.poll(&mut Context::from_waker(waker)));
+            let outcome =
+                future.map_or(Poll::Pending, |it| it.poll(&mut Context::from_waker(waker)));
             if outcome.is_ready() {
                 *body = None;
             }

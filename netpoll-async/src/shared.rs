@@ -172,7 +172,9 @@ impl Shared {
         self.woken.store(true, Ordering::Release);
         self.tell_in_callback(reader);
         self.tell_in_callback(writer);
-        told.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in told {
+            waker.wake();
+        }
     }
 
     /// A shutdown has begun. Wakes those who have asked for it.
@@ -181,7 +183,9 @@ impl Shared {
         state.shutdown.has_begun = true;
         let told = std::mem::take(&mut state.shutdown.waiting);
         drop(state);
-        told.into_iter().for_each(|(_, waker)| waker.wake());
+        for (_, waker) in told {
+            waker.wake();
+        }
     }
 
     /// A half of the stream object is dropped. Returns whether it was the last.

@@ -40,13 +40,12 @@ impl Future for ShuttingDown {
             list.next_number += 1;
             list.next_number
         });
-        let before = match list.waiting.iter_mut().find(|(it, _)| *it == number) {
-            Some((_, stored)) => std::mem::replace(stored, waker),
-            None => {
-                list.waiting.push((number, waker));
-                return Poll::Pending;
-            }
+        let stored = list.waiting.iter_mut().find(|(it, _)| *it == number);
+        let Some((_, stored)) = stored else {
+            list.waiting.push((number, waker));
+            return Poll::Pending;
         };
+        let before = std::mem::replace(stored, waker);
         drop(state);
         drop(before);
         Poll::Pending

@@ -24,6 +24,7 @@ mod exhaustion;
 mod fairness;
 mod filters;
 mod frames;
+mod futures;
 mod gathering;
 mod gone;
 mod groups;

@@ -32,6 +32,7 @@ const CRATES: &[&str] = &[
     "netpoll-server",
     "netpoll-client",
     "netpoll-tls",
+    "netpoll-async",
 ];
 
 /// Circles of files that are left: the crate, the files, why.

@@ -121,9 +121,7 @@ impl Shared {
 
     fn has_room(self: &Arc<Self>, state: &State) -> bool {
         let is_over_budget = state.written_in_poll >= WRITTEN_IN_POLL && self.is_polled_here();
-        !is_over_budget
-            && state.staged.malloc_len() < self.most_staged()
-            && self.has_socket_room()
+        !is_over_budget && state.staged.malloc_len() < self.most_staged() && self.has_socket_room()
     }
 
     fn has_socket_room(&self) -> bool {
