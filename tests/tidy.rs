@@ -42,6 +42,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
     ("netpoll-core/src/pure/baton.rs", "the baton's word proves that one thread holds it"),
     ("netpoll-core/src/connection/socket.rs", "who holds a descriptor last closes it"),
+    ("netpoll-core/src/pure/future_task.rs", "a future is pinned in the cell of its task"),
     ("netpoll-core/src/pure/task.rs", "the task's word proves that a connection has one owner"),
     ("netpoll-core/src/sys/raw.rs", "system calls that nix and socket2 do not offer"),
 ];

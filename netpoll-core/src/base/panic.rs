@@ -30,6 +30,18 @@ pub(crate) fn guard_named<'a, R>(
     }
 }
 
+/// [`guard`], for a caller that passes the payload of the panic on.
+pub(crate) fn guard_keeping<R>(
+    name: &str,
+    code: impl FnOnce() -> R,
+) -> Result<R, Box<dyn Any + Send>> {
+    let outcome = catch_unwind(AssertUnwindSafe(code));
+    if let Err(payload) = &outcome {
+        log::error!("{name} panicked: {}", describe(&**payload));
+    }
+    outcome
+}
+
 /// [`guard`] for code that runs under a lock: it logs nothing, and returns what the panic said.
 pub(crate) fn guard_quietly<R>(callback: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(callback)).map_err(|payload| {
