@@ -14,6 +14,7 @@ mod io;
 mod pure;
 mod reactor;
 mod sys;
+mod tasks;
 mod threads;
 
 pub use base::address::{Address, parse_port};
@@ -43,6 +44,7 @@ pub use connection::origin::{ListenerInfo, Origin, Release};
 pub use connection::pursuit::Pursuit;
 pub use connection::relay::{Relay, RelayEnd, Relayed, relay};
 pub use connection::schedule::Dispatcher;
+pub use connection::spawned::{Place, TaskGroup};
 pub use connection::{
     Connection, Delivery, Detached, Exchange, GoneWatch, Handle, Hold, NonBlocking, ReadHalf,
     Reader, Timer, Undelivered, WriteHalf, Writer,
@@ -51,7 +53,11 @@ pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};
 pub use io::socket::{self, TcpInfo};
 pub use io::stream::Stream;
 pub use pure::balance::{Balance, LoadBalance, LoopLoad};
+pub use pure::join::JoinError;
 pub use pure::spin::Spin;
+pub use tasks::current::{InPlace, current_place};
+pub use tasks::future::{refuse, spawn_at};
+pub use tasks::join_handle::{AbortHandle, JoinHandle};
 pub use threads::hand_off::block_in_place;
 pub use threads::manager::{OnLoop, PollManager, default_loops};
 pub use threads::options::{Dispatch, Gather, HandOffOptions, PoolOptions};

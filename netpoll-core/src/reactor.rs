@@ -50,6 +50,11 @@ use waiting::FailedWaits;
 /// that it has.
 const CAPACITY_RETRY: Duration = Duration::from_millis(50);
 
+/// So many tasks that others woke are run in one turn, those woken meanwhile included. Two tasks
+/// that wake each other again and again do not pay for a wait at each step, and the connections of
+/// the loop do not wait for longer than that.
+const WOKEN_PER_TURN: u32 = 64;
+
 /// A queue of commands with room for more than these gives its memory back when it is empty.
 const COMMANDS_KEPT: usize = 1024;
 
@@ -67,6 +72,9 @@ pub(crate) struct Core {
     /// Scheduled tasks that wait for a turn; `due` of them have it now.
     ready: VecDeque<Scheduled>,
     due: usize,
+    /// Tasks that others woke, taken from the mailbox. So many of them are still run in this turn.
+    woken: VecDeque<Scheduled>,
+    woken_budget: u32,
     /// Scheduled tasks that wait for the capacity of a pool.
     crowded: Vec<Scheduled>,
     commands: VecDeque<Command>,
@@ -111,6 +119,8 @@ impl Core {
             events: DriverEvents::default(),
             ready: VecDeque::new(),
             due: 0,
+            woken: VecDeque::new(),
+            woken_budget: WOKEN_PER_TURN,
             crowded: Vec::new(),
             commands: VecDeque::new(),
             timers: Timers::new(clock::now()),
@@ -169,7 +179,28 @@ impl Core {
                 return Some(scheduled);
             }
         }
-        None
+        if self.has_woken() { self.next_woken() } else { None }
+    }
+
+    /// Whether there are tasks that others woke.
+    #[inline]
+    fn has_woken(&self) -> bool {
+        !self.woken.is_empty() || self.remote.has_woken()
+    }
+
+    #[inline(never)] // so that the check, of each turn, is inlined
+    fn next_woken(&mut self) -> Option<Scheduled> {
+        self.woken_budget = self.woken_budget.checked_sub(1)?;
+        if self.woken.is_empty() {
+            self.remote.take_woken(&mut self.woken);
+        }
+        self.woken.pop_front()
+    }
+
+    /// The driver has been looked at: a turn begins.
+    fn begin_batch(&mut self) {
+        self.due = self.ready.len();
+        self.woken_budget = WOKEN_PER_TURN;
     }
 
     /// Whether [`next`](Self::next) returned because the thread is to look for an order.
@@ -203,7 +234,7 @@ impl Core {
             return false;
         }
         self.wait(before_wait);
-        self.due = self.ready.len();
+        self.begin_batch();
         true
     }
 
@@ -239,7 +270,7 @@ impl Core {
     fn run_command(&mut self, command: Command) {
         match command {
             Command::Register(shared) => self.register(shared),
-            Command::Run(scheduled) => self.ready.push_back(scheduled),
+            Command::Run(shared) => self.ready.push_back(shared.into()),
             Command::Transmit(token) => self.transmit(token),
             Command::Capacity => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(shared) => self.finish(&shared),

@@ -11,6 +11,8 @@ mod regroup;
 mod scheduling;
 pub(crate) mod station;
 pub(crate) mod takeover;
+#[cfg(all(test, not(loom)))]
+mod tasks_tests;
 pub(crate) mod ticks;
 pub(crate) mod turn;
 mod workers;

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("sys", "every system call"),
     ("io", "the seam: driver, streams, waker"),
     ("connection", "a connection, its callbacks, the commands that it posts to a reactor"),
+    ("tasks", "futures as tasks of a loop, and the handles that join them"),
     ("reactor", "a turn"),
     ("threads", "the threads that turn reactors and run callbacks"),
 ];
@@ -59,6 +60,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "connection::input",
             "connection::job",
             "connection::mailbox",
+            "connection::mailbox::tasks",
             "connection::owner",
             "connection::relay",
             "connection::relay::side",
@@ -69,6 +71,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "connection::scheduled",
             "connection::scratch",
             "connection::shared",
+            "connection::spawned",
         ],
         "the task of a connection holds what it runs, which holds the connection, or a side of a \
          relay, which holds the other one; commands and jobs carry it: to cut that takes a type \

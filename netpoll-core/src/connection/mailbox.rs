@@ -8,6 +8,8 @@
 //! It is on a floor below the reactor, so a connection posts commands without knowing what runs
 //! them.
 
+mod tasks;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +18,6 @@ use std::{fmt, io};
 use super::group::ConnectionGroup;
 use super::incoming::{Accept, Preamble};
 use super::job::Job;
-use super::scheduled::Scheduled;
 use super::shared::Shared;
 use crate::base::clock;
 use crate::base::stats::{Counters, LoopStats, Traffic};
@@ -26,14 +27,15 @@ use crate::io::waker::Waker;
 use crate::pure::placement::LoopHistory;
 use crate::pure::slab::Token;
 use crate::pure::tick::Tick;
+use tasks::Tasks;
 
 /// A command to a reactor. Any thread may post it; the thread that holds the core runs it.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Watch this connection and start its callbacks.
     Register(Arc<Shared>),
-    /// Run this, which is scheduled.
-    Run(Scheduled),
+    /// Run this connection, which is scheduled.
+    Run(Arc<Shared>),
     /// Send more of what this connection has queued.
     Transmit(Token),
     /// A pool that had no room for a connection of this reactor has room again.
@@ -115,6 +117,8 @@ pub struct Remote {
     /// Connections that were given to it and are not closed. A connection counts from the moment
     /// that this loop was picked for it, before the reactor knows it: so a burst spreads evenly.
     load: AtomicUsize,
+    /// Tasks were woken that the reactor has not taken. It changes under the lock of the commands.
+    has_woken: AtomicBool,
     /// Groups with members here to whose broadcasts some of these members have yet to be sent.
     passes: AtomicUsize,
 }
@@ -125,6 +129,7 @@ pub struct Remote {
 #[derive(Debug, Default)]
 struct Commands {
     list: VecDeque<Command>,
+    tasks: Tasks,
     /// The reactor has ended: nothing would run a command.
     dead: bool,
     /// The reactor has done all that was left, and its thread returns.
@@ -145,6 +150,7 @@ impl Remote {
             counters: Counters::default(),
             loop_history: LoopHistory::default(),
             load: AtomicUsize::new(0),
+            has_woken: AtomicBool::new(false),
             passes: AtomicUsize::new(0),
             traffic: Traffic::default(),
         })

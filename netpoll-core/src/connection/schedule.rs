@@ -128,7 +128,6 @@ pub(crate) fn schedule(shared: &Arc<Shared>) {
 }
 
 /// As [`schedule`], for another task.
-#[expect(dead_code, reason = "datagrams and futures are on their way")]
 pub(crate) fn schedule_task(task: Arc<dyn Runnable>) {
     pass_on(Scheduled::Task(task));
 }
@@ -143,7 +142,14 @@ pub(crate) fn pass_on(scheduled: Scheduled) {
         None => scheduled,
     };
     let reactor = scheduled.reactor().clone();
-    if let Err(Command::Run(scheduled)) = reactor.post(Command::Run(scheduled)) {
+    let refused = match scheduled {
+        Scheduled::Connection(shared) => match reactor.post(Command::Run(shared)) {
+            Err(Command::Run(shared)) => Some(Scheduled::Connection(shared)),
+            _ => None,
+        },
+        task @ Scheduled::Task(_) => reactor.run_task(task).err(),
+    };
+    if let Some(scheduled) = refused {
         // The reactor has ended, so this thread ends the task.
         scheduled.end();
     }

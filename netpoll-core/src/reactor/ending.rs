@@ -1,5 +1,6 @@
 //! How a reactor ends: after a stop, with its last connection when it is retired, or by a failure.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,12 @@ impl Core {
 
     fn abort_all(&mut self) {
         self.end_preambles(|_| true);
+        self.remote.refuse_tasks();
+        for task in self.remote.tasks_of(None) {
+            if task.note_abort() {
+                self.woken.push_back(Scheduled::Task(task));
+            }
+        }
         for operator in self.operators.iter() {
             if let FdOperator::Stream(StreamOperator { shared, .. }) = operator
                 && shared.abort()
@@ -41,7 +48,10 @@ impl Core {
             // and holds its remote; the manager and this core hold the other two.
             Ending::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
             Ending::Stopping { deadline } => {
-                let is_empty = self.ready.is_empty() && !self.has_served_streams();
+                let is_empty = self.ready.is_empty()
+                    && !self.has_woken()
+                    && !self.has_served_streams()
+                    && !self.remote.has_tasks();
                 is_empty || clock::now() >= deadline
             }
             Ending::Failed => true,
@@ -79,8 +89,9 @@ impl Core {
         for command in before.into_iter().chain(left) {
             match command {
                 Command::Finish(shared) => self.finish(&shared),
-                Command::Register(shared) => Scheduled::Connection(shared).end(),
-                Command::Run(scheduled) => scheduled.end(),
+                Command::Register(shared) | Command::Run(shared) => {
+                    Scheduled::Connection(shared).end();
+                }
                 Command::Await(preamble, _) => preamble.end(),
                 Command::Call(call) => call.make(),
                 // This loop retired or failed, so another one has to accept on the listener.
@@ -90,7 +101,10 @@ impl Core {
                 _ => {}
             }
         }
-        for scheduled in self.ready.drain(..).chain(self.crowded.drain(..)) {
+        let mut late = VecDeque::new();
+        self.remote.take_woken(&mut late);
+        let kept = self.ready.drain(..).chain(self.crowded.drain(..));
+        for scheduled in kept.chain(self.woken.drain(..)).chain(late) {
             scheduled.end();
         }
         let streams = self.operators.iter_mut();

@@ -41,7 +41,7 @@ impl Core {
     pub(super) fn wait(&mut self, mut before_wait: impl FnMut()) {
         self.show_connections();
         let ask_again = self.ask_for_room();
-        let idle = self.ready.is_empty() && !self.remote.waker().is_called();
+        let idle = self.ready.is_empty() && !self.has_woken() && !self.remote.waker().is_called();
         let timeout = if idle { self.next_deadline(ask_again) } else { Some(Duration::ZERO) };
         before_wait();
         let outcome = self.wait_for_events(timeout);
@@ -52,7 +52,7 @@ impl Core {
     #[inline]
     fn show_connections(&self) {
         self.remote.counters.connections.set(self.streams);
-        self.remote.counters.queued.set(self.ready.len() + self.crowded.len());
+        self.remote.counters.queued.set(self.ready.len() + self.woken.len() + self.crowded.len());
     }
 
     #[inline]
@@ -69,7 +69,7 @@ impl Core {
     pub(super) fn look(&mut self) {
         let outcome = self.driver.wait(Some(Duration::ZERO), &mut self.events);
         self.has_waited(outcome);
-        self.due = self.ready.len();
+        self.begin_batch();
     }
 
     /// In a nest, which is about to wait for it: from now on a wake signals. Returns until when the
@@ -77,7 +77,7 @@ impl Core {
     pub(super) fn lie_down(&mut self) -> Result<Option<Instant>, ()> {
         self.show_connections();
         let ask_again = self.ask_for_room();
-        if !self.ready.is_empty() || !self.remote.waker().going_to_sleep() {
+        if !self.ready.is_empty() || self.has_woken() || !self.remote.waker().going_to_sleep() {
             return Err(());
         }
         let pause = self.next_deadline(ask_again);

@@ -1,0 +1,135 @@
+//! A future as a task of a loop.
+//!
+//! ```text
+//!     spawn ─► the registry of the loop ─► woken ─► run, where the group's mode says ─┬─► ended
+//!                                            ▲                                        │
+//!                                            └── a wake: on any thread ◄── pending ◄──┘
+//! ```
+
+use std::sync::Arc;
+
+use super::current::InPlace;
+use super::join_handle::JoinHandle;
+use crate::base::stats::Work;
+use crate::base::sync::{AtomicU64, Ordering};
+use crate::connection::mailbox::Remote;
+use crate::connection::run::Outcome;
+use crate::connection::schedule::{Dispatcher, schedule_task};
+use crate::connection::scheduled::Runnable;
+use crate::connection::spawned::{Place, Spawned};
+use crate::pure::future_task::{FutureTask, Home, Ran};
+use crate::pure::join::JoinError;
+use crate::pure::placement::History;
+use crate::pure::slab::Token;
+
+/// What a spawned task knows of where it runs.
+#[derive(Debug)]
+pub(crate) struct SpawnedAt {
+    place: Arc<Place>,
+    history: History,
+    token: AtomicU64,
+}
+
+impl Home for SpawnedAt {
+    fn schedule<F>(task: Arc<FutureTask<F, Self>>)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        schedule_task(task);
+    }
+}
+
+/// Runs `future` as a task of that place. It is first polled on the loop, or where the mode of the
+/// group says, never on this thread; but for a poll it costs one allocation, a short lock, and a
+/// system call if the loop sleeps.
+///
+/// Where the group or the loop takes no more tasks, the future is dropped here, and the handle says
+/// so.
+pub fn spawn_at<F>(place: &Arc<Place>, future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let token = AtomicU64::new(Token::NONE.to_u64());
+    let at = SpawnedAt { place: place.clone(), history: History::default(), token };
+    let task = FutureTask::new(future, at);
+    if !place.group.enter() {
+        task.refuse(JoinError::refused("its group is shut down"));
+    } else if place.remote.spawn(task.clone()).is_err() {
+        task.refuse(JoinError::refused("its loop has ended"));
+        place.group.leave();
+    }
+    JoinHandle::new(task)
+}
+
+/// The handle of a future that can't be spawned, and is dropped here.
+pub fn refuse<F>(future: F, why: String) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let task = FutureTask::new(future, Nowhere);
+    task.refuse(JoinError::refused(why));
+    JoinHandle::new(task)
+}
+
+/// The home of a task that has ended before its first poll.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Home for Nowhere {
+    fn schedule<F>(_: Arc<FutureTask<F, Self>>)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+    }
+}
+
+impl<F> Runnable for FutureTask<F, SpawnedAt>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn reactor(&self) -> &Arc<Remote> {
+        &self.home().place.remote
+    }
+
+    fn dispatcher(&self) -> &Dispatcher {
+        self.home().place.group.dispatcher()
+    }
+
+    fn history(&self) -> &History {
+        &self.home().history
+    }
+
+    fn run(self: Arc<Self>) -> (Outcome, Work) {
+        let SpawnedAt { place, token, .. } = self.home();
+        let entered = InPlace::enter(place.clone());
+        let ran = FutureTask::run(&self);
+        drop(entered);
+        if ran == Ran::Ended {
+            place.remote.forget_task(Token::from_u64(token.load(Ordering::Relaxed)));
+            place.group.leave();
+        }
+        let outcome = if ran == Ran::Again { Outcome::Again } else { Outcome::Done };
+        (outcome, Work { callbacks: 1, ..Work::default() })
+    }
+
+    fn abort(&self) {
+        self.note_abort();
+    }
+}
+
+impl<F> Spawned for FutureTask<F, SpawnedAt>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn set_token(&self, token: Token) {
+        self.home().token.store(token.to_u64(), Ordering::Relaxed);
+    }
+
+    fn place(&self) -> &Arc<Place> {
+        &self.home().place
+    }
+
+    fn note_abort(&self) -> bool {
+        FutureTask::note_abort(self)
+    }
+}

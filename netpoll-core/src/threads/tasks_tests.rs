@@ -1,0 +1,128 @@
+//! Tasks with futures on loops that threads turn, in each mode of dispatch.
+
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use super::manager::PollManager;
+use super::options::{Dispatch, HandOffOptions, PoolOptions};
+use crate::connection::schedule::Dispatcher;
+use crate::connection::spawned::{Place, TaskGroup};
+use crate::pure::balance::LoadBalance;
+use crate::tasks::current::current_place;
+use crate::tasks::future::spawn_at;
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn wait<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park_timeout(Duration::from_secs(10)),
+        }
+    }
+}
+
+fn modes() -> [Dispatch; 3] {
+    let pool = Dispatch::Pool(PoolOptions::default());
+    [Dispatch::Inline, Dispatch::HandOff(HandOffOptions::default()), pool]
+}
+
+fn place(manager: &PollManager, dispatch: Dispatch) -> Arc<Place> {
+    let dispatcher = Dispatcher::new(dispatch).expect("options that can be used");
+    TaskGroup::new(dispatcher).place_on(&manager.pick(None))
+}
+
+fn manager() -> PollManager {
+    PollManager::new(1, LoadBalance::default()).expect("a loop")
+}
+
+#[test]
+fn a_task_runs_on_its_loop_and_what_it_spawns_runs_there_too() {
+    let manager = manager();
+    for mode in modes() {
+        let place = place(&manager, mode);
+        let spawned = place.clone();
+        let handle = spawn_at(&place, async move {
+            let here = current_place().expect("it is polled");
+            assert!(Arc::ptr_eq(&here, &spawned));
+            spawn_at(&here, async { thread::current().name().map(str::to_owned) }).await
+        });
+        let name = wait(handle).expect("it ends").expect("so does that").expect("a name");
+        assert!(name.starts_with("netpoll-"), "{name}");
+        assert_eq!(place.group.wait_empty(None), 0);
+        assert!(!place.remote.has_tasks());
+    }
+}
+
+#[test]
+fn two_tasks_that_wake_each_other_do_not_keep_the_loop_from_a_third() {
+    let manager = manager();
+    for mode in modes() {
+        let place = place(&manager, mode);
+        let handles = [(); 2].map(|()| {
+            spawn_at(
+                &place,
+                poll_fn(|context: &mut Context<'_>| {
+                    context.waker().wake_by_ref();
+                    Poll::<()>::Pending
+                }),
+            )
+        });
+        assert_eq!(wait(spawn_at(&place, async { 3 })).expect("it ends"), 3);
+        drop(handles);
+        assert_eq!(place.group.wait_empty(None), 0);
+    }
+}
+
+#[test]
+fn the_end_of_a_loop_cancels_its_tasks_and_refuses_further_ones() {
+    struct Spawns(Option<Arc<Place>>, mpsc::Sender<bool>);
+    impl Drop for Spawns {
+        fn drop(&mut self) {
+            let place = self.0.take().expect("it is dropped once");
+            let handle = spawn_at(&place, async {});
+            self.1.send(handle.is_finished()).expect("the test waits");
+        }
+    }
+    for mode in modes() {
+        let manager = manager();
+        let place = place(&manager, mode);
+        let (told, was_refused) = mpsc::channel();
+        let spawns = Spawns(Some(place.clone()), told);
+        let handle = spawn_at(&place, async move {
+            let _spawns = spawns;
+            pending::<()>().await;
+        });
+        drop(manager);
+        assert!(wait(handle).expect_err("it is cancelled").is_cancelled());
+        assert!(was_refused.recv().expect("the future was dropped"));
+        assert_eq!(place.group.live(), 0);
+        let error = wait(spawn_at(&place, async {})).expect_err("the loop has ended");
+        assert_eq!(error.to_string(), "the task was not started: its loop has ended");
+    }
+}
+
+#[test]
+fn a_poll_that_blocks_does_not_hold_up_other_tasks_of_the_loop() {
+    let manager = manager();
+    let place = place(&manager, Dispatch::HandOff(HandOffOptions::default()));
+    let (go, wait_for_it) = mpsc::channel::<()>();
+    let blocks = spawn_at(&place, async move { wait_for_it.recv().is_ok() });
+    assert_eq!(wait(spawn_at(&place, async { 2 })).expect("it ends"), 2);
+    assert!(!blocks.is_finished());
+    go.send(()).expect("it waits");
+    assert!(wait(blocks).expect("it ends"));
+}
