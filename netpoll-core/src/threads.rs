@@ -15,4 +15,5 @@ pub(crate) mod takeover;
 mod tasks_tests;
 pub(crate) mod ticks;
 pub(crate) mod turn;
+mod waiting_jobs;
 mod workers;

@@ -493,6 +493,36 @@ fn a_job_runs_beside_a_callback_that_blocks() {
     }
 }
 
+/// A loop that stands still takes no job, and what waits for it is bounded.
+#[test]
+fn as_many_jobs_wait_as_may_and_a_further_one_is_refused() {
+    const AT_MOST: usize = 65_536;
+    let manager = manager(1);
+    let (gate, inside, ran) = (Gate::default(), Count::default(), Count::default());
+    let (closed, entered) = (gate.clone(), inside.clone());
+    let blocks = move || {
+        entered.add();
+        closed.pass();
+    };
+    manager.execute(blocks).expect("it is accepted");
+    eventually("the loop stands still", || inside.get() == 1);
+    let counting = || {
+        let count = ran.clone();
+        move || {
+            count.add();
+        }
+    };
+    for _ in 0..AT_MOST {
+        manager.execute(counting()).expect("it is accepted");
+    }
+    let refused = manager.execute(counting()).expect_err("as many wait as may");
+    assert!(matches!(refused, Error::Full), "{refused}");
+    gate.open();
+    eventually("they run", || ran.get() == AT_MOST);
+    manager.execute(counting()).expect("there is room again");
+    eventually("it runs", || ran.get() == AT_MOST + 1);
+}
+
 /// It is accepted, so it runs, even where nothing but the end of the loop comes after it.
 #[test]
 fn every_job_that_was_accepted_runs_though_the_manager_is_dropped() {

@@ -77,7 +77,8 @@ pub enum Error {
     TimedOut(Wait),
     /// The operation would have to wait, and must not. Call it again when more bytes have come.
     WouldBlock,
-    /// The output queue is above its high-water mark and takes no more bytes.
+    /// A queue takes no more: an output queue is above its high-water mark, or as many jobs or
+    /// calls wait as may.
     Full,
     /// A read asked for more bytes than the input limit lets a connection buffer.
     InputLimit {
@@ -254,7 +255,10 @@ impl fmt::Display for Error {
             Self::Filter(error) => error.fmt(out),
             Self::TimedOut(wait) => write!(out, "timed out waiting for {wait}"),
             Self::WouldBlock => out.write_str("the operation would have to wait, and must not"),
-            Self::Full => out.write_str("the output queue is above its high-water mark"),
+            Self::Full => out.write_str(
+                "the queue is full: an output above its high-water mark, or as many jobs or calls \
+                 as may wait",
+            ),
             Self::InputLimit { requested, limit } => write!(
                 out,
                 "{requested} bytes were asked for, but input_limit lets a connection buffer {limit}"

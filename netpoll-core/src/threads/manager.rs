@@ -12,6 +12,7 @@ use super::hand_off;
 use super::options::Gather;
 use super::takeover::LoopThreads;
 use super::turn::turn;
+use super::waiting_jobs::WaitingJobs;
 use crate::base::blocking::Forbidden;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
@@ -50,6 +51,7 @@ pub struct PollManager {
     spin: Spin,
     patience: Duration,
     started: AtomicUsize,
+    jobs: WaitingJobs,
     /// A loop that has ended could not be replaced, and the log says so.
     complained: AtomicBool,
     /// The process in which it was started.
@@ -102,6 +104,7 @@ impl PollManager {
             spin,
             patience: PATIENCE,
             started: AtomicUsize::new(0),
+            jobs: WaitingJobs::default(),
             complained: AtomicBool::new(false),
             process: process::id(),
         };
@@ -209,15 +212,19 @@ impl PollManager {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A job that is accepted runs once, also where the manager is dropped before.
+    /// A job that is accepted runs once, also where the manager is dropped before. At most 65 536
+    /// jobs of a manager wait at a time.
     ///
     /// # Errors
-    /// [`Error::Config`] after a fork, see [`check_process`](Self::check_process);
-    /// [`Error::Closed`] if the loop has just ended by itself and can't be replaced. The job is
-    /// then dropped.
+    /// [`Error::Full`] while as many jobs wait as may: the loops take them more slowly than they
+    /// come, or one stands still. [`Error::Config`] after a fork, see
+    /// [`check_process`](Self::check_process); [`Error::Closed`] if the loop has just ended by
+    /// itself and can't be replaced. The job is then dropped.
     pub fn execute(&self, job: impl FnOnce() + Send + 'static) -> Result<()> {
         self.check_process()?;
+        let place = self.jobs.take_place().ok_or(Error::Full)?;
         let call = Call::new(move || {
+            drop(place);
             let _forbidden = Forbidden::here();
             guard("a job of a loop", job).ok();
         });
