@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use netpoll::codec::{Frame, LengthPrefix, read_frame};
 use netpoll::{
-    Connection, Dialer, Error, EventLoop, Framed, LinkBuffer, Listener, Out, Pool, Pooled,
+    Cancel, Connection, Dialer, Error, EventLoop, Framed, LinkBuffer, Listener, Out, Pool, Pooled,
     ReceiveRate, Result, on_frame,
 };
 
@@ -76,10 +76,13 @@ impl Gateway {
         mut codec: LengthPrefix,
         out: &mut Out<'_, LengthPrefix>,
     ) -> Result<()> {
-        let mut server = self.connect()?;
-        let (asked, client) = (server.handle(), out.handle().peer_addr());
-        // From here on every wait for the server ends if the client vanishes.
-        let _watch = out.handle().on_gone(move || {
+        // A client that vanishes ends the wait for a connection, and then those for the server.
+        let (cancel, client) = (Cancel::new(), out.handle().peer_addr());
+        let waiting = cancel.clone();
+        let _dial = out.handle().on_gone(move || waiting.cancel());
+        let mut server = self.connect(&cancel)?;
+        let asked = server.handle();
+        let _call = out.handle().on_gone(move || {
             println!("{client} has gone: its call to {} is given up", asked.peer_addr());
             asked.abort();
         });
@@ -93,13 +96,14 @@ impl Gateway {
     }
 
     /// A connection to the server of the next turn, or to the next one that can be reached.
-    fn connect(&self) -> Result<Pooled> {
+    fn connect(&self, cancel: &Cancel) -> Result<Pooled> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut failure = Error::config("there is no server");
         for offset in 0..self.servers.len() {
             let server = &self.servers[turn.wrapping_add(offset) % self.servers.len()];
-            match self.pool.checkout("tcp", server, DIAL) {
+            match self.pool.checkout_with("tcp", server, DIAL, cancel) {
                 Ok(connection) => return Ok(connection),
+                Err(gone) if cancel.is_cancelled() => return Err(gone),
                 Err(error) => failure = error,
             }
         }

@@ -1,12 +1,15 @@
-//! Ending dials from another thread.
+//! Ending dials, checkouts and calls from another thread.
 
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, Weak};
 
-use netpoll_core::Notify;
+use netpoll_core::{Notify, Result};
 
 use crate::sync::lock;
 
-/// Ends the dials that it was passed to, from any thread. All clones share one state.
+/// Ends the dials, checkouts and calls that it was passed to, from any thread. All clones share one
+/// state. A callback that works for a client passes one to
+/// [`on_gone`](netpoll_core::Connection::on_gone), and gives up when the client has gone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -26,8 +29,8 @@ pub struct Cancel {
 #[derive(Debug, Default)]
 struct CancelState {
     cancelled: bool,
-    /// The dials under way.
-    dials: Vec<Weak<Notify>>,
+    /// What is under way.
+    waits: Vec<Weak<Notify>>,
 }
 
 impl Cancel {
@@ -36,11 +39,14 @@ impl Cancel {
         Self::default()
     }
 
-    /// Ends every dial that it was passed to, now and later, and closes their sockets.
+    /// Ends everything that it was passed to, now and later, and closes the sockets of dials.
+    /// Returns at once.
     pub fn cancel(&self) {
         let mut state = lock(&self.state);
         state.cancelled = true;
-        for notify in state.dials.drain(..).filter_map(|notify| notify.upgrade()) {
+        let waits = std::mem::take(&mut state.waits);
+        drop(state); // before code is called that may ask
+        for notify in waits.iter().filter_map(Weak::upgrade) {
             notify.notify();
         }
     }
@@ -50,10 +56,21 @@ impl Cancel {
         lock(&self.state).cancelled
     }
 
-    /// Notifies `notify` when it is cancelled.
+    /// Notifies `notify` when it is cancelled. The caller asks
+    /// [`is_cancelled`](Self::is_cancelled) after this, since that may have come before.
     pub(crate) fn watch(&self, notify: &Arc<Notify>) {
         let mut state = lock(&self.state);
-        state.dials.retain(|notify| notify.strong_count() > 0);
-        state.dials.push(Arc::downgrade(notify));
+        state.waits.retain(|notify| notify.strong_count() > 0);
+        state.waits.push(Arc::downgrade(notify));
     }
+
+    /// Fails if it is cancelled.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(cancelled().into()) } else { Ok(()) }
+    }
+}
+
+/// The error of what was cancelled.
+pub(crate) fn cancelled() -> io::Error {
+    io::Error::new(ErrorKind::Interrupted, "cancelled")
 }

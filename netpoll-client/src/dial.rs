@@ -21,7 +21,7 @@ use netpoll_core::{
 
 use crate::announcement::Announcement;
 use crate::backoff::Backoff;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, cancelled};
 use crate::eyeballs::{Candidate, Move, Race};
 use crate::resolver::{Question, Resolver};
 use crate::target::{Kind, Target};
@@ -285,7 +285,7 @@ impl<'a> Dial<'a> {
 
     fn check_time(&self, now: Instant) -> io::Result<()> {
         if self.cancel.is_some_and(Cancel::is_cancelled) {
-            return Err(io::Error::new(ErrorKind::Interrupted, "cancelled"));
+            return Err(cancelled());
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             let text = format!("timed out after {:?}", self.timeout);

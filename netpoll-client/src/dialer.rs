@@ -11,7 +11,7 @@ use netpoll_core::{
     blocking,
 };
 
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, cancelled};
 use crate::dial::{Dial, DialOptions, Loops, Means};
 use crate::target::Target;
 
@@ -42,6 +42,25 @@ pub trait DialConnection {
         address: &str,
         timeout: Duration,
     ) -> Result<Connection>;
+
+    /// As [`dial_connection`](Self::dial_connection), until it is cancelled.
+    ///
+    /// The default asks whether it is cancelled before it dials, and not while it does.
+    ///
+    /// # Errors
+    /// As there, and of kind `Interrupted` when it was cancelled.
+    fn dial_connection_with(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        cancel: &Cancel,
+    ) -> Result<Connection> {
+        if cancel.is_cancelled() {
+            return Err(Error::address("dial", network, address, cancelled()));
+        }
+        self.dial_connection(network, address, timeout)
+    }
 
     /// As [`dial_connection`](Self::dial_connection), without waiting: `then` is called with the
     /// outcome, as a callback of `asker`; see [`Dialer::dial_then`].
@@ -250,6 +269,16 @@ impl DialConnection for Dialer {
     ) -> Result<Connection> {
         let attempt = self.attempt(network, address, timeout, &self.group, None)?;
         Ok(attempt.into_connection())
+    }
+
+    fn dial_connection_with(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        cancel: &Cancel,
+    ) -> Result<Connection> {
+        self.dial_with(network, address, timeout, cancel)
     }
 
     fn dial_connection_then(

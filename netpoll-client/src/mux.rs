@@ -16,19 +16,22 @@ mod protocol;
 mod queue;
 mod silence;
 mod stats;
+mod until;
 mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netpoll_core::{Result, blocking, clock};
 
+use crate::cancel::Cancel;
 pub use builder::MuxBuilder;
 use context::MuxContext;
 use link::Link;
 pub use protocol::MuxProtocol;
 pub use stats::MuxStats;
+use until::Until;
 use wire::Wire;
 
 /// Calls of many threads over few connections, which all clones share.
@@ -68,7 +71,8 @@ impl<P: MuxProtocol> Mux<P> {
         for link in links {
             link.ensure(context);
         }
-        links.iter().try_for_each(|link| link.wait(context, deadline).map(drop))
+        let until = Until { deadline, cancel: None };
+        links.iter().try_for_each(|link| link.wait(context, until).map(drop))
     }
 
     /// Sends a request and waits for its response, on this thread, `timeout` at most; that includes
@@ -82,10 +86,35 @@ impl<P: MuxProtocol> Mux<P> {
     /// may. The error of `encode`. `NotConnected` once this is closed.
     /// [`Error::Config`](netpoll_core::Error::Config) in a callback that must not wait.
     pub fn call(&self, request: P::Request, timeout: Duration) -> Result<P::Response> {
+        self.call_unless(request, timeout, None)
+    }
+
+    /// As [`call`](Self::call), until it is cancelled. A request that has been sent is not taken
+    /// back: its response is dropped when it comes, and counted as
+    /// [`late`](MuxStats::late). The connection and the other calls on it go on.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and of kind `Interrupted` when it was cancelled.
+    pub fn call_with(
+        &self,
+        request: P::Request,
+        timeout: Duration,
+        cancel: &Cancel,
+    ) -> Result<P::Response> {
+        self.call_unless(request, timeout, Some(cancel))
+    }
+
+    fn call_unless(
+        &self,
+        request: P::Request,
+        timeout: Duration,
+        cancel: Option<&Cancel>,
+    ) -> Result<P::Response> {
         let MuxInner { context, .. } = &*self.inner;
         blocking::enter(&format!("call {} {}", context.network, context.address))?;
         let deadline = clock::now().checked_add(timeout);
-        self.wire(deadline)?.call(request, deadline)
+        let until = Until { deadline, cancel };
+        self.wire(until)?.call(request, until)
     }
 
     /// Closes its connections: every call that waits returns at once, with an error of kind
@@ -103,7 +132,7 @@ impl<P: MuxProtocol> Mux<P> {
 
     /// The connection of this thread; while that is not up, any connection that is; if none is,
     /// this waits for the thread's own.
-    fn wire(&self, deadline: Option<Instant>) -> Result<Arc<Wire<P>>> {
+    fn wire(&self, until: Until<'_>) -> Result<Arc<Wire<P>>> {
         let MuxInner { context, links } = &*self.inner;
         let ours = queue::thread_number() % links.len();
         if let Some(wire) = links[ours].ensure(context) {
@@ -112,7 +141,7 @@ impl<P: MuxProtocol> Mux<P> {
         let mut others = links[ours..].iter().chain(&links[..ours]);
         match others.find_map(|link| link.up()) {
             Some(wire) => Ok(wire),
-            None => links[ours].wait(context, deadline),
+            None => links[ours].wait(context, until),
         }
     }
 }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::{Connection, Error, Handle, Result, blocking, clock};
 
+use crate::cancel::{Cancel, cancelled};
 use crate::dialer::{DialConnection, DialThen};
 use address::{AddressPool, Grant, PoolConnection, Return, Taken};
 use addresses::Addresses;
@@ -98,6 +99,53 @@ impl Pool {
     /// # Errors
     /// As [`DialConnection::dial_connection`]; of kind `TimedOut` also when none came back in time.
     pub fn checkout(&self, network: &str, address: &str, timeout: Duration) -> Result<Pooled> {
+        self.checkout_unless(network, address, timeout, None)
+    }
+
+    /// As [`checkout`](Self::checkout), until it is cancelled: the wait for a connection that comes
+    /// back, and the dial. What was granted meanwhile goes to the next. A connection that it
+    /// returns is not ended by `cancel`; [`Connection::handle`] of it can do that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use netpoll_client::{Cancel, Pool, Pooled};
+    /// use netpoll_core::{Connection, Result};
+    ///
+    /// /// Gives up when the client has gone.
+    /// fn server_for(client: &Connection, pool: &Pool) -> Result<Pooled> {
+    ///     let cancel = Cancel::new();
+    ///     let _watch = client.on_gone({
+    ///         let cancel = cancel.clone();
+    ///         move || cancel.cancel()
+    ///     });
+    ///     pool.checkout_with("tcp", "db.example:5432", Duration::from_secs(1), &cancel)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`checkout`](Self::checkout), and of kind `Interrupted` when it was cancelled.
+    pub fn checkout_with(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        cancel: &Cancel,
+    ) -> Result<Pooled> {
+        self.checkout_unless(network, address, timeout, Some(cancel))
+    }
+
+    fn checkout_unless(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        cancel: Option<&Cancel>,
+    ) -> Result<Pooled> {
+        let is_cancelled = || cancel.is_some_and(Cancel::is_cancelled);
+        let give_up = || Err(Error::address("dial", network, address, cancelled()));
+        if is_cancelled() {
+            return give_up();
+        }
         let deadline = clock::now().checked_add(timeout);
         let addresses = self.inner.addresses.clone();
         let pool = addresses.of(network, address);
@@ -108,15 +156,22 @@ impl Pool {
                     drop(Pooled::granted(pool.leave(&waiter), &pool, &addresses));
                     return Err(error);
                 }
-                let granted = pool.wait(&waiter, deadline);
-                granted.ok_or_else(|| self.none_came(network, address, timeout))?
+                match pool.wait(&waiter, deadline, cancel) {
+                    Some(grant) => grant,
+                    None if is_cancelled() => return give_up(),
+                    None => return Err(self.none_came(network, address, timeout)),
+                }
             }
         };
         let mut pooled = Pooled::granted(Some(grant), &pool, &addresses);
         if let Some(pooled) = pooled.as_mut().filter(|pooled| pooled.pooled.is_none()) {
             // If the dial fails or panics, the drop of `pooled` counts one open connection less.
             let left = Self::time_left(timeout, deadline);
-            let dialled = self.inner.dialer.dial_connection(network, address, left);
+            let dialer = &self.inner.dialer;
+            let dialled = match cancel {
+                None => dialer.dial_connection(network, address, left),
+                Some(cancel) => dialer.dial_connection_with(network, address, left, cancel),
+            };
             pool.count(dialled.is_ok());
             pooled.pooled = Some(PoolConnection::new(dialled?));
         }
@@ -153,6 +208,16 @@ impl DialConnection for Pool {
         timeout: Duration,
     ) -> Result<Connection> {
         Ok(self.checkout(network, address, timeout)?.detach())
+    }
+
+    fn dial_connection_with(
+        &self,
+        network: &str,
+        address: &str,
+        timeout: Duration,
+        cancel: &Cancel,
+    ) -> Result<Connection> {
+        Ok(self.checkout_with(network, address, timeout, cancel)?.detach())
     }
 
     fn dial_connection_then(

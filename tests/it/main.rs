@@ -10,6 +10,7 @@ mod announcing;
 mod batches;
 mod blocking;
 mod broken;
+mod cancelling;
 mod checkout_then;
 mod client;
 mod crowd;

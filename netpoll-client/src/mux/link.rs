@@ -18,6 +18,7 @@ use netpoll_core::{Error, Result, clock, guard};
 
 use super::context::MuxContext;
 use super::protocol::MuxProtocol;
+use super::until::Until;
 use super::wire::{Failure, Wire};
 use crate::backoff::random;
 use crate::sync::{lock, wait_until};
@@ -67,23 +68,29 @@ impl<P: MuxProtocol> Link<P> {
         self.advance(context, &mut self.state(), clock::now())
     }
 
-    /// The connection, waiting for it until `deadline`.
+    /// The connection, waiting for it until the deadline.
     ///
     /// # Errors
-    /// How the last connection or the last try ended, if the next try is not due before `deadline`;
-    /// else `TimedOut` at the deadline.
+    /// How the last connection or the last try ended, if the next try is not due before the
+    /// deadline; else `TimedOut` at the deadline. `Interrupted` where it was cancelled.
     pub(super) fn wait(
         self: &Arc<Self>,
         context: &Arc<MuxContext<P>>,
-        deadline: Option<Instant>,
+        until: Until<'_>,
     ) -> Result<Arc<Wire<P>>> {
+        let deadline = until.deadline;
+        let _waking = until.wake_by(|| {
+            let link = self.clone();
+            Box::new(move || link.look_again())
+        });
         let mut state = self.state();
         loop {
+            until.check()?;
             let now = clock::now();
             if let Some(wire) = self.advance(context, &mut state, now) {
                 return Ok(wire);
             }
-            let until = match &*state {
+            let next = match &*state {
                 LinkState::Closed => return Err(Failure::closed().error()),
                 LinkState::Down { retry, failure, .. } => {
                     let hopeless = !context.reconnects || deadline.is_some_and(|it| *retry > it);
@@ -97,9 +104,15 @@ impl<P: MuxProtocol> Link<P> {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(Failure::new(ErrorKind::TimedOut, "timed out dialling").error());
             }
-            let until = [until, deadline].into_iter().flatten().min();
-            state = wait_until(&self.changed, state, until);
+            let next = [next, deadline].into_iter().flatten().min();
+            state = wait_until(&self.changed, state, next);
         }
+    }
+
+    /// Has the threads that wait look whether to go on.
+    fn look_again(&self) {
+        drop(self.state()); // they have looked before this, or wait
+        self.changed.notify_all();
     }
 
     /// Closes for good: all calls that wait fail.

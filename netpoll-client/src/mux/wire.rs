@@ -17,6 +17,7 @@ use super::protocol::MuxProtocol;
 use super::queue::{Queue, Sent, thread_number};
 use super::silence::Silence;
 use super::stats::Counters;
+use super::until::Until;
 use crate::sync::{lock, wait_until};
 
 /// While so many calls wait, further ones are likely to follow at once: the thread that would send
@@ -132,23 +133,27 @@ impl<P: MuxProtocol> Wire<P> {
     }
 
     /// Sends a request, and waits for its response.
-    pub(super) fn call(
-        &self,
-        request: P::Request,
-        deadline: Option<Instant>,
-    ) -> Result<P::Response> {
+    pub(super) fn call(&self, request: P::Request, until: Until<'_>) -> Result<P::Response> {
         let (began, heard) = (clock::now(), self.heard.load(Ordering::Relaxed));
-        let called = self.exchange(request, deadline);
+        let called = self.exchange(request, until);
         if let Err(Error::TimedOut(_)) = called {
             self.timed_out(began, heard);
         }
         called
     }
 
-    fn exchange(&self, request: P::Request, deadline: Option<Instant>) -> Result<P::Response> {
+    fn exchange(&self, request: P::Request, until: Until<'_>) -> Result<P::Response> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
-        handle.wait_for_room(deadline)?;
         let waiter = Arc::new(PendingCall { outcome: Mutex::new(None), there: Condvar::new() });
+        let _waking = until.wake_by(|| {
+            let (handle, waiter) = (handle.clone(), waiter.clone());
+            Box::new(move || {
+                handle.recheck_waits();
+                waiter.look_again();
+            })
+        });
+        until.check()?;
+        handle.wait_for_room_while(until.deadline, || until.check())?;
         let (id, waiting) = self.register(&waiter)?;
         let mut message = LinkBuffer::new();
         let unsent = Unsent { state: &self.state, id: Some(id) };
@@ -161,16 +166,17 @@ impl<P: MuxProtocol> Wire<P> {
             }
             self.send_queued(handle);
         }
-        if let Some(outcome) = waiter.wait(deadline) {
+        if let Some(outcome) = waiter.wait(until) {
             return outcome.map_err(|failure| failure.error());
         }
+        let given_up = || until.check().err().unwrap_or(Error::TimedOut(Wait::Read));
         if lock(&self.state).pending.give_up(id).is_some() {
-            return Err(Error::TimedOut(Wait::Read));
+            return Err(given_up());
         }
         // It came at the last moment, and is there or about to be.
-        match waiter.wait(None) {
+        match waiter.wait(Until { deadline: None, cancel: None }) {
             Some(outcome) => outcome.map_err(|failure| failure.error()),
-            None => Err(Error::TimedOut(Wait::Read)),
+            None => Err(given_up()),
         }
     }
 
@@ -310,15 +316,19 @@ impl<R> PendingCall<R> {
         self.there.notify_one();
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> Option<Result<R, Failure>> {
+    /// The outcome; `None` at the deadline, or where it was cancelled.
+    fn wait(&self, until: Until<'_>) -> Option<Result<R, Failure>> {
         let mut outcome = lock(&self.outcome);
-        while outcome.is_none() {
-            if deadline.is_some_and(|deadline| clock::now() >= deadline) {
-                break;
-            }
-            outcome = wait_until(&self.there, outcome, deadline);
+        while outcome.is_none() && !until.is_late() && until.check().is_ok() {
+            outcome = wait_until(&self.there, outcome, until.deadline);
         }
         outcome.take()
+    }
+
+    /// Has the call look whether to go on.
+    fn look_again(&self) {
+        drop(lock(&self.outcome)); // it has looked before this, or waits
+        self.there.notify_one();
     }
 }
 

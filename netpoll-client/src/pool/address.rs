@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use netpoll_core::{Connection, Exchange, Handle, Notify, clock};
 
 use super::stats::{Counters, PoolStats};
+use crate::cancel::Cancel;
 use crate::sync::{lock, wait_until};
 
 /// See the module.
@@ -84,6 +85,12 @@ impl Waiter {
         lock(&self.grant).is_some()
     }
 
+    /// Has the thread that waits look whether to go on.
+    fn look_again(&self) {
+        drop(lock(&self.grant)); // it has looked before this, or waits
+        self.granted.notify_all();
+    }
+
     /// Tells of a grant, without the lock of the address: a connection that asks may end by it, and
     /// give back what it has.
     fn tell(&self) {
@@ -141,17 +148,38 @@ impl AddressPool {
         Taken::Wait(waiter)
     }
 
-    /// Waits for a connection that comes back; `None` at the deadline.
-    pub(super) fn wait(&self, waiter: &Arc<Waiter>, deadline: Option<Instant>) -> Option<Grant> {
+    /// Waits for a connection that comes back; `None` at the deadline, or where it was cancelled.
+    pub(super) fn wait(
+        &self,
+        waiter: &Arc<Waiter>,
+        deadline: Option<Instant>,
+        cancel: Option<&Cancel>,
+    ) -> Option<Grant> {
+        let waking = cancel.map(|cancel| {
+            let waiter = waiter.clone();
+            let notify = Arc::new(Notify::calling(move || waiter.look_again()));
+            cancel.watch(&notify);
+            notify
+        });
+        let is_cancelled = || cancel.is_some_and(Cancel::is_cancelled);
         let mut grant = lock(&waiter.grant);
-        while grant.is_none() {
+        while grant.is_none() && !is_cancelled() {
             if deadline.is_some_and(|deadline| clock::now() >= deadline) {
                 break;
             }
             grant = wait_until(&waiter.granted, grant, deadline);
         }
         drop(grant);
-        self.end_wait(waiter)
+        drop(waking); // until here it is called
+        if !is_cancelled() {
+            return self.end_wait(waiter);
+        }
+        // What was granted is used, since it is there.
+        let grant = self.leave(waiter)?;
+        if matches!(grant, Grant::Connection(_)) {
+            self.counters.reused.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(grant)
     }
 
     /// Ends a wait that was to be, and counts how.

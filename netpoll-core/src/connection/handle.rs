@@ -137,6 +137,17 @@ impl Handle {
     /// [`Error::Config`](crate::Error::Config) in a callback or a receipt that must not wait, and
     /// where messages stand behind bytes that this thread has written and not flushed.
     pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<()> {
+        self.wait_for_room_while(deadline, || Ok(()))
+    }
+
+    /// As [`wait_for_room`](Self::wait_for_room), as long as `still` succeeds. It is asked again
+    /// after each [`recheck_waits`](Self::recheck_waits).
+    #[doc(hidden)]
+    pub fn wait_for_room_while(
+        &self,
+        deadline: Option<Instant>,
+        still: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         if !self.shared.output.is_congested() {
             return Ok(());
         }
@@ -147,7 +158,13 @@ impl Handle {
             ));
         }
         blocking::check("wait for room in the output queue")?;
-        self.shared.wait_below(deadline)
+        self.shared.wait_below(deadline, still)
+    }
+
+    /// Has waits for room ask again whether to go on.
+    #[doc(hidden)]
+    pub fn recheck_waits(&self) {
+        self.shared.output.interrupt();
     }
 
     /// As [`send`](Self::send), but [waits for room](Self::wait_for_room) instead of being refused.

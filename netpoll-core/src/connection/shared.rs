@@ -354,12 +354,16 @@ impl Shared {
     /// Waits until the output is below its low-water mark, for the write timeout at the most.
     pub(crate) fn wait_for_peer(&self) -> Result<()> {
         let timeout = self.timeouts().write;
-        self.wait_below(timeout.and_then(|time| clock::now().checked_add(time)))
+        self.wait_below(timeout.and_then(|time| clock::now().checked_add(time)), || Ok(()))
     }
 
-    /// Waits until the output is below its low-water mark.
-    pub(crate) fn wait_below(&self, until: Option<Instant>) -> Result<()> {
-        let interrupted = || self.check_over();
+    /// Waits until the output is below its low-water mark, as long as `still` succeeds.
+    pub(crate) fn wait_below(
+        &self,
+        until: Option<Instant>,
+        still: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        let interrupted = || self.check_over().and_then(|()| still());
         if !self.output.is_congested() {
             return self.output.wait_below(|| until, interrupted);
         }
