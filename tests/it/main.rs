@@ -21,6 +21,8 @@ mod doors;
 mod echo;
 mod embedded;
 mod errors;
+mod example_dns;
+mod example_lines;
 mod exhaustion;
 mod fairness;
 mod filters;
