@@ -14,7 +14,9 @@
 //! overlap.** A block starts with one segment that owns all of it; [`Segment::split_to`] divides a
 //! territory, [`Segment::join`] unites two neighbours, nothing else makes or widens one. So code
 //! with a `&mut Segment` may write its territory while other threads read theirs, and only the
-//! count of references is shared.
+//! count of references is shared. A [`ReadOnly`] reads a part of another segment's bytes; while one
+//! is there, that segment only adds bytes behind its own: [`Segment::reclaim`], which takes bytes
+//! back as room, needs the last reference.
 //!
 //! The second rule is that every byte of a block is initialised from the start (it is mapped, or
 //! allocated zeroed), so spare room as `&mut [u8]` is sound. Bytes that a *former* use left there
@@ -198,6 +200,36 @@ impl Segment {
         self.end = end;
     }
 
+    /// A reader of some of the bytes, which shares the block. It has no room, so it never writes,
+    /// and this segment writes none of its bytes before [`reclaim`](Self::reclaim).
+    pub(crate) fn reader(&self, from: usize, n: usize) -> ReadOnly {
+        assert!(from <= self.len() && n <= self.len() - from, "{n} bytes from {from} on");
+        let start = self.start + from as u32;
+        let end = start + n as u32;
+        ReadOnly(Self { block: self.block.share(), start, end, limit: end })
+    }
+
+    /// Whether no other segment has a piece of the block.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.block.header().references.load(Ordering::Acquire) == 1
+    }
+
+    /// Makes the whole block room again, unless another segment has a piece of it; says whether it
+    /// did.
+    #[inline]
+    pub(crate) fn reclaim(&mut self) -> bool {
+        // Acquire pairs with the Release of the references dropped before: their reads come first.
+        let is_alone = self.is_alone();
+        let header = self.block.header();
+        if header.class == Class::FOREIGN || !is_alone {
+            return false;
+        }
+        header.witness.reuse();
+        (self.start, self.end, self.limit) = (0, 0, header.capacity);
+        true
+    }
+
     /// Divides the territory: the first `n` bytes go to a new segment without room, the other bytes
     /// and the room stay here.
     #[inline]
@@ -240,6 +272,16 @@ impl Segment {
             return bytes.slice(self.start as usize..self.end as usize);
         }
         Bytes::from_owner(self)
+    }
+}
+
+/// Bytes of a segment that only read: nothing widens its territory, so it never writes.
+#[derive(Debug)]
+pub(crate) struct ReadOnly(Segment);
+
+impl AsRef<[u8]> for ReadOnly {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
     }
 }
 
