@@ -53,6 +53,7 @@ pub(crate) mod scheduled;
 mod scratch;
 mod shared;
 mod socket;
+pub(crate) mod source;
 pub(crate) mod spawned;
 mod unflushed;
 mod watchdog;

@@ -11,6 +11,7 @@
 //! Nothing above this floor knows which driver runs. Above it a descriptor is named only where it
 //! is the user's, and a system call only where it is about a thread.
 
+pub(crate) mod datagram;
 pub(crate) mod driver;
 pub(crate) mod driver_set;
 mod epoll;

@@ -8,6 +8,7 @@ mod base;
 #[doc(hidden)]
 pub mod bench;
 mod connection;
+mod datagrams;
 #[cfg(all(test, not(loom)))]
 mod driver_suite;
 mod io;
@@ -49,12 +50,16 @@ pub use connection::{
     Connection, Delivery, Detached, Exchange, GoneWatch, Handle, Hold, NonBlocking, ReadHalf,
     Reader, Timer, Undelivered, WriteHalf, Writer,
 };
+pub use datagrams::*;
+pub use io::datagram::{DatagramOptions, DatagramSocket};
 pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};
 pub use io::socket::{self, TcpInfo};
 pub use io::stream::Stream;
 pub use pure::balance::{Balance, LoadBalance, LoopLoad};
 pub use pure::join::JoinError;
 pub use pure::spin::Spin;
+#[doc(hidden)]
+pub use sys::ancillary::{Ancillary, Fault};
 pub use tasks::current::{InPlace, current_place};
 pub use tasks::future::{refuse, spawn_at};
 pub use tasks::join_handle::{AbortHandle, JoinHandle};

@@ -21,6 +21,7 @@ mod ending;
 mod listeners;
 pub(crate) mod nest;
 mod registry;
+mod sources;
 mod spinning;
 mod timers;
 mod waiting;
@@ -80,6 +81,7 @@ pub(crate) struct Core {
     commands: VecDeque<Command>,
     timers: Timers<Action>,
     streams: usize,
+    sources: usize,
     /// A timer is armed that frees unused memory.
     shrinks: bool,
     end: Ending,
@@ -125,6 +127,7 @@ impl Core {
             commands: VecDeque::new(),
             timers: Timers::new(clock::now()),
             streams: 0,
+            sources: 0,
             shrinks: false,
             end: Ending::Never,
             paused: false,
@@ -215,7 +218,7 @@ impl Core {
         let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
         else {
-            self.deliver_to_preamble(token, readiness);
+            self.deliver_to_others(token, readiness);
             return None;
         };
         let of_output = if readiness.sendable { shared.writable() } else { None };
@@ -272,6 +275,9 @@ impl Core {
             Command::Register(shared) => self.register(shared),
             Command::Run(shared) => self.ready.push_back(shared.into()),
             Command::Transmit(token) => self.transmit(token),
+            Command::Attach(source) => self.attach(source),
+            Command::Detach(source) => self.detach(&source),
+            Command::Alarm(source, at, events) => self.arm_alarm(&source, at, events),
             Command::Capacity => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(shared) => self.finish(&shared),
             Command::Linger(token, at) => {
@@ -285,7 +291,10 @@ impl Core {
                 self.timers.arm(at, Action::Tick(tick));
             }
             Command::ShutDown(group) => self.shut_down(&group),
-            Command::Abort(group) => self.tell(&group, Events::ABORT),
+            Command::Abort(group) => {
+                self.tell(&group, Events::ABORT);
+                self.tell_sources(|source| source.is_of(&group), Events::ABORT);
+            }
             Command::EndPreambles(group) => self.end_preambles(|it| it.is_of(&group)),
             Command::Listen(listener, accept) => self.listen(listener, accept),
             Command::Await(preamble, late) => self.await_preamble(preamble, late),

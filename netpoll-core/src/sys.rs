@@ -5,10 +5,13 @@
 //! and the process's number, and in the client for `/etc/hosts`. So faults are injected here, and
 //! `strace` is read beside these files. `EINTR` repeats here, and no caller sees it.
 
+pub(crate) mod ancillary;
 pub(crate) mod binding;
 pub(crate) mod connect;
 pub(crate) mod control;
+pub(crate) mod datagram;
 pub(crate) mod datagram_open;
+pub(crate) mod datagram_options;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod inherited;

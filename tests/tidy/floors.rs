@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("io", "the seam: driver, streams, waker"),
     ("connection", "a connection, its callbacks, the commands that it posts to a reactor"),
     ("tasks", "futures as tasks of a loop, and the handles that join them"),
+    ("datagrams", "a datagram socket as a task, its batches and its outbox"),
     ("reactor", "a turn"),
     ("threads", "the threads that turn reactors and run callbacks"),
 ];
@@ -71,6 +72,7 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "connection::scheduled",
             "connection::scratch",
             "connection::shared",
+            "connection::source",
             "connection::spawned",
         ],
         "the task of a connection holds what it runs, which holds the connection, or a side of a \
@@ -86,6 +88,18 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
             "connection::broadcast::pass",
         ],
         "a type and its methods, by topic; a member knows its group",
+    ),
+    (
+        "netpoll-core",
+        &[
+            "datagrams::batch",
+            "datagrams::callbacks",
+            "datagrams::handle",
+            "datagrams::run",
+            "datagrams::task",
+        ],
+        "the task of a socket holds what it runs, which is called with a batch, which makes \
+         handles of the task: as with connections",
     ),
     (
         "netpoll-core",

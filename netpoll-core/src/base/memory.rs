@@ -119,6 +119,11 @@ impl Memory {
         (offer, Some(self.all.charge(offer.min(LARGEST_OFFER))))
     }
 
+    /// Charges the budget with bytes that stand in no buffer.
+    pub(crate) fn charge(&self, bytes: usize) -> Charge {
+        self.all.charge(bytes)
+    }
+
     /// Counts bytes that are written and not flushed.
     pub(crate) fn count_staged(&self, staged: &mut LinkBuffer) {
         if self.has_budget() {

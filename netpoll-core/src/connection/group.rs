@@ -35,6 +35,8 @@ pub struct ConnectionGroup {
 #[derive(Default)]
 struct Live {
     connections: usize,
+    /// Datagram sockets.
+    tasks: usize,
     /// Threads in `wait_empty`: a wake costs a system call even where none waits.
     waiting: usize,
 }
@@ -162,17 +164,17 @@ impl ConnectionGroup {
         self.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Blocks until none of its connections lives or `deadline` has passed; returns how many are
-    /// left.
+    /// Blocks until none of its connections and datagram sockets lives or `deadline` has passed;
+    /// returns how many are left.
     pub fn wait_empty(&self, deadline: Instant) -> usize {
         let mut live = lock(&self.live);
         let mut late = false;
-        while live.connections > 0 && !late {
+        while live.connections + live.tasks > 0 && !late {
             live.waiting += 1;
             (live, late) = wait_until(&self.empty, live, Some(deadline));
             live.waiting -= 1;
         }
-        live.connections
+        live.connections + live.tasks
     }
 
     /// Where its callbacks run.
@@ -210,6 +212,17 @@ impl ConnectionGroup {
         self.sessions.get().copied().unwrap_or_else(SessionType::of::<()>).check::<S>()
     }
 
+    /// Counts a task that is no connection: [`wait_empty`](Self::wait_empty) waits for it, too.
+    pub(crate) fn enter_task(&self) {
+        lock(&self.live).tasks += 1;
+    }
+
+    pub(crate) fn leave_task(&self) {
+        let mut live = lock(&self.live);
+        live.tasks -= 1;
+        self.tell_if_empty(&live);
+    }
+
     pub(crate) fn enter(&self) {
         lock(&self.live).connections += 1;
     }
@@ -217,7 +230,11 @@ impl ConnectionGroup {
     pub(crate) fn leave(&self) {
         let mut live = lock(&self.live);
         live.connections -= 1;
-        if live.connections == 0 && live.waiting > 0 {
+        self.tell_if_empty(&live);
+    }
+
+    fn tell_if_empty(&self, live: &Live) {
+        if live.connections + live.tasks == 0 && live.waiting > 0 {
             self.empty.notify_all();
         }
     }

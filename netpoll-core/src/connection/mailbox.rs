@@ -19,6 +19,7 @@ use super::group::ConnectionGroup;
 use super::incoming::{Accept, Preamble};
 use super::job::Job;
 use super::shared::Shared;
+use super::source::Source;
 use crate::base::clock;
 use crate::base::stats::{Counters, LoopStats, Traffic};
 use crate::base::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
@@ -26,6 +27,7 @@ use crate::io::listener::Listener;
 use crate::io::waker::Waker;
 use crate::pure::placement::LoopHistory;
 use crate::pure::slab::Token;
+use crate::pure::task::Events;
 use crate::pure::tick::Tick;
 use tasks::Tasks;
 
@@ -38,6 +40,12 @@ pub(crate) enum Command {
     Run(Arc<Shared>),
     /// Send more of what this connection has queued.
     Transmit(Token),
+    /// Watch this source's socket and start its callbacks.
+    Attach(Arc<dyn Source>),
+    /// Close the socket of this source, which has ended. It stands behind the attachment.
+    Detach(Arc<dyn Source>),
+    /// Tell this source these events at that time.
+    Alarm(Arc<dyn Source>, Instant, Events),
     /// A pool that had no room for a connection of this reactor has room again.
     Capacity,
     /// Close the socket of this connection, which has ended. It stands behind the registration.

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::datagram::DatagramSocket;
 use super::listener::Listener;
 use super::readiness::StreamEvent;
 use super::stream::Stream;
@@ -32,6 +33,12 @@ pub(crate) trait Driver: Send + fmt::Debug {
 
     /// Stops watching a stream that may stay open: its descriptor may have a duplicate.
     fn forget(&mut self, stream: &Stream, token: Token) -> io::Result<()>;
+
+    /// Watches a datagram socket in both directions. What it has already is reported as well.
+    fn watch_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()>;
+
+    /// Stops watching a datagram socket, which may stay open.
+    fn forget_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()>;
 
     /// A stream that nothing else holds open is about to be closed, which ends the watch as well.
     fn closing(&mut self, token: Token);

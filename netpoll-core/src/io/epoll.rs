@@ -14,6 +14,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::datagram::DatagramSocket;
 use super::driver::{Driver, DriverEvents, Event};
 use super::listener::{self, Listener};
 use super::readiness::{Readiness, StreamEvent};
@@ -177,6 +178,15 @@ impl Driver for Epoll {
     fn forget(&mut self, stream: &Stream, token: Token) -> io::Result<()> {
         self.connecting.remove(&token);
         self.epoll.remove(stream.as_fd())
+    }
+
+    fn watch_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()> {
+        let flags = RawFlags::EPOLLIN | RawFlags::EPOLLOUT;
+        self.epoll.add(socket.as_fd(), flags, token.to_u64())
+    }
+
+    fn forget_datagrams(&mut self, socket: &DatagramSocket, _: Token) -> io::Result<()> {
+        self.epoll.remove(socket.as_fd())
     }
 
     fn closing(&mut self, token: Token) {

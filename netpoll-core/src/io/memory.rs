@@ -18,6 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::datagram::DatagramSocket;
 use super::driver::{Driver, DriverEvents, Event};
 use super::listener::Listener;
 use super::readiness::{Readiness, StreamEvent};
@@ -107,6 +108,14 @@ impl Driver for Memory {
     fn forget(&mut self, stream: &Stream, token: Token) -> io::Result<()> {
         stream.memory().expect("a stream in memory").forget();
         self.closing(token);
+        Ok(())
+    }
+
+    fn watch_datagrams(&mut self, _: &DatagramSocket, _: Token) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn forget_datagrams(&mut self, _: &DatagramSocket, _: Token) -> io::Result<()> {
         Ok(())
     }
 

@@ -10,9 +10,17 @@ use crate::io::readiness::Readiness;
 use crate::pure::slab::Token;
 
 impl Core {
+    /// Tells what is no stream what happened, unless the token is a stale one.
+    pub(super) fn deliver_to_others(&mut self, token: Token, readiness: Readiness) {
+        match self.operators.find_mut(token) {
+            Some(FdOperator::Source(_)) => self.deliver_to_source(token, readiness),
+            _ => self.deliver_to_preamble(token, readiness),
+        }
+    }
+
     /// Tells a preamble what happened to its stream, unless the token is a stale one. After the end
     /// of the peer's stream, or a failure, no more can come: a preamble ends then, complete or not.
-    pub(super) fn deliver_to_preamble(&mut self, token: Token, readiness: Readiness) {
+    fn deliver_to_preamble(&mut self, token: Token, readiness: Readiness) {
         let is_over = readiness.peer_closed || readiness.failed;
         match self.operators.find_mut(token) {
             Some(FdOperator::Preamble(preamble)) => {
@@ -28,10 +36,12 @@ impl Core {
     pub(super) fn shut_down(&mut self, group: &Arc<ConnectionGroup>) {
         self.end_preambles(|it| it.is_of(group));
         self.tell(group, shutdown());
+        self.shut_down_sources(group);
     }
 
     /// Another go at sending what a connection has queued: others had their turn.
     pub(super) fn transmit(&mut self, token: Token) {
+        self.transmit_source(token);
         if let Some(FdOperator::Stream(StreamOperator { shared, .. })) =
             self.operators.find_mut(token)
             && let Some(events) = shared.writable()

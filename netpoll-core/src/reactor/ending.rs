@@ -9,6 +9,7 @@ use super::registry::{FdOperator, StreamOperator};
 use super::{Command, Core, Ending};
 use crate::base::clock::{self, later};
 use crate::connection::scheduled::Scheduled;
+use crate::pure::task::Events;
 
 impl Core {
     pub(super) fn retire(&mut self) {
@@ -24,6 +25,11 @@ impl Core {
         self.abort_all();
     }
 
+    /// Whether no connection and no source is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams == 0 && self.sources == 0
+    }
+
     fn abort_all(&mut self) {
         self.end_preambles(|_| true);
         self.remote.refuse_tasks();
@@ -32,6 +38,7 @@ impl Core {
                 self.woken.push_back(Scheduled::Task(task));
             }
         }
+        self.tell_sources(|_| true, Events::ABORT);
         for operator in self.operators.iter() {
             if let FdOperator::Stream(StreamOperator { shared, .. }) = operator
                 && shared.abort()
@@ -46,7 +53,7 @@ impl Core {
             Ending::Never => false,
             // A thread that picked this loop before it retired may be about to register with it,
             // and holds its remote; the manager and this core hold the other two.
-            Ending::WhenEmpty => self.streams == 0 && Arc::strong_count(&self.remote) <= 2,
+            Ending::WhenEmpty => self.is_empty() && Arc::strong_count(&self.remote) <= 2,
             Ending::Stopping { deadline } => {
                 let is_empty = self.ready.is_empty()
                     && !self.has_woken()
@@ -63,6 +70,7 @@ impl Core {
     fn has_served_streams(&self) -> bool {
         self.operators.iter().any(|operator| match operator {
             FdOperator::Stream(stream) => stream.shared.is_served(),
+            FdOperator::Source(_) => true,
             FdOperator::Listener(..) | FdOperator::Preamble(_) => false,
         })
     }
@@ -92,6 +100,8 @@ impl Core {
                 Command::Register(shared) | Command::Run(shared) => {
                     Scheduled::Connection(shared).end();
                 }
+                Command::Attach(source) => Scheduled::Task(source).end(),
+                Command::Detach(source) => self.detach(&source),
                 Command::Await(preamble, _) => preamble.end(),
                 Command::Call(call) => call.make(),
                 // This loop retired or failed, so another one has to accept on the listener.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::connection::Shared;
 use crate::connection::incoming::{Accept, Preamble};
+use crate::connection::source::Source;
 use crate::io::listener::Listener;
 use crate::pure::timer::TimerKey;
 
@@ -17,6 +18,8 @@ pub(super) enum FdOperator {
     Listener(Box<ListenerOperator>),
     /// A stream that is not a connection yet: its preamble is awaited.
     Preamble(Box<dyn Preamble>),
+    /// A task that is no connection, and its socket.
+    Source(Arc<dyn Source>),
 }
 
 /// See [`FdOperator`]. There are few of them, so it is boxed and does not make each entry larger.
@@ -55,7 +58,7 @@ impl FdOperator {
     pub(super) fn take_timers(&mut self) -> Option<Box<StreamTimers>> {
         match self {
             Self::Stream(stream) => stream.timers.take(),
-            Self::Listener(..) | Self::Preamble(_) => None,
+            Self::Listener(..) | Self::Preamble(_) | Self::Source(_) => None,
         }
     }
 }
@@ -71,6 +74,7 @@ impl fmt::Debug for FdOperator {
         match self {
             Self::Stream(stream) => out.debug_tuple("Stream").field(&stream.shared).finish(),
             Self::Preamble(_) => out.write_str("Preamble"),
+            Self::Source(source) => out.debug_tuple("Source").field(source).finish(),
             Self::Listener(..) => out.write_str("Listener"),
         }
     }

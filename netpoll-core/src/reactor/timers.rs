@@ -35,6 +35,8 @@ pub(super) enum Action {
     /// A job of this connection is due.
     Job(Token, Arc<Job>),
     Tick(Tick),
+    /// A source asked to be told these events.
+    Alarm(Token, Events),
 }
 
 impl Core {
@@ -55,6 +57,7 @@ impl Core {
                 Action::Capacity => self.ready.extend(self.crowded.drain(..)),
                 Action::Stream(token, id) => self.stream_timer(token, id, now),
                 Action::Job(token, job) => self.job_timer(token, job, now),
+                Action::Alarm(token, events) => self.alarm(token, events),
                 Action::Tick(tick) => {
                     if let Some(next) = tick.run(now) {
                         self.timers.arm(next, Action::Tick(tick));

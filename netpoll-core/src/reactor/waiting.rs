@@ -165,7 +165,7 @@ impl Core {
                 let parting = deadline.saturating_duration_since(clock::now());
                 Some(next.map_or(parting, |next| next.min(parting)))
             }
-            Ending::WhenEmpty if self.streams == 0 => {
+            Ending::WhenEmpty if self.is_empty() => {
                 Some(next.map_or(RETIRED, |next| next.min(RETIRED)))
             }
             _ => next,

@@ -249,3 +249,195 @@ unsafe fn own_inherited(number: RawFd) -> OwnedFd {
     // SAFETY: it is open, and our caller is its only owner.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
+
+/// The most messages of one `recvmmsg` or `sendmmsg`: their headers stand on the stack.
+pub(crate) const MOST_MESSAGES: usize = 32;
+
+/// Where a message is received to.
+pub(super) struct Incoming<'a> {
+    pub(super) name: &'a mut [u8],
+    pub(super) control: &'a mut [u8],
+    pub(super) room: &'a mut [u8],
+}
+
+/// How much of each a received message has filled, and its flags (`MSG_TRUNC`, …).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filled {
+    pub(super) bytes: usize,
+    pub(super) name: usize,
+    pub(super) control: usize,
+    pub(super) flags: i32,
+}
+
+/// A message that is to be sent. An empty name is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) slices: &'a [io::IoSlice<'a>],
+    pub(crate) control: &'a [u8],
+}
+
+/// Receives as many messages as there are places in `filled` and in `incoming`, without a wait: one
+/// `recvmmsg`. `flags` are those of `recvmsg`.
+pub(super) fn receive_messages<'a>(
+    fd: BorrowedFd<'_>,
+    incoming: impl Iterator<Item = Incoming<'a>>,
+    filled: &mut [Filled],
+    flags: i32,
+) -> io::Result<usize> {
+    let mut slices = [NO_SLICE; MOST_MESSAGES];
+    let mut headers = no_messages();
+    let mut wanted = 0;
+    for ((mut place, slice), header) in
+        incoming.zip(&mut slices).zip(&mut headers).take(filled.len())
+    {
+        header.msg_hdr = header_to_fill(&mut place, slice);
+        wanted += 1;
+    }
+    let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), receive_flags(flags));
+    let (start, no_timeout) = (headers.as_mut_ptr(), ptr::null::<libc::timespec>());
+    let call = libc::SYS_recvmmsg;
+    // SAFETY: `fd` is open while it is borrowed. Of each of the `wanted` headers the name, the
+    // slice and the control buffer are those of one of `incoming`, exclusive borrows that live
+    // through the call, and the kernel writes no more to each than the length that stands beside
+    // it.
+    let outcome = unsafe { libc::syscall(call, number, start, wanted, flags, no_timeout) };
+    let received = count(outcome)?;
+    for (header, filled) in headers[..received].iter().zip(filled) {
+        *filled = filled_by(header.msg_len as usize, &header.msg_hdr);
+    }
+    Ok(received)
+}
+
+/// Receives one message, without a wait: one `recvmsg`. See [`receive_messages`].
+pub(super) fn receive_one(
+    fd: BorrowedFd<'_>,
+    mut incoming: Incoming<'_>,
+    flags: i32,
+) -> io::Result<Filled> {
+    let mut slice = NO_SLICE;
+    let mut header = header_to_fill(&mut incoming, &mut slice);
+    let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), receive_flags(flags));
+    let start = &raw mut header;
+    // SAFETY: as in `receive_messages`, for this header.
+    let outcome = unsafe { libc::syscall(libc::SYS_recvmsg, number, start, flags) };
+    Ok(filled_by(count(outcome)?, &header))
+}
+
+const NO_SLICE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+
+fn receive_flags(flags: i32) -> libc::c_long {
+    (flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC).into()
+}
+
+/// The header of a message that is to be received to a place. It has pointers to that and to
+/// `slice`, and must not outlive them.
+fn header_to_fill(place: &mut Incoming<'_>, slice: &mut libc::iovec) -> libc::msghdr {
+    let mut header = no_message();
+    (slice.iov_base, slice.iov_len) = (place.room.as_mut_ptr().cast(), place.room.len());
+    header.msg_name = place.name.as_mut_ptr().cast();
+    header.msg_namelen = place.name.len() as _;
+    (header.msg_iov, header.msg_iovlen) = (slice, 1);
+    header.msg_control = place.control.as_mut_ptr().cast();
+    header.msg_controllen = place.control.len() as _;
+    header
+}
+
+fn filled_by(bytes: usize, header: &libc::msghdr) -> Filled {
+    #[allow(clippy::unnecessary_cast, reason = "musl has it as 32 bits")]
+    let control = header.msg_controllen as usize;
+    Filled { bytes, name: header.msg_namelen as usize, control, flags: header.msg_flags }
+}
+
+/// Sends messages without a wait and without a SIGPIPE; returns how many were sent whole, up to the
+/// first that failed: one `sendmmsg`.
+pub(super) fn send_messages(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> {
+    let mut headers = no_messages();
+    for (message, header) in messages.iter().zip(&mut headers) {
+        header.msg_hdr = header_to_send(message);
+    }
+    let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), send_flags());
+    let (start, most) = (headers.as_mut_ptr(), messages.len().min(MOST_MESSAGES));
+    // SAFETY: `fd` is open while it is borrowed. The kernel reads what the headers name, each up to
+    // the length beside it; all of that is borrowed by `messages` through the call. It writes to
+    // their `msg_len` alone, in `headers` itself.
+    count(unsafe { libc::syscall(libc::SYS_sendmmsg, number, start, most, flags) })
+}
+
+/// Sends one message: one `sendmsg`. See [`send_messages`].
+pub(super) fn send_message(fd: BorrowedFd<'_>, message: &Outgoing<'_>) -> io::Result<()> {
+    let header = header_to_send(message);
+    let (number, flags) = (libc::c_long::from(fd.as_raw_fd()), send_flags());
+    // SAFETY: as in `send_messages`, for this header.
+    count(unsafe { libc::syscall(libc::SYS_sendmsg, number, &raw const header, flags) })?;
+    Ok(())
+}
+
+fn send_flags() -> libc::c_long {
+    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).into()
+}
+
+/// The header of a message that is to be sent. It has pointers to what the message borrows, and
+/// must not outlive that.
+fn header_to_send(message: &Outgoing<'_>) -> libc::msghdr {
+    let mut header = no_message();
+    if !message.name.is_empty() {
+        header.msg_name = message.name.as_ptr().cast_mut().cast();
+        header.msg_namelen = message.name.len() as _;
+    }
+    // An `IoSlice` is the system's `iovec`, as the standard library guarantees.
+    header.msg_iov = message.slices.as_ptr().cast_mut().cast();
+    header.msg_iovlen = message.slices.len() as _;
+    if !message.control.is_empty() {
+        header.msg_control = message.control.as_ptr().cast_mut().cast();
+        header.msg_controllen = message.control.len() as _;
+    }
+    header
+}
+
+/// Sends one slice to a name, where that is not empty: one `sendto`. The rest is as of
+/// [`send_messages`].
+pub(super) fn send_to(fd: BorrowedFd<'_>, from: &[u8], name: &[u8]) -> io::Result<usize> {
+    let number = libc::c_long::from(fd.as_raw_fd());
+    let flags = send_flags();
+    let name_start = if name.is_empty() { ptr::null() } else { name.as_ptr() };
+    // SAFETY: `fd` is open while it is borrowed; the kernel reads `from.len()` bytes at the one
+    // pointer and `name.len()` at the other, which both slices have there; none at a null pointer.
+    let outcome = unsafe {
+        let (start, length) = (from.as_ptr(), from.len());
+        libc::syscall(libc::SYS_sendto, number, start, length, flags, name_start, name.len())
+    };
+    count(outcome)
+}
+
+fn no_message() -> libc::msghdr {
+    // SAFETY: a header of zeros is one of a message without a name, bytes or control messages.
+    unsafe { std::mem::zeroed() }
+}
+
+fn no_messages() -> [libc::mmsghdr; MOST_MESSAGES] {
+    // SAFETY: as in `no_message`.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Sets an option that is an integer.
+pub(super) fn set_int_option(
+    fd: BorrowedFd<'_>,
+    (level, option): (i32, i32),
+    value: i32,
+) -> io::Result<()> {
+    set_option(fd, (level, option), &value.to_ne_bytes())
+}
+
+/// Reads an option that is an integer.
+pub(super) fn int_option(fd: BorrowedFd<'_>, (level, option): (i32, i32)) -> io::Result<i32> {
+    let mut value = 0_i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: `fd` is open while it is borrowed; the kernel writes at most `length` bytes at the
+    // pointer, a live `i32` of that size, and to `length`, which is alive.
+    let outcome = unsafe {
+        let (start, length) = ((&raw mut value).cast(), &raw mut length);
+        libc::getsockopt(fd.as_raw_fd(), level, option, start, length)
+    };
+    if outcome == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
