@@ -193,6 +193,44 @@ fn a_watch_is_told_of_every_end_once() {
     }
 }
 
+/// The callback has the connection, so none of its steps can tell.
+#[test]
+fn a_watch_is_told_at_once_of_an_end_by_another_thread_while_a_callback_blocks() {
+    type End = fn(&Handle);
+    let ends: [(&str, End); 4] = [
+        ("close", Handle::close),
+        ("abort", Handle::abort),
+        ("shutdown_write", Handle::shutdown_write),
+        ("deadline", |handle| handle.close_at(Some(Instant::now()))),
+    ];
+    for dispatch in [pool(), hand_off()] {
+        for (name, end) in ends {
+            let (gate, inside) = (Gate::default(), Count::default());
+            let (closed, entered) = (gate.clone(), inside.clone());
+            let (sender, handles) = mpsc::channel();
+            let server = EventLoop::builder()
+                .on_request(move |(): &mut (), conn: &mut Connection| {
+                    let _ = sender.send(conn.handle());
+                    entered.add();
+                    closed.pass();
+                    Ok(())
+                })
+                .dispatch(dispatch);
+            let server = Server::start(server);
+            let mut client = server.connect();
+            client.say(b"?");
+            let handle: Handle = next(&handles);
+            eventually("it blocks", || inside.get() == 1);
+            let (sender, heard) = mpsc::channel();
+            let _watch = handle.on_gone(told(&sender, name));
+            end(&handle);
+            assert_eq!(next(&heard), name, "{dispatch:?}");
+            assert!(handle.is_gone(), "{dispatch:?}, {name}");
+            gate.open();
+        }
+    }
+}
+
 /// It may run on the loop, which must not stand still.
 #[test]
 fn a_closure_that_panics_or_would_wait_holds_up_no_loop() {
