@@ -60,10 +60,11 @@ pub use pure::join::JoinError;
 pub use pure::spin::Spin;
 #[doc(hidden)]
 pub use sys::ancillary::{Ancillary, Fault};
-pub use tasks::current::{InPlace, current_place};
+pub use tasks::current::{InPlace, current_place, poll_budget};
 pub use tasks::future::{refuse, spawn_at};
 pub use tasks::join_handle::{AbortHandle, JoinHandle};
-pub use threads::hand_off::block_in_place;
+pub use tasks::timer::{Expiry, LoopTimer};
+pub use threads::hand_off::{block_in_place, current_loop};
 pub use threads::manager::{OnLoop, PollManager, default_loops};
 pub use threads::options::{Dispatch, Gather, HandOffOptions, PoolOptions};
 #[doc(hidden)]

@@ -14,3 +14,4 @@ pub(crate) mod spin;
 pub(crate) mod task;
 pub(crate) mod tick;
 pub(crate) mod timer;
+pub(crate) mod timer_entry;

@@ -287,6 +287,7 @@ impl Core {
             Command::Cancel(shared, job) => self.disarm(shared.token(), TimerId::Job(job)),
             Command::TimeWatch(shared) => self.arm_look(&shared, clock::now),
             Command::Retry(token) => self.arm_retry(token),
+            Command::Timer(entry) => entry.arm(&mut self.timers, Action::Wake),
             Command::Tick(at, tick) => {
                 self.timers.arm(at, Action::Tick(tick));
             }

@@ -4,3 +4,4 @@
 pub(crate) mod current;
 pub(crate) mod future;
 pub(crate) mod join_handle;
+pub(crate) mod timer;

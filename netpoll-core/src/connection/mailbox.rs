@@ -29,6 +29,7 @@ use crate::pure::placement::LoopHistory;
 use crate::pure::slab::Token;
 use crate::pure::task::Events;
 use crate::pure::tick::Tick;
+use crate::pure::timer_entry::TimerEntry;
 use tasks::Tasks;
 
 /// A command to a reactor. Any thread may post it; the thread that holds the core runs it.
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     TimeWatch(Arc<Shared>),
     /// Let this connection, for which memory was too short, try to receive again after a while.
     Retry(Token),
+    /// Arm this timer of a future as it says now, or forget it.
+    Timer(Arc<TimerEntry>),
     /// Tick, at that time for the first time.
     Tick(Instant, Tick),
     /// Close this group's connections when each has nothing left to serve.
@@ -132,8 +135,8 @@ pub struct Remote {
 }
 
 /// The commands that were posted and not taken. Their number is bounded: of each connection one
-/// command at a time registers, runs, watches and finishes it, and each job and each tick of a user
-/// has one, as has each group of which it is a member.
+/// command at a time registers, runs, watches and finishes it, and each job, each tick of a user
+/// and each timer of a future has one, as has each group of which it is a member.
 #[derive(Debug, Default)]
 struct Commands {
     list: VecDeque<Command>,

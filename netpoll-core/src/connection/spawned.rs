@@ -36,6 +36,13 @@ pub struct Place {
     pub(crate) group: Arc<TaskGroup>,
 }
 
+impl Place {
+    /// The group of the tasks there.
+    pub fn group(&self) -> &Arc<TaskGroup> {
+        &self.group
+    }
+}
+
 /// Tasks that one shutdown ends, and where their polls run.
 ///
 /// The tasks hold it, so it lives as long as the last of them.
@@ -111,14 +118,10 @@ impl TaskGroup {
         self.live()
     }
 
-    /// Counts one more task, unless the group takes no more.
+    /// Counts one more task, until it [leaves](Self::leave). `false`: the group takes no more.
     pub(crate) fn enter(&self) -> bool {
         self.live.fetch_add(1, Ordering::SeqCst);
-        if self.is_closed() {
-            self.leave();
-            return false;
-        }
-        true
+        !self.is_closed()
     }
 
     /// A task has ended.

@@ -30,6 +30,9 @@ pub(crate) trait Home: Send + Sync + Sized + 'static {
     fn schedule<F>(task: Arc<FutureTask<F, Self>>)
     where
         F: Future<Output: Send> + Send + 'static;
+
+    /// The task has ended, and its future was dropped; its outcome is not seen yet.
+    fn ended(&self) {}
 }
 
 /// See the module.
@@ -125,6 +128,7 @@ where
     fn end(&self, mut run: Run<'_, Option<F>>, outcome: Outcome<F::Output>) -> Ran {
         guard("the drop of a future", || pinned(&mut run).set(None)).ok();
         run.close();
+        self.home.ended();
         self.join.complete(outcome);
         Ran::Ended
     }

@@ -61,6 +61,12 @@ impl<T> Timers<T> {
         self.wheel.pop_due()
     }
 
+    /// The next timer, whether it is due or not: for a loop that ends. Time stands at its end then.
+    pub(crate) fn take_next(&mut self) -> Option<T> {
+        self.wheel.advance(LAST);
+        self.wheel.pop_due()
+    }
+
     /// How long to wait before the next [`Timers::fire`]; `None` if no timer is armed.
     ///
     /// The wait never ends after the next deadline is due. It may end earlier, when timers must

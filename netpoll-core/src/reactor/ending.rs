@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::registry::{FdOperator, StreamOperator};
+use super::timers::{Action, wake};
 use super::{Command, Core, Ending};
 use crate::base::clock::{self, later};
 use crate::connection::scheduled::Scheduled;
@@ -103,6 +104,7 @@ impl Core {
                 Command::Attach(source) => Scheduled::Task(source).end(),
                 Command::Detach(source) => self.detach(&source),
                 Command::Await(preamble, _) => preamble.end(),
+                Command::Timer(entry) => entry.orphan().into_iter().for_each(wake),
                 Command::Call(call) => call.make(),
                 // This loop retired or failed, so another one has to accept on the listener.
                 Command::Listen(_, accept) if !matches!(self.end, Ending::Stopping { .. }) => {
@@ -121,6 +123,11 @@ impl Core {
         let timers: Vec<_> = streams.filter_map(FdOperator::take_timers).collect();
         for timers in timers {
             self.forget_timers(&timers);
+        }
+        while let Some(action) = self.timers.take_next() {
+            if let Action::Wake(entry) = action {
+                entry.orphan().into_iter().for_each(wake);
+            }
         }
         // No timer of this loop will do so any more, and it may be the last loop.
         netpoll_buffer::trim();

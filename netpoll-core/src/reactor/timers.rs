@@ -1,16 +1,20 @@
 //! What a reactor does when a timer fires: for its preambles, its streams and its memory.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::registry::{FdOperator, StreamTimers, TimerId};
 use super::{Core, shutdown};
+use crate::base::blocking::Forbidden;
 use crate::base::clock::{self, later};
+use crate::base::panic::guard;
 use crate::connection::Shared;
 use crate::connection::job::Job;
 use crate::pure::slab::Token;
 use crate::pure::task::Events;
 use crate::pure::tick::Tick;
+use crate::pure::timer_entry::TimerEntry;
 
 /// How soon a connection tries again to receive for which there was too little memory.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(10);
@@ -37,6 +41,8 @@ pub(super) enum Action {
     Tick(Tick),
     /// A source asked to be told these events.
     Alarm(Token, Events),
+    /// A future waits for this time.
+    Wake(Arc<TimerEntry>),
 }
 
 impl Core {
@@ -58,6 +64,10 @@ impl Core {
                 Action::Stream(token, id) => self.stream_timer(token, id, now),
                 Action::Job(token, job) => self.job_timer(token, job, now),
                 Action::Alarm(token, events) => self.alarm(token, events),
+                Action::Wake(entry) => {
+                    let waker = entry.fire(now, &mut self.timers, Action::Wake);
+                    waker.into_iter().for_each(wake);
+                }
                 Action::Tick(tick) => {
                     if let Some(next) = tick.run(now) {
                         self.timers.arm(next, Action::Tick(tick));
@@ -181,6 +191,12 @@ impl Core {
             self.timers.cancel(*key).into_iter().for_each(forget);
         }
     }
+}
+
+/// Wakes a future, which may be another executor's.
+pub(super) fn wake(waker: Waker) {
+    let _forbidden = Forbidden::here();
+    guard("the waker of a timer", || waker.wake()).ok();
 }
 
 /// Drops a timer. What a job captured is the user's, and its drop may panic.

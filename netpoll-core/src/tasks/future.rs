@@ -37,6 +37,12 @@ impl Home for SpawnedAt {
     {
         schedule_task(task);
     }
+
+    fn ended(&self) {
+        let Self { place, token, .. } = self;
+        place.remote.forget_task(Token::from_u64(token.load(Ordering::Relaxed)));
+        place.group.leave();
+    }
 }
 
 /// Runs `future` as a task of that place. It is first polled on the loop, or where the mode of the
@@ -56,7 +62,6 @@ where
         task.refuse(JoinError::refused("its group is shut down"));
     } else if place.remote.spawn(task.clone()).is_err() {
         task.refuse(JoinError::refused("its loop has ended"));
-        place.group.leave();
     }
     JoinHandle::new(task)
 }
@@ -100,14 +105,9 @@ where
     }
 
     fn run(self: Arc<Self>) -> (Outcome, Work) {
-        let SpawnedAt { place, token, .. } = self.home();
-        let entered = InPlace::enter(place.clone());
+        let entered = InPlace::enter(self.home().place.clone());
         let ran = FutureTask::run(&self);
         drop(entered);
-        if ran == Ran::Ended {
-            place.remote.forget_task(Token::from_u64(token.load(Ordering::Relaxed)));
-            place.group.leave();
-        }
         let outcome = if ran == Ran::Again { Outcome::Again } else { Outcome::Done };
         (outcome, Work { callbacks: 1, ..Work::default() })
     }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::pure::future_task::{FutureTask, Home};
 use crate::pure::join::Outcome;
+use crate::tasks::current::poll_budget;
 
 /// A task, for the one that waits for its output: a future of `Result<T, JoinError>`.
 ///
@@ -89,6 +90,9 @@ impl<T> Future for JoinHandle<T> {
     /// # Panics
     /// When it is polled after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.is_finished() {
+            ready!(poll_budget(context));
+        }
         self.task.poll(context).map(|outcome| outcome.expect("it is polled after it was ready"))
     }
 }

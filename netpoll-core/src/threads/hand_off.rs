@@ -13,7 +13,6 @@
 //! core over is decided in [`takeover`](super::takeover).
 
 use std::cell::{Cell, RefCell};
-use std::ptr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use crate::connection::scheduled::Scheduled;
 use crate::pure::baton::{Baton, Epoch, Held};
 use crate::pure::placement::Behaviour;
 use crate::reactor::nest;
+use crate::tasks::current::current_place;
 
 /// Runs `block`, which may block, so that no connection waits for it: where the calling callback
 /// runs on a reactor's thread, another thread goes on with the reactor.
@@ -96,9 +96,9 @@ pub(crate) fn aside(mut held: Held<Loop>, work: impl FnOnce()) -> Option<Held<Lo
 
 /// Runs a connection of that reactor on a worker.
 pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
-    REACTOR.set(Arc::as_ptr(remote));
+    REACTOR.set(Some(remote.clone()));
     let outcome = run();
-    REACTOR.set(ptr::null());
+    REACTOR.set(None);
     outcome
 }
 
@@ -107,8 +107,16 @@ pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
 pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
     let reactor = Arc::as_ptr(remote);
     let is_it = |remote: &Weak<Remote>| remote.as_ptr() == reactor;
-    REACTOR.get() == reactor
+    REACTOR.with_borrow(|of_worker| of_worker.as_ref().map(Arc::as_ptr)) == Some(reactor)
         || with_current(|current| current.remotes.iter().any(is_it)).unwrap_or(false)
+}
+
+/// The loop of the callback or of the task that this thread is in.
+pub fn current_loop() -> Option<Arc<Remote>> {
+    let of_task = current_place().map(|place| place.remote.clone());
+    let of_worker = || REACTOR.try_with(|remote| remote.borrow().clone()).ok().flatten();
+    let of_turn = || with_current(|current| current.remotes.iter().find_map(Weak::upgrade));
+    of_task.or_else(of_worker).or_else(|| of_turn().flatten())
 }
 
 thread_local! {
@@ -116,7 +124,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
     static HOLD: Cell<Hold> = const { Cell::new(Hold::Nothing) };
     /// The reactor of the callback that this thread is in, where it has not turned that reactor.
-    static REACTOR: Cell<*const Remote> = const { Cell::new(ptr::null()) };
+    static REACTOR: RefCell<Option<Arc<Remote>>> = const { RefCell::new(None) };
 }
 
 /// What a thread has of a loop.
