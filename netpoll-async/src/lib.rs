@@ -6,18 +6,33 @@
 
 #![forbid(unsafe_code)]
 
+mod block_on;
 mod body;
 mod connection;
 mod failure;
 mod halves;
+mod interval;
+mod scope;
 mod serve;
 mod session;
 mod shared;
+mod signal;
 mod signals;
+mod sleep;
+mod spawner;
+mod timeout;
 mod waiter;
 
+pub use block_on::{block_on, try_block_on};
 pub use connection::AsyncConnection;
 pub use halves::{AsyncReadHalf, AsyncWriteHalf};
+pub use interval::{Interval, MissedTicks, interval, interval_at};
+pub use netpoll_core::{AbortHandle, JoinError, JoinHandle};
+pub use scope::Scope;
 pub use serve::serve_async;
 pub use session::AsyncSession;
+pub use signal::Signalled;
 pub use signals::{Closed, ShuttingDown};
+pub use sleep::{Sleep, sleep, sleep_until, yield_now};
+pub use spawner::{Spawner, spawn};
+pub use timeout::{Elapsed, timeout, timeout_at};

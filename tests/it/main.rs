@@ -60,6 +60,7 @@ mod replies_ending;
 mod shutdown;
 mod spinning;
 mod systemd;
+mod tasks;
 mod tcp;
 mod threads;
 mod tls;
