@@ -58,6 +58,7 @@ pub(crate) mod spawned;
 mod unflushed;
 mod watchdog;
 mod writer;
+mod written_members;
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};

@@ -18,7 +18,7 @@ use crate::util::{
 };
 
 /// A server whose connections join the group before they are served, and tell their handle.
-fn joining(group: &Group) -> (EventLoopBuilder, mpsc::Receiver<Handle>) {
+pub(crate) fn joining(group: &Group) -> (EventLoopBuilder, mpsc::Receiver<Handle>) {
     let (told, handles) = mpsc::channel();
     let group = group.clone();
     let builder = EventLoop::builder()
@@ -31,7 +31,7 @@ fn joining(group: &Group) -> (EventLoopBuilder, mpsc::Receiver<Handle>) {
     (builder, handles)
 }
 
-fn member(server: &Server, handles: &mpsc::Receiver<Handle>) -> (TcpStream, Handle) {
+pub(crate) fn member(server: &Server, handles: &mpsc::Receiver<Handle>) -> (TcpStream, Handle) {
     let client = server.connect();
     (client, handles.recv_timeout(PATIENCE).expect("it joins"))
 }

@@ -30,6 +30,7 @@ mod frames;
 mod futures;
 mod gathering;
 mod gone;
+mod group_order;
 mod groups;
 mod halves;
 mod hand_off;

@@ -4,11 +4,12 @@ use std::cell::Cell;
 
 use crate::base::sync::{Ordering, StaticU64};
 
-/// The number of a thread that has none. No thread has this one, nor 0, nor the greatest one.
+/// The number of a thread that has none. No thread has this one, nor 0, nor one with all of the
+/// lower 15 bits set or with the highest bit.
 pub(crate) const NONE: u16 = 1;
 const FIRST: u16 = 2;
 /// How many numbers there are.
-const MANY: usize = (u16::MAX - FIRST) as usize;
+const MANY: usize = (i16::MAX as u16 - FIRST) as usize;
 
 thread_local! {
     static NUMBER: Cell<u16> = const { Cell::new(NONE) };
@@ -34,7 +35,7 @@ pub(crate) fn current() -> u16 {
 }
 
 /// The number of this thread, which gets one if it has none. `None` if the thread is about to end,
-/// or if more than 65 000 threads have one.
+/// or if more than 32 000 threads have one.
 #[cold]
 pub(crate) fn assign() -> Option<u16> {
     let number = NUMBER.get();

@@ -62,6 +62,12 @@ impl Backlog {
         self.deferred.as_ref().is_some_and(|it| it.by == thread_number::current())
     }
 
+    /// Returns the deferred messages: none if this is the first time since a flush.
+    pub(super) fn begin_to_defer(&mut self, memory: &Memory) -> &mut Self {
+        let new = || Deferred { by: thread_number::current(), messages: Self::new(memory) };
+        &mut self.deferred.get_or_insert_with(|| Box::new(new())).messages
+    }
+
     /// Adds a message behind those that are deferred.
     pub(super) fn defer(
         &mut self,
@@ -70,8 +76,7 @@ impl Backlog {
         memory: &Memory,
         spent: &mut Spent,
     ) {
-        let new = || Deferred { by: thread_number::current(), messages: Self::new(memory) };
-        let messages = &mut self.deferred.get_or_insert_with(|| Box::new(new())).messages;
+        let messages = self.begin_to_defer(memory);
         if let Some(receipt) = receipt.take() {
             messages.receipts.push(messages.bytes.len() as u64, message.len(), receipt);
         }

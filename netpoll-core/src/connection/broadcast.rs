@@ -26,6 +26,7 @@ use bytes::Bytes;
 
 use super::extras::Membership;
 use super::handle::Handle;
+use super::written_members;
 use crate::base::error::{Error, Result};
 use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
 use log::{Log, Pushed};
@@ -53,8 +54,9 @@ const PENDING_AT_MOST: usize = 1 << 20;
 /// # Order
 /// Members get the broadcasts of a group in one order, that of the calls. What any thread sends to
 /// a member after a broadcast has returned, by [`Handle::send`] or by a flush, comes behind that
-/// broadcast, and a close or [`remove`](Self::remove) lets the member have it first. What a
-/// callback has written and not flushed is sent when it is flushed, behind broadcasts until then.
+/// broadcast, and a close or [`remove`](Self::remove) lets the member have it first. What the
+/// calling thread has written to a member and not flushed goes before the broadcast, which waits
+/// for that flush at this member; what another thread has written is sent when it is flushed.
 ///
 /// # Bounds
 /// All members share the memory of a message, except that less than 4 KiB is copied where a socket
@@ -242,6 +244,7 @@ impl Group {
 
 impl Inner {
     fn broadcast(self: &Arc<Self>, message: Message) -> Result<()> {
+        written_members::defer(Arc::as_ptr(self).cast());
         let pushed = {
             let mut log = lock(&self.log);
             let pushed = log.push(message);

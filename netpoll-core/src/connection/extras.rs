@@ -21,6 +21,12 @@ pub(crate) trait Membership: Send + Sync {
     /// Sends the connection what was broadcast before and is still on its way to it.
     fn catch_up(&self);
 
+    /// Whether this thread has written to the connection and not flushed.
+    fn is_written_here(&self) -> bool;
+
+    /// Has what is broadcast from now on wait for those bytes.
+    fn defer(&self);
+
     /// The membership has ended.
     fn end(&self);
 
@@ -306,6 +312,11 @@ impl Extras {
     pub(crate) fn memberships(&self) -> Vec<Arc<dyn Membership>> {
         let all = |inner: &Inner| inner.memberships.iter().filter_map(Weak::upgrade).collect();
         self.look(|inner| Some(all(inner))).unwrap_or_default()
+    }
+
+    /// All memberships, as the connection holds them.
+    pub(crate) fn held_memberships(&self) -> Vec<Weak<dyn Membership>> {
+        self.look(|inner| Some(inner.memberships.clone())).unwrap_or_default()
     }
 
     /// Drops everything after the connection has ended, and runs the close callbacks, the last

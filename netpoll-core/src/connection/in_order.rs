@@ -6,6 +6,7 @@ use netpoll_buffer::LinkBuffer;
 
 use super::extras::Membership;
 use super::shared::Shared;
+use super::written_members;
 use crate::base::error::Result;
 use crate::pure::task::Events;
 
@@ -25,7 +26,11 @@ impl Shared {
     /// Sends what was broadcast to its groups before and is still on its way to it.
     #[cold]
     pub(crate) fn catch_up(&self) {
-        if self.task.word.events().has_any(Events::MEMBER) && self.reactor.has_passes() {
+        if !self.task.word.events().has_any(Events::MEMBER) {
+            return;
+        }
+        self.unflushed.join(); // again, where a write on another thread has hidden it
+        if self.reactor.has_passes() {
             self.extras.memberships().iter().for_each(|it| it.catch_up());
         }
     }
@@ -34,7 +39,21 @@ impl Shared {
     pub(crate) fn join(&self, membership: &Arc<dyn Membership>, group: *const ()) -> bool {
         // First: a send after the membership has begun must find it.
         self.task.word.note(Events::MEMBER);
-        self.extras.join(&self.task.word, membership, group)
+        let has_joined = self.extras.join(&self.task.word, membership, group);
+        if has_joined {
+            self.unflushed.join();
+            self.note_written();
+        }
+        has_joined
+    }
+
+    /// If this thread has written to a member of groups and not flushed, notes that for its
+    /// broadcasts.
+    #[cold]
+    pub(crate) fn note_written(&self) {
+        if self.unflushed.is_mine() {
+            written_members::note(self.extras.held_memberships().into_iter());
+        }
     }
 
     /// As [`send`](Self::send), behind what was broadcast before.

@@ -8,6 +8,7 @@ use netpoll_buffer::LinkBuffer;
 use super::backlog::COALESCED;
 use super::pace::{Ahead, Pace};
 use super::shared::Shared;
+use super::unflushed::Noted;
 use crate::base::error::{Error, Result};
 use crate::pure::task::Events;
 
@@ -226,8 +227,19 @@ impl<'a> Writer<'a> {
     #[inline]
     fn note_write(&mut self) {
         if !self.shared.unflushed.note() {
+            self.note_write_anew();
+        }
+    }
+
+    #[cold]
+    fn note_write_anew(&mut self) {
+        let mut noted = self.shared.unflushed.note_anew();
+        if noted == Noted::Deferring {
             self.pass_on();
-            self.shared.unflushed.note();
+            noted = self.shared.unflushed.note_anew();
+        }
+        if noted == Noted::OfMember {
+            self.shared.note_written();
         }
     }
 

@@ -124,6 +124,15 @@ impl Membership for Member {
         self.send(&group, first, &messages, |place| messages[place].count_sent(1));
     }
 
+    fn is_written_here(&self) -> bool {
+        self.handle.shared().unflushed.is_mine()
+    }
+
+    fn defer(&self) {
+        let shared = self.handle.shared();
+        shared.output.defer_next(&shared.group.policy, &shared.unflushed);
+    }
+
     fn end(&self) {
         if let Some(group) = self.group.upgrade() {
             group.remove(self);

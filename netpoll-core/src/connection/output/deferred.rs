@@ -19,6 +19,7 @@ use crate::base::sync::{Ordering, lock};
 use crate::connection::backlog::{Backlog, Spent};
 use crate::connection::policy::Policy;
 use crate::connection::receipt::Receipt;
+use crate::connection::unflushed::Unflushed;
 use crate::pure::task::Events;
 
 impl Output {
@@ -31,6 +32,18 @@ impl Output {
             return Ok(self.defer(&mut queue, bytes, &mut None, policy, &mut spent));
         }
         self.push(&mut queue, bytes, &mut None, policy, &mut spent)
+    }
+
+    /// If this thread has written to it and not flushed, has the messages that come next wait for
+    /// that flush.
+    pub(crate) fn defer_next(&self, policy: &Policy, unflushed: &Unflushed) {
+        let mut queue = lock(&self.queue);
+        if !unflushed.is_mine() || self.check_open(&queue).is_err() {
+            return;
+        }
+        unflushed.defer();
+        let new = || Box::new(Backlog::new(&policy.memory));
+        queue.backlog.get_or_insert_with(new).begin_to_defer(&policy.memory);
     }
 
     /// Keeps a message of a handle until the owner flushes.
