@@ -1,13 +1,12 @@
 //! Dialled connections that callbacks drive on the reactors, as they drive a server's.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, ConnectionGroup, Dispatch, Dispatcher, Error, Handle, Handler, Limits,
-    OnPrepare, PollManager, Prepare, Remote, Result, clock,
+    Callbacks, Connection, ConnectionGroup, Detached, Dispatch, Dispatcher, Error, Handle, Handler,
+    Limits, OnPrepare, PollManager, Prepare, Remote, Result, clock,
 };
 
 use crate::dialer::Dialer;
@@ -95,14 +94,15 @@ impl<S: Send + 'static> Client<S> {
     }
 
     /// Has callbacks drive a connection that was connected elsewhere, as one that it has dialled: a
-    /// `TcpStream`, a `UnixStream`, an `OwnedFd`. It becomes non-blocking, with `TCP_NODELAY`, and
-    /// keeps its other options: those of the dialer have no effect, nor has a filter such as TLS.
-    /// Never waits; callbacks may run before this returns.
+    /// `TcpStream`, a `UnixStream`, an `OwnedFd`, or a [`Detached`], with the bytes that were read
+    /// and not sent before: callbacks see those first. It becomes non-blocking, with `TCP_NODELAY`,
+    /// and keeps its other options: those of the dialer have no effect, nor has a filter such as
+    /// TLS. Never waits; callbacks may run before this returns.
     ///
     /// # Errors
     /// The stream is closed with each of them. [`Error::Config`] for what is no stream socket, or
     /// has no peer; what the shared manager's start met; [`Error::Closed`] if its loop has ended.
-    pub fn adopt(&self, stream: impl Into<OwnedFd>) -> Result<Handle> {
+    pub fn adopt(&self, stream: impl Into<Detached>) -> Result<Handle> {
         let callbacks: Arc<dyn Prepare> = self.callbacks.clone();
         Ok(self.dialer.adopted(stream.into(), &self.group)?.serve(&callbacks))
     }
@@ -111,7 +111,7 @@ impl<S: Send + 'static> Client<S> {
     ///
     /// # Errors
     /// As [`adopt`](Self::adopt); the session is dropped then.
-    pub fn adopt_with(&self, stream: impl Into<OwnedFd>, session: S) -> Result<Handle> {
+    pub fn adopt_with(&self, stream: impl Into<Detached>, session: S) -> Result<Handle> {
         let attempt = self.dialer.adopted(stream.into(), &self.group)?;
         Ok(attempt.serve(&self.callbacks.with_session(session)))
     }

@@ -1,13 +1,12 @@
 //! Dialling: from a network and an address to a connection, within one deadline.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use netpoll_core::proxy::{Header, Version};
 use netpoll_core::{
-    Attempt, Connection, ConnectionGroup, Error, Handle, Limits, PollManager, Result, Stream,
+    Attempt, Connection, ConnectionGroup, Detached, Error, Handle, Limits, PollManager, Result,
     blocking,
 };
 
@@ -203,7 +202,8 @@ impl Dialer {
     }
 
     /// Makes a connection of a stream that was connected elsewhere, for the caller to drive as one
-    /// that was dialled: of a `TcpStream`, a `UnixStream`, an `OwnedFd`. It becomes non-blocking,
+    /// that was dialled: of a `TcpStream`, a `UnixStream`, an `OwnedFd`, or of a [`Detached`], with
+    /// the bytes that were read and not sent before. It becomes non-blocking,
     /// with `TCP_NODELAY`, and keeps its other options: those of the dialer have no effect, nor has
     /// a filter such as TLS, but its limits have. Never waits.
     ///
@@ -221,16 +221,19 @@ impl Dialer {
     /// # Errors
     /// The stream is closed with each of them. [`Error::Config`] for what is no stream socket, or
     /// has no peer; what the shared manager's start met; [`Error::Closed`] if its loop has ended.
-    pub fn adopt(&self, stream: impl Into<OwnedFd>) -> Result<Connection> {
+    pub fn adopt(&self, stream: impl Into<Detached>) -> Result<Connection> {
         Ok(self.adopted(stream.into(), &self.group)?.into_connection())
     }
 
     /// A connected stream that is to belong to `group`.
-    pub(crate) fn adopted(&self, stream: OwnedFd, group: &Arc<ConnectionGroup>) -> Result<Attempt> {
-        let (stream, peer) = Stream::adopt(stream)
-            .map_err(|error| Error::config(format!("adopt needs a connected stream: {error}")))?;
+    pub(crate) fn adopted(
+        &self,
+        stream: Detached,
+        group: &Arc<ConnectionGroup>,
+    ) -> Result<Attempt> {
+        let (stream, peer, carried) = stream.adopt()?;
         let reactor = self.own_or_shared_manager()?.pick(peer.ip());
-        Attempt::adopt(stream, peer, group, &reactor)
+        Attempt::adopt(stream, peer, carried, group, &reactor)
     }
 
     fn own_or_shared_manager(&self) -> Result<Arc<PollManager>> {

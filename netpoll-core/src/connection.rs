@@ -20,6 +20,7 @@ pub(crate) mod accepted;
 mod backlog;
 pub mod broadcast;
 pub(crate) mod callbacks;
+mod detached;
 pub(crate) mod dialled;
 mod exchange;
 mod extras;
@@ -62,13 +63,12 @@ mod written_members;
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoll_buffer::LinkBuffer;
-
+pub use detached::{Carried, Detached};
 pub use exchange::Exchange;
 pub use gone::GoneWatch;
 pub use halves::{ReadHalf, WriteHalf};
@@ -177,31 +177,6 @@ impl Connection {
     pub fn shutdown_write(&mut self) {
         self.send_staged();
         self.handle().shutdown_write();
-    }
-
-    /// Gives the connection away: its socket, the unread input, and what was written or accepted
-    /// and is not sent. From here on this connection is closed, without a FIN or a reset;
-    /// `on_disconnect` follows with [`CloseReason::Detached`](crate::CloseReason::Detached). The
-    /// socket is a duplicate of the descriptor, and still non-blocking. Outstanding receipts report
-    /// that their message was not sent.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] if a close has begun, or the system's error if no descriptor is free;
-    /// [`Error::Config`] if it has a filter, such as TLS. The connection is then unchanged.
-    pub fn detach(&mut self) -> Result<Detached> {
-        self.shared.check_before_send()?;
-        if self.shared.unflushed.is_deferring() {
-            self.send_staged();
-        }
-        let (socket, mut output) = self.shared.output.detach()?;
-        let Scratch { input, staged, .. } = self.scratch();
-        staged.flush();
-        output.append(std::mem::take(staged));
-        output.flush();
-        let input = input.detach();
-        self.shared.unflushed.clear();
-        self.shared.request_close();
-        Ok(Detached { socket, input, output })
     }
 
     /// Calls `on_request` once more after this callback has returned, even if no byte arrives. A
@@ -476,18 +451,6 @@ impl Drop for Connection {
             self.send_staged();
         }
     }
-}
-
-/// What [`Connection::detach`] returns. Dropping it closes the socket.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Detached {
-    /// The socket, non-blocking. No reactor watches it.
-    pub socket: OwnedFd,
-    /// The bytes received and not read. They come before those that the socket still has.
-    pub input: LinkBuffer,
-    /// The bytes written and not sent. They come before those that are sent next.
-    pub output: LinkBuffer,
 }
 
 /// For socket options. A read, write or close on the descriptor itself has no defined effect.

@@ -47,8 +47,8 @@ pub use connection::relay::{Relay, RelayEnd, Relayed, relay};
 pub use connection::schedule::Dispatcher;
 pub use connection::spawned::{Place, TaskGroup};
 pub use connection::{
-    Connection, Delivery, Detached, Exchange, GoneWatch, Handle, Hold, NonBlocking, ReadHalf,
-    Reader, Timer, Undelivered, WriteHalf, Writer,
+    Carried, Connection, Delivery, Detached, Exchange, GoneWatch, Handle, Hold, NonBlocking,
+    ReadHalf, Reader, Timer, Undelivered, WriteHalf, Writer,
 };
 pub use datagrams::*;
 pub use io::datagram::{DatagramOptions, DatagramSocket};

@@ -1,13 +1,12 @@
 //! The event loop: serves listeners until it is shut down.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, ConnectionGroup, Error, Handle, MemoryStats, Moment, PollManager,
-    Prepare, Result, Stream, clock,
+    Callbacks, Connection, ConnectionGroup, Detached, Error, Handle, MemoryStats, Moment,
+    PollManager, Prepare, Result, clock,
 };
 
 use crate::accept::context::AcceptContext;
@@ -190,9 +189,10 @@ impl EventLoop {
 
     /// Serves a connection that was accepted, dialled or inherited elsewhere, as if it had been
     /// accepted here: on a loop that the balance chooses, with all callbacks and limits. A
-    /// `TcpStream`, a `UnixStream` and an `OwnedFd` are streams. It becomes non-blocking, with
-    /// `TCP_NODELAY`. Bytes that were read from it before are not served. Callbacks may run before
-    /// this returns.
+    /// `TcpStream`, a `UnixStream` and an `OwnedFd` are streams, and so is a [`Detached`], with the
+    /// bytes that were read from it and not sent before: callbacks see those first, and they count
+    /// as received. It becomes non-blocking, with `TCP_NODELAY`. Callbacks may run before this
+    /// returns.
     ///
     /// It counts for `max_connections`, `max_connections_per_source` and `accept_rate`, not for the
     /// limit of a listener. `on_accept` is not asked, and it has no filter such as TLS. Its
@@ -223,7 +223,7 @@ impl EventLoop {
     /// has no peer, and before `serve`; [`Error::Closed`] when a shutdown has begun; [`Error::Io`]
     /// of kind `QuotaExceeded` at a limit, whatever `at_limit` says; [`Error::NoMemory`] when
     /// `memory_budget` is used up.
-    pub fn adopt(&self, stream: impl Into<OwnedFd>) -> Result<Handle> {
+    pub fn adopt(&self, stream: impl Into<Detached>) -> Result<Handle> {
         let context = {
             let state = self.state();
             if state.deadline.is_some() {
@@ -234,9 +234,8 @@ impl EventLoop {
         let Some(context) = context else {
             return Err(Error::config("adopt was called, but the event loop does not serve"));
         };
-        let (stream, peer) = Stream::adopt(stream.into())
-            .map_err(|error| Error::config(format!("adopt needs a connected stream: {error}")))?;
-        context.adopt(stream, peer)
+        let (stream, peer, carried) = stream.into().adopt()?;
+        context.adopt(stream, peer, carried)
     }
 
     /// The listeners, while it serves.

@@ -6,7 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::mpsc;
 
-use netpoll::{Connection, Dialer, Error, EventLoop, Result};
+use netpoll::{
+    Client as Dialling, Connection, Detached, Dialer, Dispatch, Error, EventLoop, LinkBuffer,
+    Result,
+};
 
 use crate::errors::is_a_sentence;
 use crate::util::{
@@ -158,4 +161,87 @@ fn a_client_and_a_dialer_adopt_as_if_they_had_dialled() {
     assert_eq!(line, "and back\n");
     drop(conn);
     assert_eq!(peer.rest(), b"");
+}
+
+/// What a program did that looked at the first bytes, and had an answer under way.
+#[test]
+fn what_was_read_and_not_sent_before_comes_first_on_both_sides() {
+    for dispatch in modes() {
+        let line = |(): &mut (), conn: &mut Connection| -> Result<()> {
+            let line = conn.reader().until(b'\n')?.to_vec();
+            conn.writer().write_bytes(&line);
+            Ok(())
+        };
+        let server = Server::start(EventLoop::builder().on_request(line).dispatch(dispatch));
+        server.connect().echo(b"it serves\n");
+        let client = Dialling::builder().on_request(line).dispatch(dispatch).build();
+        let client = client.expect("good options");
+        let adopts: [&dyn Fn(Detached) -> Result<netpoll::Handle>; 2] =
+            [&|it| server.event_loop.adopt(it), &|it| client.adopt(it)];
+        for adopt in adopts {
+            let (mut peer, ours) = pair();
+            let mut detached = Detached::from(ours).with_input(b"first\nsec".to_vec());
+            detached.output = b"under way; ".to_vec().into();
+            adopt(detached).expect("it is served");
+            // Also without a byte in the socket.
+            peer.hear(b"under way; first\n");
+            peer.say(b"ond\n");
+            peer.hear(b"second\n");
+        }
+    }
+    let (mut peer, ours) = pair();
+    let dialer = Dialer::builder().build().expect("good options");
+    let conn = dialer.adopt(Detached::from(ours).with_input(b"li".to_vec()));
+    let mut conn = conn.expect("a stream");
+    assert_eq!(conn.bytes_received(), 2);
+    peer.say(b"ne\n");
+    assert_eq!(conn.reader().until(b'\n').expect("a line"), b"line\n");
+}
+
+/// From one event loop to another and back: no byte is lost, in whatever state the socket is.
+#[test]
+fn a_connection_that_is_detached_is_adopted_as_it_is() {
+    const MORE_THAN_A_BURST: usize = 3 << 20;
+    for dispatch in modes() {
+        let (sender, detached) = mpsc::channel();
+        let first = EventLoop::builder()
+            .on_request(move |(): &mut (), conn: &mut Connection| {
+                conn.reader().skip(1)?;
+                conn.writer().append(LinkBuffer::from(vec![b'x'; MORE_THAN_A_BURST]));
+                sender.send(conn.detach()?).expect("the test waits for it");
+                Ok(())
+            })
+            .dispatch(dispatch);
+        let first = Server::start(first);
+        let second = Server::start(echo().dispatch(dispatch));
+        second.connect().echo(b"it serves");
+        let mut client = first.connect();
+        client.say(b"!unread");
+        let it = detached.recv_timeout(PATIENCE).expect("it is detached");
+        assert_eq!((it.input.len(), it.output.len()), (6, MORE_THAN_A_BURST));
+        second.event_loop.adopt(it).expect("it is served");
+        client.hear(&[&vec![b'x'; MORE_THAN_A_BURST][..], b"unread"].concat());
+        client.echo(b"and so on");
+        assert_eq!(second.stop().aborted, 0);
+    }
+}
+
+/// Nothing of what it has can be sent; its end is told as every other.
+#[test]
+fn an_adopted_stream_whose_peer_has_gone_is_closed() {
+    for dispatch in [modes()[0], Dispatch::default()] {
+        let journal = Journal::default();
+        let builder = echo().on_disconnect(journal.on_disconnect()).dispatch(dispatch);
+        let server = Server::start(builder);
+        server.connect().echo(b"it serves");
+        journal.wait(1);
+        let (peer, ours) = pair();
+        peer.reset();
+        let mut detached = Detached::from(ours).with_input(b"a request".to_vec());
+        detached.output = vec![0; 1 << 20].into();
+        if server.event_loop.adopt(detached).is_ok() {
+            assert_ne!(journal.wait(2)[1], "Peer");
+        }
+        assert_eq!(server.event_loop.stats().connections, 0);
+    }
 }

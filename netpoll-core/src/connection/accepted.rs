@@ -7,14 +7,16 @@ use super::group::ConnectionGroup;
 use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::{self, Runner};
-use super::{Connection, Handle, Owner, Shared};
+use super::{Carried, Connection, Handle, Owner, Shared};
 use crate::connection::origin::Origin;
 use crate::io::stream::Stream;
 
-/// Makes a connection of an accepted stream and hands it to `reactor`. Its callbacks run there, or
+/// Makes a connection of an accepted stream, or of one that was adopted with what it had `carried`,
+/// and hands it to `reactor`. Its callbacks run there, or
 /// on workers, `on_prepare` first. `None`: there is no memory for it, and it was closed.
 pub fn admit(
     stream: Stream,
+    carried: Option<Carried>,
     origin: Origin,
     group: &Arc<ConnectionGroup>,
     callbacks: &Arc<dyn Prepare>,
@@ -28,7 +30,10 @@ pub fn admit(
     let shared = Arc::new(Shared::accepted(output, group.clone(), reactor.clone(), origin));
     group.note_sessions(&**callbacks);
     group.enter();
-    let connection = Connection::new(Owner::of_task(shared.clone()));
+    let mut connection = Connection::new(Owner::of_task(shared.clone()));
+    if let Some(carried) = carried {
+        connection.begin_with(carried);
+    }
     // A new task is scheduled, and no other thread knows it.
     if let Some(mut run) = shared.task.begin() {
         *run = Runner::serving(connection, callbacks.clone());

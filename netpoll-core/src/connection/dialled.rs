@@ -25,7 +25,7 @@ use super::group::ConnectionGroup;
 use super::mailbox::{Command, Remote};
 use super::output::Output;
 use super::run::Runner;
-use super::{Connection, Handle, Owner, Shared, schedule};
+use super::{Carried, Connection, Handle, Owner, Shared, schedule};
 use crate::base::address::Address;
 use crate::base::error::{Error, Result as OurResult};
 use crate::base::notify::Notify;
@@ -88,30 +88,32 @@ impl Attempt {
         let maker = filter.map(|(it, address)| Maker::Client(it.clone(), address.into()));
         let output = Output::connecting(stream, notify.clone());
         let shared = Shared::dialled(output, group.clone(), reactor.clone(), to.clone(), maker);
-        Self::register(shared, may_meet_itself)
+        Self::register(shared, may_meet_itself, Carried::default())
             .ok_or_else(|| AttemptOutcome::Failed(Error::Closed.into()))
     }
 
-    /// An attempt that has ended well: a stream that was connected elsewhere. `peer` is its other
-    /// end. It has no filter.
+    /// An attempt that has ended well: a stream that was connected elsewhere, with what it had
+    /// `carried`. `peer` is its other end. It has no filter.
     ///
     /// # Errors
     /// [`Error::Closed`] if the reactor has ended.
     pub fn adopt(
         stream: Stream,
         peer: Address,
+        carried: Carried,
         group: &Arc<ConnectionGroup>,
         reactor: &Arc<Remote>,
     ) -> Result<Self, Error> {
         let output = Output::open(stream);
         let shared = Shared::dialled(output, group.clone(), reactor.clone(), peer, None);
-        Self::register(shared, false).ok_or(Error::Closed)
+        Self::register(shared, false, carried).ok_or(Error::Closed)
     }
 
     /// Gives a new connection to its reactor; `None` if that has ended.
-    fn register(shared: Shared, may_meet_itself: bool) -> Option<Self> {
+    fn register(shared: Shared, may_meet_itself: bool, carried: Carried) -> Option<Self> {
         let shared = Arc::new(shared);
-        let connection = Connection::new(Owner::caller(shared.clone()));
+        let mut connection = Connection::new(Owner::caller(shared.clone()));
+        connection.begin_with(carried);
         if let Some(run) = shared.task.begin() {
             run.keep();
         }

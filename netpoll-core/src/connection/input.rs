@@ -329,7 +329,7 @@ impl Input {
     }
 
     /// The account, within the budget.
-    fn account_within(&mut self, shared: &Shared) -> Option<Account> {
+    pub(super) fn account_within(&mut self, shared: &Shared) -> Option<Account> {
         // An account that came with the scratch is within no budget.
         self.account.take_if(|account| !account.is_within());
         self.account(shared).cloned()

@@ -11,8 +11,8 @@
 //! flushes, before it writes on, and when the callback returns.
 //!
 //! One bit says that the connection is a member of a group. It is not equal to a thread's number
-//! then, so its writes take a slower path, which notes the first after a flush for the broadcasts of
-//! its thread (`written_members.rs`); the writes of other connections pay nothing for that.
+//! then, so its writes take a slower path, which notes the first after a flush for the broadcasts
+//! of its thread (`written_members.rs`); the writes of other connections pay nothing for that.
 //!
 //! It changes with each first write after a flush, without a lock, and goes back under the lock of
 //! the output. What the output has deferred stands in its queue; this word only tells the owner.

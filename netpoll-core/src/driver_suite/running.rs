@@ -301,7 +301,7 @@ struct Admission {
 impl Admission {
     fn admit(self, stream: Stream, peer: Address) {
         let origin = Origin { listener: self.count, peer, proxied: None };
-        admit(stream, origin, &self.group, &self.callbacks, &self.remote);
+        admit(stream, None, origin, &self.group, &self.callbacks, &self.remote);
     }
 }
 

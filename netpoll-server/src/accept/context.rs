@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::proxy::Header;
 use netpoll_core::{
-    Address, ConnectionGroup, Error, Handle, ListenerInfo, Origin, PollManager, Prepare, Remote,
-    Result, Stream, admit, clock, guard,
+    Address, Carried, ConnectionGroup, Error, Handle, ListenerInfo, Origin, PollManager, Prepare,
+    Remote, Result, Stream, admit, clock, guard,
 };
 
 use crate::admission::{AcceptLimit, Admission, AtLimit, ListenerCount, Permit, Refusal, Verdict};
@@ -102,6 +102,18 @@ impl AcceptContext {
         own: Option<Arc<Remote>>,
         permit: Permit,
     ) -> Result<Handle> {
+        self.admit_with(None, stream, peer, proxied, own, permit)
+    }
+
+    fn admit_with(
+        &self,
+        carried: Option<Carried>,
+        stream: Stream,
+        peer: Address,
+        proxied: Option<Header>,
+        own: Option<Arc<Remote>>,
+        permit: Permit,
+    ) -> Result<Handle> {
         let client = proxied.as_ref().and_then(Header::source).unwrap_or(&peer);
         // First: until it is over, the end of the serving waits, and so does that of the manager.
         let admitting = self.begin_admission();
@@ -112,11 +124,12 @@ impl AcceptContext {
         };
         // From here on the connection has the place that the permit was for.
         let origin = Origin { listener: permit.redeem(), peer, proxied };
-        admit(stream, origin, &self.group, &self.callbacks, &reactor).ok_or(Error::NoMemory)
+        admit(stream, carried, origin, &self.group, &self.callbacks, &reactor)
+            .ok_or(Error::NoMemory)
     }
 
     /// Makes a stream that was connected elsewhere a connection, as one that was accepted.
-    pub(crate) fn adopt(&self, stream: Stream, peer: Address) -> Result<Handle> {
+    pub(crate) fn adopt(&self, stream: Stream, peer: Address, carried: Carried) -> Result<Handle> {
         let (name, address) = ("adopted".into(), stream.local_address()?);
         let listener = Arc::new(ListenerInfo { index: usize::MAX, name, address });
         let count = ListenerCount::new(&self.admission, &listener, &Service::default());
@@ -125,7 +138,7 @@ impl AcceptContext {
             let text = format!("cannot adopt the connection of {peer}: it met the limit {limit:?}");
             io::Error::new(io::ErrorKind::QuotaExceeded, text)
         })?;
-        self.admit(stream, peer, None, None, permit)
+        self.admit_with(Some(carried), stream, peer, None, None, permit)
     }
 
     /// Asks `on_accept` about a stream. Returns the stream if it is to be served.
