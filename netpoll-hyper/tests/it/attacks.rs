@@ -1,0 +1,103 @@
+//! What hostile clients send: neither a panic nor another client's loss comes of it.
+
+use http::Request;
+use hyper::body::Incoming;
+use netpoll_hyper::Http;
+
+use crate::frames::{self, GOAWAY, frame, reset};
+use crate::util::{Client, builder, modes, start, text};
+
+async fn hello(_: Request<Incoming>) -> crate::util::Answer {
+    text("hello")
+}
+
+async fn never(_: Request<Incoming>) -> crate::util::Answer {
+    std::future::pending().await
+}
+
+#[test]
+fn streams_that_are_reset_at_once_end_their_connection() {
+    for mode in modes() {
+        let answer = |request: Request<Incoming>| async move {
+            if request.uri().path() == "/never" {
+                never(request).await
+            } else {
+                hello(request).await
+            }
+        };
+        let server = start(builder(Http::new(), answer).dispatch(mode));
+        let mut other = Client::of(&server);
+        let mut client = frames::Client::of(&server);
+        for _ in 0..100 {
+            let mut batch = Vec::new();
+            for _ in 0..100 {
+                let (stream, request) = client.request("/never");
+                batch.extend(request);
+                batch.extend(reset(stream));
+            }
+            if std::io::Write::write_all(&mut client.socket, &batch).is_err() {
+                break;
+            }
+        }
+        let mut last = None;
+        while let Some(frame) = client.next() {
+            last = Some(frame.kind);
+        }
+        assert!(last.is_none_or(|kind| kind == GOAWAY), "{last:?}");
+        other.get("/");
+        assert_eq!(other.hear().body, "hello");
+    }
+}
+
+/// Nothing but the connections that sent it may end.
+#[test]
+fn nonsense_ends_the_connections_that_send_it() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let http2 = |rest: &[u8]| [&preface[..], rest].concat();
+    let cases = [
+        vec![0; 100],
+        vec![0xff; 100],
+        b"\r\n\r\n\r\n".to_vec(),
+        b"GET\r\n\r\n".to_vec(),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_vec(),
+        b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_vec(),
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n".to_vec(),
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx".to_vec(),
+        http2(&[0xff; 100]),
+        http2(&frame(4, 0, 0, &[1])),
+        http2(&frame(1, 5, 2, &[0x82])),
+        http2(&frame(1, 5, 1, &[0xff; 50])),
+        http2(&frame(8, 0, 0, &0_u32.to_be_bytes())),
+        http2(&frame(0, 0, 1, &[0; 100])),
+        http2(&[frame(4, 0, 0, &[]), frame(9, 4, 1, &[])].concat()),
+    ];
+    for mode in modes() {
+        let server = start(builder(Http::new(), hello).dispatch(mode));
+        let mut other = Client::of(&server);
+        for case in &cases {
+            let mut client = Client::of(&server);
+            client.send(case);
+            client.stream.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+            client.rest();
+            other.get("/");
+            assert_eq!(other.hear().body, "hello", "after {:?}", case.escape_ascii().to_string());
+        }
+    }
+}
+
+/// More streams at a time than the limit: those above it are refused, the rest is served.
+#[test]
+fn streams_above_the_limit_are_refused() {
+    let http = Http::new().http2(|it| {
+        it.max_concurrent_streams(10);
+    });
+    let server = start(builder(http, never));
+    let mut client = frames::Client::of(&server);
+    for _ in 0..11 {
+        client.get("/");
+    }
+    let frame = client.next().unwrap();
+    assert_eq!((frame.kind, frame.stream), (frames::RST_STREAM, 21));
+}

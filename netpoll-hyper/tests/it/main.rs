@@ -1,0 +1,10 @@
+//! Servers and clients of HTTP on the loops, from outside.
+
+mod attacks;
+mod frames;
+mod http1;
+mod http2;
+mod limits;
+mod shutdown;
+mod upgrades;
+mod util;
