@@ -3,6 +3,8 @@
 
 mod blocking;
 mod udp;
+#[cfg(feature = "web")]
+pub mod web;
 
 use std::collections::HashMap;
 use std::fmt::Display;
