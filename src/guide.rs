@@ -31,6 +31,24 @@ macro_rules! pages_of_tls {
     };
 }
 
+// As with TLS.
+macro_rules! pages_of_async {
+    ($($name:ident = $path:literal,)*) => {
+        $(
+            #[cfg_attr(not(doctest), doc = include_str!("guide/links"))]
+            #[cfg_attr(
+                any(feature = "async", not(doctest)),
+                doc = include_str!(concat!("../", $path))
+            )]
+            pub mod $name {}
+        )*
+    };
+}
+
+pages_of_async! {
+    futures = "docs/futures.md",
+}
+
 pages_of_tls! {
     tls = "docs/tls.md",
 }
@@ -55,6 +73,7 @@ pages! {
     operating = "docs/operating.md",
     behind_a_proxy = "docs/behind-a-proxy.md",
     coming_from = "docs/coming-from.md",
+    from_tokio = "docs/from-tokio.md",
     promises = "docs/promises.md",
     reliability = "docs/reliability.md",
     buffer = "docs/buffer.md",
