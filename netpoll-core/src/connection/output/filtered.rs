@@ -150,7 +150,7 @@ impl Output {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    sealing.end();
+                    sealing.lose();
                     self.fail_socket(queue, errno_of(&error), bytes, spent);
                     return Err(error.into());
                 }

@@ -131,3 +131,18 @@ fn a_close_in_the_handshake_waits_for_nothing() {
     peer.read_to_end(&mut heard).unwrap();
     assert!(heard.is_empty(), "no end is said before the handshake is over");
 }
+
+/// The peer has broken off, so the end of the stream can't be said; the close need not wait.
+#[test]
+fn a_close_after_the_socket_has_failed_waits_for_nothing() {
+    for before in [Bytes::new(), Bytes::from(vec![0; 4000 * PAYLOAD])] {
+        let (output, peer, policy) =
+            filtered(Limits { memory_budget: Some(1 << 30), ..Limits::default() });
+        assert!(output.speak(true).is_none());
+        output.offer(before, &mut None, &policy, &Unflushed::nothing()).unwrap();
+        drop(peer);
+        output.go_on(policy.limits.output);
+        assert!(output.seal().0, "it would wait for the linger time");
+        assert_eq!((output.pending(), output.holds()), (0, (0, 0)));
+    }
+}

@@ -108,9 +108,11 @@ impl Sealing {
         }
     }
 
-    /// Nothing more is sealed.
-    pub(super) fn end(&mut self) {
-        self.stage = Stage::Over;
+    /// The socket has failed: nothing waits for it any more, and nothing more is sealed.
+    pub(super) fn lose(&mut self) {
+        self.forget_plain();
+        self.wire.clear();
+        self.count();
     }
 
     /// Writes what the filter says by itself to the wire.
