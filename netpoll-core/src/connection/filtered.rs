@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use netpoll_buffer::{Account, LinkBuffer};
+use netpoll_buffer::{Account, Charge, LinkBuffer};
 
 use super::input::End;
 use super::output::FollowUp;
@@ -62,8 +62,11 @@ pub(crate) enum Maker {
 struct ReceiveHalf {
     /// `None` before the handshake begins, without a filter, and after the end.
     filter: Option<Arc<dyn Filter>>,
-    /// What was received and is not opened.
-    rest: LinkBuffer,
+    /// What was received and is not opened, in memory of its own length: a block could be four
+    /// times as large, and this may wait for as long as the peer likes.
+    rest: Vec<u8>,
+    /// Counts `rest`, if there is a budget.
+    rest_counts: Option<Charge>,
     /// Plain bytes of the last record for which the input had no room.
     excess: LinkBuffer,
     /// `rest` may hold whole records, which no event will announce: the input had no room.
@@ -233,7 +236,8 @@ impl Filtered {
                 wire: fetched.received.max(opened.used),
                 more: !fetched.drained || opened.is_full || !half.excess.is_empty(),
             };
-            half.keep(&desk[opened.used..fetched.len], &opened, account);
+            half.is_full = opened.is_full;
+            half.keep(&desk[opened.used..fetched.len], account);
             self.settle(&mut half, shared, opened, fetched.is_over, incoming)
         });
         drop(half);
@@ -280,7 +284,7 @@ impl Filtered {
         self.stage.waiting.store(waiting, Ordering::Relaxed);
         match half.end {
             Some(end) => {
-                half.rest.clear();
+                half.keep(&[], None);
                 if incoming.wire > 0 { Ok(Incoming { more: true, ..incoming }) } else { Err(end) }
             }
             None => Ok(incoming),
@@ -332,7 +336,7 @@ impl ReceiveHalf {
             fetched.is_over = pulled.read == 0;
             fetched.len += pulled.read;
         }
-        self.rest.copy_to(&mut desk[..before]);
+        desk[..before].copy_from_slice(&self.rest);
         Ok(fetched)
     }
 
@@ -360,17 +364,10 @@ impl ReceiveHalf {
     }
 
     /// Keeps what is not opened.
-    fn keep(&mut self, rest: &[u8], opened: &OpenedAll, account: Option<&Account>) {
-        self.is_full = opened.is_full;
-        self.rest.clear();
-        if rest.is_empty() {
-            return;
-        }
-        self.rest.write_bytes(rest);
-        self.rest.flush();
-        if let Some(account) = account {
-            self.rest.charge(account);
-        }
+    fn keep(&mut self, rest: &[u8], account: Option<&Account>) {
+        self.rest = rest.to_vec(); // of nothing it allocates nothing
+        let account = account.filter(|_| !rest.is_empty());
+        self.rest_counts = account.map(|account| account.charge(rest.len()));
     }
 }
 
