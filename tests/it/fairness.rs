@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use netpoll::{Connection, Dispatch, EventLoop, PoolOptions};
 
-use crate::util::{Client, Gate, Journal, PATIENCE, Server, connect, echo_once, pool, quiet};
+use crate::util::{
+    Client, Gate, Journal, PATIENCE, Server, connect, echo_once, is_filtered, pool, quiet,
+};
 
 /// How many callbacks of one connection may run while others wait.
 const CALLBACKS_A_TURN: usize = 5;
@@ -20,6 +22,9 @@ const UNBOUNDED: usize = usize::MAX;
 fn a_firehose_gets_one_turn_before_others_get_theirs() {
     const BITE: usize = 1000;
     const BITES: usize = 100;
+    if is_filtered() {
+        return; // the end of what it sends may be in the tunnel still
+    }
     let one_worker = PoolOptions { max_threads: 1, ..PoolOptions::default() };
     let turns = [(CALLBACKS_A_TURN, UNBOUNDED), (UNBOUNDED, CALLBACKS_A_TURN * BITE)];
     let modes = [Dispatch::Inline, Dispatch::Pool(one_worker)];

@@ -66,5 +66,6 @@ mod tcp;
 mod threads;
 mod tls;
 mod toy;
+mod tunnel;
 mod util;
 mod waiting;

@@ -10,7 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::toy::{Toy, Toys, tunnel_to};
+use crate::toy::Toys;
+use crate::tunnel;
+use netpoll::filter::FilterServer;
 use netpoll::{
     CloseReason, Connection, Dispatch, EventLoop, EventLoopBuilder, HandOffOptions, Listener,
     Listeners, PoolOptions, Report, Result,
@@ -22,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a process that runs one test alone may take. nextest ends it after that as well.
 const ALONE_AT_MOST: Duration = Duration::from_secs(175);
 /// Set for a process that runs one test alone, or plays one part in another process's test.
-const ROLE: &str = "NETPOLL_TEST_ROLE";
+pub(crate) const ROLE: &str = "NETPOLL_TEST_ROLE";
 
 /// With this variable servers have a filter, and clients reach them through a tunnel: so what holds
 /// without a filter is tested with one. `tls` is TLS, any other value the filter of `toy.rs`.
@@ -62,16 +64,14 @@ impl Server {
     pub(crate) fn serve(event_loop: EventLoop) -> Self {
         let mut listener = Listener::bind("tcp", "127.0.0.1:0").expect("a port");
         let mut address = inet(&listener);
-        match std::env::var(FILTER).as_deref() {
-            Ok("tls") => {
-                listener = listener.filter(crate::tls::server());
-                address = tunnel_to(address, crate::tls::client_end);
-            }
-            Ok(_) => {
-                listener = listener.filter(Arc::new(Toys::default()));
-                address = tunnel_to(address, || Toy::new(true));
-            }
-            Err(_) => {}
+        if let Ok(filter) = std::env::var(FILTER) {
+            let max_handshakes = Some(20_000); // crowds come at once
+            let server: Arc<dyn FilterServer> = match filter.as_str() {
+                "tls" => crate::tls::server(),
+                _ => Arc::new(Toys { max_handshakes, ..Toys::default() }),
+            };
+            listener = listener.filter(server);
+            address = tunnel::to(address, &filter);
         }
         let server = event_loop.clone();
         let serving = thread::spawn(move || server.serve(listener));
