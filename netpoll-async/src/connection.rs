@@ -9,9 +9,10 @@ use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 use netpoll_core::{Address, Handle, Result};
 
+use crate::closed::Closed;
 use crate::halves::{AsyncReadHalf, AsyncWriteHalf, pair};
 use crate::shared::Shared;
-use crate::signals::{Closed, ShuttingDown};
+use crate::signal::Signalled;
 
 /// A connection as futures use it: a stream object that the connection's loop wakes.
 ///
@@ -41,8 +42,8 @@ use crate::signals::{Closed, ShuttingDown};
 /// [`Error::Closed`]: netpoll_core::Error::Closed
 /// [`Error::TimedOut`]: netpoll_core::Error::TimedOut
 pub struct AsyncConnection {
-    read: AsyncReadHalf,
-    write: AsyncWriteHalf,
+    pub(crate) read: AsyncReadHalf,
+    pub(crate) write: AsyncWriteHalf,
     peer: Address,
 }
 
@@ -238,8 +239,8 @@ impl AsyncConnection {
     /// nobody does, a read that waits for the next request ends as at the end of the peer's stream:
     /// once nothing that has come is without an answer, which is to say that something was written
     /// since bytes last came.
-    pub fn shutting_down(&self) -> ShuttingDown {
-        ShuttingDown::new(&self.read.shared)
+    pub fn shutting_down(&self) -> Signalled {
+        self.read.shared.shutting_down()
     }
 
     /// Completes when nothing that is written from here on can reach the peer: it has reset, the

@@ -8,8 +8,11 @@
 
 mod block_on;
 mod body;
+mod closed;
 mod connection;
 mod failure;
+#[cfg(feature = "futures-io")]
+mod futures_io;
 mod halves;
 mod interval;
 mod scope;
@@ -17,13 +20,17 @@ mod serve;
 mod session;
 mod shared;
 mod signal;
-mod signals;
 mod sleep;
 mod spawner;
 mod timeout;
+#[cfg(feature = "tokio")]
+mod tokio_context;
+#[cfg(feature = "tokio")]
+mod tokio_io;
 mod waiter;
 
 pub use block_on::{block_on, try_block_on};
+pub use closed::Closed;
 pub use connection::AsyncConnection;
 pub use halves::{AsyncReadHalf, AsyncWriteHalf};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
@@ -32,7 +39,8 @@ pub use scope::Scope;
 pub use serve::serve_async;
 pub use session::AsyncSession;
 pub use signal::Signalled;
-pub use signals::{Closed, ShuttingDown};
 pub use sleep::{Sleep, sleep, sleep_until, yield_now};
 pub use spawner::{Spawner, spawn};
 pub use timeout::{Elapsed, timeout, timeout_at};
+#[cfg(feature = "tokio")]
+pub use tokio_context::{InTokio, in_tokio};

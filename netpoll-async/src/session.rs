@@ -51,12 +51,14 @@ pub(crate) fn callbacks(
         let shared = Shared::new(connection.handle());
         let driven = session.driven.insert(Driven::new(shared.clone()));
         driven.body = Some(begin(AsyncConnection::new(&shared)));
-        driven.go_on(connection)
+        driven.go_on(connection, false)
     });
-    callbacks.set(Moment::Request, |session, connection| session.go_on(connection, |_| ()));
-    callbacks.set(Moment::Drain, |session, connection| session.go_on(connection, Shared::drained));
+    callbacks.set(Moment::Request, |session: &mut AsyncSession, connection| {
+        session.driven.as_mut().map_or(Ok(()), |driven| driven.go_on(connection, true))
+    });
+    callbacks.set(Moment::Drain, |session, connection| session.hear(connection, Shared::drained));
     callbacks.set(Moment::Shutdown, |session, connection| {
-        session.go_on(connection, Shared::begin_shutdown)
+        session.hear(connection, Shared::begin_shutdown)
     });
     callbacks.set_on_disconnect(|mut session: AsyncSession, reason: &CloseReason| {
         session.end_by(&Failure::of_reason(reason));
@@ -65,10 +67,10 @@ pub(crate) fn callbacks(
 }
 
 impl AsyncSession {
-    fn go_on(&mut self, connection: &mut Connection, first: impl Fn(&Shared)) -> Result<()> {
+    fn hear(&mut self, connection: &mut Connection, news: fn(&Shared)) -> Result<()> {
         let Some(driven) = &mut self.driven else { return Ok(()) };
-        first(&driven.shared);
-        driven.go_on(connection)
+        news(&driven.shared);
+        driven.go_on(connection, false)
     }
 
     /// Ends it: the first thing that an `on_disconnect` of one's own does, which
@@ -98,16 +100,17 @@ impl Driven {
         Self { shared, waker, body: None, is_polling: false, hold: None, is_half_closed: false }
     }
 
-    fn go_on(&mut self, connection: &mut Connection) -> Result<()> {
-        self.shared.feed(connection);
-        if self.shared.take_woken()
-            && let Poll::Ready(Err(error)) = self.poll()
-        {
-            self.shared.drop_staged();
-            return Err(error);
+    /// `has_looked`: the run has received what the socket had.
+    fn go_on(&mut self, connection: &mut Connection, has_looked: bool) -> Result<()> {
+        self.shared.feed(connection, has_looked);
+        if self.shared.take_woken() && self.body.is_some() {
+            if let Poll::Ready(Err(error)) = self.poll() {
+                self.shared.drop_staged();
+                return Err(error);
+            }
+            // If this fails, the connection keeps the cause, and ends by it.
+            let _ = self.shared.send_staged();
         }
-        // If this fails, the connection keeps the cause, and ends by it.
-        let _ = self.shared.send_staged();
         self.settle(connection)
     }
 

@@ -28,6 +28,7 @@ use netpoll_buffer::LinkBuffer;
 use netpoll_core::Handle;
 
 use crate::failure::Failure;
+use crate::signal::{Signal, Signalled};
 use crate::waiter::Waiter;
 
 /// See the module.
@@ -60,10 +61,14 @@ pub(crate) struct State {
     /// The bytes written in this poll of the connection's own future.
     written_in_poll: usize,
     is_write_ended: bool,
+    /// Why a send has failed, perhaps on another thread than the writer's.
+    send_failure: Option<Failure>,
 
     /// The halves of the stream object that are left.
     halves: u8,
-    pub(crate) shutdown: Shutdown,
+    is_shutting_down: bool,
+    /// Raised when a shutdown begins. Who has asked for it ends the connection's work by itself.
+    shutdown: Option<Signal>,
     /// The connection has ended, for this reason.
     over: Option<Failure>,
 }
@@ -74,17 +79,6 @@ pub(crate) enum End {
     /// In order; or a shutdown has begun, and nothing was under way.
     Finished,
     Failed(Failure),
-}
-
-/// What a shutdown has to tell.
-#[derive(Debug, Default)]
-pub(crate) struct Shutdown {
-    pub(crate) has_begun: bool,
-    /// Somebody has asked to be told, and so ends the connection's work by itself.
-    pub(crate) is_asked_for: bool,
-    /// Those who wait for it, by number.
-    pub(crate) waiting: Vec<(u64, Waker)>,
-    pub(crate) next_number: u64,
 }
 
 thread_local! {
@@ -166,26 +160,34 @@ impl Shared {
         state.over = Some(why);
         let staged = std::mem::take(&mut state.staged);
         let (reader, writer) = (state.reader.take(), state.writer.take());
-        let told = std::mem::take(&mut state.shutdown.waiting);
+        let asked = state.shutdown.clone();
         drop(state);
         drop(staged);
         self.woken.store(true, Ordering::Release);
         self.tell_in_callback(reader);
         self.tell_in_callback(writer);
-        for (_, waker) in told {
-            waker.wake();
-        }
+        asked.iter().for_each(Signal::raise);
     }
 
     /// A shutdown has begun. Wakes those who have asked for it.
     pub(crate) fn begin_shutdown(&self) {
         let mut state = self.lock();
-        state.shutdown.has_begun = true;
-        let told = std::mem::take(&mut state.shutdown.waiting);
+        state.is_shutting_down = true;
+        let asked = state.shutdown.clone();
         drop(state);
-        for (_, waker) in told {
-            waker.wake();
+        asked.iter().for_each(Signal::raise);
+    }
+
+    /// What is raised when a shutdown begins, or the connection ends.
+    pub(crate) fn shutting_down(&self) -> Signalled {
+        let mut state = self.lock();
+        let is_raised = state.is_shutting_down || state.over.is_some();
+        let signal = state.shutdown.get_or_insert_default().clone();
+        drop(state);
+        if is_raised {
+            signal.raise();
         }
+        signal.wait()
     }
 
     /// A half of the stream object is dropped. Returns whether it was the last.
@@ -233,17 +235,11 @@ impl State {
     /// Whether a shutdown ends the input: a reader waits, nothing that came is unanswered, and
     /// nobody has asked to be told of the shutdown.
     fn may_end_idle(&self) -> bool {
-        let Shutdown { has_begun, is_asked_for, .. } = self.shutdown;
-        has_begun
-            && !is_asked_for
+        self.is_shutting_down
+            && self.shutdown.is_none()
             && !self.is_unanswered
             && self.reader.is_waiting()
             && self.end.is_none()
-    }
-
-    /// Whether the connection has ended.
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.is_some()
     }
 }
 

@@ -1,7 +1,14 @@
 //! Futures that serve connections: the promises of `netpoll::futures`, in each dispatch mode.
+//!
+//! With `NETPOLL_TEST_FILTER=tls` the same over TLS.
 
+mod adapters;
 mod ends;
+mod foreign;
 mod served;
+mod shutdown;
+mod wakes;
+mod written;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};

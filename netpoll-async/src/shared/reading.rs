@@ -40,17 +40,19 @@ impl Shared {
     }
 
     /// For a callback: moves what has come to the reader, if one waits, and wakes it. What nobody
-    /// waits for stays, and nothing more is received.
-    pub(crate) fn feed(&self, connection: &mut Connection) {
+    /// waits for stays, and nothing more is received. A shutdown ends the input of an idle
+    /// connection only after the run has looked into the socket.
+    pub(crate) fn feed(&self, connection: &mut Connection, has_looked: bool) {
         let mut reader = connection.reader();
         let mut state = self.lock();
         if !state.reader.is_waiting() {
+            state.note_end(&mut reader);
             if !reader.is_empty() && !mem::replace(&mut state.is_stalled, true) {
                 self.handle.stall();
             }
             return;
         }
-        let is_fed = state.take_from(&mut reader);
+        let is_fed = state.take_from(&mut reader, has_looked);
         let told = if is_fed { state.reader.take() } else { Waiter::None };
         drop(state);
         self.tell_in_callback(told);
@@ -77,22 +79,27 @@ impl State {
     }
 
     /// Takes what the connection has for a reader that waits; whether there was anything.
-    fn take_from(&mut self, reader: &mut Reader<'_>) -> bool {
-        if !reader.is_empty() {
-            // All that is buffered is there.
-            if let Ok(bytes) = reader.slice(reader.len()) {
-                self.input.append(bytes);
-                self.input.flush();
-                self.is_unanswered = true;
-            }
-            return true;
+    fn take_from(&mut self, reader: &mut Reader<'_>, has_looked: bool) -> bool {
+        let has_bytes = !reader.is_empty();
+        // All that is buffered is there.
+        if has_bytes && let Ok(bytes) = reader.slice(reader.len()) {
+            self.input.append(bytes);
+            self.input.flush();
+            self.is_unanswered = true;
         }
-        if self.end.is_none() && reader.is_finished() {
-            self.end = end_of(reader);
-        } else if self.may_end_idle() {
+        self.note_end(reader);
+        if has_looked && !has_bytes && self.may_end_idle() {
             self.end = Some(End::Finished);
         }
-        self.end.is_some()
+        has_bytes || self.end.is_some()
+    }
+
+    /// Notes the end of a stream that was read out. It is announced once, whether or not anybody
+    /// waits then.
+    fn note_end(&mut self, reader: &mut Reader<'_>) {
+        if self.end.is_none() && reader.is_finished() {
+            self.end = end_of(reader);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use netpoll_buffer::LinkBuffer;
 use netpoll_core::{Error, Result};
 
 use super::{Shared, State};
+use crate::failure::Failure;
 use crate::waiter::Waiter;
 
 /// How many bytes one poll of the connection's own future writes at the most. Then others have
@@ -47,7 +48,12 @@ impl Shared {
         if self.lock().is_write_ended {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.poll_state(context, |_, _| true))?.is_write_ended = true;
+        let mut state = ready!(self.poll_state(context, |_, _| true))?;
+        if self.handle.is_gone() {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        state.is_write_ended = true;
+        drop(state);
         let sent = self.send_staged();
         self.handle.shutdown_write();
         Poll::Ready(sent)
@@ -62,8 +68,8 @@ impl Shared {
         let mut is_stored = false;
         loop {
             let mut state = self.lock();
-            if let Some(why) = &state.over {
-                return Poll::Ready(Err(why.error()));
+            if let Some(why) = state.write_failure() {
+                return Poll::Ready(Err(why));
             }
             if state.is_write_ended {
                 return Poll::Ready(Err(Error::Closed));
@@ -88,6 +94,9 @@ impl Shared {
     /// for room, if there is some.
     pub(crate) fn send_staged(self: &Arc<Self>) -> Result<()> {
         let mut state = self.lock();
+        if let Some(why) = state.write_failure() {
+            return Err(why);
+        }
         if state.is_sending {
             return Ok(());
         }
@@ -100,6 +109,9 @@ impl Shared {
             sent = self.handle.send_buffer(staged);
             state = self.lock();
             state.is_sending = false;
+            if let Err(error) = &sent {
+                state.send_failure.get_or_insert_with(|| Failure::of_error(error));
+            }
         }
         let told = if self.has_socket_room() { state.writer.take() } else { Waiter::None };
         drop(state);
@@ -130,5 +142,12 @@ impl Shared {
 
     fn most_staged(&self) -> usize {
         self.handle.high_water().max(STAGED_AT_LEAST)
+    }
+}
+
+impl State {
+    /// Why nothing more can be written. The end of the connection has dropped what was staged.
+    fn write_failure(&self) -> Option<Error> {
+        self.over.as_ref().or(self.send_failure.as_ref()).map(Failure::error)
     }
 }

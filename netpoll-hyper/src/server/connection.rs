@@ -11,7 +11,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::UpgradeableConnection;
 use hyper::server::conn::http2;
-use netpoll_async::{AsyncConnection, ShuttingDown, timeout};
+use netpoll_async::{AsyncConnection, Signalled, timeout};
 use netpoll_core::Handle;
 use tower_service::Service;
 
@@ -98,7 +98,7 @@ where
 /// polls but the first cost two loads.
 struct Stop {
     handle: Handle,
-    waits: ShuttingDown,
+    waits: Signalled,
     is_registered: bool,
 }
 
