@@ -12,7 +12,8 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::Limits;
 use crate::connection::group::ConnectionGroup;
 use crate::connection::schedule::Dispatcher;
-use crate::io::datagram::{DatagramOptions, DatagramSocket, Envelopes, Message, Places, TOO_LONG};
+use crate::io::datagram::{DatagramSocket, Envelopes, Message, Places, TOO_LONG};
+use crate::io::socket::{ConnectOptions, DatagramFeatures, DatagramSocketOptions};
 use crate::pure::balance::LoadBalance;
 use crate::threads::manager::PollManager;
 use crate::threads::options::{Dispatch, HandOffOptions, PoolOptions};
@@ -33,7 +34,8 @@ fn any() -> Address {
 
 impl Serving {
     fn new(dispatch: Dispatch, limits: DatagramLimits, callback: impl OnDatagrams<()>) -> Self {
-        let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+        let socket =
+            DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
         Self::on(socket, dispatch, limits, callback)
     }
 
@@ -170,9 +172,12 @@ fn what_came_joined_is_split_and_answered_joined_and_not_copied() {
             echo(&mut (), batch)
         },
     );
-    let client =
-        DatagramSocket::connect(&serving.address.into(), None, &DatagramOptions::default())
-            .expect("a socket");
+    let client = DatagramSocket::connect(
+        &serving.address.into(),
+        &ConnectOptions::default(),
+        DatagramFeatures::default(),
+    )
+    .expect("a socket");
     // 50 of 1 000 bytes, and a shorter one, in one send.
     let payload: Vec<u8> = (0..50_400_u32).map(|it| (it / 1000) as u8).collect();
     let message = Message { peer: None, source: None, payload: &payload, size: 1000 };
@@ -198,7 +203,8 @@ fn what_came_joined_is_split_and_answered_joined_and_not_copied() {
 #[test]
 fn a_longer_datagram_is_cut_and_says_so() {
     let (tell, told) = mpsc::channel();
-    let options = DatagramOptions { receive_joined: false, ..DatagramOptions::default() };
+    let features = DatagramFeatures { receive_joined: false, ..DatagramFeatures::default() };
+    let options = DatagramSocketOptions { features, ..DatagramSocketOptions::default() };
     let socket = DatagramSocket::bind(&any(), &options).expect("a socket");
     let limits = DatagramLimits { longest: 100, ..DatagramLimits::default() };
     let serving = Serving::on(

@@ -9,7 +9,7 @@ use crate::base::address::Address;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::sys::ancillary::ToSend;
 use crate::sys::datagram::{self, LONGEST, MOST_MESSAGES, MOST_SEGMENTS, Name, Outgoing, Refusal};
-use crate::sys::datagram_options::Granted;
+use crate::sys::datagram_features::Granted;
 
 /// How datagrams may be joined for a send, as far as is known.
 #[derive(Debug)]
