@@ -18,6 +18,10 @@ use crate::pure::balance::LoadBalance;
 use crate::threads::manager::PollManager;
 use crate::threads::options::{Dispatch, HandOffOptions, PoolOptions};
 
+mod beside;
+mod facts;
+mod outbox;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A loop with a datagram socket.
@@ -45,9 +49,19 @@ impl Serving {
         limits: DatagramLimits,
         callback: impl OnDatagrams<()>,
     ) -> Self {
+        Self::within(socket, dispatch, limits, Limits::default(), callback)
+    }
+
+    fn within(
+        socket: DatagramSocket,
+        dispatch: Dispatch,
+        limits: DatagramLimits,
+        of_group: Limits,
+        callback: impl OnDatagrams<()>,
+    ) -> Self {
         let manager = PollManager::new(1, LoadBalance::default()).expect("a loop");
         let dispatcher = Dispatcher::new(dispatch).expect("a mode");
-        let group = ConnectionGroup::served(Limits::default(), dispatcher).expect("a group");
+        let group = ConnectionGroup::served(of_group, dispatcher).expect("a group");
         let callbacks = DatagramCallbacks::new(|_: &DatagramHandle| Ok(()), callback);
         let reactor = manager.pick(None);
         let handle =

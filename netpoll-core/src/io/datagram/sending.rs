@@ -319,8 +319,14 @@ impl Segments {
         }
     }
 
+    /// For tests: as if the kernel took so many.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn pretend(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
     /// Nothing is to be joined; says whether something was before.
-    fn give_up(&self) -> bool {
+    pub(crate) fn give_up(&self) -> bool {
         self.longest.swap(0, Ordering::Relaxed) > 0
     }
 }
