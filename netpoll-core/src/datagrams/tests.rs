@@ -1,6 +1,5 @@
 //! Datagram sockets that are served, on loopback, with peers of the standard library.
 
-use crate::base::sync::{AtomicUsize, Ordering};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -10,10 +9,11 @@ use crate::base::address::Address;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::limits::Limits;
+use crate::base::sync::{AtomicUsize, Ordering};
 use crate::connection::group::ConnectionGroup;
 use crate::connection::schedule::Dispatcher;
 use crate::io::datagram::{DatagramSocket, Envelopes, Message, Places, TOO_LONG};
-use crate::io::socket::{ConnectOptions, DatagramFeatures, DatagramSocketOptions};
+use crate::io::socket::{BindOptions, ConnectOptions, DatagramFeatures, DatagramSocketOptions};
 use crate::pure::balance::LoadBalance;
 use crate::threads::manager::PollManager;
 use crate::threads::options::{Dispatch, HandOffOptions, PoolOptions};
@@ -34,6 +34,10 @@ struct Serving {
 
 fn any() -> Address {
     Address::Inet("127.0.0.1:0".parse().expect("an address"))
+}
+
+fn connect(to: &Address) -> std::io::Result<DatagramSocket> {
+    DatagramSocket::connect(to, &ConnectOptions::default(), DatagramFeatures::default())
 }
 
 impl Serving {
@@ -186,12 +190,7 @@ fn what_came_joined_is_split_and_answered_joined_and_not_copied() {
             echo(&mut (), batch)
         },
     );
-    let client = DatagramSocket::connect(
-        &serving.address.into(),
-        &ConnectOptions::default(),
-        DatagramFeatures::default(),
-    )
-    .expect("a socket");
+    let client = connect(&serving.address.into()).expect("a socket");
     // 50 of 1 000 bytes, and a shorter one, in one send.
     let payload: Vec<u8> = (0..50_400_u32).map(|it| (it / 1000) as u8).collect();
     let message = Message { peer: None, source: None, payload: &payload, size: 1000 };

@@ -10,7 +10,8 @@ fn a_callback_that_blocks_stops_no_other_socket_of_its_loop() {
     let (go, wait) = crossbeam_channel::bounded::<()>(0);
     let (tell, told) = mpsc::channel();
     let serve = |callbacks| {
-        let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+        let socket =
+            DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
         let address = socket.local_address().expect("an address").inet().expect("of UDP");
         let limits = DatagramLimits::default();
         serve_datagrams(socket, callbacks, limits, &group, &manager.pick(None)).expect("it serves");
@@ -110,7 +111,7 @@ fn payload(sender: u32, number: u32) -> Vec<u8> {
 #[test]
 fn slices_that_are_kept_stop_their_own_socket_until_they_go() {
     let (tell, told) = mpsc::channel();
-    let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+    let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
     let limits = Limits { input_limit: 64 << 10, held_limit: Some(256 << 10), ..Limits::default() };
     let serving = Serving::within(
         socket,

@@ -11,9 +11,13 @@ use crate::base::sync::lock;
 /// What a callback has seen of a datagram.
 type Seen = (Option<IpAddr>, Option<u32>, Option<u8>, Option<SystemTime>);
 
-fn telling(bind: &str, options: &DatagramOptions) -> (Serving, mpsc::Receiver<Seen>) {
+fn telling(bind: &str, features: DatagramFeatures) -> (Serving, mpsc::Receiver<Seen>) {
     let address = Address::Inet(bind.parse().expect("an address"));
-    let socket = DatagramSocket::bind(&address, options).expect("a socket");
+    let socket = DatagramSocket::bind(
+        &address,
+        &DatagramSocketOptions { features, ..DatagramSocketOptions::default() },
+    )
+    .expect("a socket");
     let (tell, told) = mpsc::channel();
     let serving = Serving::on(
         socket,
@@ -32,7 +36,7 @@ fn telling(bind: &str, options: &DatagramOptions) -> (Serving, mpsc::Receiver<Se
 
 #[test]
 fn an_answer_comes_from_the_address_that_was_asked() {
-    let (serving, told) = telling("0.0.0.0:0", &DatagramOptions::default());
+    let (serving, told) = telling("0.0.0.0:0", DatagramFeatures::default());
     for last in [1, 2, 77] {
         let asked = Ipv4Addr::new(127, 0, 0, last);
         let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -49,7 +53,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
 fn a_socket_for_both_families_answers_peers_of_both() {
     let Ok(socket) = DatagramSocket::bind(
         &Address::Inet("[::]:0".parse().expect("an address")),
-        &DatagramOptions::default(),
+        &DatagramSocketOptions::default(),
     ) else {
         return; // a machine without IPv6
     };
@@ -68,7 +72,7 @@ fn a_socket_for_both_families_answers_peers_of_both() {
 
 #[test]
 fn an_answer_of_another_thread_comes_from_the_address_that_it_names() {
-    let (serving, _told) = telling("0.0.0.0:0", &DatagramOptions::default());
+    let (serving, _told) = telling("0.0.0.0:0", DatagramFeatures::default());
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let peer = Address::Inet(client.local_addr().expect("an address"));
@@ -82,10 +86,10 @@ fn an_answer_of_another_thread_comes_from_the_address_that_it_names() {
 
 #[test]
 fn congestion_marks_and_times_are_told_where_they_are_asked_for() {
-    let options =
-        DatagramOptions { receive_tos: true, timestamps: true, ..DatagramOptions::default() };
+    let features =
+        DatagramFeatures { receive_tos: true, timestamps: true, ..DatagramFeatures::default() };
     let before = SystemTime::now();
-    let (serving, told) = telling("127.0.0.1:0", &options);
+    let (serving, told) = telling("127.0.0.1:0", features);
     let client = serving.client();
     socket2::SockRef::from(&client).set_tos_v4(0b1011).expect("an option");
     client.send(b"x").expect("it is sent");
@@ -93,7 +97,7 @@ fn congestion_marks_and_times_are_told_where_they_are_asked_for() {
     assert_eq!((local, ecn), (None, Some(0b11)), "the address was not asked for");
     let time = time.expect("a time");
     assert!(time >= before - Duration::from_secs(1) && time <= SystemTime::now());
-    let (serving, told) = telling("127.0.0.1:0", &DatagramOptions::default());
+    let (serving, told) = telling("127.0.0.1:0", DatagramFeatures::default());
     serving.client().send(b"x").expect("it is sent");
     let (.., ecn, time) = told.recv_timeout(PATIENCE).expect("it came");
     assert_eq!((ecn, time), (None, None));
@@ -101,7 +105,8 @@ fn congestion_marks_and_times_are_told_where_they_are_asked_for() {
 
 #[test]
 fn what_the_kernel_drops_is_counted() {
-    let options = DatagramOptions { receive_buffer: Some(4096), ..DatagramOptions::default() };
+    let bind = BindOptions { receive_buffer: Some(4096), ..BindOptions::default() };
+    let options = DatagramSocketOptions { bind, ..DatagramSocketOptions::default() };
     let socket = DatagramSocket::bind(&any(), &options).expect("a socket");
     let (go, wait) = crossbeam_channel::bounded::<()>(0);
     let serving = Serving::on(
@@ -193,8 +198,7 @@ fn a_port_without_a_socket_is_told_and_the_client_goes_on() {
         let gone = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         gone.local_addr().expect("an address")
     };
-    let socket =
-        DatagramSocket::connect(&address.into(), None, &DatagramOptions::default()).expect("one");
+    let socket = connect(&address.into()).expect("one");
     let (_manager, _group, handle, notes) = noting(socket);
     handle.send("is there any?").expect("it is sent");
     until("it is refused", || !lock(&notes).is_empty());
@@ -217,8 +221,7 @@ fn a_send_that_meets_an_earlier_refusal_is_tried_again() {
         let gone = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         gone.local_addr().expect("an address")
     };
-    let client =
-        DatagramSocket::connect(&address.into(), None, &DatagramOptions::default()).expect("one");
+    let client = connect(&address.into()).expect("one");
     client.send_one(None, b"refused").expect("it is sent"); // the error now waits in the socket
     let server = UdpSocket::bind(address).expect("the port is free");
     server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -238,7 +241,7 @@ fn a_send_that_meets_an_earlier_refusal_is_tried_again() {
 
 #[test]
 fn a_service_is_woken_and_told_of_its_end_once() {
-    let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+    let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
     let (manager, group, handle, notes) = noting(socket);
     let begun = Instant::now();
     handle.wake_at(begun + Duration::from_millis(40));
@@ -267,7 +270,8 @@ fn an_on_open_that_fails_or_panics_closes_the_socket() {
         let manager = PollManager::new(1, LoadBalance::default()).expect("a loop");
         let dispatcher = Dispatcher::new(Dispatch::Inline).expect("a mode");
         let group = ConnectionGroup::served(Limits::default(), dispatcher).expect("a group");
-        let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+        let socket =
+            DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
         let callbacks = DatagramCallbacks::new(on_open, echo);
         let limits = DatagramLimits::default();
         let handle = serve_datagrams(socket, callbacks, limits, &group, &manager.pick(None));
@@ -284,30 +288,11 @@ fn a_loop_that_has_ended_takes_no_socket() {
     let group = ConnectionGroup::served(Limits::default(), dispatcher).expect("a group");
     let reactor = manager.pick(None);
     drop(manager);
-    let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+    let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
     let address = socket.local_address().expect("an address").inet().expect("of UDP");
     let callbacks = DatagramCallbacks::new(|_: &DatagramHandle| Ok(()), echo);
     let served = serve_datagrams(socket, callbacks, DatagramLimits::default(), &group, &reactor);
     assert!(matches!(served, Err(Error::Closed)), "{served:?}");
     assert_eq!(group.wait_empty(clock::now()), 0);
     assert!(UdpSocket::bind(address).is_ok(), "it is closed");
-}
-
-#[test]
-fn the_file_of_a_unix_socket_goes_with_it_and_no_other_does() {
-    let folder = std::env::temp_dir().join(format!("netpoll-datagrams-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let address = Address::Path(folder.join("socket").into());
-    let path = address.path().expect("a path");
-    let bind = || DatagramSocket::bind(&address, &DatagramOptions::default());
-    let socket = bind().expect("a socket");
-    assert_eq!(bind().expect_err("it is taken").kind(), ErrorKind::AddrInUse);
-    drop(socket);
-    assert!(!path.exists());
-    let socket = bind().expect("a socket");
-    std::fs::remove_file(path).expect("it is there");
-    std::fs::write(path, "another file").expect("a file");
-    drop(socket);
-    assert!(path.exists(), "it is not ours any more");
-    std::fs::remove_dir_all(&folder).expect("it is there");
 }

@@ -11,9 +11,9 @@ fn pair() -> (DatagramSocket, UnixDatagram) {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("@netpoll-outbox-{}-{number}", std::process::id());
     let address = Address::unix(&name);
-    let peer = DatagramSocket::bind(&address, &DatagramOptions::default()).expect("a socket");
+    let peer = DatagramSocket::bind(&address, &DatagramSocketOptions::default()).expect("a socket");
     let peer_fd = std::os::fd::AsFd::as_fd(&peer).try_clone_to_owned().expect("a descriptor");
-    let socket = DatagramSocket::connect(&address, None, &DatagramOptions::default());
+    let socket = connect(&address);
     (socket.expect("a socket"), UnixDatagram::from(peer_fd))
 }
 
@@ -153,11 +153,12 @@ fn what_waits_when_the_linger_time_is_over_is_dropped_and_counted() {
 #[test]
 fn a_unix_peer_that_takes_nothing_holds_up_no_other() {
     let address = Address::unix(&format!("@netpoll-slow-{}", std::process::id()));
-    let socket = DatagramSocket::bind(&address, &DatagramOptions::default()).expect("a socket");
+    let socket =
+        DatagramSocket::bind(&address, &DatagramSocketOptions::default()).expect("a socket");
     let serving = Serving::on(socket, Dispatch::Inline, DatagramLimits::default(), echo);
     let name = |which: &str| Address::unix(&format!("@netpoll-{which}-{}", std::process::id()));
     let open = |which: &str| {
-        let socket = DatagramSocket::bind(&name(which), &DatagramOptions::default());
+        let socket = DatagramSocket::bind(&name(which), &DatagramSocketOptions::default());
         socket.expect("a socket")
     };
     let (_slow, quick) = (open("takes-nothing"), open("takes-all"));
@@ -179,9 +180,7 @@ fn a_unix_peer_that_takes_nothing_holds_up_no_other() {
 #[test]
 fn messages_that_are_refused_joined_are_sent_one_by_one() {
     let serving = Serving::echo(Dispatch::Inline);
-    let client =
-        DatagramSocket::connect(&serving.address.into(), None, &DatagramOptions::default())
-            .expect("a socket");
+    let client = connect(&serving.address.into()).expect("a socket");
     let segments = client.segments();
     segments.pretend(1000); // more than any kernel takes
     let payload: Vec<u8> = (0..2005_u32).map(|it| (it / 10) as u8).collect();
@@ -198,7 +197,7 @@ fn messages_that_are_refused_joined_are_sent_one_by_one() {
 #[test]
 fn what_can_not_be_sent_is_skipped_and_the_rest_goes() {
     let serving = Serving::echo(Dispatch::Inline);
-    let client = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+    let client = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
     let (good, nowhere) = (Address::Inet(serving.address), "127.0.0.1:0".parse().expect("one"));
     let nowhere = Address::Inet(nowhere);
     let (short, joined) = (vec![1; 10], vec![2; 100]);
