@@ -59,7 +59,7 @@ impl AsyncDialer {
     /// # Errors
     /// As `Dialer::dial`; [`Error::Closed`] if the connection ends before it is used.
     pub async fn dial(&self, network: &str, address: &str) -> Result<AsyncConnection> {
-        let (dialer, mut limits) = (self.dialer.clone(), self.limits.clone());
+        let (dialer, mut limits) = (self.dialer.clone(), self.limits);
         let (network, address) = (network.to_owned(), address.to_owned());
         limits.half_open = true;
         let dialled = spawn(async move {
