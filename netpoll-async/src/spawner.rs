@@ -43,11 +43,11 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     if let Some(place) = current_place() {
-        return spawn_at(&place, future);
+        return spawn_at(place, future);
     }
     match Spawner::shared() {
         Ok(shared) => match current_loop() {
-            Some(remote) => spawn_at(&shared.tasks.group.place_on(&remote), future),
+            Some(remote) => spawn_at(shared.tasks.group.place_on(&remote), future),
             None => shared.spawn(future),
         },
         Err(error) => refuse(future, error.to_string()),
@@ -121,10 +121,10 @@ impl Spawner {
         if let Some(place) = current_place()
             && Arc::ptr_eq(place.group(), group)
         {
-            return spawn_at(&place, future);
+            return spawn_at(place, future);
         }
         match manager.check_process() {
-            Ok(()) => spawn_at(&group.place_on(&manager.pick(None)), future),
+            Ok(()) => spawn_at(group.place_on(&manager.pick(None)), future),
             Err(error) => refuse(future, error.to_string()),
         }
     }

@@ -55,6 +55,9 @@ const CAPACITY_RETRY: Duration = Duration::from_millis(50);
 /// that wake each other again and again do not pay for a wait at each step, and the connections of
 /// the loop do not wait for longer than that.
 const WOKEN_PER_TURN: u32 = 64;
+/// So many of them may be run in one stretch with the core put down. To the monitor they are one
+/// callback, so together they must not look like one that computes for long.
+const WOKEN_AT_ONCE: u32 = 8;
 
 /// A queue of commands with room for more than these gives its memory back when it is empty.
 const COMMANDS_KEPT: usize = 1024;
@@ -198,6 +201,19 @@ impl Core {
             self.remote.take_woken(&mut self.woken);
         }
         self.woken.pop_front()
+    }
+
+    /// How many woken tasks may be run after the one that is about to be run, without a look at the
+    /// core: none where there are some that come before them.
+    #[inline]
+    pub(crate) fn woken_at_once(&self) -> u32 {
+        if self.woken.is_empty() { self.woken_budget.min(WOKEN_AT_ONCE) } else { 0 }
+    }
+
+    /// So many of them were run.
+    #[inline]
+    pub(crate) fn has_run_woken(&mut self, tasks: u32) {
+        self.woken_budget = self.woken_budget.saturating_sub(tasks);
     }
 
     /// The driver has been looked at: a turn begins.

@@ -22,8 +22,6 @@ pub(crate) struct Settings {
     pub(crate) dispatch: Dispatch,
     pub(crate) limits: Limits,
     pub(crate) systemd: Option<Systemd>,
-    /// It has no callback for connections.
-    pub(crate) only_datagrams: bool,
 }
 
 impl Settings {
@@ -57,7 +55,6 @@ impl Default for Settings {
             dispatch: Dispatch::default(),
             limits: Limits::default(),
             systemd: None,
-            only_datagrams: false,
         }
     }
 }

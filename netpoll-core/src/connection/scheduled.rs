@@ -90,6 +90,22 @@ impl Scheduled {
         }
     }
 
+    /// A task of its reactor that was woken and is to be run where this one was run; for one that
+    /// has been run with the core put down.
+    #[inline]
+    pub(crate) fn take_next(&self) -> Option<Self> {
+        match self {
+            Self::Connection(_) => None,
+            Self::Task(task) => {
+                let is_alike = |next: &Self| {
+                    std::ptr::eq(next.dispatcher(), task.dispatcher())
+                        && next.place() == Placement::Reactor
+                };
+                task.reactor().take_one_woken(is_alike)
+            }
+        }
+    }
+
     /// Ends it: no other thread will run it again.
     pub(crate) fn end(&self) {
         match self {

@@ -73,6 +73,14 @@ impl Waker {
         self.state.is_called()
     }
 
+    /// Whether the reactor is called, and will answer. A thread that sees this after it has held
+    /// the lock of the queue, which the reactor takes after each answer, need not call: an answer
+    /// that missed its work would have come before that lock, and the call would not be seen any
+    /// more.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.state.is_heard()
+    }
+
     /// Whether the reactor neither sleeps nor is called.
     pub(crate) fn is_awake(&self) -> bool {
         self.state.0.load(Ordering::Relaxed) == AWAKE
@@ -147,6 +155,10 @@ impl CallState {
 
     pub(crate) fn is_called(&self) -> bool {
         self.0.load(Ordering::Relaxed) >= CALLED
+    }
+
+    pub(crate) fn is_heard(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == CALLED
     }
 
     /// Answers, for a reactor that is called; returns how it was.
@@ -271,6 +283,53 @@ mod loom_models {
             assert!(signalled <= usize::from(asleep), "{signalled} signals");
             assert!(found == 2 || answers(call), "{found} of 2 found, and not called");
         });
+    }
+
+    /// Two threads queue work, and call unless they see a call. The reactor answers, takes the lock
+    /// of the queue as it does for commands, and then looks at the flag beside the queue: it finds
+    /// both pieces of work, or is still called.
+    fn calls_that_are_seen(has_lock_first: bool) {
+        loom::model(move || {
+            let (queue, flag) = (Mutex::new(0), AtomicUsize::new(0));
+            let shared = Arc::new((CallState::new(), queue, flag));
+            let add = move |shared: &(CallState, Mutex<i32>, AtomicUsize)| {
+                let (call, queue, flag) = shared;
+                let is_seen = !has_lock_first && call.is_heard();
+                let mut queue = lock(queue);
+                *queue += 1;
+                flag.store(1, Ordering::Relaxed);
+                drop(queue);
+                if !(is_seen || has_lock_first && call.is_heard()) {
+                    call.call();
+                }
+            };
+            let other = shared.clone();
+            let caller = thread::spawn(move || add(&other));
+            add(&shared);
+            let (call, queue, flag) = &*shared;
+            let mut found = 0;
+            if answers(call) {
+                drop(lock(queue));
+                if flag.load(Ordering::Relaxed) == 1 {
+                    found = std::mem::take(&mut *lock(queue));
+                    flag.store(0, Ordering::Relaxed);
+                }
+            }
+            caller.join().expect("the model's thread");
+            let is_asleep = call.going_to_sleep();
+            assert!(found == 2 || !is_asleep, "asleep with work in the queue");
+        });
+    }
+
+    #[test]
+    fn loom_a_call_that_is_seen_is_as_good_as_one() {
+        calls_that_are_seen(true);
+    }
+
+    #[test]
+    #[should_panic(expected = "asleep with work in the queue")]
+    fn loom_finds_a_call_that_is_looked_for_before_the_lock() {
+        calls_that_are_seen(false);
     }
 
     /// A reactor that sleeps until it is signalled: the caller signals.

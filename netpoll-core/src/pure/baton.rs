@@ -164,6 +164,11 @@ impl<T> Lying<T> {
         self.epoch
     }
 
+    /// Whether no other thread has taken it.
+    pub(crate) fn lies(&self) -> bool {
+        self.baton.epoch() == Some(self.epoch)
+    }
+
     /// Takes the baton up again, unless another thread has taken it.
     pub(crate) fn take_up(self) -> Option<Held<T>> {
         let claimed = self.baton.claim(self.epoch);

@@ -16,6 +16,7 @@
 #![expect(unsafe_code, reason = "the future is pinned in its cell")]
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -74,7 +75,7 @@ where
         if self.is_aborted() {
             return self.end(run, Err(JoinError::cancelled()));
         }
-        let waker = Waker::from(self.clone());
+        let waker = lent_waker(self);
         let polled = guard_keeping("a task", || {
             pinned(&mut run)
                 .as_pin_mut()
@@ -132,6 +133,19 @@ where
         self.join.complete(outcome);
         Ran::Ended
     }
+}
+
+/// A waker of a task for one poll, which must not outlive this borrow: it changes no count.
+fn lent_waker<F, H>(task: &Arc<FutureTask<F, H>>) -> ManuallyDrop<Waker>
+where
+    F: Future<Output: Send> + Send + 'static,
+    H: Home,
+{
+    // SAFETY: the pointer is that of an `Arc`, which lives for as long as `task` is borrowed. The
+    // second `Arc` that is made of it here is never dropped, as `ManuallyDrop` keeps the waker from
+    // that; and a clone of the waker counts itself.
+    let uncounted = unsafe { Arc::from_raw(Arc::as_ptr(task)) };
+    ManuallyDrop::new(Waker::from(uncounted))
 }
 
 /// The future in the cell of a task that this thread owns.

@@ -15,7 +15,7 @@ use std::fmt;
 use std::task::{Context, Poll, Waker};
 
 use crate::base::panic::guard;
-use crate::base::sync::{Mutex, lock};
+use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 
 /// Why a task has no output: it was cancelled, or its future panicked.
 ///
@@ -104,55 +104,53 @@ const _: () = {
 pub(crate) type Outcome<T> = Result<T, JoinError>;
 
 /// See the module.
-pub(crate) struct Join<T>(Mutex<State<T>>);
+pub(crate) struct Join<T> {
+    state: Mutex<State<T>>,
+    /// The task has ended. Written under the lock.
+    has_ended: AtomicBool,
+}
 
 enum State<T> {
     /// The task has not ended; the waker of the one that waits for it.
     Pending(Option<Waker>),
     Done(Outcome<T>),
     /// The output was taken, or is not wanted.
-    Over {
-        has_ended: bool,
-    },
+    Over,
 }
 
 impl<T> Join<T> {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(State::Pending(None)))
+        Self { state: Mutex::new(State::Pending(None)), has_ended: AtomicBool::new(false) }
     }
 
     /// The task has ended. Drops the outcome where it is not wanted.
     pub(crate) fn complete(&self, outcome: Outcome<T>) {
-        let mut state = lock(&self.0);
-        match &mut *state {
-            State::Pending(waker) => {
-                let waker = waker.take();
-                *state = State::Done(outcome);
+        let mut state = lock(&self.state);
+        self.has_ended.store(true, Ordering::Release);
+        let waker = match &mut *state {
+            State::Pending(waker) => waker.take(),
+            State::Over | State::Done(_) => {
                 drop(state);
-                if let Some(waker) = waker {
-                    guard("the waker of a join", || waker.wake()).ok();
-                }
+                return release(outcome);
             }
-            State::Over { has_ended } => {
-                *has_ended = true;
-                drop(state);
-                release(outcome);
-            }
-            // A task ends once.
-            State::Done(_) => {}
+        };
+        *state = State::Done(outcome);
+        drop(state);
+        if let Some(waker) = waker {
+            guard("the waker of a join", || waker.wake()).ok();
         }
     }
 
     /// Takes the outcome, or keeps the waker until there is one. `None` if it was taken before.
     pub(crate) fn poll(&self, context: &Context<'_>) -> Poll<Option<Outcome<T>>> {
-        if let Some(ready) = self.look(context.waker()) {
-            return ready;
+        if self.has_ended() {
+            return Poll::Ready(self.take());
         }
-        // To clone and to drop a waker is code of its executor.
+        // To clone and to drop a waker is code of its executor, so not under the lock.
         let waker = context.waker().clone();
-        let mut state = lock(&self.0);
-        if let State::Pending(before) = &mut *state {
-            let before = before.replace(waker);
+        let mut state = lock(&self.state);
+        if let State::Pending(kept) = &mut *state {
+            let before = kept.replace(waker);
             drop(state);
             drop(before);
             return Poll::Pending;
@@ -163,9 +161,9 @@ impl<T> Join<T> {
 
     /// The output is not wanted any more. Says whether the task goes on.
     pub(crate) fn abandon(&self) -> bool {
-        let mut state = lock(&self.0);
-        let has_ended = !matches!(*state, State::Pending(_) | State::Over { has_ended: false });
-        let before = std::mem::replace(&mut *state, State::Over { has_ended });
+        let mut state = lock(&self.state);
+        let has_ended = self.has_ended();
+        let before = std::mem::replace(&mut *state, State::Over);
         drop(state);
         if let State::Done(outcome) = before {
             release(outcome);
@@ -175,40 +173,23 @@ impl<T> Join<T> {
 
     /// Whether the task has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        !matches!(*lock(&self.0), State::Pending(_) | State::Over { has_ended: false })
-    }
-
-    /// What a poll returns without a waker to keep; `None` if it has to keep this one.
-    fn look(&self, waker: &Waker) -> Option<Poll<Option<Outcome<T>>>> {
-        let state = lock(&self.0);
-        match &*state {
-            State::Pending(Some(kept)) if kept.will_wake(waker) => Some(Poll::Pending),
-            State::Pending(_) => None,
-            State::Done(_) | State::Over { .. } => {
-                drop(state);
-                Some(Poll::Ready(self.take()))
-            }
-        }
+        self.has_ended.load(Ordering::Acquire)
     }
 
     fn take(&self) -> Option<Outcome<T>> {
-        let mut state = lock(&self.0);
-        if !matches!(*state, State::Done(_)) {
-            return None;
-        }
-        match std::mem::replace(&mut *state, State::Over { has_ended: true }) {
+        match std::mem::replace(&mut *lock(&self.state), State::Over) {
             State::Done(outcome) => Some(outcome),
-            State::Pending(_) | State::Over { .. } => None,
+            State::Pending(_) | State::Over => None,
         }
     }
 
     /// Keeps the waker without a second look at the state: the bug that the models must find.
     #[cfg(all(test, loom))]
     pub(crate) fn poll_and_look_once(&self, context: &Context<'_>) -> Poll<Option<Outcome<T>>> {
-        if let Some(ready) = self.look(context.waker()) {
-            return ready;
+        if self.has_ended() {
+            return Poll::Ready(self.take());
         }
-        if let State::Pending(kept) = &mut *lock(&self.0) {
+        if let State::Pending(kept) = &mut *lock(&self.state) {
             *kept = Some(context.waker().clone());
         }
         Poll::Pending

@@ -51,16 +51,16 @@ impl Home for SpawnedAt {
 ///
 /// Where the group or the loop takes no more tasks, the future is dropped here, and the handle says
 /// so.
-pub fn spawn_at<F>(place: &Arc<Place>, future: F) -> JoinHandle<F::Output>
+pub fn spawn_at<F>(place: Arc<Place>, future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
 {
     let token = AtomicU64::new(Token::NONE.to_u64());
-    let at = SpawnedAt { place: place.clone(), history: History::default(), token };
-    let task = FutureTask::new(future, at);
-    if !place.group.enter() {
+    let task = FutureTask::new(future, SpawnedAt { place, history: History::default(), token });
+    let Place { group, remote } = &*task.home().place;
+    if !group.enter() {
         task.refuse(JoinError::refused("its group is shut down"));
-    } else if place.remote.spawn(task.clone()).is_err() {
+    } else if remote.spawn(task.clone()).is_err() {
         task.refuse(JoinError::refused("its loop has ended"));
     }
     JoinHandle::new(task)
@@ -105,7 +105,7 @@ where
     }
 
     fn run(self: Arc<Self>) -> (Outcome, Work) {
-        let entered = InPlace::enter(self.home().place.clone());
+        let entered = InPlace::enter(&self.home().place);
         let ran = FutureTask::run(&self);
         drop(entered);
         let outcome = if ran == Ran::Again { Outcome::Again } else { Outcome::Done };

@@ -18,6 +18,8 @@ pub struct JoinHandle<T> {
     task: Arc<dyn Joined<T>>,
     /// The drop does not cancel.
     is_detached: bool,
+    /// The outcome was taken.
+    is_taken: bool,
 }
 
 /// A task, without the type of its future.
@@ -58,7 +60,7 @@ impl<T> JoinHandle<T> {
         T: Send,
         H: Home,
     {
-        Self { task, is_detached: false }
+        Self { task, is_detached: false, is_taken: false }
     }
 
     /// Cancels the task: its future is dropped in place of the next poll, and the handle returns an
@@ -89,16 +91,22 @@ impl<T> Future for JoinHandle<T> {
 
     /// # Panics
     /// When it is polled after it was ready.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.is_finished() {
             ready!(poll_budget(context));
         }
-        self.task.poll(context).map(|outcome| outcome.expect("it is polled after it was ready"))
+        self.task.poll(context).map(|outcome| {
+            self.is_taken = true;
+            outcome.expect("it is polled after it was ready")
+        })
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
+        if self.is_taken {
+            return;
+        }
         let goes_on = self.task.abandon();
         if goes_on && !self.is_detached {
             self.abort();

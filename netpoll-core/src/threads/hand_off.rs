@@ -19,16 +19,16 @@ use std::time::Duration;
 use super::takeover::{Loop, LoopThreads, Passed};
 use crate::base::blocking::{self, Hook, Permission};
 use crate::base::panic::guard;
-use crate::base::stats::Cause;
+use crate::base::stats::{Cause, Work};
 use crate::base::waits::Listing;
 use crate::connection::mailbox::Remote;
 use crate::connection::run::Outcome;
 use crate::connection::schedule::pass_on;
 use crate::connection::scheduled::Scheduled;
-use crate::pure::baton::{Baton, Epoch, Held};
+use crate::pure::baton::{Baton, Epoch, Held, Lying};
 use crate::pure::placement::Behaviour;
 use crate::reactor::nest;
-use crate::tasks::current::current_place;
+use crate::tasks::current::{current_place, forget_place, keep_place};
 
 /// Runs `block`, which may block, so that no connection waits for it: where the calling callback
 /// runs on a reactor's thread, another thread goes on with the reactor.
@@ -54,13 +54,14 @@ pub fn block_in_place<R>(block: impl FnOnce() -> R) -> R {
 /// Runs what is scheduled on this thread, the core put down meanwhile. Returns the core,
 /// unless another thread has it by now.
 pub(crate) fn run(mut held: Held<Loop>, scheduled: Scheduled) -> Option<Held<Loop>> {
+    let at_most = held.core.woken_at_once();
     held.takeover.begin_callback();
     let lying = held.put_down();
     HOLD.set(Hold::PutDown(lying.epoch()));
-    let (outcome, work) = scheduled.run_counted();
+    let Ran { scheduled, outcome, work, waited, more } = run_some(&lying, scheduled, at_most);
     HOLD.set(Hold::Core);
-    let waited = blocking::take_waited();
     let Some(mut held) = lying.take_up() else {
+        forget_place();
         HOLD.set(Hold::Nothing);
         scheduled.reactor().traffic.add(work);
         scheduled.note(if waited { Behaviour::Waited } else { Behaviour::Blocked });
@@ -70,12 +71,46 @@ pub(crate) fn run(mut held: Held<Loop>, scheduled: Scheduled) -> Option<Held<Loo
         with_threads(LoopThreads::came_back);
         return None;
     };
+    held.core.has_run_woken(more);
     held.core.remote().counters.add(work);
     scheduled.note(Behaviour::Returned);
     if outcome == Outcome::Again {
         held.core.run_again(scheduled);
     }
     Some(held)
+}
+
+/// What was run with the core put down.
+struct Ran {
+    /// The last that was run, and its outcome.
+    scheduled: Scheduled,
+    outcome: Outcome,
+    waited: bool,
+    /// What all of them did, and how many were run after the first.
+    work: Work,
+    more: u32,
+}
+
+/// Runs what is scheduled, and then tasks that it woke, `at_most` so many, while the core lies: two
+/// tasks that wake each other do not put it down at each step. Those that were not begun are in
+/// the mailbox, so they do not wait for one that blocks.
+fn run_some(lying: &Lying<Loop>, mut scheduled: Scheduled, at_most: u32) -> Ran {
+    let mut more = 0;
+    let (mut outcome, mut work) = scheduled.run_counted();
+    let mut waited = blocking::take_waited();
+    while more < at_most
+        && outcome == Outcome::Done
+        && lying.lies()
+        && let Some(next) = scheduled.take_next()
+    {
+        more += 1;
+        scheduled.note(Behaviour::Returned);
+        scheduled = next;
+        let (outcome_of_next, work_of_next) = scheduled.run_counted();
+        (outcome, work) = (outcome_of_next, work + work_of_next);
+        waited = blocking::take_waited();
+    }
+    Ran { scheduled, outcome, waited, work, more }
 }
 
 /// Does what may run callbacks of a core that is not in the baton any more, the baton put down
@@ -162,6 +197,7 @@ impl Entered {
         };
         let listing = Listing::at(current.threads.as_ref().map(|threads| threads.waits()));
         let hook = blocking::replace_hook(Some(give_away));
+        keep_place(true);
         let before = (replace_current(Some(current)), HOLD.replace(Hold::Core), hook);
         Self { before, _listing: listing }
     }
@@ -184,6 +220,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        keep_place(self.before.0.is_some());
         let current = self.before.0.take();
         drop(replace_current(current));
         HOLD.set(self.before.1);

@@ -55,10 +55,10 @@ fn a_task_runs_on_its_loop_and_what_it_spawns_runs_there_too() {
     for mode in modes() {
         let place = place(&manager, mode);
         let spawned = place.clone();
-        let handle = spawn_at(&place, async move {
+        let handle = spawn_at(place.clone(), async move {
             let here = current_place().expect("it is polled");
             assert!(Arc::ptr_eq(&here, &spawned));
-            spawn_at(&here, async { thread::current().name().map(str::to_owned) }).await
+            spawn_at(here, async { thread::current().name().map(str::to_owned) }).await
         });
         let name = wait(handle).expect("it ends").expect("so does that").expect("a name");
         assert!(name.starts_with("netpoll-"), "{name}");
@@ -74,14 +74,14 @@ fn two_tasks_that_wake_each_other_do_not_keep_the_loop_from_a_third() {
         let place = place(&manager, mode);
         let handles = [(); 2].map(|()| {
             spawn_at(
-                &place,
+                place.clone(),
                 poll_fn(|context: &mut Context<'_>| {
                     context.waker().wake_by_ref();
                     Poll::<()>::Pending
                 }),
             )
         });
-        assert_eq!(wait(spawn_at(&place, async { 3 })).expect("it ends"), 3);
+        assert_eq!(wait(spawn_at(place.clone(), async { 3 })).expect("it ends"), 3);
         drop(handles);
         assert_eq!(place.group.wait_empty(None), 0);
     }
@@ -93,7 +93,7 @@ fn the_end_of_a_loop_cancels_its_tasks_and_refuses_further_ones() {
     impl Drop for Spawns {
         fn drop(&mut self) {
             let place = self.0.take().expect("it is dropped once");
-            let handle = spawn_at(&place, async {});
+            let handle = spawn_at(place.clone(), async {});
             self.1.send(handle.is_finished()).expect("the test waits");
         }
     }
@@ -102,7 +102,7 @@ fn the_end_of_a_loop_cancels_its_tasks_and_refuses_further_ones() {
         let place = place(&manager, mode);
         let (told, was_refused) = mpsc::channel();
         let spawns = Spawns(Some(place.clone()), told);
-        let handle = spawn_at(&place, async move {
+        let handle = spawn_at(place.clone(), async move {
             let _spawns = spawns;
             pending::<()>().await;
         });
@@ -110,7 +110,7 @@ fn the_end_of_a_loop_cancels_its_tasks_and_refuses_further_ones() {
         assert!(wait(handle).expect_err("it is cancelled").is_cancelled());
         assert!(was_refused.recv().expect("the future was dropped"));
         assert_eq!(place.group.live(), 0);
-        let error = wait(spawn_at(&place, async {})).expect_err("the loop has ended");
+        let error = wait(spawn_at(place.clone(), async {})).expect_err("the loop has ended");
         assert_eq!(error.to_string(), "the task was not started: its loop has ended");
     }
 }
@@ -120,8 +120,8 @@ fn a_poll_that_blocks_does_not_hold_up_other_tasks_of_the_loop() {
     let manager = manager();
     let place = place(&manager, Dispatch::HandOff(HandOffOptions::default()));
     let (go, wait_for_it) = mpsc::channel::<()>();
-    let blocks = spawn_at(&place, async move { wait_for_it.recv().is_ok() });
-    assert_eq!(wait(spawn_at(&place, async { 2 })).expect("it ends"), 2);
+    let blocks = spawn_at(place.clone(), async move { wait_for_it.recv().is_ok() });
+    assert_eq!(wait(spawn_at(place.clone(), async { 2 })).expect("it ends"), 2);
     assert!(!blocks.is_finished());
     go.send(()).expect("it waits");
     assert!(wait(blocks).expect("it ends"));

@@ -30,6 +30,7 @@ use crate::pure::baton::{Baton, Held};
 use crate::pure::placement::Placement;
 use crate::pure::spin::Spin;
 use crate::reactor::Core;
+use crate::tasks::current::forget_place;
 
 /// A reactor that no thread turns yet, and that needs no manager.
 #[derive(Debug)]
@@ -121,7 +122,10 @@ fn go_on(mut held: Held<Loop>) -> Left {
     regroup::begin(&mut held);
     let mut scheduling = Scheduling::new();
     loop {
-        while let Some(scheduled) = held.next(|| scheduling.end_turn()) {
+        while let Some(scheduled) = held.next(|| {
+            scheduling.end_turn();
+            forget_place();
+        }) {
             match run_where_due(held, &mut scheduling, scheduled) {
                 Some(kept) => held = kept,
                 None => return Left::Lost,

@@ -83,11 +83,6 @@ impl<S> Callbacks<S> {
         self.calls[moment as usize].as_ref()
     }
 
-    /// Whether `on_request` is there.
-    pub fn serve_requests(&self) -> bool {
-        self.call_at(Moment::Request).is_some()
-    }
-
     /// Checks that they can serve.
     ///
     /// # Errors
@@ -98,7 +93,7 @@ impl<S> Callbacks<S> {
                 "on_prepare was called after a callback whose session it makes: call it first",
             ));
         }
-        if !self.serve_requests() {
+        if self.call_at(Moment::Request).is_none() {
             return Err(Error::config("on_request is missing, so nothing would take what arrives"));
         }
         Ok(())

@@ -49,8 +49,17 @@ impl Remote {
         tasks.woken.push_back(Scheduled::Task(task));
         self.has_woken.store(true, Ordering::Relaxed);
         drop(queue);
-        self.wake();
+        self.wake_for_task();
         Ok(())
+    }
+
+    /// Wakes the reactor for a task that was queued. Where the reactor is called already, it takes
+    /// the lock of the queue after it has answered, and this thread has had the lock before: so a
+    /// call that is seen here is one whose answer will find the task.
+    fn wake_for_task(&self) {
+        if !self.waker.is_heard() {
+            self.wake();
+        }
     }
 
     /// Has a scheduled task run, or gives it back when the reactor has ended.
@@ -62,7 +71,7 @@ impl Remote {
         queue.tasks.woken.push_back(task);
         self.has_woken.store(true, Ordering::Relaxed);
         drop(queue);
-        self.wake();
+        self.wake_for_task();
         Ok(())
     }
 
@@ -109,6 +118,24 @@ impl Remote {
         let mut queue = lock(&self.commands);
         mem::swap(empty, &mut queue.tasks.woken);
         self.has_woken.store(false, Ordering::Relaxed);
+    }
+
+    /// Takes the task that was woken first, if it is such a one. For a thread that has put down the
+    /// core; `is_such` runs under the lock.
+    pub(crate) fn take_one_woken(
+        &self,
+        is_such: impl FnOnce(&Scheduled) -> bool,
+    ) -> Option<Scheduled> {
+        if !self.has_woken() {
+            return None;
+        }
+        let mut queue = lock(&self.commands);
+        let woken = &mut queue.tasks.woken;
+        let taken = if woken.front().is_some_and(is_such) { woken.pop_front() } else { None };
+        if woken.is_empty() {
+            self.has_woken.store(false, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// For the reactor: whether it has a task that has not ended.
