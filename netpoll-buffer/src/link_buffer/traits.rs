@@ -167,6 +167,25 @@ impl From<&'static str> for LinkBuffer {
     }
 }
 
+/// All bytes, pending ones as well, in one piece: shared where they stand in one block, otherwise a
+/// copy. So a message that was written in parts goes where `impl Into<Bytes>` is asked for.
+///
+/// ```
+/// use netpoll_buffer::LinkBuffer;
+///
+/// let mut message = LinkBuffer::new();
+/// message.write_string("one, ");
+/// message.write_string("two");
+/// assert_eq!(bytes::Bytes::from(message), "one, two");
+/// ```
+impl From<LinkBuffer> for Bytes {
+    fn from(mut buffer: LinkBuffer) -> Self {
+        buffer.flush();
+        let all = buffer.len();
+        buffer.copy_to_bytes(all)
+    }
+}
+
 /// Adds pending bytes.
 ///
 /// ```
