@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use netpoll_core::{Callbacks, CloseReason, Connection, Error, Hold, Moment, Result};
+use netpoll_core::{
+    Callbacks, CloseReason, Connection, Error, Hold, InPlace, Moment, Place, Result,
+};
 
 use crate::body::BoxedBody;
 use crate::connection::AsyncConnection;
@@ -31,6 +33,8 @@ struct Driven {
     shared: Arc<Shared>,
     /// That of `shared`.
     waker: Waker,
+    /// Where tasks belong that the future spawns.
+    place: Arc<Place>,
     /// `None` once it has ended.
     body: Option<BoxedBody>,
     /// A poll has panicked if this is set outside of one.
@@ -48,8 +52,10 @@ pub(crate) fn callbacks(
     let mut callbacks =
         Callbacks::with(|_: &Connection| Ok(AsyncSession::default())).polling_futures();
     callbacks.set(Moment::Connect, move |session: &mut AsyncSession, connection| {
-        let shared = Shared::new(connection.handle());
-        let driven = session.driven.insert(Driven::new(shared.clone()));
+        let handle = connection.handle();
+        let place = handle.task_place();
+        let shared = Shared::new(handle);
+        let driven = session.driven.insert(Driven::new(shared.clone(), place));
         driven.body = Some(begin(AsyncConnection::new(&shared)));
         driven.go_on(connection, false)
     });
@@ -95,9 +101,16 @@ impl Drop for AsyncSession {
 }
 
 impl Driven {
-    fn new(shared: Arc<Shared>) -> Self {
-        let waker = shared.clone().into();
-        Self { shared, waker, body: None, is_polling: false, hold: None, is_half_closed: false }
+    fn new(shared: Arc<Shared>, place: Arc<Place>) -> Self {
+        Self {
+            waker: shared.clone().into(),
+            shared,
+            place,
+            body: None,
+            is_polling: false,
+            hold: None,
+            is_half_closed: false,
+        }
     }
 
     /// `has_looked`: the run has received what the socket had.
@@ -116,10 +129,11 @@ impl Driven {
 
     /// Polls the future, if there is one. Its drop belongs to its last poll.
     fn poll(&mut self) -> Poll<Result<()>> {
-        let Self { shared, waker, body, .. } = self;
+        let Self { shared, waker, body, place, .. } = self;
         if body.is_none() {
             return Poll::Pending;
         }
+        let _in_place = InPlace::enter(place);
         self.is_polling = true;
         let outcome = shared.as_its_own(|| {
             let future = body.as_mut().map(|body| body.as_mut());

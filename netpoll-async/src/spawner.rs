@@ -19,7 +19,9 @@ const TO_CANCEL: Duration = Duration::from_secs(1);
 ///
 /// The task is polled where polls of the calling task are; a task that is spawned elsewhere under
 /// `Dispatch::HandOff`, so it may block. It costs one allocation, and a system call if the loop
-/// sleeps. The handle's drop cancels the task, unless [`JoinHandle::detach`] lets it go on.
+/// sleeps. The handle's drop cancels the task, unless [`JoinHandle::detach`] lets it go on. A task
+/// that the future of a connection spawns is one of its event loop: it outlives the connection, and
+/// is cancelled at the end of a shutdown, after the connections.
 ///
 /// ```
 /// use netpoll_async::{block_on, spawn};
@@ -159,10 +161,7 @@ impl Spawner {
             }
         };
         let left = wait(patience);
-        group.close();
-        for remote in manager.remotes() {
-            remote.abort_tasks(group);
-        }
+        group.cancel(&manager.remotes());
         let is_inside = current_place().is_some_and(|place| Arc::ptr_eq(place.group(), group));
         if left > 0 && !is_inside {
             wait(TO_CANCEL);

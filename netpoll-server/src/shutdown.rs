@@ -53,6 +53,10 @@ pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
         let left = group.wait_empty(clock::now() + GRACE);
         log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
     }
+    let cancelled = group.end_tasks(&remotes, GRACE);
+    if cancelled > 0 {
+        log::info!("{cancelled} tasks that connections had spawned were cancelled");
+    }
     let closed_in_order = open.saturating_sub(aborted);
     let report = Report { closed_in_order, aborted, refused: group.refused() as usize };
     log::info!("shut down: {closed_in_order} connections closed in order, {aborted} aborted");

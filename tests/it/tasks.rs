@@ -5,6 +5,7 @@ mod attacks;
 mod blocking;
 mod ending;
 mod running;
+mod served;
 mod timing;
 
 use std::future::poll_fn;

@@ -5,9 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::callbacks::{Prepare, SessionType};
+use super::mailbox::Remote;
 use super::policy::Policy;
 use super::schedule::Dispatcher;
+use super::spawned::TaskGroup;
 use super::watchdog::Watchdog;
+use crate::base::clock::{self, later};
 use crate::base::error::Result;
 use crate::base::limits::Limits;
 use crate::base::memory::MemoryStats;
@@ -30,6 +33,8 @@ pub struct ConnectionGroup {
     /// The type of its sessions, from the first connection that callbacks drive.
     sessions: OnceLock<SessionType>,
     watchdog: Watchdog,
+    /// What the futures of its connections spawn, from the first of them on.
+    tasks: OnceLock<Arc<TaskGroup>>,
 }
 
 #[derive(Default)]
@@ -106,7 +111,24 @@ impl ConnectionGroup {
             shutting_down: AtomicBool::new(false),
             sessions: OnceLock::new(),
             watchdog: Watchdog::default(),
+            tasks: OnceLock::new(),
         }
+    }
+
+    /// The tasks that the futures of its connections spawn.
+    pub(crate) fn tasks(&self) -> &Arc<TaskGroup> {
+        self.tasks.get_or_init(|| TaskGroup::new(self.dispatcher.clone()))
+    }
+
+    /// Cancels those tasks, on these loops, and waits up to `patience` for their end; further ones
+    /// are refused. Returns how many there were.
+    pub fn end_tasks(&self, remotes: &[Arc<Remote>], patience: Duration) -> usize {
+        self.tasks.get().map_or(0, |tasks| {
+            let live = tasks.live();
+            tasks.cancel(remotes);
+            tasks.wait_empty(Some(later(clock::now(), patience)));
+            live
+        })
     }
 
     /// The limits of its connections.

@@ -94,9 +94,13 @@ impl TaskGroup {
         self.live.load(Ordering::SeqCst)
     }
 
-    /// From here on each task is refused that is spawned into the group.
-    pub fn close(&self) {
+    /// Cancels its tasks on these loops; from here on each one is refused that is spawned into the
+    /// group.
+    pub fn cancel(self: &Arc<Self>, remotes: &[Arc<Remote>]) {
         self.closed.store(true, Ordering::SeqCst);
+        for remote in remotes {
+            remote.abort_tasks(self);
+        }
     }
 
     /// Whether it takes no more tasks.

@@ -6,6 +6,7 @@ use std::task;
 use super::Handle;
 use crate::connection::schedule::schedule;
 use crate::connection::shared::Shared;
+use crate::connection::spawned::Place;
 use crate::pure::task::Events;
 
 impl Handle {
@@ -36,6 +37,13 @@ impl Handle {
     /// ```
     pub fn waker(&self) -> task::Waker {
         self.shared.clone().into()
+    }
+
+    /// Where tasks belong that the future of this connection spawns: its loop, and the tasks of its
+    /// event loop.
+    #[doc(hidden)]
+    pub fn task_place(&self) -> Arc<Place> {
+        self.shared.group.tasks().place_on(&self.shared.reactor)
     }
 }
 

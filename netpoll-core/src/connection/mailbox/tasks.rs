@@ -98,7 +98,7 @@ impl Remote {
     }
 
     /// Cancels the tasks of a group.
-    pub fn abort_tasks(&self, group: &Arc<TaskGroup>) {
+    pub(crate) fn abort_tasks(&self, group: &Arc<TaskGroup>) {
         for task in self.tasks_of(Some(group)) {
             if task.note_abort() {
                 crate::connection::schedule::schedule_task(task);
