@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use netpoll_tls::*;
 
-use crate::{DialerBuilder, Listener};
+use crate::{Detached, DialerBuilder, EventLoop, Handle, Listener, Result};
 
 /// What TLS adds to a [`Listener`].
 pub trait TlsListener {
@@ -43,6 +43,16 @@ pub trait TlsDialer {
     fn tls(self, client: TlsClient) -> Self;
 }
 
+/// What TLS adds to an [`EventLoop`].
+pub trait TlsEventLoop {
+    /// As [`EventLoop::adopt`], speaking TLS with the client: what was read from the stream is the
+    /// begin of the handshake, and what was not sent goes before it.
+    ///
+    /// # Errors
+    /// As [`EventLoop::adopt_with`].
+    fn adopt_tls(&self, stream: impl Into<Detached>, config: TlsConfig) -> Result<Handle>;
+}
+
 impl TlsListener for Listener {
     fn tls(self, config: TlsConfig) -> Self {
         self.filter(Arc::new(config))
@@ -52,5 +62,11 @@ impl TlsListener for Listener {
 impl TlsDialer for DialerBuilder {
     fn tls(self, client: TlsClient) -> Self {
         self.filter(Arc::new(client))
+    }
+}
+
+impl TlsEventLoop for EventLoop {
+    fn adopt_tls(&self, stream: impl Into<Detached>, config: TlsConfig) -> Result<Handle> {
+        self.adopt_with(stream, Arc::new(config))
     }
 }

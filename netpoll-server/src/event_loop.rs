@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
-    Callbacks, Connection, ConnectionGroup, Detached, Error, Handle, MemoryStats, Moment,
-    PollManager, Prepare, Result, clock,
+    Callbacks, Connection, ConnectionGroup, Detached, Error, FilterServer, Handle, MemoryStats,
+    Moment, PollManager, Prepare, Result, clock,
 };
 
 use crate::accept::context::AcceptContext;
@@ -195,7 +195,8 @@ impl EventLoop {
     /// returns.
     ///
     /// It counts for `max_connections`, `max_connections_per_source` and `accept_rate`, not for the
-    /// limit of a listener. `on_accept` is not asked, and it has no filter such as TLS. Its
+    /// limit of a listener. `on_accept` is not asked, and it has no filter such as TLS, which
+    /// [`adopt_with`](Self::adopt_with) gives it. Its
     /// [`ListenerInfo`](netpoll_core::ListenerInfo) has the index `usize::MAX`, the name `adopted`
     /// and the address of this end. Never waits.
     ///
@@ -224,6 +225,28 @@ impl EventLoop {
     /// of kind `QuotaExceeded` at a limit, whatever `at_limit` says; [`Error::NoMemory`] when
     /// `memory_budget` is used up.
     pub fn adopt(&self, stream: impl Into<Detached>) -> Result<Handle> {
+        self.adopt_filtered(stream.into(), None)
+    }
+
+    /// As [`adopt`](Self::adopt), with a filter such as TLS, as a listener's connections have it:
+    /// its handshake comes between `on_prepare` and `on_connect`. What was read from the stream is
+    /// what the filter opens first, and what was not sent goes before all that it says.
+    ///
+    /// # Errors
+    /// As `adopt`; and [`Error::Config`] where more than 64 KiB were read.
+    pub fn adopt_with(
+        &self,
+        stream: impl Into<Detached>,
+        filter: Arc<dyn FilterServer>,
+    ) -> Result<Handle> {
+        self.adopt_filtered(stream.into(), Some(filter))
+    }
+
+    fn adopt_filtered(
+        &self,
+        stream: Detached,
+        filter: Option<Arc<dyn FilterServer>>,
+    ) -> Result<Handle> {
         let context = {
             let state = self.state();
             if state.deadline.is_some() {
@@ -234,8 +257,7 @@ impl EventLoop {
         let Some(context) = context else {
             return Err(Error::config("adopt was called, but the event loop does not serve"));
         };
-        let (stream, peer, carried) = stream.into().adopt()?;
-        context.adopt(stream, peer, carried)
+        context.adopt(stream.adopt()?, filter)
     }
 
     /// The listeners, while it serves.

@@ -67,6 +67,14 @@ pub struct Carried {
     output: LinkBuffer,
 }
 
+impl Carried {
+    /// The first byte that was read, and how many were.
+    pub fn input(&self) -> (Option<u8>, usize) {
+        let first = self.input.chunks().find_map(|chunk| chunk.first().copied());
+        (first, self.input.len())
+    }
+}
+
 impl Connection {
     /// Gives the connection away: its socket, the unread input, and what was written or accepted
     /// and is not sent. From here on this connection is closed, without a FIN or a reset;
@@ -98,6 +106,17 @@ impl Connection {
         let Carried { mut input, mut output } = carried;
         input.flush();
         output.flush();
+        if let Some(filtered) = self.shared.filtered() {
+            if !input.is_empty() {
+                filtered.begin_with(&input);
+                // The first receive finds them, though no event announces them.
+                scratch_of(&mut self.scratch, &self.shared).input.undrained = true;
+            }
+            let said: Vec<u8> = output.chunks().flatten().copied().collect();
+            // A new connection has no filter yet, so this can't come too late.
+            let _ = self.shared.output.begin_with(said.into());
+            return;
+        }
         if !input.is_empty() {
             let Scratch { input: ours, .. } = scratch_of(&mut self.scratch, &self.shared);
             ours.begin_with(&self.shared, input);

@@ -62,6 +62,8 @@ pub(crate) enum Maker {
 struct ReceiveHalf {
     /// `None` before the handshake begins, without a filter, and after the end.
     filter: Option<Arc<dyn Filter>>,
+    /// What `on_prepare` has chosen to make the filter, in place of the listener's.
+    chosen: Option<Arc<dyn FilterServer>>,
     /// What was received and is not opened, in memory of its own length: a block could be four
     /// times as large, and this may wait for as long as the peer likes.
     rest: Vec<u8>,
@@ -127,10 +129,29 @@ impl Filtered {
         self.stage.waiting.load(Ordering::Relaxed)
     }
 
+    /// Has another server make the filter; `false` if it is made already, or is a client's.
+    pub(super) fn choose(&self, server: Arc<dyn FilterServer>) -> bool {
+        let mut half = lock(&self.half);
+        let is_due = matches!(self.maker, Maker::Server(_)) && half.filter.is_none();
+        let is_due = is_due && !self.is_through() && !self.stage.is_counted.load(Ordering::Relaxed);
+        if is_due {
+            half.chosen = Some(server);
+        }
+        is_due
+    }
+
+    /// Begins with wire bytes that were received elsewhere.
+    pub(super) fn begin_with(&self, wire: &LinkBuffer) {
+        let mut half = lock(&self.half);
+        half.rest = wire.chunks().flatten().copied().collect();
+        half.is_full = true;
+        self.received.fetch_add(half.rest.len() as u64, Ordering::Relaxed);
+    }
+
     /// Counts the handshake of an accepted connection and sets its time. `false`: too many are
     /// under way.
     pub(super) fn admit(&self, shared: &Arc<Shared>) -> bool {
-        let Maker::Server(server) = &self.maker else { return true };
+        let Some(server) = self.server() else { return true };
         if !shared.group.begin_handshake(server.max_handshakes()) {
             return false;
         }
@@ -142,6 +163,12 @@ impl Filtered {
         true
     }
 
+    /// What makes the filter of an accepted connection.
+    fn server(&self) -> Option<Arc<dyn FilterServer>> {
+        let Maker::Server(server) = &self.maker else { return None };
+        Some(lock(&self.half).chosen.as_ref().unwrap_or(server).clone())
+    }
+
     /// Makes the filter, unless that was done before. `false`: it is not known yet whether there is
     /// to be one.
     ///
@@ -151,9 +178,11 @@ impl Filtered {
         if self.is_through() || lock(&self.half).filter.is_some() {
             return Ok(true);
         }
-        let filter = match &self.maker {
-            Maker::Server(server) => {
-                if let Some(first) = server.first_byte() {
+        let filter = match (&self.maker, self.server()) {
+            (Maker::Server(of_listener), chosen) => {
+                let server = chosen.as_ref().unwrap_or(of_listener);
+                let is_carried = !lock(&self.half).rest.is_empty();
+                if let (Some(first), false) = (server.first_byte(), is_carried) {
                     match is_first_byte(shared, first)? {
                         None => return Ok(false),
                         Some(false) => {
@@ -166,7 +195,7 @@ impl Filtered {
                 let local = shared.local_addr().ok();
                 server.accept(shared.peer(), local.as_ref())?
             }
-            Maker::Client(client, address) => client.dial(address, shared.peer())?,
+            (Maker::Client(client, address), _) => client.dial(address, shared.peer())?,
         };
         lock(&self.half).filter = Some(filter.clone());
         if !follow_up(shared, shared.output.set_filter(filter)) {

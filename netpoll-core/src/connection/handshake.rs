@@ -9,6 +9,7 @@ use super::{Connection, Shared};
 use crate::base::blocking;
 use crate::base::clock;
 use crate::base::error::{Error, Result, Wait};
+use crate::io::filter::FilterServer;
 use crate::pure::task::Events;
 
 /// How a handshake has come along.
@@ -23,6 +24,25 @@ pub(crate) enum Progress {
 }
 
 impl Connection {
+    /// In `on_prepare`: has `server` make the filter of this connection, in place of the one that
+    /// its listener has, with its limits. So a connection can get another certificate by its
+    /// address. The last call counts.
+    ///
+    /// # Errors
+    /// [`Error::Config`] on a connection whose listener has no filter, on a dialled one, and when
+    /// the handshake has begun.
+    pub fn choose_filter(&self, server: Arc<dyn FilterServer>) -> Result<()> {
+        match self.shared.filtered() {
+            Some(filtered) if filtered.choose(server) => Ok(()),
+            Some(_) => Err(Error::config(
+                "choose_filter: the filter is made already; call it in on_prepare",
+            )),
+            None => Err(Error::config(
+                "choose_filter: the listener of this connection has no filter to replace",
+            )),
+        }
+    }
+
     /// One step: begins the handshake, or receives once.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub(crate) struct Input {
     /// buffer. Opened with the first such block.
     account: Option<Account>,
     /// The socket may have bytes that no further event will announce.
-    undrained: bool,
+    pub(super) undrained: bool,
     side: ReadSide,
     /// The number of bytes sent when bytes last arrived. For [`Exchange`](super::Exchange); valid
     /// from the last [`settle`](Self::settle), since a scratch comes from another connection.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use netpoll_core::proxy::Header;
 use netpoll_core::{
-    Address, Carried, ConnectionGroup, Error, Handle, ListenerInfo, Origin, PollManager, Prepare,
-    Remote, Result, Stream, admit, clock, guard,
+    Address, Carried, ConnectionGroup, Error, FilterServer, Handle, ListenerInfo, Origin,
+    PollManager, Prepare, Remote, Result, Stream, admit, clock, guard,
 };
 
 use crate::admission::{AcceptLimit, Admission, AtLimit, ListenerCount, Permit, Refusal, Verdict};
@@ -129,10 +129,16 @@ impl AcceptContext {
     }
 
     /// Makes a stream that was connected elsewhere a connection, as one that was accepted.
-    pub(crate) fn adopt(&self, stream: Stream, peer: Address, carried: Carried) -> Result<Handle> {
+    pub(crate) fn adopt(
+        &self,
+        (stream, peer, carried): (Stream, Address, Carried),
+        filter: Option<Arc<dyn FilterServer>>,
+    ) -> Result<Handle> {
+        let filter = filter.map(|it| for_carried(it, &carried)).transpose()?.flatten();
         let (name, address) = ("adopted".into(), stream.local_address()?);
         let listener = Arc::new(ListenerInfo { index: usize::MAX, name, address });
-        let count = ListenerCount::new(&self.admission, &listener, &Service::default());
+        let service = Service { filter, ..Service::default() };
+        let count = ListenerCount::new(&self.admission, &listener, &service);
         let permit = Permit::obtain(&count, peer.ip(), clock::now).map_err(|limit| {
             self.group.count_refusal();
             let text = format!("cannot adopt the connection of {peer}: it met the limit {limit:?}");
@@ -226,4 +232,28 @@ impl Drop for Admitting<'_> {
             self.0.ended.notify_all();
         }
     }
+}
+
+/// The most that may have been read of a stream before a filter gets it: what a filter may leave
+/// unopened of a message.
+const READ_AT_MOST: usize = 64 << 10;
+
+/// The filter of a stream that was read from; `None` if its first byte says that it has none.
+fn for_carried(
+    filter: Arc<dyn FilterServer>,
+    carried: &Carried,
+) -> Result<Option<Arc<dyn FilterServer>>> {
+    let (first, length) = carried.input();
+    if let (Some(expected), Some(first)) = (filter.first_byte(), first)
+        && expected != first
+    {
+        return Ok(None);
+    }
+    if length > READ_AT_MOST {
+        return Err(Error::config(format!(
+            "adopt_with takes a stream of which at most {READ_AT_MOST} bytes were read, and these \
+             are {length}: its filter must see them first"
+        )));
+    }
+    Ok(Some(filter))
 }
