@@ -22,6 +22,7 @@ mod server;
 mod server_builder;
 mod server_name;
 mod server_options;
+mod watch;
 
 pub use client::TlsClient;
 pub use client_builder::TlsClientBuilder;
@@ -32,3 +33,4 @@ pub use provider::Provider;
 pub use rustls;
 pub use server::TlsConfig;
 pub use server_builder::TlsConfigBuilder;
+pub use watch::TlsWatch;

@@ -45,6 +45,15 @@ impl Roots {
         Ok(Arc::new(store))
     }
 
+    /// The text of a program's own roots.
+    pub(crate) fn text(&self) -> Option<&Pem> {
+        match self {
+            Self::Own(text) => Some(text),
+            #[cfg(any(feature = "webpki-roots", feature = "native-roots"))]
+            _ => None,
+        }
+    }
+
     fn add_to(&self, store: &mut RootCertStore) -> Result<()> {
         match self {
             #[cfg(feature = "webpki-roots")]

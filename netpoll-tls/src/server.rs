@@ -2,6 +2,7 @@
 //! serves.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -78,6 +79,11 @@ impl TlsConfig {
         };
         self.set(noting(options.rustls()?));
         Ok(())
+    }
+
+    /// The files that [`reload`](Self::reload) reads.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.shared.options.as_ref().map(ServerOptions::files).unwrap_or_default()
     }
 
     /// Goes on with the certificates and all options of `other` as they are now, for handshakes

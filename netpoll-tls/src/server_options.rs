@@ -1,6 +1,7 @@
 //! What a server's TLS is built from, as it was given; read once, and again at each reload.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rustls::{KeyLogFile, ServerConfig};
 
 use crate::alpn;
 use crate::certificates::{Certificates, Identity};
+use crate::pem::Pem;
 use crate::provider::Provider;
 use crate::roots::Roots;
 
@@ -91,6 +93,19 @@ impl ServerOptions {
             config.key_log = Arc::new(KeyLogFile::new());
         }
         Ok(config)
+    }
+}
+
+impl ServerOptions {
+    /// The files that all of it stands in.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let identities = self.identities.iter().flat_map(|it| [&it.chain, &it.key]);
+        let roots = match &self.clients {
+            Clients::Certificates { roots, .. } => roots.as_slice(),
+            Clients::Nothing | Clients::Verified(_) => &[],
+        };
+        let all = identities.chain(roots.iter().filter_map(Roots::text));
+        all.filter_map(Pem::file).map(PathBuf::from).collect()
     }
 }
 

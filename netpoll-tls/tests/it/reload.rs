@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use netpoll_tls::rustls::pki_types::CertificateDer;
 use netpoll_tls::rustls::pki_types::pem::PemObject;
 use netpoll_tls::rustls::version::TLS13;
-use netpoll_tls::{TlsClient, TlsConfig};
+use netpoll_tls::{TlsClient, TlsConfig, TlsWatch};
 
 use crate::ends::{End, exchange, open_pair};
 use crate::handshake::their_server;
@@ -74,4 +76,97 @@ fn a_configuration_without_files_says_what_to_do() {
     let config = TlsConfig::from_rustls(their_server(&TLS13).into()).unwrap();
     let error = config.reload().unwrap_err().to_string();
     assert!(error.contains("replace()"), "{error}");
+}
+
+/// A chain and a key on disk, for one test.
+struct Files {
+    chain: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    fn new(test: &str) -> Self {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let place = |name: &str| directory.join(format!("{test}-{name}-{}", std::process::id()));
+        Self { chain: place("chain"), key: place("key") }
+    }
+
+    /// As certbot renews: another file takes the place of the old one.
+    fn renew(&self, identity: &Identity) {
+        for (place, text) in [(&self.chain, &identity.chain), (&self.key, &identity.key)] {
+            let new = place.with_extension("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, place).unwrap();
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = (fs::remove_file(&self.chain), fs::remove_file(&self.key));
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const OFTEN: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_watch_reloads_what_has_changed_and_goes_on_after_an_error_and_a_panic() {
+    let files = Files::new("watched");
+    let [old, new] = [OURS.sign(&["localhost"]), OURS.sign(&["localhost"])];
+    files.renew(&old);
+    let config = TlsConfig::from_pem(files.chain.clone(), files.key.clone()).unwrap();
+    let client = client().sessions(0).build().unwrap();
+    let (told, outcomes) = mpsc::channel();
+    let watch = config.watch(OFTEN, move |outcome| {
+        told.send(outcome.map_err(|error| error.to_string())).unwrap();
+        panic!("on purpose");
+    });
+    let watch = watch.unwrap();
+    assert!(outcomes.recv_timeout(20 * OFTEN).is_err(), "nothing has changed");
+
+    fs::remove_file(&files.key).unwrap();
+    let error = outcomes.recv_timeout(PATIENCE).unwrap().unwrap_err();
+    assert!(error.contains("cannot read"), "{error}");
+    assert_eq!(served(&client, &config), certificate(&old));
+
+    files.renew(&new);
+    // Between the two files it may have seen one that does not match the other.
+    while outcomes.recv_timeout(PATIENCE).unwrap().is_err() {}
+    assert_eq!(served(&client, &config), certificate(&new));
+
+    drop(watch);
+    files.renew(&old);
+    assert!(outcomes.recv_timeout(PATIENCE).is_err(), "the closure went with the watch");
+    assert_eq!(served(&client, &config), certificate(&new));
+}
+
+#[test]
+fn a_watch_may_end_in_its_own_closure() {
+    let files = Files::new("ended");
+    files.renew(&OURS.sign(&["localhost"]));
+    let config = TlsConfig::from_pem(files.chain.clone(), files.key.clone()).unwrap();
+    let (given, taken) = mpsc::channel::<TlsWatch>();
+    let (told, ended) = mpsc::channel();
+    let watch = config.watch(OFTEN, move |_| {
+        drop(taken.recv_timeout(PATIENCE).unwrap());
+        told.send(()).unwrap();
+    });
+    given.send(watch.unwrap()).unwrap();
+    files.renew(&OURS.sign(&["localhost"]));
+    ended.recv_timeout(PATIENCE).unwrap();
+    let error = ended.recv_timeout(PATIENCE).unwrap_err();
+    assert_eq!(error, mpsc::RecvTimeoutError::Disconnected, "the thread has ended");
+}
+
+#[test]
+fn a_watch_of_nothing_or_without_a_pause_is_refused() {
+    let error = server_as(&OURS.sign(&["localhost"])).build().unwrap().watch(OFTEN, drop);
+    assert!(error.unwrap_err().to_string().contains("no file"));
+    let files = Files::new("refused");
+    files.renew(&OURS.sign(&["localhost"]));
+    let config = TlsConfig::from_pem(files.chain.clone(), files.key.clone()).unwrap();
+    let error = config.watch(Duration::ZERO, drop).unwrap_err();
+    assert!(error.to_string().contains("every 0 s"), "{error}");
+    drop(config.watch(Duration::MAX, drop).unwrap());
 }
