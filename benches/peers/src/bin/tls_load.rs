@@ -5,6 +5,9 @@
 //! tls_load full      ADDRESS PID ROOT VERSION SECONDS            handshakes/s, µs of CPU for each
 //! tls_load resumed   ADDRESS PID ROOT VERSION SECONDS
 //! tls_load idle      ADDRESS PID ROOT CONNECTIONS SIZE           bytes of memory per connection
+//! tls_load stream    ADDRESS PID ROOT MIB                        MiB/s, ms of CPU per GiB each way
+//! tls_load beside    ADDRESS PID ROOT CONNECTIONS RATE SECONDS   µs: median and p99 of an echo
+//!                                                                beside RATE handshakes/s
 //! ```
 
 use std::error::Error;
@@ -13,6 +16,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::exit;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::client::Resumption;
@@ -57,6 +61,10 @@ fn run(arguments: &[&str]) -> Outcome<()> {
         ("resumed", [version, seconds]) => load(version, true)?.handshakes(seconds.parse()?),
         ("idle", [connections, size]) => {
             load("1.3", false)?.idle(connections.parse()?, size.parse()?)
+        }
+        ("stream", [mib]) => load("1.3", false)?.stream(mib.parse()?),
+        ("beside", [connections, rate, seconds]) => {
+            load("1.3", false)?.beside(connections.parse()?, rate.parse()?, seconds.parse()?)
         }
         _ => Err("usage".into()),
     }
@@ -109,19 +117,78 @@ impl Load {
     }
 
     fn handshakes(&self, seconds: f64) -> Outcome<()> {
-        let one = || -> Outcome<()> {
-            let mut client = self.dial()?;
-            client.write_all(b"x")?;
-            client.read_exact(&mut [0])?; // with the tickets in front
-            Ok(())
-        };
-        one()?;
+        self.handshake()?;
         let (begin, before, mut handshakes) = (Instant::now(), self.cpu()?, 0);
         while begin.elapsed() < Duration::from_secs_f64(seconds) {
-            one()?;
+            self.handshake()?;
             handshakes += 1;
         }
         self.report(handshakes, begin, before)
+    }
+
+    /// One handshake, and one request that servers of echoes and of HTTP answer.
+    fn handshake(&self) -> Outcome<()> {
+        let mut client = self.dial()?;
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        client.read_exact(&mut [0])?; // with the tickets in front
+        Ok(())
+    }
+
+    /// Each way at once: 256 KiB are on their way at a time.
+    fn stream(&self, mib: usize) -> Outcome<()> {
+        const PIECE: usize = 256 << 10;
+        let (mut client, sent, mut heard) = (self.dial()?, vec![b'x'; PIECE], vec![0; PIECE]);
+        let mut pass = |pieces: usize| -> Outcome<()> {
+            for _ in 0..pieces {
+                client.write_all(&sent)?;
+                client.read_exact(&mut heard)?;
+            }
+            Ok(())
+        };
+        pass(16)?; // records are long from here on
+        let (begin, before) = (Instant::now(), self.cpu()?);
+        pass(mib * 4)?;
+        let (seconds, cpu) = (begin.elapsed().as_secs_f64(), self.cpu()? - before);
+        println!("{:.0} {:.1}", mib as f64 / seconds, cpu * 1e3 * 1024.0 / mib as f64);
+        Ok(())
+    }
+
+    /// Echoes of 64 B, one after the other, while another thread has new clients shake hands.
+    fn beside(&self, connections: usize, rate: f64, seconds: f64) -> Outcome<()> {
+        let mut clients = (0..connections).map(|_| self.dial()).collect::<Outcome<Vec<_>>>()?;
+        let end = Instant::now() + Duration::from_secs_f64(seconds);
+        let mut took = Vec::new();
+        thread::scope(|scope| -> Outcome<()> {
+            let greeting = scope.spawn(|| self.greet(rate, end).map_err(|error| error.to_string()));
+            while Instant::now() < end {
+                for client in &mut clients {
+                    let begin = Instant::now();
+                    client.write_all(&[b'x'; 64])?;
+                    client.read_exact(&mut [0; 64])?;
+                    took.push(begin.elapsed().as_secs_f64() * 1e6);
+                }
+            }
+            Ok(greeting.join().map_err(|_| "it panicked")??)
+        })?;
+        took.sort_by(f64::total_cmp);
+        println!("{:.1} {:.1}", took[took.len() / 2], took[took.len() * 99 / 100]);
+        Ok(())
+    }
+
+    /// Has new clients shake hands at this rate; fails if that can't be held.
+    fn greet(&self, rate: f64, end: Instant) -> Outcome<()> {
+        let (begin, mut done) = (Instant::now(), 0_f64);
+        while Instant::now() < end {
+            if begin.elapsed().as_secs_f64() * rate < done {
+                // sleep: until the next handshake is due
+                thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            self.handshake()?;
+            done += 1.0;
+        }
+        let held = done / begin.elapsed().as_secs_f64();
+        if held < rate * 0.95 { Err(format!("only {held:.0} handshakes/s").into()) } else { Ok(()) }
     }
 
     fn idle(&self, connections: usize, size: usize) -> Outcome<()> {
