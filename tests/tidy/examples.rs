@@ -8,6 +8,8 @@ use std::path::Path;
 use super::walk;
 
 const TABLE: &str = "examples/README.md";
+/// Where those stand that have a workspace of their own.
+const OF_FUTURES: &str = "futures/src/bin/";
 /// What the column of ports says of an example that has none.
 const NONE: &str = "none";
 
@@ -25,6 +27,7 @@ fn the_table_of_examples_names_each_with_a_port_of_its_own() {
 /// The example of which a file is the first one.
 fn name_of(path: &str) -> Option<String> {
     let name = path.strip_prefix("examples/")?.strip_suffix(".rs")?;
+    let name = name.strip_prefix(OF_FUTURES).unwrap_or(name);
     let name = name.strip_suffix("/main").unwrap_or(name);
     (!name.contains('/')).then(|| name.to_owned())
 }
@@ -122,6 +125,9 @@ mod catches {
         assert_eq!(name_of("examples/echo.rs").as_deref(), Some("echo"));
         assert_eq!(name_of("examples/http/main.rs").as_deref(), Some("http"));
         assert_eq!(name_of("examples/http/files.rs"), None);
+        assert_eq!(name_of("examples/futures/src/bin/a.rs").as_deref(), Some("a"));
+        assert_eq!(name_of("examples/futures/src/bin/b/main.rs").as_deref(), Some("b"));
+        assert_eq!(name_of("examples/futures/src/bin/b/c.rs"), None);
         assert_eq!(name_of("examples/README.md"), None);
     }
 }
