@@ -28,16 +28,19 @@ pub use netpoll_client::{
 pub use netpoll_codec as codec;
 pub use netpoll_core::broadcast::{Broadcast, Group, GroupBuilder, GroupStats, SlowMembers};
 pub use netpoll_core::{
-    Address, Balance, CloseReason, Connection, Delivery, Detached, Dispatch, Error, Exchange,
-    FilterError, Gather, GoneWatch, HandOffOptions, HandOffStats, Handle, Handler, Hold,
-    LimitReached, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge,
-    MemoryStats, NonBlocking, OnConnect, OnDisconnect, OnDrain, OnHighWater, OnPrepare, OnRequest,
+    Address, Balance, CloseReason, Connection, Datagram, DatagramBatch, DatagramHandle,
+    DatagramLimits, DatagramStats, Delivery, Detached, Dispatch, Error, Exchange, FilterError,
+    Gather, GoneWatch, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached, LimitRow,
+    Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge, MemoryStats, NonBlocking,
+    OnConnect, OnDatagrams, OnDisconnect, OnDrain, OnHighWater, OnOpen, OnPrepare, OnRequest,
     OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay,
     RelayEnd, Relayed, Result, Spin, TcpInfo, Ticks, Timer, TurnLimits, Undelivered, Wait,
-    WorkerStats, WriteHalf, Writer, block_in_place, default_loops, relay,
+    WhenFull, WorkerStats, WriteHalf, Writer, block_in_place, default_loops, relay,
 };
 pub use netpoll_server::{
-    AcceptLimit, AtLimit, Credentials, EventLoop, EventLoopBuilder, EventLoopStats,
-    HandOverOptions, Incoming, ListenOptions, Listener, Listeners, OnAccept, OnRefuse,
-    ProxyProtocol, Refusal, Report, Running, Systemd, TrustedProxies, Verdict, proxy,
+    AcceptLimit, AtFlowLimit, AtLimit, Credentials, DatagramOptions, DatagramServer,
+    DatagramSessions, Datagrams, EventLoop, EventLoopBuilder, EventLoopStats, FlowBatch, FlowEnd,
+    FlowHandle, FlowOptions, FlowSessions, FlowStats, HandOverOptions, Incoming, ListenOptions,
+    Listener, Listeners, OnAccept, OnFlow, OnFlowDatagrams, OnRefuse, ProxyProtocol, Refusal,
+    Report, Running, Systemd, TrustedProxies, Verdict, proxy,
 };

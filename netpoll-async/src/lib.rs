@@ -10,6 +10,7 @@ mod block_on;
 mod body;
 mod closed;
 mod connection;
+mod dialer;
 mod failure;
 #[cfg(feature = "futures-io")]
 mod futures_io;
@@ -32,6 +33,7 @@ mod waiter;
 pub use block_on::{block_on, try_block_on};
 pub use closed::Closed;
 pub use connection::AsyncConnection;
+pub use dialer::AsyncDialer;
 pub use halves::{AsyncReadHalf, AsyncWriteHalf};
 pub use interval::{Interval, MissedTicks, interval, interval_at};
 pub use netpoll_core::{AbortHandle, JoinError, JoinHandle};

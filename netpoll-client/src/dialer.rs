@@ -178,6 +178,12 @@ impl Dialer {
         Ok(Self { announcement, ..self.clone() })
     }
 
+    /// How long one of its dials may take, with the handshake of a filter.
+    #[doc(hidden)]
+    pub fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
     /// As [`DialConnection::dial_connection`], with the timeout that was set for this dialer.
     ///
     /// # Errors

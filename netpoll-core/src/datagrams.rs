@@ -21,7 +21,7 @@ mod staged;
 mod stats;
 mod task;
 
-pub use batch::{Datagram, DatagramBatch, Iter};
+pub use batch::{Datagram, DatagramBatch, Iter as DatagramIter};
 pub use callbacks::{DatagramCallbacks, DatagramService, OnDatagrams, OnOpen, PrepareDatagrams};
 pub use handle::DatagramHandle;
 pub use limits::{DatagramLimits, WhenFull};

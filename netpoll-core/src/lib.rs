@@ -51,7 +51,7 @@ pub use connection::{
     ReadHalf, Reader, Timer, Undelivered, WriteHalf, Writer,
 };
 pub use datagrams::*;
-pub use io::datagram::{DatagramOptions, DatagramSocket};
+pub use io::datagram::DatagramSocket;
 pub use io::filter::{Filter, FilterClient, FilterServer, FilterState, Opened};
 pub use io::socket::{self, TcpInfo};
 pub use io::stream::Stream;

@@ -4,6 +4,11 @@
 //! feature `client-pool` there is the [`Connector`] of hyper-util's client, which keeps
 //! connections.
 
+#[cfg(feature = "client-pool")]
+mod connector;
+
+#[cfg(feature = "client-pool")]
+pub use connector::{Connector, ConnectorIo};
 use http_body::Body;
 use hyper::client::conn;
 use netpoll_async::{AsyncConnection, spawn};

@@ -51,6 +51,13 @@ impl EventLoop {
     pub fn builder() -> EventLoopBuilder {
         EventLoopBuilder { callbacks: Callbacks::new(), settings: Settings::default() }
     }
+
+    /// As [`builder`](Self::builder), for an event loop that may do without `on_request`: then it
+    /// serves [datagrams](crate::Datagrams) alone, and refuses a listener.
+    pub fn for_datagrams() -> EventLoopBuilder {
+        let settings = Settings { only_datagrams: true, ..Settings::default() };
+        EventLoopBuilder { callbacks: Callbacks::new(), settings }
+    }
 }
 
 impl EventLoopBuilder<()> {
@@ -331,11 +338,14 @@ impl<S> EventLoopBuilder<S> {
     ///
     /// # Errors
     /// [`Error::Config`](netpoll_core::Error::Config), one sentence that names the option.
-    pub fn build(self) -> Result<EventLoop>
+    pub fn build(mut self) -> Result<EventLoop>
     where
         S: Send + 'static,
     {
-        self.callbacks.validate()?;
+        self.settings.only_datagrams &= !self.callbacks.serve_requests();
+        if !self.settings.only_datagrams {
+            self.callbacks.validate()?;
+        }
         self.settings.validate()?;
         Ok(EventLoop::with(Arc::new(self.callbacks), self.settings))
     }

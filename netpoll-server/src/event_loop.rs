@@ -11,7 +11,7 @@ use netpoll_core::{
 
 use crate::accept::context::AcceptContext;
 use crate::accept::open_listeners::OpenListeners;
-use crate::listener::{Listener, Listeners};
+use crate::listeners::{Listeners, Served};
 use crate::opening::Opening;
 use crate::serving::Serving;
 use crate::settings::Settings;
@@ -93,9 +93,10 @@ impl EventLoop {
         self.state().group.as_ref().map(|group| group.memory()).unwrap_or_default()
     }
 
-    /// Serves one listener, or several, on this thread until [`shutdown`](Self::shutdown), then
-    /// returns what became of the connections. All threads that it started have ended by then,
-    /// except threads inside a callback that outlasts the deadline. An event loop serves once.
+    /// Serves one listener, or several, and sockets of datagrams, on this thread until
+    /// [`shutdown`](Self::shutdown), then returns what became of the connections. All threads that
+    /// it started have ended by then, except threads inside a callback that outlasts the deadline.
+    /// An event loop serves once.
     ///
     /// # Errors
     /// [`Error::Config`] when it is called a second time, without a listener, or with a socket that
@@ -109,13 +110,11 @@ impl EventLoop {
     /// Serves; `opening` learns when it serves, and when it has ended.
     pub(crate) fn serve_and_tell(
         &self,
-        Listeners(listeners): Listeners,
+        listeners: Listeners,
         opening: &Arc<Opening>,
     ) -> Result<Report> {
         let _ending = opening.ending();
-        if listeners.is_empty() {
-            return Err(Error::config("serve was given no listener, so no client could connect"));
-        }
+        self.check(&listeners)?;
         if std::mem::replace(&mut self.state().served, true) {
             return Err(Error::config("serve was called again, but an event loop serves once"));
         }
@@ -149,15 +148,30 @@ impl EventLoop {
         outcome.map(|()| report)
     }
 
+    /// Checks that it can serve them.
+    fn check(&self, listeners: &Listeners) -> Result<()> {
+        if listeners.0.is_empty() {
+            return Err(Error::config("serve was given no listener, so no client could connect"));
+        }
+        let streams = |it: &Served| matches!(it, Served::Streams(_));
+        match listeners.0.iter().position(streams) {
+            Some(index) if self.inner.settings.only_datagrams => Err(Error::config(format!(
+                "listener {index} accepts connections, but the event loop has no on_request: \
+                 EventLoop::for_datagrams serves datagrams alone"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins to tell the service manager, if one is to be told.
     fn report(
         &self,
         serving: &Serving,
-        listeners: &[Listener],
+        listeners: &Listeners,
         opening: &Opening,
     ) -> Result<Option<Reporting>> {
         let Some(systemd) = &self.inner.settings.systemd else { return Ok(None) };
-        let took_over = listeners.iter().any(|it| it.share_of_succession().is_some());
+        let took_over = listeners.streams().any(|it| it.share_of_succession().is_some());
         let (main, manager) = (serving.main(), serving.manager());
         let sockets = serving.listeners();
         let has_left = move || sockets.are_given_away();
@@ -168,9 +182,10 @@ impl EventLoop {
 
     /// Begins a shutdown and returns at once; `serve` does the rest, and returns when it is done.
     /// It stops accepting, closes connections that have nothing left to serve, waits for the
-    /// others, and closes by force what is left at the deadline. It may be called from any thread,
-    /// also in a callback. After a call before `serve`, `serve` returns at once; a second call does
-    /// nothing.
+    /// others, and closes by force what is left at the deadline. Datagrams that have come when it
+    /// begins are answered first; later ones are lost with the socket. It may be called from any
+    /// thread, also in a callback. After a call before `serve`, `serve` returns at once; a second
+    /// call does nothing.
     pub fn shutdown(&self, deadline: Duration) {
         let mut state = self.state();
         if state.deadline.is_some() {
@@ -257,6 +272,9 @@ impl EventLoop {
         let Some(context) = context else {
             return Err(Error::config("adopt was called, but the event loop does not serve"));
         };
+        if self.inner.settings.only_datagrams {
+            return Err(Error::config("adopt was called, but the event loop has no on_request"));
+        }
         context.adopt(stream.adopt()?, filter)
     }
 
@@ -265,6 +283,11 @@ impl EventLoop {
         let state = self.state();
         let (listeners, opening) = state.listeners.as_ref()?;
         opening.is_serving().then(|| listeners.clone())
+    }
+
+    /// The same from the start of `serve` on.
+    pub(crate) fn listeners(&self) -> Option<Arc<OpenListeners>> {
+        self.state().listeners.as_ref().map(|(listeners, _)| listeners.clone())
     }
 
     /// What admits connections, and the manager, while it serves.

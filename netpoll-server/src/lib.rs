@@ -9,6 +9,8 @@
 //!   event_loop
 //!   shutdown, serving                      one `serve`, its end and its course
 //!   accept/                                from a listening socket to a connection on a loop
+//!   listeners                              what an event loop is given to serve
+//!   datagrams/                             sockets of datagrams, and what serves them
 //!   options, listener                      listening sockets
 //!   handover/                              listening sockets to a successor: what is said
 //!   admission/, proxy/                     limits; the PROXY header
@@ -21,9 +23,11 @@
 mod accept;
 mod admission;
 mod builder;
+mod datagrams;
 mod event_loop;
 mod handover;
 mod listener;
+mod listeners;
 mod opening;
 mod options;
 pub mod proxy;
@@ -40,9 +44,14 @@ mod systemd;
 
 pub use admission::{AcceptLimit, AtLimit, Incoming, OnAccept, OnRefuse, Refusal, Verdict};
 pub use builder::EventLoopBuilder;
+pub use datagrams::{
+    AtFlowLimit, DatagramOptions, DatagramServer, DatagramSessions, Datagrams, FlowBatch, FlowEnd,
+    FlowHandle, FlowOptions, FlowSessions, FlowStats, OnFlow, OnFlowDatagrams,
+};
 pub use event_loop::EventLoop;
 pub use handover::HandOverOptions;
-pub use listener::{Listener, Listeners};
+pub use listener::Listener;
+pub use listeners::Listeners;
 pub use netpoll_core::socket::{Credentials, Keepalive};
 pub use options::ListenOptions;
 pub use proxy::{ProxyProtocol, TrustedProxies};

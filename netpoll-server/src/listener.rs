@@ -55,10 +55,6 @@ pub(crate) struct Again {
     options: SocketOptions,
 }
 
-/// One listener or several, as [`EventLoop::serve`](crate::EventLoop::serve) takes them.
-#[derive(Debug)]
-pub struct Listeners(pub(crate) Vec<Listener>);
-
 impl Listener {
     /// The listeners that the parent process opened for this one, as systemd does for a service
     /// that has a `.socket` unit: from the variables `LISTEN_PID`, `LISTEN_FDS` and
@@ -309,36 +305,6 @@ impl From<TcpListener> for Listener {
 impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
         OwnedFd::from(listener).into()
-    }
-}
-
-impl From<Listener> for Listeners {
-    fn from(listener: Listener) -> Self {
-        Self(vec![listener])
-    }
-}
-
-impl From<TcpListener> for Listeners {
-    fn from(listener: TcpListener) -> Self {
-        Listener::from(listener).into()
-    }
-}
-
-impl From<UnixListener> for Listeners {
-    fn from(listener: UnixListener) -> Self {
-        Listener::from(listener).into()
-    }
-}
-
-impl From<Vec<Listener>> for Listeners {
-    fn from(listeners: Vec<Listener>) -> Self {
-        Self(listeners)
-    }
-}
-
-impl<const N: usize> From<[Listener; N]> for Listeners {
-    fn from(listeners: [Listener; N]) -> Self {
-        Self(listeners.into())
     }
 }
 

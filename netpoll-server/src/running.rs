@@ -9,7 +9,7 @@ use std::time::Duration;
 use netpoll_core::{Address, Error, Result, clock};
 
 use crate::event_loop::EventLoop;
-use crate::listener::Listeners;
+use crate::listeners::Listeners;
 use crate::opening::{Opening, Phase};
 use crate::shutdown::Report;
 use crate::stats::EventLoopStats;
@@ -62,8 +62,7 @@ impl EventLoop {
     /// ```
     pub fn spawn(&self, listeners: impl Into<Listeners>) -> Result<Running> {
         let listeners = listeners.into();
-        let addresses: Result<Vec<_>> = listeners.0.iter().map(|it| it.local_addr()).collect();
-        let (addresses, serving) = (addresses?, self.clone());
+        let (addresses, serving) = (listeners.addresses()?, self.clone());
         if addresses.is_empty() {
             return Err(Error::config("spawn was given no listener, so no client could connect"));
         }

@@ -16,6 +16,7 @@ use crate::accept::open_listeners::{OpenListener, OpenListeners};
 use crate::admission::{Admission, ListenerCount};
 use crate::handover::succession::{Participant, Succession, Successor};
 use crate::listener::Listener;
+use crate::listeners::Listeners;
 use crate::opening::Opening;
 use crate::settings::Settings;
 use crate::sync::lock;
@@ -75,11 +76,21 @@ impl Serving {
         self.context.main.clone()
     }
 
-    /// Accepts until the main reactor is stopped; an error is a listener's.
-    pub(crate) fn accept(&self, listeners: Vec<Listener>) -> Result<()> {
+    /// Serves until the main reactor is stopped; an error is a listener's.
+    pub(crate) fn accept(&self, listeners: Listeners) -> Result<()> {
+        let (listeners, datagrams) = listeners.split();
         // All or none: the first listener that can't be served ends it.
-        let infos = listeners.iter().enumerate().map(|(index, it)| it.prepare(index));
+        let infos = listeners.iter().map(|(index, it)| it.prepare(*index));
         let infos: Vec<_> = infos.collect::<Result<_>>()?;
+        for server in &datagrams {
+            server.validate()?;
+        }
+        let loops = self.manager.remotes();
+        let loops = &loops[..self.manager.loops().min(loops.len())];
+        for server in datagrams {
+            self.listeners.datagrams.serve(server, &self.context.group, loops)?;
+        }
+        let listeners: Vec<_> = listeners.into_iter().map(|(_, it)| it).collect();
         let successions = successions(&listeners);
         let mut on_loops = Vec::new();
         for (listener, info) in listeners.into_iter().zip(infos) {

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) dispatch: Dispatch,
     pub(crate) limits: Limits,
     pub(crate) systemd: Option<Systemd>,
+    /// It has no callback for connections.
+    pub(crate) only_datagrams: bool,
 }
 
 impl Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             dispatch: Dispatch::default(),
             limits: Limits::default(),
             systemd: None,
+            only_datagrams: false,
         }
     }
 }

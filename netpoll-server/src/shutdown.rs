@@ -45,13 +45,18 @@ pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
     for remote in &remotes {
         remote.shut_down(&group);
     }
-    let aborted = group.wait_empty(deadline);
-    if aborted > 0 {
+    let left = group.wait_empty(deadline);
+    let aborted = group.live();
+    if left > 0 {
         for remote in &remotes {
             remote.abort(&group);
         }
-        let left = group.wait_empty(clock::now() + GRACE);
-        log::warn!("{aborted} connections were closed by force, {left} are inside a callback");
+        let inside = group.wait_empty(clock::now() + GRACE);
+        let datagrams = left.saturating_sub(aborted);
+        log::warn!(
+            "{aborted} connections and {datagrams} sockets of datagrams were closed by force, \
+             {inside} are inside a callback"
+        );
     }
     let cancelled = group.end_tasks(&remotes, GRACE);
     if cancelled > 0 {

@@ -1,7 +1,8 @@
 //! What an event loop has done so far.
 
-use netpoll_core::{HandOffStats, LoopStats, PollManager, WorkerStats};
+use netpoll_core::{DatagramStats, HandOffStats, LoopStats, PollManager, WorkerStats};
 
+use crate::datagrams::FlowStats;
 use crate::event_loop::EventLoop;
 
 /// What an event loop has done so far. Each number is read by itself: the numbers are of nearly the
@@ -25,6 +26,10 @@ pub struct EventLoopStats {
     pub hand_off: HandOffStats,
     /// The workers.
     pub workers: WorkerStats,
+    /// The sockets of datagrams, all together.
+    pub datagrams: DatagramStats,
+    /// The flows of sockets of datagrams that have flows.
+    pub flows: FlowStats,
 }
 
 impl EventLoop {
@@ -35,6 +40,7 @@ impl EventLoop {
         let (group, main) = (&context.group, &context.main);
         let manager = manager.upgrade();
         let manager = manager.as_deref();
+        let listeners = self.listeners();
         EventLoopStats {
             connections: group.live(),
             refused: group.refused(),
@@ -43,6 +49,8 @@ impl EventLoop {
             loops: manager.map(PollManager::stats).unwrap_or_default(),
             hand_off: manager.map(PollManager::hand_off_stats).unwrap_or_default(),
             workers: group.dispatcher().stats(),
+            datagrams: listeners.as_ref().map(|it| it.datagrams.stats()).unwrap_or_default(),
+            flows: listeners.map(|it| it.datagrams.flow_stats()).unwrap_or_default(),
         }
     }
 }

@@ -311,17 +311,16 @@ impl fmt::Display for Wait {
 /// What the reader of an address error can do.
 fn advice(kind: io::ErrorKind, what: &str) -> &'static str {
     use io::ErrorKind as Kind;
-    if what.starts_with("listen on unix") {
+    if what.starts_with("listen on unix") || what.starts_with("bind unix") {
         return match kind {
             Kind::AddrInUse => {
-                "; a process listens there, or the file is no socket: stop it, or choose another \
-                 path"
+                "; a process serves it, or the file is no socket: stop it, or choose another path"
             }
             Kind::PermissionDenied => "; this process may not write to that directory",
             _ => "",
         };
     }
-    match (kind, what.starts_with("listen")) {
+    match (kind, what.starts_with("listen") || what.starts_with("bind")) {
         (Kind::AddrInUse, true) => "; choose another port, or stop the process that holds it",
         (Kind::AddrNotAvailable, true) => {
             "; this machine doesn't have that address; if it comes later, set `freebind`"

@@ -99,8 +99,7 @@ impl<'a> DatagramBatch<'a> {
     #[inline]
     fn add(&self, to: To, payload: &[u8]) {
         let mut staged = self.staged.borrow_mut();
-        let most = self.task.most_joined(payload.len());
-        staged.add(self.places, to, payload, most);
+        staged.add(self.places, to, payload, |size| self.task.most_joined(size));
         if staged.is_full() {
             self.task.send_staged(self.places, &mut staged);
         }
@@ -193,8 +192,8 @@ impl<'a> Datagram<'a> {
         let DatagramBatch { task, places, staged, .. } = self.batch;
         task.check_length(Some(self.peer()), payload.len())?;
         let mut staged = staged.borrow_mut();
-        let most = task.most_joined(payload.len());
-        staged.add_shared(places, To::Place(self.place), payload, most);
+        let to = To::Place(self.place);
+        staged.add_shared(places, to, payload, |size| task.most_joined(size));
         if staged.is_full() {
             task.send_staged(places, &mut staged);
         }

@@ -12,6 +12,7 @@ use super::stats::DatagramStats;
 use super::task::DatagramTask;
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
+use crate::io::socket::Membership;
 
 /// A handle of a datagram socket that is served, for any thread. A clone is the same socket.
 ///
@@ -75,20 +76,24 @@ impl DatagramHandle {
         Ok(self.0.socket().ok_or(Error::Closed)?.local_address()?)
     }
 
-    /// Joins a multicast group on the interface of that number; 0 is the system's choice.
+    /// Joins a multicast group, by the interface of that name, or with `None` by the one that the
+    /// system's routes choose.
     ///
     /// # Errors
-    /// The system's; [`Error::Closed`] after the close.
-    pub fn join(&self, group: IpAddr, interface: u32) -> Result<()> {
-        Ok(self.0.socket().ok_or(Error::Closed)?.join(group, interface)?)
+    /// [`Error::Config`] for what is no group; of kind `NotFound` for an interface that is not
+    /// there; the system's; [`Error::Closed`] after the close.
+    pub fn join<'a>(&self, group: IpAddr, interface: impl Into<Option<&'a str>>) -> Result<()> {
+        let membership = Membership::new(group, interface.into())?;
+        Ok(self.0.socket().ok_or(Error::Closed)?.join(&membership)?)
     }
 
-    /// Leaves a group that was joined on that interface.
+    /// Ends a membership.
     ///
     /// # Errors
-    /// The system's; [`Error::Closed`] after the close.
-    pub fn leave(&self, group: IpAddr, interface: u32) -> Result<()> {
-        Ok(self.0.socket().ok_or(Error::Closed)?.leave(group, interface)?)
+    /// As [`join`](Self::join); the system's where the socket is no member.
+    pub fn leave<'a>(&self, group: IpAddr, interface: impl Into<Option<&'a str>>) -> Result<()> {
+        let membership = Membership::new(group, interface.into())?;
+        Ok(self.0.socket().ok_or(Error::Closed)?.leave(&membership)?)
     }
 
     /// What the socket has done so far. After the close the counters stay.

@@ -241,13 +241,13 @@ impl Outbox {
 }
 
 impl Inner {
-    /// Queues a message, as the limits say. Returns how many datagrams of it are dropped.
+    /// Queues a message, as the limits say. Returns how many datagrams of it are dropped; their
+    /// bytes are the caller's, too, so no user code runs at their drop.
     fn queue(&mut self, new: Queued, limits: &DatagramLimits, old: &mut Vec<Queued>) -> usize {
         let DatagramLimits { queued_bytes, queued_datagrams, when_full, .. } = *limits;
         let (count, len) = (new.message().count(), new.payload.len());
         if count > queued_datagrams || len > queued_bytes {
-            old.push(new);
-            return 0; // counted with those
+            return count;
         }
         while self.datagrams + count > queued_datagrams || self.bytes + len > queued_bytes {
             if when_full == WhenFull::DropNewest {

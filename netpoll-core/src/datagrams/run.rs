@@ -24,7 +24,7 @@ use crate::base::memory::Holding;
 use crate::base::panic::guard;
 use crate::base::stats::Work;
 use crate::connection::run::Outcome;
-use crate::io::datagram::{Brought, DatagramSocket, Failure, Place, Places, failure};
+use crate::io::datagram::{Brought, DatagramSocket, Failure, MOST_PLACES, Place, Places, failure};
 use crate::pure::task::{Events, Run};
 
 /// How soon a socket is received from again for which memory was too short.
@@ -49,6 +49,8 @@ pub(super) struct Runner {
     is_announced: bool,
     /// How many places the next receive has.
     places: usize,
+    /// How many were filled since a receive last left nothing behind.
+    burst: usize,
     /// What the kernel said last of its drops.
     drops: u32,
     failures: u32,
@@ -95,6 +97,7 @@ impl Default for Runner {
             life: Life::New,
             is_announced: false,
             places: FEWEST_PLACES,
+            burst: 0,
             drops: 0,
             failures: 0,
             wakes: false,
@@ -268,11 +271,10 @@ impl Runner {
     ) -> Step {
         self.failures = 0;
         self.is_announced = !brought.drained;
-        self.places = if brought.drained {
-            (brought.places + 1).next_power_of_two().max(FEWEST_PLACES)
-        } else {
-            (most * 2).min(task.limits.places)
-        };
+        self.burst = self.burst.saturating_add(brought.places);
+        // The next burst will be like this one, and one more place says that nothing stands behind.
+        let wanted = if brought.drained { std::mem::take(&mut self.burst) + 1 } else { most * 2 };
+        self.places = wanted.min(MOST_PLACES).next_power_of_two().max(FEWEST_PLACES);
         turn.kept = self.places;
         let bytes = self.count(task, turn.scratch.places.used());
         turn.work.received += bytes as u64;
@@ -317,6 +319,7 @@ impl Runner {
         match failure(error) {
             Failure::Drained => {
                 self.is_announced = false;
+                self.burst = 0;
                 return Step::More;
             }
             Failure::OfSent if self.failures < FAILURES_IN_A_ROW => {

@@ -17,7 +17,7 @@ use crate::base::address::Address;
 use crate::io::datagram::{Message, Place};
 
 /// So many entries, or bytes that were copied, are sent before the callback returns.
-const MOST_ENTRIES: usize = 256;
+const MOST_ENTRIES: usize = 128;
 const MOST_COPIED: usize = 256 << 10;
 
 /// The longest `Bytes` that is copied, so that it can be joined to its neighbours.
@@ -39,6 +39,8 @@ struct Entry {
     /// The size of each but the last.
     size: usize,
     count: usize,
+    /// How many of that size it may have.
+    most: usize,
 }
 
 /// Where an answer goes.
@@ -87,10 +89,16 @@ impl Staged {
         std::mem::take(&mut self.shared)
     }
 
-    /// Adds a datagram. Up to `most` of its size may be one message. A payload that is a part of a
-    /// place with several is not copied.
+    /// Adds a datagram; `most` says how many of its size may be one message. A payload that is a
+    /// part of a place with several is not copied.
     #[inline]
-    pub(super) fn add(&mut self, places: &[Place], to: To, payload: &[u8], most: usize) {
+    pub(super) fn add(
+        &mut self,
+        places: &[Place],
+        to: To,
+        payload: &[u8],
+        most: impl FnOnce(usize) -> usize,
+    ) {
         let (held, start) = match to {
             To::Place(at) => within(&places[at], payload).map(|start| (Held::Place(at), start)),
             To::Peer(_) => None,
@@ -103,7 +111,13 @@ impl Staged {
     }
 
     /// Adds a datagram, without a copy if it is long.
-    pub(super) fn add_shared(&mut self, places: &[Place], to: To, payload: Bytes, most: usize) {
+    pub(super) fn add_shared(
+        &mut self,
+        places: &[Place],
+        to: To,
+        payload: Bytes,
+        most: impl FnOnce(usize) -> usize,
+    ) {
         if payload.len() <= COPIED {
             self.add(places, to, &payload, most);
             // Its owner's code runs at its end, so not here.
@@ -112,15 +126,22 @@ impl Staged {
         }
         let (held, range) = (Held::Shared(self.shared.len()), 0..payload.len());
         self.shared.push(payload);
-        self.push(places, to, held, range, 1);
+        self.push(places, to, held, range, |_| 1);
     }
 
     #[inline]
-    fn push(&mut self, places: &[Place], to: To, held: Held, range: Range<usize>, most: usize) {
+    fn push(
+        &mut self,
+        places: &[Place],
+        to: To,
+        held: Held,
+        range: Range<usize>,
+        most: impl FnOnce(usize) -> usize,
+    ) {
         if let Some(last) = self.entries.last_mut()
             && last.held == held
             && last.range.end == range.start
-            && last.takes(range.len(), most)
+            && last.takes(range.len())
             && is_same(places, &last.to, &to)
         {
             last.range.end = range.end;
@@ -128,7 +149,7 @@ impl Staged {
             return;
         }
         let size = range.len();
-        self.entries.push(Entry { to, held, range, size, count: 1 });
+        self.entries.push(Entry { to, held, range, size, count: 1, most: most(size) });
     }
 
     /// One of the messages.
@@ -159,10 +180,10 @@ impl Staged {
 impl Entry {
     /// Whether a datagram of so many bytes may follow: only the last may be shorter.
     #[inline]
-    fn takes(&self, bytes: usize, most: usize) -> bool {
+    fn takes(&self, bytes: usize) -> bool {
         bytes > 0
             && bytes <= self.size
-            && self.count < most
+            && self.count < self.most
             && self.range.len() == self.size * self.count
     }
 }

@@ -1,5 +1,7 @@
 //! What a datagram socket has done: one counter for each way that a datagram can take.
 
+use std::ops::Add;
+
 use crate::base::sync::{AtomicU64, Ordering};
 
 /// What a datagram socket has done so far. A datagram that arrives is received, or dropped by the
@@ -40,6 +42,31 @@ pub struct DatagramStats {
     pub callback_errors: u64,
     /// Callbacks that panicked.
     pub panics: u64,
+}
+
+/// What several sockets have done.
+impl Add for DatagramStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            received_bytes: self.received_bytes + other.received_bytes,
+            truncated: self.truncated + other.truncated,
+            dropped_by_kernel: self.dropped_by_kernel + other.dropped_by_kernel,
+            receives: self.receives + other.receives,
+            receive_errors: self.receive_errors + other.receive_errors,
+            sent: self.sent + other.sent,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            refused: self.refused + other.refused,
+            dropped: self.dropped + other.dropped,
+            queued: self.queued + other.queued,
+            queued_bytes: self.queued_bytes + other.queued_bytes,
+            callbacks: self.callbacks + other.callbacks,
+            callback_errors: self.callback_errors + other.callback_errors,
+            panics: self.panics + other.panics,
+        }
+    }
 }
 
 /// The counters of one socket. A batch adds to each once.

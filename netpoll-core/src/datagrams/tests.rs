@@ -1,6 +1,5 @@
 //! Datagram sockets that are served, on loopback, with peers of the standard library.
 
-use crate::base::sync::{AtomicUsize, Ordering};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -10,12 +9,18 @@ use crate::base::address::Address;
 use crate::base::clock;
 use crate::base::error::{Error, Result};
 use crate::base::limits::Limits;
+use crate::base::sync::{AtomicUsize, Ordering};
 use crate::connection::group::ConnectionGroup;
 use crate::connection::schedule::Dispatcher;
-use crate::io::datagram::{DatagramOptions, DatagramSocket, Envelopes, Message, Places, TOO_LONG};
+use crate::io::datagram::{DatagramSocket, Envelopes, Message, Places, TOO_LONG};
+use crate::io::socket::{BindOptions, ConnectOptions, DatagramFeatures, DatagramSocketOptions};
 use crate::pure::balance::LoadBalance;
 use crate::threads::manager::PollManager;
 use crate::threads::options::{Dispatch, HandOffOptions, PoolOptions};
+
+mod beside;
+mod facts;
+mod outbox;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -31,9 +36,14 @@ fn any() -> Address {
     Address::Inet("127.0.0.1:0".parse().expect("an address"))
 }
 
+fn connect(to: &Address) -> std::io::Result<DatagramSocket> {
+    DatagramSocket::connect(to, &ConnectOptions::default(), DatagramFeatures::default())
+}
+
 impl Serving {
     fn new(dispatch: Dispatch, limits: DatagramLimits, callback: impl OnDatagrams<()>) -> Self {
-        let socket = DatagramSocket::bind(&any(), &DatagramOptions::default()).expect("a socket");
+        let socket =
+            DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
         Self::on(socket, dispatch, limits, callback)
     }
 
@@ -43,9 +53,19 @@ impl Serving {
         limits: DatagramLimits,
         callback: impl OnDatagrams<()>,
     ) -> Self {
+        Self::within(socket, dispatch, limits, Limits::default(), callback)
+    }
+
+    fn within(
+        socket: DatagramSocket,
+        dispatch: Dispatch,
+        limits: DatagramLimits,
+        of_group: Limits,
+        callback: impl OnDatagrams<()>,
+    ) -> Self {
         let manager = PollManager::new(1, LoadBalance::default()).expect("a loop");
         let dispatcher = Dispatcher::new(dispatch).expect("a mode");
-        let group = ConnectionGroup::served(Limits::default(), dispatcher).expect("a group");
+        let group = ConnectionGroup::served(of_group, dispatcher).expect("a group");
         let callbacks = DatagramCallbacks::new(|_: &DatagramHandle| Ok(()), callback);
         let reactor = manager.pick(None);
         let handle =
@@ -170,9 +190,7 @@ fn what_came_joined_is_split_and_answered_joined_and_not_copied() {
             echo(&mut (), batch)
         },
     );
-    let client =
-        DatagramSocket::connect(&serving.address.into(), None, &DatagramOptions::default())
-            .expect("a socket");
+    let client = connect(&serving.address.into()).expect("a socket");
     // 50 of 1 000 bytes, and a shorter one, in one send.
     let payload: Vec<u8> = (0..50_400_u32).map(|it| (it / 1000) as u8).collect();
     let message = Message { peer: None, source: None, payload: &payload, size: 1000 };
@@ -198,7 +216,8 @@ fn what_came_joined_is_split_and_answered_joined_and_not_copied() {
 #[test]
 fn a_longer_datagram_is_cut_and_says_so() {
     let (tell, told) = mpsc::channel();
-    let options = DatagramOptions { receive_joined: false, ..DatagramOptions::default() };
+    let features = DatagramFeatures { receive_joined: false, ..DatagramFeatures::default() };
+    let options = DatagramSocketOptions { features, ..DatagramSocketOptions::default() };
     let socket = DatagramSocket::bind(&any(), &options).expect("a socket");
     let limits = DatagramLimits { longest: 100, ..DatagramLimits::default() };
     let serving = Serving::on(

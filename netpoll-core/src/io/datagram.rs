@@ -12,76 +12,85 @@ mod sending;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::base::sync::{AtomicBool, Ordering};
 use crate::sys;
 use crate::sys::ancillary::Fault;
+use crate::sys::connect::ConnectOptions;
 use crate::sys::datagram::{self, Outgoing, Slot};
-use crate::sys::datagram_options::{self, Granted};
+use crate::sys::datagram_features::{self, DatagramFeatures, Granted};
+use crate::sys::datagram_open::{self as open, DatagramSocketOptions, Membership};
 use sending::Outlet;
 
 pub(crate) use crate::sys::datagram::{Failure, TOO_LONG, failure};
-pub use crate::sys::datagram_options::DatagramOptions;
 pub(crate) use places::{Brought, MOST_PLACES, Place, Places};
 pub(crate) use sending::{Envelopes, Message, Segments, Sent};
 
 /// A datagram socket, non-blocking: bound, or connected to one peer. It closes with its last
-/// holder; the file of a bound Unix socket is then removed, if it is still that of this socket.
+/// holder.
 pub struct DatagramSocket {
     fd: OwnedFd,
     granted: Granted,
     segments: Arc<Segments>,
     no_batches: AtomicBool,
-    file: Option<File>,
-}
-
-/// The file of a Unix socket, and which one it is: its device and inode.
-struct File {
-    path: Arc<Path>,
-    identity: (u64, u64),
 }
 
 impl DatagramSocket {
-    /// Opens a socket that is bound to `local`; [`Address::Unnamed`] is a Unix socket that only
-    /// sends. A Unix socket's path is taken over from a socket behind which no process is any more,
-    /// and from nothing else.
+    /// Opens a socket that is bound to `local`. A Unix socket's path is taken over from a socket
+    /// behind which no process is any more, and from nothing else.
     ///
     /// # Errors
-    /// The system's: `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, …
-    pub fn bind(local: &Address, options: &DatagramOptions) -> io::Result<Self> {
-        let (fd, granted) = datagram_options::bind(local, options)?;
-        Self::new(fd, granted, Some(local))
+    /// The system's: `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, `NotFound` for an
+    /// interface that is not there, …
+    pub fn bind(local: &Address, options: &DatagramSocketOptions) -> io::Result<Self> {
+        open::bind(local, options).map(|(fd, granted)| Self::new(fd, granted))
     }
 
-    /// Opens a socket that is connected to `peer`: it receives from that alone. It is bound to
-    /// `local`, or to what the system chooses.
+    /// Opens one more socket on the address of one that [shares its port](Self::share_port). What
+    /// is sent to a group or to all hosts does not reach it.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_further(local: &Address, options: &DatagramSocketOptions) -> io::Result<Self> {
+        open::bind_further(local, options).map(|(fd, granted)| Self::new(fd, granted))
+    }
+
+    /// Opens a socket that is connected to `peer`: it receives from that alone. A Unix socket gets
+    /// a name that the system chooses.
     ///
     /// # Errors
     /// The system's: `NetworkUnreachable`, `NotFound`, …
     pub fn connect(
         peer: &Address,
-        local: Option<&Address>,
-        options: &DatagramOptions,
+        options: &ConnectOptions,
+        features: DatagramFeatures,
     ) -> io::Result<Self> {
-        let (fd, granted) = datagram_options::connect(peer, local, options)?;
-        Self::new(fd, granted, local)
+        open::connect(peer, options, features).map(|(fd, granted)| Self::new(fd, granted))
     }
 
-    fn new(fd: OwnedFd, granted: Granted, local: Option<&Address>) -> io::Result<Self> {
-        let file = match local {
-            Some(Address::Path(path)) => {
-                let identity = sys::binding::identity(path)?;
-                Some(File { path: path.clone(), identity })
-            }
-            _ => None,
-        };
+    /// Adopts a socket that was opened elsewhere.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for what is no socket of datagrams.
+    pub fn adopt(fd: OwnedFd, features: DatagramFeatures) -> io::Result<Self> {
+        let granted = open::adopt(fd.as_fd(), features)?;
+        Ok(Self::new(fd, granted))
+    }
+
+    fn new(fd: OwnedFd, granted: Granted) -> Self {
         let segments = Arc::new(Segments::new(granted.splits));
-        Ok(Self { fd, granted, segments, no_batches: AtomicBool::new(false), file })
+        Self { fd, granted, segments, no_batches: AtomicBool::new(false) }
+    }
+
+    /// Lets [further](Self::bind_further) sockets be bound to its address.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn share_port(&self) -> io::Result<()> {
+        open::share_port(self.as_fd())
     }
 
     /// The address of this end.
@@ -102,20 +111,21 @@ impl DatagramSocket {
         self.granted.is_unix
     }
 
-    /// Joins a multicast group on the interface of that number; 0 is the system's choice.
+    /// Joins a multicast group.
     ///
     /// # Errors
-    /// The system's: `AddrInUse` where it is a member, `NoSuchDevice`, …
-    pub fn join(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        datagram_options::join(self.as_fd(), group, interface)
+    /// The system's: `AddrInUse` where it is a member, `NotFound` where the interface is not there,
+    /// …
+    pub fn join(&self, membership: &Membership) -> io::Result<()> {
+        open::join(self.as_fd(), membership)
     }
 
-    /// Leaves a group that was joined on that interface.
+    /// Ends a membership.
     ///
     /// # Errors
     /// The system's: `AddrNotAvailable` where it is no member.
-    pub fn leave(&self, group: IpAddr, interface: u32) -> io::Result<()> {
-        datagram_options::leave(self.as_fd(), group, interface)
+    pub fn leave(&self, membership: &Membership) -> io::Result<()> {
+        open::leave(self.as_fd(), membership)
     }
 
     /// Receives one datagram of a connected socket, without a wait: how long it is, and whether it
@@ -149,7 +159,7 @@ impl DatagramSocket {
 
     /// How many bytes of memory what it has received may take.
     pub(crate) fn receive_buffer(&self) -> usize {
-        datagram_options::receive_buffer(self.as_fd()).unwrap_or(0)
+        datagram_features::receive_buffer(self.as_fd()).unwrap_or(0)
     }
 
     /// How datagrams may be joined.
@@ -198,15 +208,6 @@ impl DatagramSocket {
 impl AsFd for DatagramSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-impl Drop for DatagramSocket {
-    fn drop(&mut self) {
-        if let Some(File { path, identity }) = &self.file {
-            // Nothing to do about a file that can't be removed: the next bind replaces it.
-            let _ = sys::binding::remove_own(path, *identity);
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the server and the client ask of the system beside streams: addresses, sockets of
-//! datagrams, the files of Unix sockets, descriptors that go to another process.
+//! What the server and the client ask of the system beside streams: addresses, the files of Unix
+//! sockets, descriptors that go to another process.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -20,10 +20,8 @@ pub use super::listener::{
 pub use super::stream::Credentials;
 pub use crate::sys::binding::{BeforeBind, BindOptions};
 pub use crate::sys::connect::{BeforeConnect, ConnectOptions};
-pub use crate::sys::datagram_open::{
-    DatagramSocketOptions, Membership, bind_datagrams, bind_further_datagrams, connect_datagrams,
-    join_group, leave_group, share_port,
-};
+pub use crate::sys::datagram_features::DatagramFeatures;
+pub use crate::sys::datagram_open::{DatagramSocketOptions, Membership, check_interface};
 pub use crate::sys::keepalive::Keepalive;
 pub use crate::sys::listener::SocketOptions;
 pub use crate::sys::notify::{ManagerSocket, monotonic_micros};

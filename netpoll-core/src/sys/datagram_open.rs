@@ -12,9 +12,12 @@ use socket2::{Socket, Type};
 
 use super::binding::{self, BindOptions, raw_address};
 use super::connect::{self, ConnectOptions};
-use super::raw;
+use super::datagram_features::{DatagramFeatures, Granted, ask_for};
 use super::resolve::device_number;
+use super::stream::local_address;
+use super::{raw, repeat};
 use crate::base::address::Address;
+use crate::base::error::{Error, Result};
 
 /// The options that a socket of datagrams gets when it is opened. `DatagramOptions` documents each.
 #[derive(Debug, Clone, Default)]
@@ -29,22 +32,56 @@ pub struct DatagramSocketOptions {
     pub dscp: Option<u8>,
     pub ttl: Option<u8>,
     pub dont_fragment: Option<bool>,
+    pub features: DatagramFeatures,
 }
 
 /// A multicast group that a socket is a member of, by an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
+    group: IpAddr,
+    /// None is the one that the system's routes choose.
+    interface: Option<String>,
+}
+
+impl Membership {
+    /// The membership of a group by the interface of that name, or by the one that the system's
+    /// routes choose.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what is no group, or a name that no interface can have.
+    pub fn new(group: IpAddr, interface: Option<&str>) -> Result<Self> {
+        if !group.is_multicast() {
+            let text = format!("join names {group}, which is no multicast group");
+            return Err(Error::config(text));
+        }
+        check_interface("join", interface)?;
+        Ok(Self { group, interface: interface.map(str::to_owned) })
+    }
+
     /// The group.
-    pub group: IpAddr,
-    /// The interface; `None` is the one that the system's routes choose.
-    pub interface: Option<String>,
+    pub fn group(&self) -> IpAddr {
+        self.group
+    }
+}
+
+/// Checks the name of an interface.
+///
+/// # Errors
+/// [`Error::Config`] for one that no interface can have; it names the option.
+pub fn check_interface(option: &str, name: Option<&str>) -> Result<()> {
+    if name.is_some_and(|it| it.is_empty() || it.contains('\0')) {
+        return Err(Error::config(format!(
+            "{option} names an interface with {name:?}; None is the system's choice"
+        )));
+    }
+    Ok(())
 }
 
 /// Opens a socket that is bound to `address`, non-blocking and closed on exec.
-///
-/// # Errors
-/// The system's; of kind `NotFound` where an interface does not exist.
-pub fn bind_datagrams(address: &Address, options: &DatagramSocketOptions) -> io::Result<OwnedFd> {
+pub(crate) fn bind(
+    address: &Address,
+    options: &DatagramSocketOptions,
+) -> io::Result<(OwnedFd, Granted)> {
     let socket = socket_for(address)?;
     if let Address::Inet(inet) = address {
         let domain = Domain::for_address(*inet);
@@ -55,6 +92,7 @@ pub fn bind_datagrams(address: &Address, options: &DatagramSocketOptions) -> io:
         (Some(mode), Some(_)) => with_mode(socket, mode)?,
         _ => socket,
     };
+    let granted = ask_for(socket.as_fd(), address, false, options.features)?;
     binding::prepare(&socket, &options.bind)?;
     binding::bind(&socket, address)?;
     if let (Some(mode), Some(path)) = (options.bind.mode, address.path()) {
@@ -62,9 +100,9 @@ pub fn bind_datagrams(address: &Address, options: &DatagramSocketOptions) -> io:
         fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     for membership in &options.joins {
-        join_group(&socket, membership)?;
+        join(socket.as_fd(), membership)?;
     }
-    Ok(socket.into())
+    Ok((socket.into(), granted))
 }
 
 /// Opens one more socket on the address of a socket that shares its port. The kernel spreads peers
@@ -72,54 +110,61 @@ pub fn bind_datagrams(address: &Address, options: &DatagramSocketOptions) -> io:
 ///
 /// A datagram to a group or to all hosts would reach each of them. So this one takes only what is
 /// for this host alone, and the first socket what is for several.
-///
-/// # Errors
-/// As [`bind_datagrams`].
-pub fn bind_further_datagrams(
+pub(crate) fn bind_further(
     address: &Address,
     options: &DatagramSocketOptions,
-) -> io::Result<OwnedFd> {
-    let bind = BindOptions { reuse_port: true, ..options.bind.clone() };
-    let options = DatagramSocketOptions { bind, joins: Vec::new(), ..options.clone() };
-    let fd = bind_datagrams(address, &options)?;
+) -> io::Result<(OwnedFd, Granted)> {
+    let bind_options = BindOptions { reuse_port: true, ..options.bind.clone() };
+    let options =
+        DatagramSocketOptions { bind: bind_options, joins: Vec::new(), ..options.clone() };
+    let (fd, granted) = bind(address, &options)?;
     refuse_what_is_for_several(fd.as_fd())?;
-    Ok(fd)
+    Ok((fd, granted))
 }
 
 /// Lets further sockets be bound to the address of a socket that is bound already. Another process
 /// still can't take the address: its socket would have to share its port, too, and be the same
 /// user's.
-///
-/// # Errors
-/// The system's.
-pub fn share_port(socket: &impl AsFd) -> io::Result<()> {
-    SockRef::from(&socket.as_fd()).set_reuse_port(true)
+pub(crate) fn share_port(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).set_reuse_port(true)
 }
 
 /// Opens a socket that is connected to a peer: it sends to that peer alone, and receives from it
-/// alone. No packet is sent. A Unix socket without a local address gets a name of the system's
-/// choice, so that the peer can answer.
-///
-/// # Errors
-/// The system's.
-pub fn connect_datagrams(to: &Address, options: &ConnectOptions) -> io::Result<OwnedFd> {
+/// alone. No packet is sent. A Unix socket gets a name of the system's choice, so that the peer can
+/// answer.
+pub(crate) fn connect(
+    to: &Address,
+    options: &ConnectOptions,
+    features: DatagramFeatures,
+) -> io::Result<(OwnedFd, Granted)> {
     let socket = socket_for(to)?;
     if to.is_unix() {
         let unnamed = SockAddr::unix("")?;
         socket.bind(&unnamed)?;
     }
     connect::prepare(&socket, to, options)?;
-    socket.connect(&raw_address(to)?)?;
-    Ok(socket.into())
+    let granted = ask_for(socket.as_fd(), to, true, features)?;
+    repeat(|| socket.connect(&raw_address(to)?))?;
+    Ok((socket.into(), granted))
+}
+
+/// Makes a socket that was opened elsewhere fit for use here.
+///
+/// # Errors
+/// The system's; `InvalidInput` for what is no socket of datagrams.
+pub(crate) fn adopt(fd: BorrowedFd<'_>, features: DatagramFeatures) -> io::Result<Granted> {
+    let socket = SockRef::from(&fd);
+    if socket.r#type()? != Type::DGRAM {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    ask_for(fd, &local_address(fd)?, socket.peer_addr().is_ok(), features)
 }
 
 /// Makes a socket a member of a multicast group.
-///
-/// # Errors
-/// The system's; of kind `NotFound` where the interface does not exist.
-pub fn join_group(socket: &impl AsFd, membership: &Membership) -> io::Result<()> {
+pub(crate) fn join(fd: BorrowedFd<'_>, membership: &Membership) -> io::Result<()> {
     let index = index_of(membership.interface.as_deref())?;
-    let fd = socket.as_fd();
     let socket = SockRef::from(&fd);
     match &membership.group {
         IpAddr::V4(group) => {
@@ -130,12 +175,8 @@ pub fn join_group(socket: &impl AsFd, membership: &Membership) -> io::Result<()>
 }
 
 /// Ends a membership.
-///
-/// # Errors
-/// As [`join_group`]; the system's where the socket is no member.
-pub fn leave_group(socket: &impl AsFd, membership: &Membership) -> io::Result<()> {
+pub(crate) fn leave(fd: BorrowedFd<'_>, membership: &Membership) -> io::Result<()> {
     let index = index_of(membership.interface.as_deref())?;
-    let fd = socket.as_fd();
     let socket = SockRef::from(&fd);
     match &membership.group {
         IpAddr::V4(group) => {
@@ -224,15 +265,26 @@ fn set_dont_fragment(socket: &Socket, is_v6: bool, yes: bool) -> io::Result<()> 
 }
 
 /// Drops what is not for this host alone: multicast and broadcast, by what the kernel says of the
-/// packet.
+/// packet. Of the loopback it says that each is for this host, so two addresses are looked at.
 fn refuse_what_is_for_several(fd: BorrowedFd<'_>) -> io::Result<()> {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const MASK: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     const TYPE_OF_PACKET: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+    const VERSION: u32 = libc::SKF_NET_OFF.cast_unsigned();
+    const DESTINATION_V4: u32 = (libc::SKF_NET_OFF + 16).cast_unsigned();
+    let address = |octets| u32::from(Ipv4Addr::from(octets));
     SockRef::from(&fd).attach_filter(&[
         SockFilter::new(LOAD_WORD, 0, 0, TYPE_OF_PACKET),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, libc::PACKET_HOST.into()),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 7, libc::PACKET_HOST.into()), // else: drop
+        SockFilter::new(LOAD_BYTE, 0, 0, VERSION),
+        SockFilter::new(MASK, 0, 0, 0xf0),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 3, 0x40), // else: take
+        SockFilter::new(LOAD_WORD, 0, 0, DESTINATION_V4),
+        SockFilter::new(JUMP_IF_EQUAL, 2, 0, address([127, 255, 255, 255])), // drop
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, address([255, 255, 255, 255])), // drop
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ])
@@ -277,7 +329,7 @@ mod tests {
             dont_fragment: Some(true),
             ..DatagramSocketOptions::default()
         };
-        let fd = bind_datagrams(&any_port("127.0.0.1"), &options).expect("a socket");
+        let (fd, _) = bind(&any_port("127.0.0.1"), &options).expect("a socket");
         let socket = SockRef::from(&fd);
         assert!(socket.recv_buffer_size().expect("an option") >= 1 << 17);
         assert!(socket.broadcast().expect("an option"));
@@ -287,7 +339,7 @@ mod tests {
         assert_eq!(socket.tos_v4().expect("an option"), 46 << 2);
         assert_eq!(socket.ttl_v4().expect("an option"), 33);
         assert!(socket.nonblocking().expect("a flag"));
-        let Ok(fd) = bind_datagrams(&any_port("[::1]"), &options) else { return };
+        let Ok((fd, _)) = bind(&any_port("[::1]"), &options) else { return };
         let socket = SockRef::from(&fd);
         assert!(!socket.multicast_loop_v6().expect("an option"));
         assert_eq!(socket.multicast_hops_v6().expect("an option"), 7);
@@ -304,7 +356,7 @@ mod tests {
                 dont_fragment: Some(asked),
                 ..DatagramSocketOptions::default()
             };
-            let fd = bind_datagrams(&any_port("127.0.0.1"), &options).expect("a socket");
+            let (fd, _) = bind(&any_port("127.0.0.1"), &options).expect("a socket");
             let mut value = [0_u8; 4];
             raw::option(fd.as_fd(), (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), &mut value)
                 .expect("an option");
@@ -315,29 +367,28 @@ mod tests {
     #[test]
     fn a_further_socket_shares_the_port_that_others_can_not_take() {
         let options = DatagramSocketOptions::default();
-        let first = bind_datagrams(&any_port("127.0.0.1"), &options).expect("a socket");
-        let address = super::super::stream::local_address(first.as_fd()).expect("an address");
-        let taken =
-            bind_further_datagrams(&address, &options).expect_err("the first does not share");
+        let (first, _) = bind(&any_port("127.0.0.1"), &options).expect("a socket");
+        let address = local_address(first.as_fd()).expect("an address");
+        let taken = bind_further(&address, &options).expect_err("the first does not share");
         assert_eq!(taken.kind(), ErrorKind::AddrInUse);
-        share_port(&first).expect("an option");
-        bind_further_datagrams(&address, &options).expect("it shares");
-        let taken = bind_datagrams(&address, &options).expect_err("this one does not");
+        share_port(first.as_fd()).expect("an option");
+        bind_further(&address, &options).expect("it shares");
+        let taken = bind(&address, &options).expect_err("this one does not");
         assert_eq!(taken.kind(), ErrorKind::AddrInUse);
     }
 
     #[test]
     fn memberships_begin_and_end() {
-        let fd = bind_datagrams(&any_port("0.0.0.0"), &DatagramSocketOptions::default())
-            .expect("a socket");
+        let (fd, _) =
+            bind(&any_port("0.0.0.0"), &DatagramSocketOptions::default()).expect("a socket");
         let group = IpAddr::from([239, 7, 7, 7]);
-        let membership = Membership { group, interface: Some("lo".to_owned()) };
-        join_group(&fd, &membership).expect("a member");
-        assert!(join_group(&fd, &membership).is_err(), "it is one already");
-        leave_group(&fd, &membership).expect("it was one");
-        assert!(leave_group(&fd, &membership).is_err(), "it is none any more");
-        let nowhere = Membership { group, interface: Some("no-such-device".to_owned()) };
-        let error = join_group(&fd, &nowhere).expect_err("there is no such interface");
+        let membership = Membership::new(group, Some("lo")).expect("a group");
+        join(fd.as_fd(), &membership).expect("a member");
+        assert!(join(fd.as_fd(), &membership).is_err(), "it is one already");
+        leave(fd.as_fd(), &membership).expect("it was one");
+        assert!(leave(fd.as_fd(), &membership).is_err(), "it is none any more");
+        let nowhere = Membership::new(group, Some("no-such-device")).expect("a group");
+        let error = join(fd.as_fd(), &nowhere).expect_err("there is no such interface");
         assert!(error.to_string().starts_with("there is no interface no-such-device"), "{error}");
     }
 }

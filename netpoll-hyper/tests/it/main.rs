@@ -1,6 +1,7 @@
 //! Servers and clients of HTTP on the loops, from outside.
 
 mod attacks;
+mod clients;
 mod frames;
 mod http1;
 mod http2;

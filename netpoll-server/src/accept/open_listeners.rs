@@ -1,4 +1,5 @@
-//! The listeners that an event loop accepts on, until they are closed or another process has them.
+//! The listeners that an event loop accepts on, and its sockets of datagrams, until they are closed
+//! or another process has them.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,6 +7,7 @@ use netpoll_core::{Error, Remote, Result, socket};
 
 use super::assignment::Assignment;
 use crate::admission::ListenerCount;
+use crate::datagrams::open::OpenDatagrams;
 use crate::handover::manifest::Entry;
 use crate::handover::succession::Succession;
 use crate::listener::Listener;
@@ -14,6 +16,7 @@ use crate::sync::lock;
 /// See the module.
 #[derive(Default)]
 pub(crate) struct OpenListeners {
+    pub(crate) datagrams: OpenDatagrams,
     listeners: Mutex<Vec<OpenListener>>,
     /// The sockets that were opened for one loop each.
     per_loop: Mutex<PerLoop>,
@@ -94,8 +97,10 @@ impl OpenListeners {
     /// The sockets, with the entries that describe them, to be given to another process.
     ///
     /// # Errors
-    /// [`Error::Config`] while the sockets are given to another process.
+    /// [`Error::Config`] while the sockets are given to another process, and where datagrams are
+    /// served, too.
     pub(crate) fn offer(self: Arc<Self>) -> Result<Offer> {
+        self.datagrams.check_hand_over()?;
         let before = {
             let mut custody = lock(&self.custody);
             if *custody == Custody::Offered {
@@ -139,6 +144,7 @@ impl OpenListeners {
     /// Ends accepting by all reactors.
     pub(crate) fn leave(&self) -> Leaving {
         let left_open = self.are_left_open();
+        self.datagrams.remove_files();
         let mut all = Vec::new();
         // Not under the lock: a listener that can't remove its path logs that as it is dropped.
         let listeners = std::mem::take(&mut *lock(&self.listeners));

@@ -83,6 +83,11 @@ impl<S> Callbacks<S> {
         self.calls[moment as usize].as_ref()
     }
 
+    /// Whether `on_request` is there.
+    pub fn serve_requests(&self) -> bool {
+        self.call_at(Moment::Request).is_some()
+    }
+
     /// Checks that they can serve.
     ///
     /// # Errors
@@ -93,7 +98,7 @@ impl<S> Callbacks<S> {
                 "on_prepare was called after a callback whose session it makes: call it first",
             ));
         }
-        if self.call_at(Moment::Request).is_none() {
+        if !self.serve_requests() {
             return Err(Error::config("on_request is missing, so nothing would take what arrives"));
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::base::address::Address;
 use crate::base::sync::{AtomicUsize, Ordering};
 use crate::sys::ancillary::ToSend;
 use crate::sys::datagram::{self, LONGEST, MOST_MESSAGES, MOST_SEGMENTS, Name, Outgoing, Refusal};
-use crate::sys::datagram_options::Granted;
+use crate::sys::datagram_features::Granted;
 
 /// How datagrams may be joined for a send, as far as is known.
 #[derive(Debug)]
@@ -319,8 +319,14 @@ impl Segments {
         }
     }
 
+    /// For tests: as if the kernel took so many.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn pretend(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
     /// Nothing is to be joined; says whether something was before.
-    fn give_up(&self) -> bool {
+    pub(crate) fn give_up(&self) -> bool {
         self.longest.swap(0, Ordering::Relaxed) > 0
     }
 }

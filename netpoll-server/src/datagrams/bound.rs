@@ -1,0 +1,169 @@
+//! A bound socket of datagrams, before it is served: opened here, adopted, or inherited.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use netpoll_core::socket::{self, DatagramFeatures, DatagramSocketOptions, Membership};
+use netpoll_core::{Address, DatagramSocket, Error, Result, guard};
+
+use crate::socket_file::SocketFile;
+
+/// A bound socket of datagrams, ready to be served, of UDP or a Unix socket.
+///
+/// One that was opened at a path removes the path when it is closed, unless another socket has
+/// taken its place there.
+///
+/// ```
+/// use netpoll_server::Datagrams;
+///
+/// let socket = Datagrams::bind("udp", "127.0.0.1:0")?;
+/// assert_ne!(socket.local_addr().port(), 0);
+/// let adopted = Datagrams::try_from(std::net::UdpSocket::bind("127.0.0.1:0")?)?.named("metrics");
+/// assert_eq!(adopted.name(), Some("metrics"));
+/// # Ok::<(), netpoll_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Datagrams {
+    socket: DatagramSocket,
+    address: Address,
+    name: Option<String>,
+    file: Option<SocketFile>,
+    /// How further sockets are opened, if each loop may have one.
+    further: Option<Further>,
+}
+
+/// How further sockets on an address are opened.
+#[derive(Debug)]
+pub(crate) struct Further {
+    address: Address,
+    options: DatagramSocketOptions,
+}
+
+impl Datagrams {
+    /// The sockets of datagrams that the parent process opened for this one, as systemd does for a
+    /// service that has a `.socket` unit with `ListenDatagram=`: from the variables that
+    /// [`Listener::inherited`](crate::Listener::inherited) names. Each has its name from there.
+    /// None if the variables are not set or not meant for this process, and from the second call
+    /// on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn inherited() -> Result<Vec<Self>> {
+        let named = |(name, fd): (String, OwnedFd)| {
+            let socket = Self::try_from(fd)?;
+            Ok(if name.is_empty() { socket } else { socket.named(name) })
+        };
+        socket::inherited_datagrams()?.into_iter().map(named).collect()
+    }
+
+    pub(super) fn opened(
+        address: &Address,
+        options: DatagramSocketOptions,
+        may_spread: bool,
+    ) -> io::Result<Self> {
+        let socket = DatagramSocket::bind(address, &options)?;
+        let file = address.path().map(SocketFile::new).transpose()?;
+        // Port 0 let the system choose; further sockets must have the port that it chose.
+        let address = socket.local_address()?;
+        let is_of_a_group = address.ip().is_some_and(|it| it.is_multicast());
+        let further = (may_spread && !address.is_unix() && !is_of_a_group)
+            .then(|| Further { address: address.clone(), options });
+        Ok(Self { socket, address, name: None, file, further })
+    }
+
+    /// What a `serve` goes on with: the socket, its file, and how further ones are opened.
+    pub(super) fn take(self) -> (DatagramSocket, Option<SocketFile>, Option<Further>) {
+        (self.socket, self.file, self.further)
+    }
+
+    pub(super) fn name_or_address(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.address.to_string())
+    }
+
+    /// Gives the socket a name, which logs show. Default: its address.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The name that it was given.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The address it is bound to, with the port that the system chose where 0 was asked for.
+    pub fn local_addr(&self) -> &Address {
+        &self.address
+    }
+
+    /// Joins a multicast group; see [`DatagramOptions::join`](crate::DatagramOptions::join).
+    ///
+    /// # Errors
+    /// [`Error::Config`](netpoll_core::Error::Config) for what is no group; of kind `NotFound` for
+    /// an interface that is not there; the system's.
+    pub fn join<'a>(&self, group: IpAddr, interface: impl Into<Option<&'a str>>) -> Result<()> {
+        Ok(self.socket.join(&Membership::new(group, interface.into())?)?)
+    }
+
+    /// Ends a membership.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn leave<'a>(&self, group: IpAddr, interface: impl Into<Option<&'a str>>) -> Result<()> {
+        Ok(self.socket.leave(&Membership::new(group, interface.into())?)?)
+    }
+}
+
+/// The socket itself, for options that this crate does not offer.
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Adopts a bound socket of datagrams. One loop serves it.
+impl TryFrom<OwnedFd> for Datagrams {
+    type Error = Error;
+
+    /// # Errors
+    /// [`Error::Config`] for what is no socket of datagrams; the system's.
+    fn try_from(socket: OwnedFd) -> Result<Self> {
+        let adopted = DatagramSocket::adopt(socket, DatagramFeatures::default());
+        let socket = adopted.map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => Error::config("the descriptor is no socket of datagrams"),
+            _ => error.into(),
+        })?;
+        let address = socket.local_address()?;
+        Ok(Self { socket, address, name: None, file: None, further: None })
+    }
+}
+
+impl TryFrom<UdpSocket> for Datagrams {
+    type Error = Error;
+
+    fn try_from(socket: UdpSocket) -> Result<Self> {
+        OwnedFd::from(socket).try_into()
+    }
+}
+
+impl TryFrom<UnixDatagram> for Datagrams {
+    type Error = Error;
+
+    fn try_from(socket: UnixDatagram) -> Result<Self> {
+        OwnedFd::from(socket).try_into()
+    }
+}
+
+impl Further {
+    /// One more socket on the address. It runs the user's `before_bind`.
+    pub(crate) fn open(&self) -> io::Result<DatagramSocket> {
+        let open = || DatagramSocket::bind_further(&self.address, &self.options);
+        let opened = guard("before_bind", open);
+        let socket = opened.unwrap_or_else(|_| Err(io::Error::other("before_bind panicked")));
+        let text = |error: io::Error| format!("cannot bind {} once more: {error}", self.address);
+        socket.map_err(|error| io::Error::new(error.kind(), text(error)))
+    }
+}
