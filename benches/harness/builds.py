@@ -27,6 +27,9 @@ IN_GO = {"go_echo"}
 # The feature that builds a program, where it is not the first word of its name.
 FEATURES = {
     "raw_epoll": None,
+    "raw_udp": None,
+    "raw_udp_batch": "raw_udp_batch",
+    "std_udp": None,
     "std_threads": None,
     "raw_uring": "raw_uring",
     "netpoll_websocket": "netpoll_websocket",

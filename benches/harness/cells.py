@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from harness.servers import BASE, HAPROXY, NGINX, REDIS, TOKIO_BULK, TOKIO_RPC, TUNGSTENITE
+from harness.servers import (
+    BASE,
+    HAPROXY,
+    NGINX,
+    REDIS,
+    TOKIO_BULK,
+    TOKIO_RPC,
+    TOKIO_UDP,
+    TUNGSTENITE,
+)
 
 # What a request that blocks sleeps for, in microseconds, and what one that computes takes.
 BLOCK_US = 1000
@@ -23,6 +32,12 @@ MICROS = {"compute": COMPUTE_US, "bad": BAD_US, "hot": HOT_US}
 
 # What a cell of several directions or exchanges is, for people.
 BULK = {"up": "upload", "down": "download", "both": "stream there and back"}
+DATAGRAMS = {
+    "single": "datagrams of {} × {}",
+    "trains": "datagrams of {} × {} in trains",
+    "flood": "flood of {}",
+    "flood-trains": "flood of {} in trains",
+}
 PROXIED = {
     "echo": "{} × 1",
     "churn": "connect, {}, close",
@@ -59,6 +74,7 @@ MODES = {
     "bulk": Mode("bulk", TOKIO_BULK, load_mode=None, unit="messages"),
     "rpc": Mode("rpc", TOKIO_RPC, load_mode="rpc", deep=True),
     "websocket": Mode("websocket", TUNGSTENITE, load_mode="websocket", unit="messages", deep=True),
+    "datagrams": Mode("datagrams", TOKIO_UDP, load_mode=None, unit="datagrams", deep=True),
     "http": Mode("http", NGINX, loader="wrk", deep=True),
     "redis": Mode("redis", REDIS, loader="redis-benchmark", unit="commands", deep=True),
     "proxy": Mode("proxy", HAPROXY, load_mode=None),
@@ -66,6 +82,7 @@ MODES = {
 # Of the modes in which it is not one for all.
 LOAD_MODES = {"up": "up", "down": "down", "both": "stream"}
 LOAD_MODES |= {"echo": "echo", "churn": "churn", "stream": "stream"}
+LOAD_MODES |= {"single": "udp", "trains": "udp", "flood": "udp-flood", "flood-trains": "udp-flood"}
 UNITS = {"churn": "connections", "stream": "messages"}
 # How many messages a connection of the mode `ten` has, and which connections of the way `hot` are.
 TEN = 10
@@ -107,6 +124,11 @@ class Cell:
         return UNITS.get(self.what, self.kind.unit)
 
     @property
+    def in_trains(self):
+        """Whether datagrams that go at the same time are one packet of the load generator."""
+        return self.mode == "datagrams" and self.what.endswith("trains")
+
+    @property
     def compares_modes(self):
         """Whether it is about our dispatch modes alone."""
         return self.way in WAYS
@@ -138,12 +160,14 @@ class Cell:
             "rpc": f"RPC, {size_text(self.size)} × {self.depth}",
             "websocket": f"WebSocket, {size_text(self.size)} × {self.depth}",
             "bulk": f"{BULK.get(self.what)}, {size_text(self.size)} a write",
+            "datagrams": DATAGRAMS.get(self.what, "").format(size_text(self.size), self.depth),
             "http": f"HTTP, {self.what} × {self.depth}",
             "redis": f"Redis, {(self.what or '').upper()} × {self.depth}",
             "proxy": f"proxy, {PROXIED.get(self.what, '').format(size_text(self.size))}",
         }[self.mode]
         plural = "s" if self.connections > 1 else ""
-        title = f"{thousands(self.connections)} connection{plural}, {what}"
+        noun = "flow" if self.mode == "datagrams" else "connection"
+        title = f"{thousands(self.connections)} {noun}{plural}, {what}"
         if self.way == "bad":
             return f"{title}, one of them blocks {BAD_US // 1000} ms each time"
         if self.way == "hot":
@@ -193,7 +217,8 @@ class Cell:
 
 
 def size_text(size):
-    return f"{size >> 10} KiB" if size >= 1024 else f"{size} B"
+    whole = size >= 1024 and size % 1024 == 0
+    return f"{size >> 10} KiB" if whole else f"{thousands(size)} B"
 
 
 def thousands(number):

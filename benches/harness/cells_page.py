@@ -4,7 +4,7 @@ from harness.cells import BLOCK_US, WAYS, thousands
 from harness.losses import CONTESTED, losses
 from harness.markdown import join, percent, ratio_text, spread_text, table
 from harness.results import LIMITS
-from harness.servers import HAND_OFF
+from harness.servers import HAND_OFF, TOKIO_UDP, UDP_BATCH
 
 NAMES = {
     "rate": "requests/s",
@@ -119,6 +119,16 @@ def sections(results):
             "threads."
         )
         yield choices_table(compared)
+    if datagrams := [result for result in results if result.cell.mode == "datagrams"]:
+        yield "## Datagrams"
+        yield (
+            "Datagrams for each second of the server's processor time, over those of "
+            f"`{TOKIO_UDP}`; the last columns are ours over `{UDP_BATCH}`, a loop by hand that "
+            "receives, merges and sends as we do. *In trains* the load generator sends what goes "
+            "at the same time as one packet (GSO). It takes trains (GRO) in all cells. On the "
+            "loopback device single datagrams never become a train on their way to the server."
+        )
+        yield datagrams_table(datagrams)
     if idle := [result for result in results if result.cell.mode == "idle"]:
         yield "## Memory"
         yield (
@@ -169,6 +179,22 @@ def choices_table(compared):
     return table(header, rows)
 
 
+def datagrams_table(datagrams):
+    """Datagrams per processor second: the quotient of the processor times, upside down."""
+    names = list(dict.fromkeys(name for result in datagrams for name in result.names))
+    names = [name for name in names if name != TOKIO_UDP]
+    ours = [name for name in names if any(name in result.ours for result in datagrams)]
+    rows = [
+        [
+            result.cell.place,
+            *(ratio_text(result.ratio(TOKIO_UDP, name, "cpu")) for name in names),
+            *(ratio_text(result.ratio(UDP_BATCH, name, "cpu")) for name in ours),
+        ]
+        for result in datagrams
+    ]
+    return table(["cell", *names, *(f"{name} ÷ {UDP_BATCH}" for name in ours)], rows)
+
+
 def one_cell(data, result):
     run = data["runs"][result.run]
     placed = "pinned" if result.cell.pinned else "not pinned"
@@ -178,8 +204,10 @@ def one_cell(data, result):
     if result.cell.mode == "idle":
         yield values_table(result, ("connected", "answered", "silent"))
         return
+    loses = result.cell.mode == "datagrams"
     rows = []
     for name in result.names:
+        lost = result.spread(name, "lost") if loses else None
         busy = [result.spread(name, metric) for metric in ("server_busy", "load_busy")]
         done = result.spread(name, "rate")
         rows.append(
@@ -191,13 +219,15 @@ def one_cell(data, result):
                 ratio_text(result.ratio(name, result.base, "cpu")),
                 spread_text(result.spread(name, "p50")),
                 spread_text(result.spread(name, "p99")),
+                *([percent(lost.median) if lost else ""] if loses else []),
                 *(percent(spread.median) if spread else "" for spread in busy),
                 str(done.count) if done else "0",
             ]
         )
     header = [
         "server", f"{result.cell.unit}/s", f"÷ {result.base}", "CPU µs each",
-        f"÷ {result.base}", "p50 µs", "p99 µs", "busy", "load busy", "windows",
+        f"÷ {result.base}", "p50 µs", "p99 µs", *(["lost"] if loses else []), "busy",
+        "load busy", "windows",
     ]  # fmt: skip
     yield table(header, rows)
     if result.load_is_the_limit():

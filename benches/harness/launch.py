@@ -48,6 +48,8 @@ def peer(server, path, threads, cell, place):
         extra = ["--files", str(files(place))]
     if server.speaks == "bulk":
         extra = ["--serve", SERVES[cell.what]]
+    if server.speaks == "datagrams":
+        extra = ["--serve", "sink" if cell.load_mode == "udp-flood" else "echo"]
     return Launch([path, "0", str(threads), *server.options, *extra])
 
 

@@ -68,7 +68,7 @@ def run_ours(load, running, cell, core, warmup, seconds, rate):
         "--seconds": seconds,
         "--server-pid": running.pid,
     }
-    if cell.kind.deep and cell.load_mode in ("echo", "rpc", "websocket"):
+    if cell.kind.deep and cell.load_mode in ("echo", "rpc", "websocket", "udp"):
         options["--depth"] = cell.depth
     if cell.mode == "ten":
         options["--per"] = TEN
@@ -79,6 +79,7 @@ def run_ours(load, running, cell, core, warmup, seconds, rate):
     if rate:
         options["--rate"] = rate
     arguments = [str(word) for pair in options.items() for word in pair]
+    arguments += ["--gso"] if cell.in_trains else []
     command = [str(load), "{}:{}".format(*running.address), *arguments, "--json"]
     return parse_report(*finish(command, core, (warmup or 0) + seconds))
 

@@ -115,6 +115,7 @@ def parse(arguments):
         "quick": "a look: 3 minutes after the build",
         "short": "the main cells of echoes: 14 minutes",
         "headline": "what the first page shows, with all protocols: 15 minutes",
+        "datagrams": "datagrams alone: 6 minutes",
     }.items():
         amount.add_argument(
             f"--{name}", action="store_const", dest="profile", const=name, default="full", help=what

@@ -12,6 +12,8 @@ TIMEOUT = 10
 CHECK_BYTES = 1 << 20
 # Payloads of frames: with each length of a length, and with none of its own.
 FRAMES = (12, 125, 126, 5000)
+# Sizes of datagrams.
+DATAGRAMS = (0, 1, 64, 1200, 9000, 0, 64)
 
 
 class Failed(Exception):
@@ -21,6 +23,8 @@ class Failed(Exception):
 def probe(speaks, address, cell):
     """A little of its protocol, there and back."""
     try:
+        if speaks == "datagrams":
+            return datagrams(address, cell)
         with socket.create_connection(address, timeout=TIMEOUT) as peer:
             if speaks != "bulk" or cell.what == "both":
                 PROBES[speaks](peer)
@@ -69,6 +73,19 @@ def websocket(peer):
         masked = bytes([length[0] | 0x80]) + length[1:]
         peer.sendall(b"\x82" + masked + b"mask" + unmasked(body, b"mask"))
         expect(peer, b"\x82" + length + body)
+
+
+def datagrams(address, cell):
+    """Datagrams of several sizes and none, there and back, or how many a server has counted."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.settimeout(TIMEOUT)
+        peer.connect(address)
+        counts = cell.load_mode == "udp-flood"
+        for body in (b"count?",) if counts else map(filler, DATAGRAMS):
+            peer.send(body)
+            answer = peer.recv(1 << 16)
+            if len(answer) != 16 if counts else answer != body:
+                raise Failed(f"it answered a datagram of {len(body)} bytes with {answer[:80]!r}")
 
 
 def http(peer):

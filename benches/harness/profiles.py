@@ -99,6 +99,23 @@ def protocols():
     )
 
 
+def datagrams():
+    """Echoes of datagrams that come one by one and in trains, and datagrams that are counted."""
+    return (
+        *(
+            Cell("datagrams", flows, size, depth, what="single")
+            for flows, depth in ((1, 1), (16, 1), (1, 16), (1, 64))
+            for size in (64, 1200)
+        ),
+        *(
+            Cell("datagrams", 1, size, depth, what="trains")
+            for depth in (16, 64)
+            for size in (64, 1200)
+        ),
+        *(Cell("datagrams", 1, 1200, what=what) for what in ("flood", "flood-trains")),
+    )
+
+
 def disturbed():
     """Connections that disturb others."""
     bad = Cell("echo", 64, block_pct=100, way="bad")
@@ -158,6 +175,7 @@ FULL = Profile(
         *dispatching(),
         Cell("idle", 10_000),
         *protocols(),
+        *datagrams(),
         *disturbed(),
         Cell("ten", 64),
         *matrix(pinned=False),
@@ -175,6 +193,7 @@ HEADLINE = Profile(
     cells=(
         Cell("echo", 64),
         *blocking((0.1, 1, 10, 50)),
+        Cell("datagrams", 1, 1200, 64, what="single"),
         *(c for c in protocols() if c.mode != "redis" or c.what in ("get", "set")),
         *disturbed(),
         Cell("open", 64),
@@ -184,4 +203,10 @@ HEADLINE = Profile(
     ),
 )
 
-PROFILES = {profile.name: profile for profile in (QUICK, SHORT, HEADLINE, FULL)}
+# Datagrams, cell by cell as they are asked for.
+DATAGRAMS = Profile(
+    "datagrams", rotations=9, idle_rotations=1, seconds=0.2, warmup=0.05, minutes=6,
+    cells=datagrams(),
+)  # fmt: skip
+
+PROFILES = {profile.name: profile for profile in (QUICK, SHORT, HEADLINE, DATAGRAMS, FULL)}

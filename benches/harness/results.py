@@ -1,11 +1,13 @@
 """A cell's windows, as values by server and rotation, and what the report asks of them."""
 
 from harness.cells import Cell
-from harness.servers import BASE, HAND_OFF
+from harness.servers import BASE, HAND_OFF, UDP_ALL, UDP_BATCH, UDP_ONE
 from harness.summary import ratios, spread
 
 # Hand-written loops: what could be reached, and no frameworks.
-LIMITS = (BASE, "raw io_uring", "raw epoll, frames not read")
+LIMITS = (
+    BASE, "raw io_uring", "raw epoll, frames not read", UDP_ALL, UDP_ONE, UDP_BATCH,
+)  # fmt: skip
 
 # How each value is read from the load generator's report; time is in microseconds.
 METRICS = {
@@ -17,6 +19,7 @@ METRICS = {
     "p99.9": lambda report: report["latency_ns"]["p99.9"] / 1e3,
     "server_busy": lambda report: report["server"]["cpu_seconds"] / report["seconds"],
     "load_busy": lambda report: report["load_cpu_seconds"] / report["seconds"],
+    "lost": lambda report: report["lost"] / (report["lost"] + report["requests"]),
     "connected": lambda report: report["server"]["rss_each_connected"],
     "answered": lambda report: report["server"]["rss_each_answered"],
     "silent": lambda report: report["server"]["rss_each_silent"],

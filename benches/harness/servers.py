@@ -42,6 +42,9 @@ ASIDE = {"echoes": False, "idles": False}
 # What the others are divided by where they speak something else.
 HAPROXY, NGINX, REDIS = "haproxy", "nginx", "redis-server"
 TOKIO_BULK, TOKIO_RPC, TUNGSTENITE = "tokio bulk", "tokio-util codec", "tokio-tungstenite"
+TOKIO_UDP = "tokio udp current-thread"
+# Loops by hand, of datagrams: one by one, one for each wait, and all that the kernel offers.
+UDP_ALL, UDP_ONE, UDP_BATCH = "raw udp", "raw udp, one each wait", "raw udp in batches"
 
 MULTI, CURRENT = ("--runtime", "multi"), ("--runtime", "current")
 HANDS_OFF, INLINE = ("--dispatch", "hand-off"), ("--dispatch", "inline")
@@ -101,6 +104,15 @@ SERVERS = (
     Server(TOKIO_RPC, "tokio_rpc", MULTI, speaks="rpc"),
     Server("tokio-util codec current-thread", "tokio_rpc", CURRENT, speaks="rpc"),
     Server("raw epoll, frames not read", "raw_epoll", speaks="rpc"),
+    # Datagrams.
+    Server(UDP_ALL, "raw_udp", speaks="datagrams"),
+    Server(UDP_ONE, "raw_udp", ("--drain", "one"), speaks="datagrams"),
+    Server(UDP_BATCH, "raw_udp_batch", speaks="datagrams"),
+    Server("netpoll udp", "netpoll_udp", HANDS_OFF, ours=True, speaks="datagrams"),
+    Server("netpoll udp inline", "netpoll_udp", INLINE, ours=True, speaks="datagrams"),
+    Server("tokio udp", "tokio_udp", MULTI, speaks="datagrams"),
+    Server(TOKIO_UDP, "tokio_udp", CURRENT, speaks="datagrams"),
+    Server("std udp threads", "std_udp", speaks="datagrams"),
     # WebSocket.
     Server("netpoll websocket", "netpoll_websocket", ours=True, speaks="websocket"),
     Server(TUNGSTENITE, "tokio_websocket", MULTI, speaks="websocket"),

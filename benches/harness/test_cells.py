@@ -56,6 +56,18 @@ class Matrix(unittest.TestCase):
         self.assertEqual(bad.block_options[1], "500000")
         self.assertGreater(HEADLINE.window(bad)[1], 0.5)
 
+    def test_datagrams_come_one_by_one_in_trains_and_in_floods(self):
+        cells = {cell.key: cell for cell in FULL.cells if cell.mode == "datagrams"}
+        trains = cells["datagrams-trains-c1-s1200-d64-pinned"]
+        self.assertEqual((trains.in_trains, trains.load_mode), (True, "udp"))
+        self.assertEqual(trains.title, "1 flow, datagrams of 1 200 B × 64 in trains")
+        single = cells["datagrams-single-c16-s64-d1-pinned"]
+        self.assertEqual((single.in_trains, single.load_mode), (False, "udp"))
+        self.assertEqual(single.title, "16 flows, datagrams of 64 B × 1")
+        flood = cells["datagrams-flood-trains-c1-s1200-d1-pinned"]
+        self.assertEqual((flood.in_trains, flood.load_mode), (True, "udp-flood"))
+        self.assertEqual({s.speaks for s in SERVERS if flood.admits(s)}, {"datagrams"})
+
     def test_keys_are_names(self):
         for profile in PROFILES.values():
             keys = [cell.key for cell in profile.cells]

@@ -11,6 +11,7 @@ from harness.servers import SERVERS
 SPEAKS = {
     "bulk": Cell("bulk", 1, what="down"),
     "http": Cell("http", 1, what="file"),
+    "datagrams": Cell("datagrams", 1, what="flood"),
     "proxy": Cell("proxy", 1, what="echo"),
 }
 
@@ -28,6 +29,7 @@ class Launches(unittest.TestCase):
     def test_a_peer_is_told_what_its_protocol_needs(self):
         self.assertEqual(self.launch("mio").command, ["/bin/x", "0", "1"])
         self.assertIn("source", self.launch("tokio bulk").command)
+        self.assertEqual(self.launch("netpoll udp").command[-2:], ["--serve", "sink"])
         self.assertEqual(self.launch("tokio proxy").command[-2:], ["--origin", "127.0.0.1:9"])
         files = Path(self.launch("hyper").command[-1])
         self.assertEqual((files / "file").read_bytes(), FILE)

@@ -31,6 +31,23 @@ def serve(talk):
     return listener, listener.getsockname()
 
 
+def answer_datagrams(answer):
+    """A server of datagrams, until it is closed."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+
+    def run():
+        while True:
+            try:
+                datagram, peer = server.recvfrom(1 << 16)
+                server.sendto(answer(datagram), peer)
+            except OSError:
+                return
+
+    threading.Thread(target=run, daemon=True).start()
+    return server, server.getsockname()
+
+
 def echo(peer):
     while data := peer.recv(1 << 16):
         peer.sendall(data)
@@ -77,6 +94,23 @@ class Probes(unittest.TestCase):
         self.refused("echo", answers(b"hellp"), "changed bytes")
         self.refused("rpc", answers(b"\0\0\0\0"), "changed bytes")
         self.refused("echo", answers(b"hello"), "changed bytes", how=check)
+
+    def test_datagrams_come_back_whole_and_floods_are_counted(self):
+        echo, flood = (Cell("datagrams", 1, what=what) for what in ("single", "flood"))
+        for cell, answer, why in (
+            (echo, lambda datagram: datagram, None),
+            (echo, lambda datagram: datagram[:64], "of 1200 bytes"),
+            (echo, lambda datagram: datagram + b"!", "of 0 bytes"),
+            (flood, lambda datagram: bytes(16), None),
+            (flood, lambda datagram: datagram, "of 6 bytes"),
+        ):
+            server, address = answer_datagrams(answer)
+            with server:
+                if why is None:
+                    check("datagrams", address, cell)
+                    continue
+                with self.assertRaisesRegex(Failed, why):
+                    probe("datagrams", address, cell)
 
     def test_http_is_read_by_its_length_or_its_chunks(self):
         self.ask("http", answers(SIZED, CHUNKED))

@@ -126,6 +126,26 @@ class Choices(unittest.TestCase):
         row = next(line for line in text.split("\n") if line.startswith("| 50 % block 1 ms, on"))
         self.assertIn("| 0.95 [0.95–0.95] |", row)
 
+    def test_datagrams_are_shown_by_processor_second_and_with_what_was_lost(self):
+        raw = data()
+        names = ("netpoll udp", "tokio udp current-thread", "raw udp in batches")
+        described = {"program": "x", "options": []}
+        raw["servers"] = [
+            {"name": name, "ours": name == names[0], **described} for name in names
+        ]  # fmt: skip
+        records = windows(dict.fromkeys(names, 100))
+        for record in records:
+            each = {names[0]: 2, names[1]: 4, names[2]: 1}[record["server"]]
+            record["report"]["server"]["cpu_seconds_per_million"] = each
+            record["report"] |= {"lost": 25, "requests": 75}
+        raw["cells"] = [cell("datagrams", records, what="flood", size=1200)]
+        text = self.report(raw)
+        rows = [line for line in text.split("\n") if line.startswith("| 64 flows, flood of")]
+        wanted = "| 2.00 [2.00–2.00] | 4.00 [4.00–4.00] | 0.50 [0.50–0.50] |"
+        self.assertTrue(any(row.endswith(wanted) for row in rows), rows)
+        self.assertIn("| p99 µs | lost | busy |", text)
+        self.assertIn("| 25 % |", text)
+
     def test_what_is_missing_of_the_matrix_is_listed(self):
         raw = data()
         raw["runs"] = [{**RUN, "profile": "full"}]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   ──► size bytes, again and again, on each flow in turn
-//!   ──► "count?": what a server counts is told to whoever asks so
+//!   ──► "count?": asks for the counts
 //!   ◄── how many datagrams of another size came, and their bytes: 8 bytes each, big-endian
 //! ```
 //!
