@@ -63,6 +63,7 @@ pages! {
     framing = "docs/framing.md",
     backpressure = "docs/backpressure.md",
     broadcast = "docs/broadcast.md",
+    datagrams = "docs/datagrams.md",
     timeouts_and_limits = "docs/timeouts-and-limits.md",
     limits = "docs/limits.md",
     blocking = "docs/blocking.md",

@@ -1,5 +1,5 @@
 //! What another server answered: checked, kept without what is of that exchange alone, and written
-//! for whoever asks.
+//! for each client that asks.
 
 use std::time::Duration;
 

@@ -4,8 +4,8 @@ use super::name::Name;
 use super::record::{OPT, Record, number};
 
 pub(crate) const HEADER: usize = 12;
-/// Bytes of an answer over UDP to who names no size (RFC 1035), and our bound for the others: what
-/// passes every network without fragments.
+/// Bytes of an answer over UDP to a client that names no size (RFC 1035), and our bound for the
+/// other clients: what passes every network without fragments.
 const UDP_MIN: u16 = 512;
 pub(crate) const UDP_MAX: u16 = 1232;
 
@@ -28,9 +28,9 @@ pub(crate) struct Query<'a> {
     pub(crate) name: Name,
     pub(crate) kind: u16,
     pub(crate) class: u16,
-    /// The question as it was written, to be repeated: case is the asker's.
+    /// The question as it was written, to be repeated: case is the client's.
     pub(crate) question: &'a [u8],
-    /// The size that the asker takes over UDP, if it said one.
+    /// The size that the client takes over UDP, if it said one.
     pub(crate) size: Option<u16>,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Query<'a> {
         (at == message.len()).then_some(Ok(query))
     }
 
-    /// What is the same for all who ask the same, in whatever case they write it.
+    /// What is the same for all queries of one question, in whatever case it is written.
     pub(crate) fn key(&self) -> Vec<u8> {
         key(self.question)
     }

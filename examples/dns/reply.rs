@@ -1,4 +1,4 @@
-//! Answers, written: records behind the question, and no more bytes than the asker takes.
+//! Answers, written: records behind the question, and no more bytes than the client takes.
 
 use super::message::{HEADER, Query, Rcode, UDP_MAX};
 use super::name::Name;
@@ -37,7 +37,7 @@ impl Reply<'_> {
     }
 
     /// The message. Beyond `limit` bytes it has no records, and says that it is cut short: the
-    /// asker comes again over TCP.
+    /// client asks again over TCP.
     pub(crate) fn write(&self, query: &Query<'_>, limit: usize) -> Vec<u8> {
         let mut flags = ANSWER | self.rcode.map_or(0, |rcode| rcode as u16);
         flags |= if self.authoritative { AUTHORITATIVE } else { 0 };

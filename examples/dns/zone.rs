@@ -55,7 +55,7 @@ impl Zone {
         let mut alias;
         for _ in 0..=ALIASES_MAX {
             let Some(all) = self.records.get(name).filter(|_| query.class == IN) else {
-                // Of an alias that leads elsewhere, the asker finds the rest itself.
+                // Of an alias that leads elsewhere, the client finds the rest itself.
                 let missing = reply.answers.is_empty() && !self.is_above(name);
                 reply.rcode = missing.then_some(Rcode::NoName);
                 break;
@@ -71,7 +71,7 @@ impl Zone {
             name = &alias;
         }
         if reply.answers.is_empty() {
-            // Who asks may remember for so long that there is nothing.
+            // It says how long a client may remember that there is nothing.
             let top = self.records.get(&self.origin).into_iter().flatten();
             reply.authority.extend(top.filter(|resource| resource.kind == SOA));
         }

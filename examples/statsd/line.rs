@@ -1,6 +1,6 @@
 //! One line of statsd: `name:value|type`, then `|@rate` and `|#tags` if there are any.
 
-/// Bytes of a name: longer ones are no names, but somebody's text.
+/// Bytes of a name: longer ones are no names, but text.
 const NAME_MAX: usize = 200;
 
 /// What a line says.
@@ -19,7 +19,7 @@ pub(crate) enum Value<'a> {
     /// It stands at so much now, or by so much higher or lower.
     Gauge(f64),
     Change(f64),
-    /// Somebody was seen.
+    /// A member of a set was seen.
     Member(&'a str),
 }
 

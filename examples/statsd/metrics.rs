@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::line::{Line, Value};
 
-/// Names that are kept at most, and members of one set: names come from whoever can send.
+/// Names that are kept at most, and members of one set: names come from any peer that can send.
 const NAMES_MAX: usize = 10_000;
 const MEMBERS_MAX: usize = 10_000;
 

@@ -1,5 +1,5 @@
 //! Any bytes that a peer of the example `dns` sends, as a query and as another server's answer: no
-//! panic, no answer beyond the asker's size, and what is answered can be read again.
+//! panic, no answer beyond the client's size, and what is answered can be read again.
 
 #![no_main]
 
@@ -52,7 +52,7 @@ fuzz_target!(|input: (&[u8], &[u8])| {
     forward(&query, said);
 });
 
-/// What another server said reaches the asker within its size, and again from the cache.
+/// What another server said reaches the client within its size, and again from the cache.
 fn forward(query: &Query<'_>, said: &[u8]) {
     // A header and a question that fit, so that records are reached.
     let said = [

@@ -160,7 +160,7 @@ fn a_zone_answers_what_it_has_and_says_what_it_has_not() {
     let found = answer(&zone, &query("WWW.example.test", 1, None), 512);
     assert_eq!(outline(&found), (0, 1, 0));
     assert_eq!(found[2] & 4, 4, "it is the zone's own server");
-    assert_eq!(&found[12..30], b"\x03WWW\x07example\x04test\0", "case is the asker's");
+    assert_eq!(&found[12..30], b"\x03WWW\x07example\x04test\0", "case is the client's");
     assert_eq!(&found[34..], b"\xC0\x0C\0\x01\0\x01\0\0\0\x3C\0\x04\xC0\0\x02\x01");
     for (text, kind, wanted) in [
         ("www.example.test", 255, (0, 2, 0)),
