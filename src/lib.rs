@@ -23,19 +23,20 @@ pub use netpoll_buffer::{FromRead, FromWrite, LinkBuffer, Sink, Source};
 pub use netpoll_client::{
     Backoff, Cancel, Client, ClientBuilder, DialConnection, DialThen, Dialer, DialerBuilder,
     Keepalive, Mux, MuxBuilder, MuxProtocol, MuxStats, Pool, PoolBuilder, PoolStats, Pooled,
-    Resolve, dial_connection,
+    Resolve, connect_datagrams, dial_connection,
 };
 pub use netpoll_codec as codec;
 pub use netpoll_core::broadcast::{Broadcast, Group, GroupBuilder, GroupStats, SlowMembers};
 pub use netpoll_core::{
-    Address, Balance, CloseReason, Connection, Datagram, DatagramBatch, DatagramHandle,
-    DatagramLimits, DatagramStats, Delivery, Detached, Dispatch, Error, Exchange, FilterError,
-    Gather, GoneWatch, HandOffOptions, HandOffStats, Handle, Handler, Hold, LimitReached, LimitRow,
-    Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge, MemoryStats, NonBlocking,
-    OnConnect, OnDatagrams, OnDisconnect, OnDrain, OnHighWater, OnOpen, OnPrepare, OnRequest,
-    OnShutdown, OutputLimits, PollManager, PoolOptions, ReadHalf, Reader, ReceiveRate, Relay,
-    RelayEnd, Relayed, Result, Spin, TcpInfo, Ticks, Timer, TurnLimits, Undelivered, Wait,
-    WhenFull, WorkerStats, WriteHalf, Writer, block_in_place, default_loops, relay,
+    Address, Balance, CloseReason, Connection, Datagram, DatagramBatch, DatagramClient,
+    DatagramHandle, DatagramLimits, DatagramStats, Delivery, Detached, Dispatch, Error, Exchange,
+    FilterError, Gather, GoneWatch, HandOffOptions, HandOffStats, Handle, Handler, Hold,
+    LimitReached, LimitRow, Limits, ListenerInfo, LoadBalance, LoopLoad, LoopStats, MaxAge,
+    MemoryStats, NonBlocking, OnConnect, OnDatagrams, OnDisconnect, OnDrain, OnHighWater, OnOpen,
+    OnPrepare, OnRequest, OnShutdown, OutputLimits, Payloads, PollManager, PoolOptions, ReadHalf,
+    Reader, ReceiveRate, Relay, RelayEnd, Relayed, Result, Spin, TcpInfo, Ticks, Timer, TurnLimits,
+    Undelivered, Wait, WhenFull, WorkerStats, WriteHalf, Writer, block_in_place, default_loops,
+    relay,
 };
 pub use netpoll_server::{
     AcceptLimit, AtFlowLimit, AtLimit, Credentials, DatagramOptions, DatagramServer,

@@ -10,6 +10,7 @@ use netpoll_core::{Address, Error, Result, parse_port};
 /// Where to dial.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
+    doing: &'static str,
     network: Cow<'a, str>,
     address: Cow<'a, str>,
     family: fn(&SocketAddr) -> bool,
@@ -28,10 +29,24 @@ impl<'a> Target<'a> {
     /// # Errors
     /// [`Error::Config`], one sentence that names the network, the address and what is wrong.
     pub(crate) fn parse(network: &'a str, address: &'a str) -> Result<(Self, Kind<'a>)> {
-        let family = Networks::Streams.family("dial", network, address)?;
-        let parsed = if network == "unix" { unix(address) } else { inet(address) };
-        let kind = parsed.map_err(|what| unusable("dial", network, address, &what))?;
-        let target = Self { network: network.into(), address: address.into(), family };
+        Self::parse_for(Networks::Streams, "dial", network, address)
+    }
+
+    /// The same, for one of these networks; `doing` says what for.
+    ///
+    /// # Errors
+    /// Those of `parse`.
+    pub(crate) fn parse_for(
+        networks: Networks,
+        doing: &'static str,
+        network: &'a str,
+        address: &'a str,
+    ) -> Result<(Self, Kind<'a>)> {
+        let family = networks.family(doing, network, address)?;
+        let is_unix = matches!(network, "unix" | "unixgram");
+        let parsed = if is_unix { unix(address) } else { inet(address) };
+        let kind = parsed.map_err(|what| unusable(doing, network, address, &what))?;
+        let target = Self { doing, network: network.into(), address: address.into(), family };
         match &kind {
             Kind::Literal(Address::Inet(literal)) if !family(literal) => {
                 Err(target.wrong("it has no address of that family"))
@@ -43,7 +58,8 @@ impl<'a> Target<'a> {
     /// The same, for a dial that outlives its caller's strings.
     pub(crate) fn into_owned(self) -> Target<'static> {
         let (network, address) = (self.network.into_owned(), self.address.into_owned());
-        Target { network: network.into(), address: address.into(), family: self.family }
+        let (network, address) = (network.into(), address.into());
+        Target { doing: self.doing, network, address, family: self.family }
     }
 
     /// The address, as the caller gave it.
@@ -75,12 +91,12 @@ impl<'a> Target<'a> {
 
     /// The error of a target that can't be dialled.
     pub(crate) fn wrong(&self, what: &str) -> Error {
-        unusable("dial", &self.network, &self.address, &what)
+        unusable(self.doing, &self.network, &self.address, &what)
     }
 
     /// The error of a dial that failed.
     pub(crate) fn failed(&self, source: std::io::Error) -> Error {
-        Error::address("dial", &self.network, &self.address, source)
+        Error::address(self.doing, &self.network, &self.address, source)
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod batch;
 mod callbacks;
+mod client;
 mod handle;
 mod limits;
 mod outbox;
@@ -23,6 +24,7 @@ mod task;
 
 pub use batch::{Datagram, DatagramBatch, Iter as DatagramIter};
 pub use callbacks::{DatagramCallbacks, DatagramService, OnDatagrams, OnOpen, PrepareDatagrams};
+pub use client::{DatagramClient, Payloads};
 pub use handle::DatagramHandle;
 pub use limits::{DatagramLimits, WhenFull};
 pub use stats::DatagramStats;

@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::sync::{AtomicBool, Ordering};
@@ -23,9 +24,11 @@ use crate::sys::connect::ConnectOptions;
 use crate::sys::datagram::{self, Outgoing, Slot};
 use crate::sys::datagram_features::{self, DatagramFeatures, Granted};
 use crate::sys::datagram_open::{self as open, DatagramSocketOptions, Membership};
+use crate::sys::poll;
 use sending::Outlet;
 
 pub(crate) use crate::sys::datagram::{Failure, TOO_LONG, failure};
+pub(crate) use crate::sys::poll::{Readied, Ready};
 pub(crate) use places::{Brought, MOST_PLACES, Place, Places};
 pub(crate) use sending::{Envelopes, Message, Segments, Sent};
 
@@ -149,6 +152,20 @@ impl DatagramSocket {
         let slices = [io::IoSlice::new(payload)];
         let message = Outgoing { name: name.bytes(), slices: &slices, control: &[] };
         datagram::send(self.as_fd(), &[message]).map(|_| ())
+    }
+
+    /// Waits until it may be received from, or sent to, or has an error; at most for `timeout`. The
+    /// calling thread sleeps.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn wait(&self, ready: Ready, timeout: Option<Duration>) -> io::Result<Readied> {
+        poll::wait(self.as_fd(), ready, timeout)
+    }
+
+    /// The error that the socket holds. Reading takes it out.
+    pub(crate) fn take_error(&self) -> io::Result<()> {
+        sys::stream::take_error(self.as_fd())
     }
 
     /// Takes the next entry out of the error queue.

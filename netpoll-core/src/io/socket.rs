@@ -66,7 +66,7 @@ impl Networks {
             (Self::Streams, "tcp6") | (Self::Datagrams, "udp6") => Ok(SocketAddr::is_ipv6),
             (Self::Streams, "udp" | "udp4" | "udp6" | "unixgram") => wrong(
                 &"the network must be tcp, tcp4, tcp6 or unix; Datagrams::bind and \
-                  DatagramClient::connect are for datagrams",
+                  connect_datagrams are for datagrams",
             ),
             (Self::Streams, _) => wrong(&"the network must be tcp, tcp4, tcp6 or unix"),
             (Self::Datagrams, _) => wrong(&"the network must be udp, udp4, udp6 or unixgram"),

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use netpoll_core::socket::{self, DatagramFeatures, DatagramSocketOptions, Membership};
-use netpoll_core::{Address, DatagramSocket, Error, Result, guard};
+use netpoll_core::{Address, DatagramClient, DatagramSocket, Error, Result, guard};
 
 use crate::socket_file::SocketFile;
 
@@ -73,6 +73,11 @@ impl Datagrams {
         Ok(Self { socket, address, name: None, file, further })
     }
 
+    fn adopted(socket: DatagramSocket) -> io::Result<Self> {
+        let address = socket.local_address()?;
+        Ok(Self { socket, address, name: None, file: None, further: None })
+    }
+
     /// What a `serve` goes on with: the socket, its file, and how further ones are opened.
     pub(super) fn take(self) -> (DatagramSocket, Option<SocketFile>, Option<Further>) {
         (self.socket, self.file, self.further)
@@ -124,6 +129,19 @@ impl AsFd for Datagrams {
     }
 }
 
+/// For callbacks instead of waits: an event loop serves the connected socket, and callbacks send to
+/// the peer by [`DatagramBatch::send`](netpoll_core::DatagramBatch::send). What the client has
+/// received and not returned is lost.
+impl TryFrom<DatagramClient> for Datagrams {
+    type Error = Error;
+
+    /// # Errors
+    /// The system's.
+    fn try_from(client: DatagramClient) -> Result<Self> {
+        Ok(Self::adopted(client.into())?)
+    }
+}
+
 /// Adopts a bound socket of datagrams. One loop serves it.
 impl TryFrom<OwnedFd> for Datagrams {
     type Error = Error;
@@ -136,8 +154,7 @@ impl TryFrom<OwnedFd> for Datagrams {
             ErrorKind::InvalidInput => Error::config("the descriptor is no socket of datagrams"),
             _ => error.into(),
         })?;
-        let address = socket.local_address()?;
-        Ok(Self { socket, address, name: None, file: None, further: None })
+        Ok(Self::adopted(socket)?)
     }
 }
 

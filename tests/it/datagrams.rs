@@ -1,0 +1,60 @@
+//! Datagrams: what is bound and how, which loop serves which peer, and how it ends.
+
+mod bound;
+mod client;
+mod groups;
+mod serving;
+
+use std::net::{SocketAddr, UdpSocket};
+
+use netpoll::{DatagramBatch, DatagramServer, Datagrams, Dispatch, EventLoop, Result, Running};
+
+use crate::util::PATIENCE;
+
+/// A plain client of this server, which waits with a bound.
+pub(crate) fn client_of(server: SocketAddr) -> UdpSocket {
+    let any = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+    let socket = UdpSocket::bind(any).expect("a port");
+    socket.connect(server).expect("an address");
+    socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+    socket
+}
+
+/// What comes next.
+#[track_caller]
+pub(crate) fn heard(client: &UdpSocket) -> Vec<u8> {
+    let mut room = [0; 2048];
+    let length = client.recv(&mut room).expect("an answer");
+    room[..length].to_vec()
+}
+
+/// Sends, and hears the same.
+#[track_caller]
+pub(crate) fn echo(client: &UdpSocket, bytes: &[u8]) {
+    client.send(bytes).expect("room");
+    assert_eq!(heard(client), bytes);
+}
+
+/// Answers each datagram with what it brought.
+pub(crate) fn answer_all(batch: &DatagramBatch<'_>) -> Result<()> {
+    batch.iter().try_for_each(|it| it.reply(it.payload()))
+}
+
+/// An echo on this socket.
+pub(crate) fn echoing(socket: Datagrams) -> DatagramServer {
+    socket.on_datagrams(|(): &mut (), batch: &DatagramBatch<'_>| answer_all(batch))
+}
+
+pub(crate) fn any_port() -> Datagrams {
+    Datagrams::bind("udp", "127.0.0.1:0").expect("a port")
+}
+
+/// Serves datagrams alone, on so many loops.
+pub(crate) fn serve(dispatch: Dispatch, loops: usize, server: DatagramServer) -> Running {
+    let builder = EventLoop::for_datagrams().dispatch(dispatch).loops(loops);
+    builder.build().expect("options").spawn(server).expect("it serves")
+}
+
+pub(crate) fn inet(running: &Running) -> SocketAddr {
+    running.address().inet().expect("of UDP")
+}
