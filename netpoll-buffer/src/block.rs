@@ -444,12 +444,22 @@ impl Drop for Block {
         idle.settle();
         let header = idle.header_mut();
         let (class, capacity) = (header.class, header.capacity as usize);
-        let foreign = if class == Class::FOREIGN { header.foreign.take() } else { None };
-        pool::put(class, capacity, idle);
-        // Last, as it runs the owner's code, which may use the pool or panic.
-        if let Some(foreign) = foreign {
-            release(foreign);
+        if class == Class::FOREIGN {
+            return put_foreign(idle);
         }
+        pool::put(class, capacity, idle);
+    }
+}
+
+/// Puts a block that stands for foreign memory into the pool, and gives that memory back.
+#[inline(never)] // so that the drop of all other blocks stays small
+fn put_foreign(mut idle: Idle) {
+    let header = idle.header_mut();
+    let (capacity, foreign) = (header.capacity as usize, header.foreign.take());
+    pool::put(Class::FOREIGN, capacity, idle);
+    // Last, as it runs the owner's code, which may use the pool or panic.
+    if let Some(foreign) = foreign {
+        release(foreign);
     }
 }
 

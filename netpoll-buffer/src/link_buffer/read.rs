@@ -74,8 +74,12 @@ impl LinkBuffer {
     #[inline]
     pub fn next(&mut self, n: usize) -> Result<&[u8], Shortfall> {
         Shortfall::check(n, self.len)?;
-        self.release();
-        self.make_contiguous(n)?;
+        // A first segment that has them all, and at least one, was not lent out.
+        let in_first = n > 0 && self.chain.first().is_some_and(|first| first.len() >= n);
+        if !in_first {
+            self.release();
+            self.make_contiguous(n)?;
+        }
         self.took(n);
         Ok(self.chain.first_mut().map_or(&[], |first| first.lend(n)))
     }

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 use bytes::{Buf, Bytes};
 
 use super::LinkBuffer;
+use crate::Shortfall;
 
 /// The readable bytes. `copy_to_bytes` shares where [`LinkBuffer::read_bytes`] does.
 ///
@@ -64,6 +65,14 @@ impl Read for LinkBuffer {
     #[inline]
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         Ok(self.copy_to(out))
+    }
+
+    /// Consumes nothing if it fails.
+    #[inline]
+    fn read_exact(&mut self, out: &mut [u8]) -> io::Result<()> {
+        Shortfall::check(out.len(), self.len())?;
+        self.copy_to(out);
+        Ok(())
     }
 }
 

@@ -150,6 +150,9 @@ impl LinkBuffer {
         self.release();
         match self.chain.last_mut() {
             Some(last) if last.room_len() >= bytes.len() => _ = last.write(bytes),
+            None if bytes.len() <= SMALLEST_BLOCK => {
+                _ = self.chain.push_room(SMALLEST_BLOCK).write(bytes);
+            }
             _ => self.write_over(bytes),
         }
         self.pending += bytes.len();
