@@ -1,6 +1,6 @@
 //! A frame that was found: lent out of the buffer that it arrived in.
 
-use std::fmt;
+use std::{fmt, mem};
 
 use bytes::Bytes;
 use netpoll_buffer::{LinkBuffer, Shortfall};
@@ -128,8 +128,11 @@ impl<'a> Frame<'a> {
     /// codec of this crate does.
     #[inline]
     pub fn bytes(mut self) -> &'a [u8] {
-        self.drop_parted_header();
-        let (buffer, extent) = self.take();
+        let (buffer, mut extent) = self.take();
+        if buffer.chunk().len() < extent.header + extent.payload {
+            // The header is not copied with a payload that does not lie behind it in one block.
+            buffer.consume(mem::take(&mut extent.header));
+        }
         let whole = buffer.next(extent.total()).expect("it was found, so it is there");
         &whole[extent.header..extent.header + extent.payload]
     }
@@ -184,17 +187,6 @@ impl<'a> Frame<'a> {
     #[inline]
     fn take(&mut self) -> (&'a mut LinkBuffer, Extent) {
         (self.buffer.take().expect("the methods that take it take the frame"), self.extent.unpack())
-    }
-
-    /// Drops a header if its payload does not lie behind it in one block, so that the header is not
-    /// copied with it.
-    #[inline]
-    fn drop_parted_header(&mut self) {
-        let Extent { header, payload, .. } = self.extent.unpack();
-        let end = header + payload;
-        if self.buffer.as_ref().is_some_and(|buffer| buffer.chunk().len() < end) {
-            self.drop_header();
-        }
     }
 
     #[cold]
