@@ -98,9 +98,10 @@ impl Http {
     }
 
     /// How long a connection may take to send the head of a request, from when it is idle: so it
-    /// also ends idle connections of HTTP/1. On HTTP/2 it bounds the first bytes of a connection;
-    /// set `keep_alive_interval` by [`http2`](Self::http2) to end those whose peer is gone. Default
-    /// 30 s; `None` is for ever.
+    /// also ends idle connections of HTTP/1. On HTTP/2 it bounds the first bytes of a connection.
+    /// After these, `keep_alive_interval` of [`http2`](Self::http2) ends those whose peer is gone,
+    /// and [`idle_timeout`](EventLoopBuilder::idle_timeout) those on which nothing passes, though a
+    /// handler may be at work. Default 30 s; `None` is for ever.
     #[must_use]
     pub fn header_read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.header_read_timeout = timeout.into().map(|timeout| timeout.min(A_CENTURY));

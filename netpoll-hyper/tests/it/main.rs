@@ -6,6 +6,7 @@ mod frames;
 mod http1;
 mod http2;
 mod limits;
+mod services;
 mod shutdown;
 mod upgrades;
 mod util;
