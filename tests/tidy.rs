@@ -40,6 +40,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("netpoll-buffer/src/slab.rs", "maps the memory of blocks, and unmaps it"),
     ("netpoll-buffer/src/link_buffer/buf_mut.rs", "implements `BufMut`, an unsafe trait, safely"),
     ("netpoll-buffer/tests/it/steady.rs", "an allocator that counts is an unsafe trait"),
+    ("netpoll-core/tests/datagrams_steady.rs", "an allocator that counts is an unsafe trait"),
     ("netpoll-core/src/pure/baton.rs", "the baton's word proves that one thread holds it"),
     ("netpoll-core/src/connection/socket.rs", "who holds a descriptor last closes it"),
     ("netpoll-core/src/pure/future_task.rs", "a future is pinned in the cell of its task"),

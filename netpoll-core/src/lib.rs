@@ -60,6 +60,8 @@ pub use pure::join::JoinError;
 pub use pure::spin::Spin;
 #[doc(hidden)]
 pub use sys::ancillary::{Ancillary, Fault};
+#[doc(hidden)]
+pub use sys::datagram::address_of as peer_of;
 pub use tasks::current::{InPlace, current_place, poll_budget};
 pub use tasks::future::{refuse, spawn_at};
 pub use tasks::join_handle::{AbortHandle, JoinHandle};

@@ -2,6 +2,7 @@
 
 mod bound;
 mod client;
+mod flooded;
 mod groups;
 mod serving;
 

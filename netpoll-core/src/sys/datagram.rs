@@ -276,7 +276,7 @@ impl Name {
 
 /// The address that the kernel wrote so; [`Address::Unnamed`] for none, and for one that is cut or
 /// of another family.
-pub(crate) fn address_of(name: &[u8]) -> Address {
+pub fn address_of(name: &[u8]) -> Address {
     let Some((family, rest)) = name.split_first_chunk() else { return Address::Unnamed };
     match i32::from(libc::sa_family_t::from_ne_bytes(*family)) {
         libc::AF_INET => v4(rest),
