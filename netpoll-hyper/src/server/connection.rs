@@ -45,14 +45,15 @@ where
         Version::Http1 => {
             let mut builder = http.http1.clone();
             builder.timer(NetpollTimer::new()).header_read_timeout(http.header_read_timeout);
-            let driven = builder.serve_connection(stream, service).with_upgrades();
+            let driven = pin!(builder.serve_connection(stream, service).with_upgrades());
             drive(driven, stop, UpgradeableConnection::graceful_shutdown).await
         }
         Version::Http2 => {
             let mut builder = http.http2.clone();
             builder.timer(NetpollTimer::new());
-            let driven = builder.serve_connection(stream, service);
-            drive(driven, stop, http2::Connection::graceful_shutdown).await
+            // In a box, so that the future of an HTTP/1 connection is not as large as this.
+            let mut driven = Box::pin(builder.serve_connection(stream, service));
+            drive(driven.as_mut(), stop, http2::Connection::graceful_shutdown).await
         }
     };
     outcome.map_err(BoxError::from)
@@ -78,11 +79,14 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
 
 /// Polls what drives a connection until it ends. When a shutdown begins, `end` has it end after the
 /// requests that it has.
-async fn drive<F>(driven: F, mut stop: Stop, end: impl Fn(Pin<&mut F>)) -> hyper::Result<()>
+async fn drive<F>(
+    mut driven: Pin<&mut F>,
+    mut stop: Stop,
+    end: impl Fn(Pin<&mut F>),
+) -> hyper::Result<()>
 where
     F: Future<Output = hyper::Result<()>>,
 {
-    let mut driven = pin!(driven);
     let mut is_told = false;
     poll_fn(|context| {
         if !is_told && stop.poll(context) {
