@@ -1,15 +1,17 @@
 //! Dialled connections for futures.
 
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, OnceLock};
 
-use netpoll_client::{Client, Dialer};
-use netpoll_core::{Dispatch, Error, Limits, Result};
+use netpoll_client::{Dialer, Dialling};
+use netpoll_core::{
+    Attempt, Callbacks, ConnectionGroup, Dispatch, Dispatcher, Limits, Prepare, Result,
+    current_loop,
+};
 
 use crate::connection::AsyncConnection;
-use crate::session::callbacks;
-use crate::spawner::spawn;
+use crate::session::{AsyncSession, callbacks_without_future};
+use crate::shared::Shared;
+use crate::steps::Steps;
 
 /// Dials connections for futures, as a [`Dialer`] says: names, TLS, the timeout, the manager whose
 /// loops wake them.
@@ -35,138 +37,66 @@ use crate::spawner::spawn;
 pub struct AsyncDialer {
     dialer: Dialer,
     limits: Limits,
+    /// What its connections belong to, and those of its clones; from the first dial on.
+    group: Arc<OnceLock<Arc<ConnectionGroup>>>,
 }
 
 impl AsyncDialer {
     /// Connections with the default limits.
     pub fn new(dialer: Dialer) -> Self {
-        Self { dialer, limits: Limits::default() }
+        Self { dialer, limits: Limits::default(), group: Arc::default() }
     }
 
     /// The limits of its connections; those of the dialer have no effect. They stay open when the
     /// peer has ended its stream, whatever [`Limits::half_open`] says. What can't be used, the dial
     /// refuses.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, group: Arc::default(), ..self }
     }
 
     /// Dials, within the timeout of the dialer; network and address are those of
-    /// [`Dialer::dial`]. A task dials, and blocks a thread for that time. If this future is dropped
-    /// before its end, the connection is closed as soon as it is there.
+    /// [`Dialer::dial`]. No thread waits for it, and dropping the future ends the dial and closes
+    /// its sockets.
+    ///
+    /// Any executor may poll it, and any task may then use the connection, whose loop wakes that
+    /// task. It lives on the loop of the task or the callback that dials, if there is one, else on
+    /// one of the dialer's manager. The handshake of a filter runs on that loop.
     ///
     /// # Errors
-    /// As `Dialer::dial`; [`Error::Closed`] if the connection ends before it is used.
+    /// As `Dialer::dial`; [`Error::Config`](netpoll_core::Error::Config) for limits that can't be
+    /// used.
     pub async fn dial(&self, network: &str, address: &str) -> Result<AsyncConnection> {
-        let (dialer, mut limits) = (self.dialer.clone(), self.limits);
-        let (network, address) = (network.to_owned(), address.to_owned());
-        limits.half_open = true;
-        let dialled = spawn(async move {
-            let (timeout, arrival) = (dialer.timeout(), Arrival::default());
-            let arrives = Arrives(arrival.0.clone());
-            let client = Client::builder()
-                .callbacks(callbacks(move |connection| {
-                    arrives.set(connection);
-                    Box::pin(async { Result::<()>::Ok(()) })
-                }))
-                // Its callbacks only wake: where they run, nothing blocks.
-                .dispatch(Dispatch::Inline)
-                .limits(limits)
-                .dialer(dialer)
-                .build()?;
-            let handle = client.dial(&network, &address, timeout)?;
-            // A client that is dropped closes its connections.
-            handle.add_close_callback(move || drop(client));
-            arrival.wait().await
+        let group = self.group()?;
+        let dialling = Steps::<Dialling>::begin(|notify| {
+            self.dialer.begin_dial((network, address), &group, current_loop(), notify)
         });
-        dialled.await.map_err(|error| Error::from(std::io::Error::other(error.to_string())))?
-    }
-}
-
-/// Where the connection's loop leaves it, and the task that dials takes it.
-type Place = Arc<Mutex<State>>;
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Nothing,
-    Awaited(Waker),
-    Here(AsyncConnection),
-    /// Nothing comes any more, or nothing waits for it.
-    Over,
-}
-
-/// The side of the task. A connection that comes after its drop closes.
-#[derive(Default)]
-struct Arrival(Place);
-
-impl Arrival {
-    async fn wait(&self) -> Result<AsyncConnection> {
-        poll_fn(|context| self.poll(context)).await
+        Ok(serve(dialling?.await?))
     }
 
-    fn poll(&self, context: &Context<'_>) -> Poll<Result<AsyncConnection>> {
-        // Cloned before the lock, as it is foreign code.
-        let waker = context.waker().clone();
-        match change(&self.0, |before| match before {
-            State::Here(_) | State::Over => State::Over,
-            State::Nothing | State::Awaited(_) => State::Awaited(waker),
-        }) {
-            State::Here(connection) => Poll::Ready(Ok(connection)),
-            State::Over => Poll::Ready(Err(Error::Closed)),
-            State::Nothing | State::Awaited(_) => Poll::Pending,
+    fn group(&self) -> Result<Arc<ConnectionGroup>> {
+        if let Some(group) = self.group.get() {
+            return Ok(group.clone());
         }
+        // The callbacks only wake: nothing blocks the loop.
+        let dispatcher = Dispatcher::new(Dispatch::Inline)?;
+        let group = ConnectionGroup::calling(self.limits, dispatcher, &**callbacks())?;
+        Ok(self.group.get_or_init(|| group).clone())
     }
 }
 
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        change(&self.0, |_| State::Over);
-    }
+/// The callbacks of all dialled connections: their sessions come with them.
+fn callbacks() -> &'static Arc<Callbacks<AsyncSession>> {
+    static CALLBACKS: OnceLock<Arc<Callbacks<AsyncSession>>> = OnceLock::new();
+    CALLBACKS.get_or_init(|| Arc::new(callbacks_without_future()))
 }
 
-/// The side of the callbacks, which are dropped with the connection.
-struct Arrives(Place);
-
-impl Arrives {
-    fn set(&self, connection: AsyncConnection) {
-        let mut connection = Some(connection);
-        let before = change(&self.0, |before| match (before, connection.take()) {
-            (State::Nothing | State::Awaited(_), Some(connection)) => State::Here(connection),
-            (_, late) => {
-                connection = late;
-                State::Over
-            }
-        });
-        if let State::Awaited(waker) = before {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Arrives {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0);
-        if matches!(*state, State::Here(_)) {
-            return; // its reads and writes say what has become of it
-        }
-        let before = std::mem::replace(&mut *state, State::Over);
-        drop(state);
-        if let State::Awaited(waker) = before {
-            waker.wake();
-        }
-    }
-}
-
-/// Moves to the next state, and returns the one before: so it is dropped outside of the lock.
-fn change(place: &Place, next: impl FnOnce(&State) -> State) -> State {
-    let mut state = lock(place);
-    let next = next(&state);
-    std::mem::replace(&mut *state, next)
-}
-
-fn lock(place: &Place) -> MutexGuard<'_, State> {
-    // Nothing runs under the lock but moves, so a poisoned state is whole.
-    place.lock().unwrap_or_else(PoisonError::into_inner)
+fn serve(attempt: Attempt) -> AsyncConnection {
+    let handle = attempt.handle();
+    let place = handle.task_place();
+    let shared = Shared::new(handle);
+    let connection = AsyncConnection::new(&shared);
+    let callbacks: Arc<dyn Prepare> = callbacks().with_session(AsyncSession::of(shared, place));
+    attempt.serve(&callbacks);
+    connection
 }

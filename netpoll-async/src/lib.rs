@@ -8,6 +8,7 @@
 
 mod block_on;
 mod body;
+mod checkout;
 mod closed;
 mod connection;
 mod dialer;
@@ -23,6 +24,7 @@ mod shared;
 mod signal;
 mod sleep;
 mod spawner;
+mod steps;
 mod timeout;
 #[cfg(feature = "tokio")]
 mod tokio_context;
@@ -31,6 +33,7 @@ mod tokio_io;
 mod waiter;
 
 pub use block_on::{block_on, try_block_on};
+pub use checkout::AsyncPool;
 pub use closed::Closed;
 pub use connection::AsyncConnection;
 pub use dialer::AsyncDialer;

@@ -49,8 +49,7 @@ struct Driven {
 pub(crate) fn callbacks(
     begin: impl Fn(AsyncConnection) -> BoxedBody + Send + Sync + 'static,
 ) -> Callbacks<AsyncSession> {
-    let mut callbacks =
-        Callbacks::with(|_: &Connection| Ok(AsyncSession::default())).polling_futures();
+    let mut callbacks = callbacks_without_future();
     callbacks.set(Moment::Connect, move |session: &mut AsyncSession, connection| {
         let handle = connection.handle();
         let place = handle.task_place();
@@ -59,6 +58,13 @@ pub(crate) fn callbacks(
         driven.body = Some(begin(AsyncConnection::new(&shared)));
         driven.go_on(connection, false)
     });
+    callbacks
+}
+
+/// Those of connections whose stream objects are used elsewhere alone.
+pub(crate) fn callbacks_without_future() -> Callbacks<AsyncSession> {
+    let mut callbacks =
+        Callbacks::with(|_: &Connection| Ok(AsyncSession::default())).polling_futures();
     callbacks.set(Moment::Request, |session: &mut AsyncSession, connection| {
         session.driven.as_mut().map_or(Ok(()), |driven| driven.go_on(connection, true))
     });
@@ -73,6 +79,11 @@ pub(crate) fn callbacks(
 }
 
 impl AsyncSession {
+    /// That of a connection whose stream object is used elsewhere.
+    pub(crate) fn of(shared: Arc<Shared>, place: Arc<Place>) -> Self {
+        Self { driven: Some(Driven::new(shared, place)) }
+    }
+
     fn hear(&mut self, connection: &mut Connection, news: fn(&Shared)) -> Result<()> {
         let Some(driven) = &mut self.driven else { return Ok(()) };
         news(&driven.shared);

@@ -81,13 +81,17 @@ struct Racing {
     full: u32,
 }
 
-/// How far a dial has come.
-pub(crate) enum Progress {
+/// How far work in steps has come.
+#[derive(Debug)]
+pub enum Step<T> {
     /// It has ended.
-    Over(Result<Attempt>),
+    Over(T),
     /// It goes on when its `Notify` is notified, and at this time at the latest.
     Until(Option<Instant>),
 }
+
+/// How far a dial has come.
+pub(crate) type Progress = Step<Result<Attempt>>;
 
 /// What a dial needs beside its target.
 pub(crate) struct Means<'m, 'a> {
@@ -139,10 +143,10 @@ impl<'a> Dial<'a> {
     pub(crate) fn run(mut self) -> Result<Attempt> {
         loop {
             match self.advance() {
-                Progress::Over(outcome) => {
+                Step::Over(outcome) => {
                     return outcome.and_then(|attempt| self.shake_hands(attempt));
                 }
-                Progress::Until(next) => {
+                Step::Until(next) => {
                     let waited = self.notify.wait(next);
                     waited.map_err(|error| self.target.failed(error.into()))?;
                 }
@@ -203,7 +207,7 @@ impl<'a> Dial<'a> {
         }
         let next = match &mut self.stage {
             Stage::Over(error) => {
-                return Progress::Over(Err(error.take().unwrap_or(Error::Closed)));
+                return Step::Over(Err(error.take().unwrap_or(Error::Closed)));
             }
             Stage::Asking(_) => self.check_time(clock::now()).map(|()| None),
             Stage::Racing(_) | Stage::Announcing(..) => match self.connect() {
@@ -213,7 +217,7 @@ impl<'a> Dial<'a> {
             },
         };
         match next {
-            Ok(next) => Progress::Until([next, self.deadline].into_iter().flatten().min()),
+            Ok(next) => Step::Until([next, self.deadline].into_iter().flatten().min()),
             Err(error) => self.end(Err(self.target.failed(error))),
         }
     }
@@ -221,7 +225,7 @@ impl<'a> Dial<'a> {
     /// Attempts that have not won are dropped here, which closes them.
     fn end(&mut self, outcome: Result<Attempt>) -> Progress {
         self.stage = Stage::Over(None);
-        Progress::Over(outcome)
+        Step::Over(outcome)
     }
 
     /// Only addresses of its own family can be reached from a local address.

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll_core::{
-    Attempt, Connection, ConnectionGroup, Error, Handle, Handshake, Pursuit, Result, Timer,
-};
+use netpoll_core::{Attempt, Connection, ConnectionGroup, Error, Handle, Pursuit, Result, Timer};
 
-use crate::dial::{Dial, Loops, Means, Progress};
+use crate::dial::{Dial, Loops, Means, Step};
 use crate::dialer::Dialer;
+use crate::dialling::{Advance, Dialling};
 use crate::target::Target;
 
 impl Dialer {
@@ -103,8 +102,7 @@ impl Dialer {
         let announcement = self.announcement.clone();
         let means = Means { options, loops, group, timeout, cancel: None, announcement };
         asker.pursue(|notify| DialPursuit {
-            dial: Dial::new(means, target.into_owned(), kind, notify.clone()),
-            handshake: None,
+            dialling: Dialling::new(Dial::new(means, target.into_owned(), kind, notify.clone())),
             outcome: None,
             then: Some(then),
         })
@@ -113,27 +111,9 @@ impl Dialer {
 
 /// A dial that goes on in steps.
 struct DialPursuit<F> {
-    dial: Dial<'static>,
-    /// The handshake of the filter, once the stream is connected.
-    handshake: Option<Handshake>,
+    dialling: Dialling,
     outcome: Option<Result<Attempt>>,
     then: Option<F>,
-}
-
-impl<F> DialPursuit<F> {
-    fn go_on_with_handshake(&mut self) -> Progress {
-        let failed = match self.handshake.as_mut().and_then(Handshake::outcome) {
-            Some(Ok(attempt)) => return Progress::Over(Ok(attempt)),
-            Some(Err(error)) => error,
-            None => match self.dial.check() {
-                Ok(()) => return Progress::Until(self.dial.deadline()),
-                Err(late) => late,
-            },
-        };
-        // A handshake that is dropped before its end closes the connection.
-        self.handshake = None;
-        Progress::Over(Err(self.dial.why_no_handshake(failed)))
-    }
 }
 
 impl<F> Pursuit for DialPursuit<F>
@@ -144,27 +124,13 @@ where
         if self.outcome.is_some() {
             return None;
         }
-        let progress = match self.handshake {
-            None => self.dial.advance(),
-            Some(_) => self.go_on_with_handshake(),
-        };
-        match progress {
-            Progress::Until(Some(next)) => Some(next),
+        match self.dialling.advance() {
+            Step::Until(Some(next)) => Some(next),
             // A timeout that ends after the end of time: a notification goes on with it.
-            Progress::Until(None) => {
+            Step::Until(None) => {
                 Some(netpoll_core::later(netpoll_core::clock::now(), Duration::from_secs(86_400)))
             }
-            Progress::Over(Ok(attempt)) if self.handshake.is_none() => {
-                match self.dial.begin_handshake(attempt) {
-                    Ok(attempt) => self.outcome = Some(Ok(attempt)),
-                    Err(handshake) => {
-                        self.handshake = Some(handshake);
-                        return self.advance();
-                    }
-                }
-                None
-            }
-            Progress::Over(outcome) => {
+            Step::Over(outcome) => {
                 self.outcome = Some(outcome);
                 None
             }

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use netpoll_core::proxy::{Header, Version};
 use netpoll_core::{
-    Attempt, Connection, ConnectionGroup, Detached, Error, Handle, Limits, PollManager, Result,
-    blocking,
+    Attempt, Connection, ConnectionGroup, Detached, Error, Handle, Limits, Notify, PollManager,
+    Remote, Result, blocking,
 };
 
 use crate::cancel::{Cancel, cancelled};
 use crate::dial::{Dial, DialOptions, Loops, Means};
+use crate::dialling::Dialling;
 use crate::target::Target;
 
 /// What a dial goes on with, as [`DialConnection`] takes it.
@@ -78,6 +79,18 @@ pub trait DialConnection {
     ) -> Result<()> {
         let dialled = self.dial_connection(network, address, timeout);
         asker.run(|asker| then(asker, dialled))
+    }
+
+    /// Begins to dial in steps; `None`: this dialer can't.
+    #[doc(hidden)]
+    fn begin_dial_connection(
+        &self,
+        to: (&str, &str),
+        timeout: Duration,
+        notify: &Arc<Notify>,
+    ) -> Option<Result<Dialling>> {
+        let _ = (to, timeout, notify);
+        None
     }
 }
 
@@ -178,12 +191,6 @@ impl Dialer {
         Ok(Self { announcement, ..self.clone() })
     }
 
-    /// How long one of its dials may take, with the handshake of a filter.
-    #[doc(hidden)]
-    pub fn timeout(&self) -> Duration {
-        self.options.timeout
-    }
-
     /// As [`DialConnection::dial_connection`], with the timeout that was set for this dialer.
     ///
     /// # Errors
@@ -242,7 +249,7 @@ impl Dialer {
         Attempt::adopt(stream, peer, carried, group, &reactor)
     }
 
-    fn own_or_shared_manager(&self) -> Result<Arc<PollManager>> {
+    pub(crate) fn own_or_shared_manager(&self) -> Result<Arc<PollManager>> {
         match &self.manager {
             Some(manager) => manager.check_process().map(|()| manager.clone()),
             None => PollManager::shared(),
@@ -266,6 +273,52 @@ impl Dialer {
         let announcement = self.announcement.clone();
         let means = Means { options: &self.options, loops, group, timeout, cancel, announcement };
         Dial::new(means, target, kind, Arc::default()).run()
+    }
+
+    /// Begins to dial a connection that is to belong to `group`, within the timeout of this dialer.
+    /// `notify` is told when there is a step to be taken. The connection lives on the loop
+    /// `remote`, or on one of the manager's.
+    ///
+    /// # Errors
+    /// [`Error::Config`](netpoll_core::Error::Config) for a network, an address or a timeout that
+    /// can't be used; what the shared manager's start met.
+    #[doc(hidden)]
+    pub fn begin_dial(
+        &self,
+        to: (&str, &str),
+        group: &Arc<ConnectionGroup>,
+        remote: Option<Arc<Remote>>,
+        notify: &Arc<Notify>,
+    ) -> Result<Dialling> {
+        self.dialling(to, self.options.timeout, (group, remote), notify)
+    }
+
+    /// Begins to dial a connection that its caller is to drive.
+    pub(crate) fn begin_dial_for_caller(
+        &self,
+        to: (&str, &str),
+        timeout: Duration,
+        notify: &Arc<Notify>,
+    ) -> Result<Dialling> {
+        self.dialling(to, timeout, (&self.group, None), notify)
+    }
+
+    fn dialling(
+        &self,
+        (network, address): (&str, &str),
+        timeout: Duration,
+        (group, remote): (&Arc<ConnectionGroup>, Option<Arc<Remote>>),
+        notify: &Arc<Notify>,
+    ) -> Result<Dialling> {
+        let (target, kind) = Target::parse(network, address)?;
+        target.check_timeout(timeout)?;
+        let loops = match remote {
+            Some(remote) => Loops::This(remote),
+            None => Loops::Of(self.own_or_shared_manager()?),
+        };
+        let (options, announcement) = (&self.options, self.announcement.clone());
+        let means = Means { options, loops, group, timeout, cancel: None, announcement };
+        Ok(Dialling::new(Dial::new(means, target.into_owned(), kind, notify.clone())))
     }
 }
 
@@ -299,5 +352,14 @@ impl DialConnection for Dialer {
         then: DialThen,
     ) -> Result<()> {
         self.dial_then_within(asker, network, address, timeout, then).map(drop)
+    }
+
+    fn begin_dial_connection(
+        &self,
+        to: (&str, &str),
+        timeout: Duration,
+        notify: &Arc<Notify>,
+    ) -> Option<Result<Dialling>> {
+        Some(self.begin_dial_for_caller(to, timeout, notify))
     }
 }

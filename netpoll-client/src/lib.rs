@@ -13,6 +13,7 @@ mod datagrams;
 mod dial;
 mod dial_then;
 mod dialer;
+mod dialling;
 mod eyeballs;
 mod hosts;
 mod mux;
@@ -26,8 +27,14 @@ pub use builder::DialerBuilder;
 pub use cancel::Cancel;
 pub use client::{Client, ClientBuilder};
 pub use datagrams::connect_datagrams;
+#[doc(hidden)]
+pub use dial::Step;
 pub use dialer::{DialConnection, DialThen, Dialer, dial_connection};
+#[doc(hidden)]
+pub use dialling::{Advance, Dialling};
 pub use mux::{Mux, MuxBuilder, MuxProtocol, MuxStats};
 pub use netpoll_core::socket::Keepalive;
+#[doc(hidden)]
+pub use pool::Checkout;
 pub use pool::{Pool, PoolBuilder, PoolStats, Pooled};
 pub use resolver::Resolve;

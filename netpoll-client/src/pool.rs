@@ -11,6 +11,7 @@
 mod address;
 mod addresses;
 mod builder;
+mod checkout_steps;
 mod checkout_then;
 mod reaper;
 mod stats;
@@ -29,6 +30,7 @@ use crate::dialer::{DialConnection, DialThen};
 use address::{AddressPool, Grant, PoolConnection, Return, Taken};
 use addresses::Addresses;
 pub use builder::PoolBuilder;
+pub use checkout_steps::Checkout;
 pub use stats::PoolStats;
 
 /// Keeps connections and hands them out again. Clones are one and the same pool.

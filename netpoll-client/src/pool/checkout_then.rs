@@ -112,10 +112,10 @@ impl Checkout {
 }
 
 /// A place in the queue of an address. Its drop leaves the queue.
-struct Place {
-    waiter: Arc<Waiter>,
-    pool: Arc<AddressPool>,
-    addresses: Arc<Addresses>,
+pub(super) struct Place {
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) pool: Arc<AddressPool>,
+    pub(super) addresses: Arc<Addresses>,
 }
 
 impl Drop for Place {

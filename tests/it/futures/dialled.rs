@@ -1,0 +1,157 @@
+//! Dials and checkouts as futures, in our executor and in tokio's.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use netpoll::{Dialer, Pool};
+use netpoll_async::{AsyncConnection, AsyncDialer, AsyncPool, block_on, timeout};
+
+use super::{echo, server};
+use crate::util::{Client, PATIENCE, connect, eventually, modes, quiet};
+
+fn dialer() -> AsyncDialer {
+    AsyncDialer::new(Dialer::builder().build().expect("good options"))
+}
+
+/// What a connection does for its user in any executor.
+async fn exchange(dialer: &AsyncDialer, address: &str) -> netpoll::Result<()> {
+    let mut conn = dialer.dial("tcp", address).await?;
+    for size in [1, 1000, 300_000] {
+        let sent = vec![b'x'; size];
+        conn.write_all(&sent).await?;
+        let mut heard = vec![0; size];
+        conn.read_exact(&mut heard).await?;
+        assert!(heard == sent);
+    }
+    conn.shutdown().await?;
+    assert_eq!(conn.read_bytes().await?, None);
+    Ok(())
+}
+
+#[test]
+fn a_dialled_connection_is_used_by_any_executor() {
+    let (server, ends) = server(crate::util::hand_off(), echo);
+    let address = server.address.to_string();
+    let dialer = dialer();
+    block_on(exchange(&dialer, &address)).expect("our executor");
+    let tokio = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    tokio.block_on(exchange(&dialer, &address)).expect("tokio's");
+    let both = || async {
+        let (first, second) = (exchange(&dialer, &address), exchange(&dialer, &address));
+        let (first, second) = futures_util::future::join(first, second).await;
+        first.and(second)
+    };
+    tokio.block_on(both()).expect("two at once");
+    assert_eq!(ends.wait(4), ["Peer"; 4]);
+}
+
+/// A relay: what a future dials lives on its loop, and the two pass bytes on.
+#[test]
+fn a_future_dials_for_its_client_and_relays() {
+    let (origin, _) = server(crate::util::hand_off(), echo);
+    for dispatch in modes() {
+        let dialer = dialer();
+        let address = origin.address.to_string();
+        let (front, ends) = server(dispatch, move |conn: AsyncConnection| {
+            let (dialer, address) = (dialer.clone(), address.clone());
+            async move {
+                let (mut read, mut write) = conn.split();
+                let (mut answers, mut asks) = dialer.dial("tcp", &address).await?.split();
+                let there = async {
+                    while let Some(bytes) = read.read_bytes().await? {
+                        asks.write_bytes(bytes).await?;
+                    }
+                    asks.shutdown().await
+                };
+                let back = async {
+                    while let Some(bytes) = answers.read_bytes().await? {
+                        write.write_bytes(bytes).await?;
+                    }
+                    write.shutdown().await
+                };
+                let (there, back) = futures_util::future::join(there, back).await;
+                there.and(back)
+            }
+        });
+        let mut client = front.connect();
+        for size in [5, 100_000] {
+            client.echo(&vec![b'y'; size]);
+        }
+        client.half_close();
+        assert_eq!(client.rest(), b"");
+        assert_eq!(ends.wait(1), ["Peer"], "{dispatch:?}");
+    }
+}
+
+#[test]
+fn a_dial_that_fails_says_why_and_one_that_is_dropped_ends() {
+    let dialer = Dialer::builder().timeout(PATIENCE).build().expect("good options");
+    let dialer = AsyncDialer::new(dialer);
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = closed.local_addr().expect("an address").to_string();
+    drop(closed);
+    let error = block_on(dialer.dial("tcp", &address)).expect_err("nobody listens");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    let error = block_on(dialer.dial("carrier pigeon", &address)).expect_err("no network");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    // An address that is not answered.
+    let start = Instant::now();
+    let dial = timeout(Duration::from_millis(30), dialer.dial("tcp", "192.0.2.1:9"));
+    if let Ok(answered) = block_on(dial) {
+        // This machine's network answers for it.
+        answered.expect_err("nobody listens");
+    }
+    assert!(start.elapsed() < PATIENCE / 2);
+    let short = Dialer::builder().timeout(Duration::from_millis(30)).build();
+    let short = AsyncDialer::new(short.expect("good options"));
+    let error = block_on(short.dial("tcp", "192.0.2.1:9"));
+    error.expect_err("nobody listens");
+}
+
+#[test]
+fn a_checkout_waits_for_what_comes_back_and_a_dropped_one_leaves_the_queue() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = server.local_addr().expect("an address").to_string();
+    let pool = Pool::builder()
+        .max_open(1)
+        .build(Dialer::builder().build().expect("good options"))
+        .expect("good options");
+    let first = block_on(pool.checkout_async("tcp", &address, PATIENCE)).expect("it is dialled");
+    let dropped =
+        timeout(Duration::from_millis(20), pool.checkout_async("tcp", &address, PATIENCE));
+    block_on(dropped).expect_err("none comes back");
+    let late = pool.checkout_async("tcp", &address, Duration::from_millis(20));
+    let error = block_on(late).expect_err("none comes back");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let waiting = std::thread::spawn({
+        let (pool, address) = (pool.clone(), address.clone());
+        move || block_on(pool.checkout_async("tcp", &address, PATIENCE)).expect("it comes back")
+    });
+    quiet(5);
+    let id = first.id();
+    first.keep();
+    let second = waiting.join().expect("it waits");
+    assert_eq!(second.id(), id, "the same connection");
+    second.discard();
+    let third = block_on(pool.checkout_async("tcp", &address, PATIENCE)).expect("it is dialled");
+    assert_ne!(third.id(), id);
+    assert_eq!(pool.stats().open, 1);
+}
+
+#[test]
+fn a_dialled_connection_whose_object_is_dropped_closes() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = server.local_addr().expect("an address");
+    let dialer = dialer();
+    block_on(async {
+        let mut conn = dialer.dial("tcp", &address.to_string()).await.expect("it listens");
+        conn.write_all(b"last words").await.expect("it is taken");
+        let handle = conn.handle();
+        drop(conn);
+        eventually("it closes", || !handle.is_active());
+    });
+    let (mut peer, _) = server.accept().expect("it was dialled");
+    assert_eq!(peer.rest(), b"last words");
+    drop(connect(address));
+}
