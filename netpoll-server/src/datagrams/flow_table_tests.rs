@@ -160,3 +160,23 @@ fn an_empty_table_keeps_no_memory_of_a_flood() {
     }
     assert!(table.entries.capacity() + table.places.capacity() <= KEPT);
 }
+
+/// What the table takes of 100 000 flows without a session, as this process sees it.
+#[test]
+fn a_flow_takes_less_than_300_bytes() {
+    const FLOWS: u32 = 100_000;
+    let resident = || {
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("procfs");
+        let pages = pages.split(' ').nth(1).expect("a second number");
+        pages.parse::<usize>().expect("a number") * 4096
+    };
+    let (mut table, now, before) = (FlowTable::new(), clock::now(), resident());
+    for it in 0..FLOWS {
+        let peer = Address::Inet((it.to_be_bytes(), 1).into());
+        table.insert(FlowKey { peer, local: None }, (), now);
+    }
+    let taken = resident().saturating_sub(before) / FLOWS as usize;
+    println!("{taken} bytes resident for each flow");
+    assert!(taken < 300, "{taken} bytes");
+    assert_eq!(table.len(), FLOWS as usize);
+}
