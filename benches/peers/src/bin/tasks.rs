@@ -151,8 +151,7 @@ impl Any {
                 used
             }
             Self::Tokio(_, runtime) => runtime.block_on(async {
-                let tasks: Vec<_> =
-                    (0..AT_REST).map(|_| tokio::spawn(pending::<()>())).collect();
+                let tasks: Vec<_> = (0..AT_REST).map(|_| tokio::spawn(pending::<()>())).collect();
                 tokio::task::yield_now().await;
                 let used = used(resident());
                 for task in tasks {

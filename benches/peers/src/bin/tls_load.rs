@@ -29,9 +29,6 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 type Client = StreamOwned<ClientConnection, TcpStream>;
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Ticks of a processor's time in a second, as Linux reports them.
-const TICKS: f64 = 100.0;
-
 struct Load {
     address: String,
     pid: u32,
@@ -216,13 +213,14 @@ impl Load {
         Ok(())
     }
 
-    /// Seconds of processors that the server has had.
+    /// Seconds of processors that the server's threads have had, to the nanosecond.
     fn cpu(&self) -> Outcome<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        let fields = stat.rsplit_once(')').ok_or("stat")?.1;
-        let ticks: Vec<f64> =
-            fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-        Ok(ticks.iter().sum::<f64>() / TICKS)
+        let mut nanoseconds = 0.0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            let had = fs::read_to_string(task?.path().join("schedstat"))?;
+            nanoseconds += had.split_whitespace().next().ok_or("schedstat")?.parse::<f64>()?;
+        }
+        Ok(nanoseconds / 1e9)
     }
 
     fn resident(&self) -> Outcome<f64> {
