@@ -14,8 +14,9 @@
 
 use std::any::Any;
 use std::fmt;
+use std::hint;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use netpoll_buffer::LinkBuffer;
 use netpoll_core::{Filter, FilterError, FilterState, Opened};
@@ -42,6 +43,11 @@ const RECORD_EXTRA: usize = 64;
 
 /// Room for a `close_notify`, with what may stand in front of it.
 const CLOSING: usize = 128;
+
+/// How many looks at a lock that is held before the thread sleeps: some microseconds, in which most
+/// records are done. A thread that sleeps is woken by a system call of the other one, at each
+/// record again while both are busy.
+const SPINS: usize = 100;
 
 /// One connection of TLS, of a server or of a client.
 pub(crate) struct Session {
@@ -153,6 +159,13 @@ impl Session {
     /// Waits for one record at the most. A panic inside rustls would leave it between two states,
     /// so nothing goes on after one.
     fn lock(&self) -> Result<MutexGuard<'_, Connection>, FilterError> {
+        for _ in 0..SPINS {
+            match self.connection.try_lock() {
+                Err(TryLockError::WouldBlock) => hint::spin_loop(),
+                Ok(connection) => return Ok(connection),
+                Err(TryLockError::Poisoned(_)) => break,
+            }
+        }
         let broken = |_| FilterError::new("TLS stopped at a panic of an earlier call");
         self.connection.lock().map_err(broken)
     }
