@@ -131,7 +131,7 @@ pub(crate) fn aside(mut held: Held<Loop>, work: impl FnOnce()) -> Option<Held<Lo
 
 /// Runs a connection of that reactor on a worker.
 pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
-    REACTOR.set(Some(remote.clone()));
+    REACTOR.set(Some(Arc::downgrade(remote)));
     let outcome = run();
     REACTOR.set(None);
     outcome
@@ -142,14 +142,16 @@ pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
 pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
     let reactor = Arc::as_ptr(remote);
     let is_it = |remote: &Weak<Remote>| remote.as_ptr() == reactor;
-    REACTOR.with_borrow(|of_worker| of_worker.as_ref().map(Arc::as_ptr)) == Some(reactor)
+    // A thread that ends has none any more; what it drops as it ends may ask.
+    let of_worker = REACTOR.try_with(|it| it.borrow().as_ref().is_some_and(is_it));
+    of_worker.unwrap_or(false)
         || with_current(|current| current.remotes.iter().any(is_it)).unwrap_or(false)
 }
 
 /// The loop of the callback or of the task that this thread is in.
 pub fn current_loop() -> Option<Arc<Remote>> {
     let of_task = current_place().map(|place| place.remote.clone());
-    let of_worker = || REACTOR.try_with(|remote| remote.borrow().clone()).ok().flatten();
+    let of_worker = || REACTOR.try_with(|it| it.borrow().as_ref()?.upgrade()).ok().flatten();
     let of_turn = || with_current(|current| current.remotes.iter().find_map(Weak::upgrade));
     of_task.or_else(of_worker).or_else(|| of_turn().flatten())
 }
@@ -159,7 +161,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
     static HOLD: Cell<Hold> = const { Cell::new(Hold::Nothing) };
     /// The reactor of the callback that this thread is in, where it has not turned that reactor.
-    static REACTOR: RefCell<Option<Arc<Remote>>> = const { RefCell::new(None) };
+    /// Weak, since a retired one ends when nothing else can reach it, and is woken by no drop here.
+    static REACTOR: RefCell<Option<Weak<Remote>>> = const { RefCell::new(None) };
 }
 
 /// What a thread has of a loop.
