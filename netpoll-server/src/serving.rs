@@ -86,10 +86,11 @@ impl Serving {
             server.validate()?;
         }
         let loops = self.manager.remotes();
-        let loops = &loops[..self.manager.loops().min(loops.len())];
+        let active = &loops[..self.manager.loops().min(loops.len())];
         for server in datagrams {
-            self.listeners.datagrams.serve(server, &self.context.group, loops)?;
+            self.listeners.datagrams.serve(server, &self.context.group, active)?;
         }
+        drop(loops); // a loop that retires ends when nothing else holds its remote
         let listeners: Vec<_> = listeners.into_iter().map(|(_, it)| it).collect();
         let successions = successions(&listeners);
         let mut on_loops = Vec::new();
