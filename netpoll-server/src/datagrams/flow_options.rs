@@ -8,8 +8,8 @@ use netpoll_core::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowOptions {
     /// How many flows a socket has at the most; with a socket for each loop, as many on each loop.
-    /// Default 65 536. A sender that forges addresses
-    /// can have all of them.
+    /// Default 65 536. A flow takes some 180 bytes beside its session, and a sender that forges
+    /// addresses can have all of them.
     pub max_flows: usize,
     /// A flow for which nothing has come for so long ends. Default 60 s.
     pub idle: Duration,
