@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use super::manager::PollManager;
 use super::options::{Dispatch, HandOffOptions, PoolOptions};
+use crate::base::clock;
+use crate::base::sync::{Mutex, lock};
 use crate::connection::schedule::Dispatcher;
 use crate::connection::spawned::{Place, TaskGroup};
 use crate::pure::balance::LoadBalance;
 use crate::tasks::current::current_place;
 use crate::tasks::future::spawn_at;
+use crate::tasks::timer::{Expiry, LoopTimer};
 
 struct Unpark(Thread);
 
@@ -85,6 +88,51 @@ fn two_tasks_that_wake_each_other_do_not_keep_the_loop_from_a_third() {
         drop(handles);
         assert_eq!(place.group.wait_empty(None), 0);
     }
+}
+
+/// A task that wakes the other one of two at each poll, for ever.
+fn wakes_the_other(
+    wakers: &Arc<Mutex<[Option<Waker>; 2]>>,
+    at: usize,
+) -> impl Future<Output = ()> + Send + 'static {
+    let wakers = wakers.clone();
+    poll_fn(move |context| {
+        let mut wakers = lock(&wakers);
+        wakers[at] = Some(context.waker().clone());
+        if let Some(other) = &wakers[1 - at] {
+            other.wake_by_ref();
+        }
+        Poll::Pending
+    })
+}
+
+#[test]
+fn two_tasks_that_wake_each_other_do_not_keep_the_loop_from_its_timers() {
+    let manager = manager();
+    for mode in modes() {
+        let place = place(&manager, mode);
+        let wakers = Arc::<Mutex<[Option<Waker>; 2]>>::default();
+        let handles = [0, 1].map(|at| spawn_at(place.clone(), wakes_the_other(&wakers, at)));
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let at = clock::now() + Duration::from_millis(5);
+        let timer = LoopTimer::start(place.remote.clone(), at, &waker);
+        assert_eq!(wait(poll_fn(|context| timer.poll(context))), Expiry::Due);
+        drop(handles);
+        assert_eq!(place.group.wait_empty(None), 0);
+        lock(&wakers).fill(None);
+    }
+}
+
+#[test]
+fn the_end_of_a_loop_ends_its_timers() {
+    let manager = manager();
+    let remote = manager.pick(None);
+    let far = clock::now() + Duration::from_secs(3600);
+    let timer = LoopTimer::start(remote.clone(), far, Waker::noop());
+    drop(manager);
+    assert_eq!(wait(poll_fn(|context| timer.poll(context))), Expiry::LoopEnded);
+    let late = LoopTimer::start(remote, far, Waker::noop());
+    assert_eq!(wait(poll_fn(|context| late.poll(context))), Expiry::LoopEnded);
 }
 
 #[test]
