@@ -64,7 +64,6 @@ pub(crate) struct Client {
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) status: u16,
-    pub(crate) head: String,
     pub(crate) body: String,
 }
 
@@ -90,7 +89,7 @@ impl Client {
         let length = header(&head, "content-length").map_or(0, |it| it.parse().expect("a number"));
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).expect("the whole body");
-        Heard { status, head, body: String::from_utf8(body).expect("text") }
+        Heard { status, body: String::from_utf8(body).expect("text") }
     }
 
     pub(crate) fn head(&mut self) -> String {
@@ -119,7 +118,7 @@ impl Client {
     }
 }
 
-pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
     let mut found = lines.filter(|(it, _)| it.eq_ignore_ascii_case(name));
     found.next().map(|(_, value)| value)
