@@ -64,8 +64,8 @@ impl<T> JoinHandle<T> {
     }
 
     /// Cancels the task: its future is dropped in place of the next poll, and the handle returns an
-    /// error that [is cancelled](JoinError::is_cancelled). A task that has ended keeps its output.
-    /// Never blocks; a poll that is under way ends first.
+    /// error that [is cancelled](crate::JoinError::is_cancelled). A task that has ended keeps its
+    /// output. Never blocks; a poll that is under way ends first.
     pub fn abort(&self) {
         self.task.clone().abort();
     }
