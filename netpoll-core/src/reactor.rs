@@ -172,7 +172,8 @@ impl Core {
     }
 
     /// The next task that is to be run before the turn is over.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "each task that is run")]
+    #[inline(always)]
     fn next_of_batch(&mut self) -> Option<Scheduled> {
         while let Some(event) = self.events.streams.pop_front() {
             if let Some(shared) = self.deliver(event) {

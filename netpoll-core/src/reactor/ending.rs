@@ -49,7 +49,13 @@ impl Core {
         }
     }
 
+    #[inline]
     pub(crate) fn has_ended(&self) -> bool {
+        self.end != Ending::Never && self.is_at_its_end()
+    }
+
+    #[cold]
+    fn is_at_its_end(&self) -> bool {
         match self.end {
             Ending::Never => false,
             // A thread that picked this loop before it retired may be about to register with it,

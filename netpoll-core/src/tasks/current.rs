@@ -62,9 +62,15 @@ pub(crate) fn keep_place(keeps: bool) {
 /// Forgets a place that was kept.
 #[inline]
 pub(crate) fn forget_place() {
-    if HAS_KEPT.replace(false) {
-        let _ = CURRENT.try_with(Cell::take);
+    if HAS_KEPT.get() {
+        forget_kept_place();
     }
+}
+
+#[cold] // so that the check, of each turn, is inlined
+fn forget_kept_place() {
+    HAS_KEPT.set(false);
+    let _ = CURRENT.try_with(Cell::take);
 }
 
 /// While it lives, this thread polls a task of that place. Restores what was before.
