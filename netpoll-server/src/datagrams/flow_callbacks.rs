@@ -6,7 +6,8 @@ use netpoll_core::{Datagram, Error, Result};
 
 use super::flow::FlowBatch;
 
-/// Makes the session of a new flow; see [`FlowSessions::on_datagrams`] for the rest.
+/// Makes the session of a new flow; see
+/// [`FlowSessions::on_datagrams`](super::FlowSessions::on_datagrams) for the rest.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `OnFlow<{F}>`",
     note = "as a closure it is `|first: &Datagram<'_>| …`, types annotated, and returns a \
@@ -56,7 +57,7 @@ where
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FlowEnd {
-    /// Nothing had come for [`idle`](FlowOptions::idle).
+    /// Nothing had come for [`idle`](super::FlowOptions::idle).
     Idle,
     /// It made room for another one.
     Evicted,

@@ -25,7 +25,7 @@ pub enum AtFlowLimit {
     #[default]
     RefuseNew,
     /// The flow for which nothing has come for longest ends, one that was not
-    /// [confirmed](FlowBatch::confirm) before one that was.
+    /// [confirmed](super::FlowBatch::confirm) before one that was.
     DropOldest,
 }
 
