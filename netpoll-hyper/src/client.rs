@@ -1,7 +1,7 @@
 //! Clients: hyper's connections over those that a [`Dialer`](netpoll_client::Dialer) makes.
 //!
 //! [`http1`] and [`http2`] take a connection and return what sends requests over it. With the
-//! feature `client-pool` there is the [`Connector`] of hyper-util's client, which keeps
+//! feature `client-pool` there is the `Connector` of hyper-util's client, which keeps
 //! connections.
 
 #[cfg(feature = "client-pool")]
