@@ -126,7 +126,7 @@ fn a_dial_by_callback_ends_with_the_handshake() {
             .unwrap()
             .spawn(listener)
             .unwrap();
-        let _asker = std::net::TcpStream::connect(front).unwrap();
+        let _asker = TcpStream::connect(front).unwrap();
         assert!(tells.recv_timeout(PATIENCE).unwrap().is_some());
     }
 }
