@@ -13,6 +13,7 @@
 //! core over is decided in [`takeover`](super::takeover).
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -131,10 +132,15 @@ pub(crate) fn aside(mut held: Held<Loop>, work: impl FnOnce()) -> Option<Held<Lo
 
 /// Runs a connection of that reactor on a worker.
 pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
-    REACTOR.set(Some(Arc::downgrade(remote)));
+    replace_reactor(Some(Arc::downgrade(remote)));
     let outcome = run();
-    REACTOR.set(None);
+    replace_reactor(None);
     outcome
+}
+
+fn replace_reactor(next: Option<Weak<Remote>>) {
+    let before = REACTOR.replace(ManuallyDrop::new(next));
+    drop(ManuallyDrop::into_inner(before));
 }
 
 /// Whether this thread is inside a callback of that reactor, or of one that it turns together with
@@ -142,16 +148,15 @@ pub(crate) fn run_for<R>(remote: &Arc<Remote>, run: impl FnOnce() -> R) -> R {
 pub(crate) fn is_inside(remote: &Arc<Remote>) -> bool {
     let reactor = Arc::as_ptr(remote);
     let is_it = |remote: &Weak<Remote>| remote.as_ptr() == reactor;
-    // A thread that ends has none any more; what it drops as it ends may ask.
-    let of_worker = REACTOR.try_with(|it| it.borrow().as_ref().is_some_and(is_it));
-    of_worker.unwrap_or(false)
+    // What a thread drops as it ends may ask.
+    REACTOR.with_borrow(|it| it.as_ref().is_some_and(is_it))
         || with_current(|current| current.remotes.iter().any(is_it)).unwrap_or(false)
 }
 
 /// The loop of the callback or of the task that this thread is in.
 pub fn current_loop() -> Option<Arc<Remote>> {
     let of_task = current_place().map(|place| place.remote.clone());
-    let of_worker = || REACTOR.try_with(|it| it.borrow().as_ref()?.upgrade()).ok().flatten();
+    let of_worker = || REACTOR.with_borrow(|it| it.as_ref()?.upgrade());
     let of_turn = || with_current(|current| current.remotes.iter().find_map(Weak::upgrade));
     of_task.or_else(of_worker).or_else(|| of_turn().flatten())
 }
@@ -162,7 +167,9 @@ thread_local! {
     static HOLD: Cell<Hold> = const { Cell::new(Hold::Nothing) };
     /// The reactor of the callback that this thread is in, where it has not turned that reactor.
     /// Weak, since a retired one ends when nothing else can reach it, and is woken by no drop here.
-    static REACTOR: RefCell<Option<Weak<Remote>>> = const { RefCell::new(None) };
+    /// It has no destructor, which a worker could not register without memory: glibc then aborts.
+    static REACTOR: RefCell<ManuallyDrop<Option<Weak<Remote>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
 /// What a thread has of a loop.
