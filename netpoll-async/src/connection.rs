@@ -235,10 +235,10 @@ impl AsyncConnection {
     /// Completes when a shutdown of the event loop has begun, or the connection has reached its
     /// [`MaxAge`](netpoll_core::MaxAge): to end what is under way, and then the future.
     ///
-    /// Whoever calls this decides when the connection ends, within the shutdown's deadline. If
-    /// nobody does, a read that waits for the next request ends as at the end of the peer's stream:
-    /// once nothing that has come is without an answer, which is to say that something was written
-    /// since bytes last came.
+    /// A future that calls this decides when the connection ends, within the shutdown's deadline.
+    /// Without a call, a read that waits for the next request ends as at the end of the peer's
+    /// stream: once nothing that has come is without an answer, which is to say that something was
+    /// written since bytes last came.
     pub fn shutting_down(&self) -> Signalled {
         self.read.shared.shutting_down()
     }

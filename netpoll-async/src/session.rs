@@ -21,7 +21,7 @@ use crate::shared::Shared;
 ///     on_connect     makes the future, and polls it
 ///     on_request     feeds ─► polls, if it was woken ─► sends ─► holds, closes
 ///     on_drain       wakes the writer; as on_request
-///     on_shutdown    tells those who have asked; as on_request
+///     on_shutdown    tells the futures that have asked; as on_request
 ///     on_disconnect  fails all later reads and writes, polls a last time, and drops the future
 /// ```
 #[derive(Default)]

@@ -67,7 +67,8 @@ pub(crate) struct State {
     /// The halves of the stream object that are left.
     halves: u8,
     is_shutting_down: bool,
-    /// Raised when a shutdown begins. Who has asked for it ends the connection's work by itself.
+    /// Raised when a shutdown begins. A future that has asked for it
+    /// ends its work by itself.
     shutdown: Option<Signal>,
     /// The connection has ended, for this reason.
     over: Option<Failure>,
@@ -151,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// The connection has ended. All who wait are woken, and each later call fails.
+    /// The connection has ended. All waiters are woken, and each later call fails.
     pub(crate) fn end(&self, why: Failure) {
         let mut state = self.lock();
         if state.over.is_some() {
@@ -169,7 +170,7 @@ impl Shared {
         asked.iter().for_each(Signal::raise);
     }
 
-    /// A shutdown has begun. Wakes those who have asked for it.
+    /// A shutdown has begun. Wakes the futures that have asked for it.
     pub(crate) fn begin_shutdown(&self) {
         let mut state = self.lock();
         state.is_shutting_down = true;

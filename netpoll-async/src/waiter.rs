@@ -15,8 +15,8 @@ pub(crate) enum Waiter {
 }
 
 impl Waiter {
-    /// Notes who waits. Returns the waker that was stored before, for the caller to drop without a
-    /// lock: its drop is foreign code.
+    /// Notes which task waits. Returns the waker that was stored before, for the caller to drop
+    /// without a lock: its drop is foreign code.
     #[must_use]
     pub(crate) fn wait(&mut self, waker: &Waker, is_own: bool) -> Self {
         match self {

@@ -135,7 +135,7 @@ impl Any {
         said.trim().parse().expect("a number")
     }
 
-    /// Resident bytes for each of many tasks that wait for nothing.
+    /// Resident bytes for each of many tasks that are never woken.
     fn resident(&self) -> f64 {
         let before = resident();
         let used = |after: usize| after.saturating_sub(before) as f64 / AT_REST as f64;
