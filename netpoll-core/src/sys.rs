@@ -31,6 +31,7 @@ mod thread;
 use std::io::{self, ErrorKind};
 
 pub(crate) use queueing::QueueFile;
+pub(crate) use raw::ReservedAddresses;
 pub(crate) use state_file::StateFile;
 pub(crate) use thread::{
     Policy, TimerSlack, Usage, own_time, policy, set_policy, thread_number, thread_time, usage,

@@ -126,6 +126,38 @@ pub(super) fn set_policy(policy: i32) -> io::Result<()> {
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Addresses without memory behind them. While this lives, nothing else in the process gets them.
+#[derive(Debug)]
+pub(crate) struct ReservedAddresses {
+    start: *mut libc::c_void,
+    bytes: usize,
+}
+
+impl ReservedAddresses {
+    /// Reserves so many bytes of addresses.
+    ///
+    /// # Errors
+    /// `ENOMEM` where the process has no such range left, by its limit or by the system's.
+    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
+        let (anywhere, access) = (ptr::null_mut(), libc::PROT_NONE);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: the kernel picks addresses that nothing uses, so no mapping is replaced.
+        let start = unsafe { libc::mmap(anywhere, bytes, access, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start, bytes })
+    }
+}
+
+impl Drop for ReservedAddresses {
+    fn drop(&mut self) {
+        // SAFETY: `new` has mapped exactly this, and no pointer into it was given away. It can't
+        // fail: a whole mapping is taken away, and none is split.
+        unsafe { libc::munmap(self.start, self.bytes) };
+    }
+}
+
 /// What a message brought.
 #[derive(Debug)]
 pub(super) struct Received {

@@ -88,9 +88,6 @@ fn this_program() -> Result<PathBuf, Problem> {
 impl Process {
     pub(crate) fn start(command: &[String], confine: &Confine) -> Result<Self, Problem> {
         let mut child = Command::new(this_program()?)
-            // Room for the first small allocations of threads that start when the addresses are
-            // used up: one that fails ends any program of Rust, which is not what is asked.
-            .envs(confine.address_space.map(|_| ("MALLOC_TOP_PAD_", "1048576")))
             .args(confine.args(command))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -3,6 +3,10 @@
 //!
 //! The system needs some 30 µs to refuse a thread. A reactor that asked for one with each callback
 //! would do nothing else.
+//!
+//! Where a limit of addresses is met, stacks could take the last of them. Then the next allocation
+//! fails, of whatever size, and ends the process. So a thread is started only where addresses are
+//! left beside its stack, and is refused otherwise.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -11,12 +15,17 @@ use std::time::{Duration, Instant};
 use crate::base::clock;
 use crate::base::log_period::OncePer;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::sys::ReservedAddresses;
 use crate::threads::scheduling::for_new_thread;
 
 /// How long a refusal stands: by then a thread may have ended, or the limit may be another.
 const PAUSE: Duration = Duration::from_millis(10);
 /// At most one line of log in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
+/// So many bytes of addresses are left when a thread has its stack. Where no further arena fits, of
+/// 64 MiB, glibc maps a page for each allocation of a thread: a worker has taken 32 to 50 pages by
+/// its first callback. So this is enough for some 20 that start at once.
+const ADDRESSES_LEFT: usize = 4 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +36,8 @@ pub(crate) struct Starter {
     refused: AtomicBool,
     state: Mutex<State>,
     log: OncePer,
+    /// Bytes of addresses that a start leaves.
+    addresses_left: usize,
     /// It acts as a system that has no more threads.
     #[cfg(test)]
     pub(crate) denies: AtomicBool,
@@ -47,6 +58,7 @@ impl Starter {
             refused: AtomicBool::new(false),
             state: Mutex::new(State::default()),
             log: OncePer::new(LOG_PERIOD),
+            addresses_left: ADDRESSES_LEFT,
             #[cfg(test)]
             denies: AtomicBool::new(false),
         }
@@ -55,7 +67,7 @@ impl Starter {
     /// Starts a thread. When it holds no lock any more, the caller calls [`tell`](Self::tell).
     ///
     /// # Errors
-    /// The system's, where it has no more threads or no memory for one.
+    /// The system's, where it has no more threads, or no memory or no addresses for one.
     pub(crate) fn start(
         &self,
         name: String,
@@ -68,10 +80,13 @@ impl Starter {
             return Err(error);
         }
         let begin = for_new_thread();
-        let outcome = thread::Builder::new().name(name).spawn(|| {
+        let body = || {
             begin();
             body();
-        });
+        };
+        // They are free again once the thread has its stack.
+        let outcome = ReservedAddresses::new(self.addresses_left)
+            .and_then(|_reserved| thread::Builder::new().name(name).spawn(body));
         match &outcome {
             Ok(_) => self.refused.store(false, Ordering::SeqCst),
             Err(error) => self.note(error, clock::now()),
@@ -125,6 +140,17 @@ mod tests {
         starter.denies.store(false, Ordering::SeqCst);
         starter.start("granted".into(), || ()).expect("a thread").join().expect("it returns");
         assert!(!starter.is_refused());
+    }
+
+    #[test]
+    fn a_thread_is_refused_where_it_would_leave_no_addresses() {
+        let mut starter = Starter::new("a thread of a test");
+        starter.addresses_left = 1 << (usize::BITS - 2); // more than a process has
+        let refused = starter.start("refused".into(), || ()).expect_err("it starts");
+        assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
+        assert!(starter.is_refused());
+        starter.addresses_left = ADDRESSES_LEFT;
+        starter.start("granted".into(), || ()).expect("a thread").join().expect("it returns");
     }
 
     #[test]
