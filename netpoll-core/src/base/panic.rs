@@ -51,6 +51,14 @@ pub(crate) fn guard_quietly<R>(callback: impl FnOnce() -> R) -> Result<R, String
     })
 }
 
+/// Drops what belongs to the user, one after the other: a panic of one ends here, and two of them
+/// would end the process if all were dropped at once.
+pub(crate) fn drop_each<T>(name: &str, all: impl IntoIterator<Item = T>) {
+    for one in all {
+        guard(name, || drop(one)).ok();
+    }
+}
+
 /// Drops the payload of a panic. That runs user code: a panic in it ends here, and the payload of
 /// that second panic is leaked, since its drop may panic again.
 pub(crate) fn discard(payload: Box<dyn Any + Send>) {

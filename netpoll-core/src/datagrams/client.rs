@@ -163,6 +163,7 @@ impl DatagramClient {
     ) -> Result<()> {
         let mut outcome = Ok(());
         let segments = self.socket.segments();
+        self.staged.clear(); // the iterator of an earlier call may have panicked
         for payload in payloads {
             let payload = payload.as_ref();
             self.staged.add(&[], To::Peer(None), payload, |it| segments.most(it));

@@ -22,6 +22,7 @@ use super::limits::{DatagramLimits, WhenFull};
 use super::scratch::with_envelopes;
 use super::stats::Counters;
 use crate::base::address::Address;
+use crate::base::panic::drop_each;
 use crate::base::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
 use crate::io::datagram::{DatagramSocket, Message, Sent};
 
@@ -56,6 +57,17 @@ pub(super) struct Queued {
     pub(super) source: Option<IpAddr>,
     pub(super) payload: Bytes,
     pub(super) size: usize,
+}
+
+/// Messages that are done with. Their drop is the user's code, so this is declared before the guard
+/// of the lock, and dropped after it.
+#[derive(Debug, Default)]
+struct Released(Vec<Queued>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        drop_each("the release of sent memory", self.0.drain(..));
+    }
 }
 
 /// What became of messages that were given to it.
@@ -115,7 +127,7 @@ impl Outbox {
         counters: &Counters,
     ) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut old = Vec::new();
+        let mut old = Released::default();
         let mut inner = lock(&self.inner);
         if inner.is_sealed {
             outcome.dropped = (0..count).map(|at| message(at).count()).sum();
@@ -139,15 +151,14 @@ impl Outbox {
         }
         inner.charge_queued();
         drop(inner);
-        counters
-            .dropped
-            .add(outcome.dropped + old.iter().map(|it| it.message().count()).sum::<usize>());
+        let dropped = old.0.iter().map(|it| it.message().count());
+        counters.dropped.add(outcome.dropped + dropped.sum::<usize>());
         outcome
     }
 
     /// Sends a burst of what waits.
     pub(super) fn go_on(&self, counters: &Counters) -> Next {
-        let mut done = Vec::new();
+        let mut done = Released::default();
         let mut inner = lock(&self.inner);
         self.blocked.store(false, Ordering::SeqCst);
         let Some(socket) = inner.socket.clone() else { return Next::Empty { is_sealed: true } };
@@ -221,7 +232,8 @@ impl Outbox {
     pub(super) fn close(&self, counters: &Counters) {
         let mut inner = self.lock();
         inner.is_sealed = true;
-        let (socket, queue) = (inner.socket.take(), std::mem::take(&mut inner.queue));
+        let socket = inner.socket.take();
+        let queue = Released(std::mem::take(&mut inner.queue).into());
         let dropped = std::mem::take(&mut inner.datagrams);
         (inner.bytes, inner.part) = (0, 0);
         inner.charge = None;
@@ -243,7 +255,7 @@ impl Outbox {
 impl Inner {
     /// Queues a message, as the limits say. Returns how many datagrams of it are dropped; their
     /// bytes are the caller's, too, so no user code runs at their drop.
-    fn queue(&mut self, new: Queued, limits: &DatagramLimits, old: &mut Vec<Queued>) -> usize {
+    fn queue(&mut self, new: Queued, limits: &DatagramLimits, old: &mut Released) -> usize {
         let DatagramLimits { queued_bytes, queued_datagrams, when_full, .. } = *limits;
         let (count, len) = (new.message().count(), new.payload.len());
         if count > queued_datagrams || len > queued_bytes {
@@ -261,16 +273,16 @@ impl Inner {
         0
     }
 
-    fn drop_oldest(&mut self, old: &mut Vec<Queued>) {
+    fn drop_oldest(&mut self, old: &mut Released) {
         let Some(mut oldest) = self.queue.pop_front() else { return };
         oldest.payload = oldest.payload.slice(std::mem::take(&mut self.part)..);
         self.datagrams -= oldest.message().count();
         self.bytes -= oldest.payload.len();
-        old.push(oldest);
+        old.0.push(oldest);
     }
 
     /// Takes what was sent, or given up, out of the queue.
-    fn remove(&mut self, sent: &Sent, done: &mut Vec<Queued>) {
+    fn remove(&mut self, sent: &Sent, done: &mut Released) {
         for _ in 0..sent.done {
             self.drop_oldest(done);
         }

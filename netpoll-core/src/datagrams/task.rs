@@ -19,7 +19,7 @@ use super::stats::{Counters, DatagramStats};
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
 use crate::base::log_period::OncePer;
-use crate::base::panic::guard;
+use crate::base::panic::drop_each;
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::connection::group::ConnectionGroup;
@@ -153,9 +153,7 @@ impl DatagramTask {
         self.outbox.send(count, message, keep, &self.limits, &self.counters);
         let shared = staged.take_shared();
         staged.clear();
-        if !shared.is_empty() {
-            guard("the release of lent memory", || drop(shared)).ok();
-        }
+        drop_each("the release of lent memory", shared);
     }
 
     /// Sends one datagram, from any thread.

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -261,4 +262,23 @@ fn a_connected_socket_is_served_by_callbacks() {
         assert_eq!(answers.recv_timeout(PATIENCE).expect("an answer"), b"second");
         drop(client);
     }
+}
+
+#[test]
+fn a_batch_that_panics_half_way_leaves_nothing_to_the_next() {
+    let (peer, mut client) = pair();
+    let payloads = ["first", "never"].map(|it| {
+        move || {
+            assert_eq!(it, "first", "as the test wants");
+            it
+        }
+    });
+    let sent = panic::catch_unwind(AssertUnwindSafe(|| {
+        client.send_batch(payloads.iter().map(|payload| payload()))
+    }));
+    assert!(sent.is_err(), "the iterator panics");
+    client.send_batch(["second"]).expect("room");
+    let mut room = [0; 16];
+    let length = peer.recv(&mut room).expect("it came");
+    assert_eq!(&room[..length], b"second");
 }

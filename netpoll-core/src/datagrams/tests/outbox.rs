@@ -220,3 +220,42 @@ fn what_can_not_be_sent_is_skipped_and_the_rest_goes() {
     until("those that can be are answered", || serving.handle.stats().received == 12);
     assert_eq!(client.segments().most(10), 128, "an address that is wrong says nothing of GSO");
 }
+
+#[test]
+fn memory_that_waited_and_whose_drop_panics_ends_no_loop() {
+    struct Lent([u8; 4]);
+    impl AsRef<[u8]> for Lent {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    impl Drop for Lent {
+        fn drop(&mut self) {
+            panic!("in a drop");
+        }
+    }
+    let (socket, peer) = pair();
+    let limits = Limits { linger: Duration::from_millis(10), ..Limits::default() };
+    let serving =
+        Serving::within(socket, Dispatch::Inline, DatagramLimits::default(), limits, echo);
+    let lend = |number: u32| {
+        let lent = bytes::Bytes::from_owner(Lent(number.to_ne_bytes()));
+        serving.handle.send(lent).expect("it is queued");
+    };
+    // Sent by the loop, two in one burst; then given up by the close.
+    let first = fill(&serving.handle);
+    lend(first + 1);
+    lend(first + 2);
+    let mut taken = Vec::new();
+    until("they arrive", || {
+        taken.extend(take_all(&peer));
+        taken.len() as u32 >= first + 3
+    });
+    fill(&serving.handle);
+    lend(1);
+    lend(2);
+    serving.handle.close();
+    assert_eq!(serving.group.wait_empty(clock::now() + PATIENCE), 0);
+    assert_eq!(serving.handle.stats().dropped, 3);
+    assert!(!serving.manager.remotes()[0].has_failed(), "the loop goes on");
+}
