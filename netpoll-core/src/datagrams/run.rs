@@ -55,6 +55,9 @@ pub(super) struct Runner {
     drops: u32,
     failures: u32,
     wakes: bool,
+    /// The last callback was that of a wake. What else is due comes before the next wake, as each
+    /// of these callbacks may cause one.
+    was_woken: bool,
 }
 
 /// What is called back.
@@ -101,6 +104,7 @@ impl Default for Runner {
             drops: 0,
             failures: 0,
             wakes: false,
+            was_woken: false,
         }
     }
 }
@@ -196,7 +200,8 @@ impl Runner {
                 self.shut_down(task, turn);
                 Step::More
             }
-            _ if std::mem::take(&mut self.wakes) => {
+            _ if self.wakes && !(self.was_woken && self.has_more_than_wakes()) => {
+                (self.wakes, self.was_woken) = (false, true);
                 self.call(task, turn, |service, batch| service.woken(batch));
                 Step::More
             }
@@ -209,6 +214,11 @@ impl Runner {
             Life::ShuttingDown { .. } => self.begin_close(task),
             _ => Step::Wait,
         }
+    }
+
+    /// Whether there is something to receive, or to end.
+    fn has_more_than_wakes(&self) -> bool {
+        self.is_announced || matches!(self.life, Life::ShuttingDown { .. })
     }
 
     fn open(&mut self, task: &Arc<DatagramTask>) -> Step {
@@ -233,7 +243,7 @@ impl Runner {
     fn shut_down(&mut self, task: &Arc<DatagramTask>, turn: &mut Turn) {
         let left = self.socket.as_ref().map_or(0, |socket| socket.receive_buffer());
         self.life = Life::ShuttingDown { left };
-        self.is_announced = true;
+        (self.is_announced, self.was_woken) = (true, false);
         self.call(task, turn, |service, batch| service.shutdown(batch));
     }
 
@@ -269,7 +279,7 @@ impl Runner {
         most: usize,
         brought: Brought,
     ) -> Step {
-        self.failures = 0;
+        (self.failures, self.was_woken) = (0, false);
         self.is_announced = !brought.drained;
         self.burst = self.burst.saturating_add(brought.places);
         // The next burst will be like this one, and one more place says that nothing stands behind.

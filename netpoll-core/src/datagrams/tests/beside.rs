@@ -244,3 +244,46 @@ fn more_answers_than_are_gathered_leave_before_the_callback_returns() {
         assert_eq!(receive(&client).len(), 10 + number);
     }
 }
+
+/// A service each of whose wakes causes the next.
+struct Restless(DatagramHandle);
+
+impl DatagramService for Restless {
+    fn received(&mut self, batch: &DatagramBatch<'_>) -> Result<()> {
+        echo(&mut (), batch)
+    }
+
+    fn woken(&mut self, _: &DatagramBatch<'_>) -> Result<()> {
+        self.0.wake();
+        Ok(())
+    }
+}
+
+struct OpensRestless;
+
+impl PrepareDatagrams for OpensRestless {
+    fn open(self: Arc<Self>, handle: &DatagramHandle) -> Result<Box<dyn DatagramService>> {
+        handle.wake();
+        Ok(Box::new(Restless(handle.clone())))
+    }
+}
+
+#[test]
+fn a_callback_that_wakes_itself_each_time_keeps_no_datagram_and_no_shutdown_waiting() {
+    for mode in modes() {
+        let mut serving = Serving::echo(mode);
+        let socket =
+            DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
+        let (limits, reactor) = (DatagramLimits::default(), serving.manager.pick(None));
+        let (callbacks, group) = (Arc::new(OpensRestless), &serving.group);
+        let handle = serve_datagrams(socket, callbacks, limits, group, &reactor);
+        let local = handle.expect("it serves").local_addr().expect("an address");
+        serving.address = local.inet().expect("that of UDP");
+        let client = serving.client();
+        for _ in 0..100 {
+            client.send(b"x").expect("it is sent");
+            assert_eq!(receive(&client), b"x");
+        }
+        assert_eq!(serving.shut_down(), 0);
+    }
+}
