@@ -150,7 +150,7 @@ impl Spawner {
     /// refused, as under `Dispatch::Inline`, it cancels at once. A poll that blocks is waited for
     /// one second more, and then left behind: its future is dropped when it returns.
     pub fn shutdown(&self, patience: Duration) -> usize {
-        let Tasks { manager, group, shutting_down } = &*self.tasks;
+        let Tasks { group, shutting_down, .. } = &*self.tasks;
         shutting_down.raise();
         let may_wait = group.live() == 0 || blocking::enter("wait for tasks").is_ok();
         let wait = |long: Duration| {
@@ -161,7 +161,7 @@ impl Spawner {
             }
         };
         let left = wait(patience);
-        group.cancel(&manager.remotes());
+        group.cancel();
         let is_inside = current_place().is_some_and(|place| Arc::ptr_eq(place.group(), group));
         if left > 0 && !is_inside {
             wait(TO_CANCEL);

@@ -58,7 +58,7 @@ pub(crate) fn drain_and_close(serving: Serving, deadline: Instant) -> Report {
              {inside} are inside a callback"
         );
     }
-    let cancelled = group.end_tasks(&remotes, GRACE);
+    let cancelled = group.end_tasks(GRACE);
     if cancelled > 0 {
         log::info!("{cancelled} tasks that connections had spawned were cancelled");
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::callbacks::{Prepare, SessionType};
-use super::mailbox::Remote;
 use super::policy::Policy;
 use super::schedule::Dispatcher;
 use super::spawned::TaskGroup;
@@ -120,12 +119,12 @@ impl ConnectionGroup {
         self.tasks.get_or_init(|| TaskGroup::new(self.dispatcher.clone()))
     }
 
-    /// Cancels those tasks, on these loops, and waits up to `patience` for their end; further ones
-    /// are refused. Returns how many there were.
-    pub fn end_tasks(&self, remotes: &[Arc<Remote>], patience: Duration) -> usize {
+    /// Cancels those tasks, and waits up to `patience` for their end; further ones are refused.
+    /// Returns how many there were.
+    pub fn end_tasks(&self, patience: Duration) -> usize {
         self.tasks.get().map_or(0, |tasks| {
             let live = tasks.live();
-            tasks.cancel(remotes);
+            tasks.cancel();
             tasks.wait_empty(Some(later(clock::now(), patience)));
             live
         })

@@ -94,12 +94,14 @@ impl TaskGroup {
         self.live.load(Ordering::SeqCst)
     }
 
-    /// Cancels its tasks on these loops; from here on each one is refused that is spawned into the
-    /// group.
-    pub fn cancel(self: &Arc<Self>, remotes: &[Arc<Remote>]) {
+    /// Cancels its tasks; from here on each one is refused that is spawned into the group.
+    pub fn cancel(self: &Arc<Self>) {
         self.closed.store(true, Ordering::SeqCst);
-        for remote in remotes {
-            remote.abort_tasks(self);
+        // Each task holds its place. One whose place or registration is not seen here comes from a
+        // thread that looks at `closed` after it has spawned.
+        let places: Vec<_> = lock(&self.places).iter().filter_map(Weak::upgrade).collect();
+        for place in places {
+            place.remote.abort_tasks(self);
         }
     }
 

@@ -62,6 +62,9 @@ where
         task.refuse(JoinError::refused("its group is shut down"));
     } else if remote.spawn(task.clone()).is_err() {
         task.refuse(JoinError::refused("its loop has ended"));
+    } else if group.is_closed() {
+        // A cancel between `enter` and `spawn` has not found it.
+        task.abort();
     }
     JoinHandle::new(task)
 }

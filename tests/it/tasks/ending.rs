@@ -2,12 +2,12 @@
 
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use netpoll::{Dispatch, LoadBalance, PollManager};
-use netpoll_async::{Scope, Spawner, block_on, sleep, spawn};
+use netpoll_async::{JoinHandle, Scope, Spawner, block_on, sleep, spawn};
 
 use super::{Kept, spawner};
 use crate::util::{PATIENCE, eventually, hand_off, modes, pool};
@@ -176,4 +176,29 @@ fn a_task_of_another_manager_is_joined_across_them() {
         inner.await.expect("it ends")
     });
     assert_eq!(block_on(joined).expect("it ends"), 9);
+}
+
+#[test]
+fn a_task_that_is_spawned_beside_a_shutdown_is_cancelled_or_refused() {
+    let manager = Arc::new(PollManager::new(1, LoadBalance::default()).expect("a loop"));
+    for _ in 0..500 {
+        let spawner = Spawner::new(&manager, Dispatch::Inline).expect("options that can be used");
+        let start = Barrier::new(2);
+        let handles = thread::scope(|scope| {
+            let spawning = scope.spawn(|| {
+                start.wait();
+                let mut handles = Vec::new();
+                // The last one is refused.
+                while !handles.last().is_some_and(JoinHandle::is_finished) {
+                    handles.push(spawner.spawn(pending::<()>()));
+                }
+                handles
+            });
+            start.wait();
+            spawner.shutdown(Duration::ZERO);
+            spawning.join().expect("it is refused in the end")
+        });
+        eventually("all have ended", || handles.iter().all(JoinHandle::is_finished));
+        assert_eq!(spawner.live(), 0);
+    }
 }
