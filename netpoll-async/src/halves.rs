@@ -14,6 +14,9 @@ use netpoll_core::{Error, Handle, Result};
 use crate::shared::Shared;
 use crate::shared::reading::poll_filled;
 
+/// [`LinkBuffer::write_shared`] copies what is shorter.
+const WORTH_LINKING: usize = 4 << 10;
+
 /// The reading half of an [`AsyncConnection`](crate::AsyncConnection), whose methods of the same
 /// names it has. The connection closes when both halves are dropped.
 pub struct AsyncReadHalf {
@@ -160,12 +163,20 @@ impl AsyncWriteHalf {
         if bytes.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        // What is copied is dropped behind the lock: that is the code of its owner.
+        let mut copied = Bytes::new();
         let written = self.shared.poll_write(context, |staged, _| {
             let bytes = mem::take(bytes);
             let len = bytes.len();
-            staged.write_shared(bytes);
+            if len < WORTH_LINKING {
+                staged.write_bytes(&bytes);
+                copied = bytes;
+            } else {
+                staged.write_shared(bytes);
+            }
             len
         });
+        drop(copied);
         written.map_ok(drop)
     }
 
@@ -196,6 +207,7 @@ impl AsyncWriteHalf {
     /// As there.
     pub async fn write_buffer(&mut self, mut buffer: LinkBuffer) -> Result<()> {
         buffer.flush();
+        buffer.release(); // not under the lock, as an append would
         if buffer.is_empty() {
             return Ok(());
         }

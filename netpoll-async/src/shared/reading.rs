@@ -19,12 +19,13 @@ impl Shared {
         context: &Context<'_>,
         input: &mut LinkBuffer,
     ) -> Poll<Result<bool>> {
+        // An idle connection keeps no block that a read has lent out. Before the lock: a part of
+        // the buffer may be the user's, and its drop is the user's code.
+        input.release();
         let mut state = self.lock();
         if let Some(outcome) = state.take_input(input) {
             return Poll::Ready(outcome);
         }
-        // An idle connection keeps no block that a read has lent out.
-        input.release();
         let is_own = self.is_own(context.waker());
         let before = state.reader.wait(context.waker(), is_own);
         let is_stalled = mem::take(&mut state.is_stalled);

@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use netpoll::{Bytes, LinkBuffer};
-use netpoll_async::{AsyncConnection, serve_async};
+use netpoll_async::{AsyncConnection, AsyncReadHalf, serve_async};
 
 use super::{Event, server};
 use crate::util::{Client, Count, Gate, Server, eventually, modes, quiet};
@@ -143,5 +143,28 @@ fn the_write_timeout_ends_a_future_whose_peer_takes_nothing() {
         let server = Server::start(builder.write_timeout(Duration::from_millis(100)));
         let _client = server.connect();
         eventually("it is given up", || ended.get() == 1);
+    }
+}
+
+#[test]
+fn the_owner_of_written_bytes_may_use_the_connection_when_it_is_dropped() {
+    /// Its drop is that of a half of the connection.
+    struct Owner {
+        _half: AsyncReadHalf,
+        bytes: Vec<u8>,
+    }
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    for (dispatch, length) in modes().into_iter().zip([1, 4095, 4096]) {
+        let (server, _) = server(dispatch, move |conn: AsyncConnection| async move {
+            let (read, mut write) = conn.split();
+            let owner = Owner { _half: read, bytes: vec![b'x'; length] };
+            write.write_bytes(Bytes::from_owner(owner)).await?;
+            write.flush().await
+        });
+        assert_eq!(server.connect().rest(), vec![b'x'; length], "{dispatch:?}");
     }
 }
