@@ -3,6 +3,7 @@
 mod attacks;
 mod dialled;
 mod ending;
+mod floods;
 mod handshakes;
 mod splits;
 
