@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use netpoll_buffer::{Account, Charge, LinkBuffer};
 
@@ -35,6 +36,9 @@ const RECORD: usize = 18 << 10;
 /// The most that may wait on the wire for the rest of a message: 64 KiB of a handshake message, and
 /// a record. If the filter uses nothing of so much, it never will.
 const REST_AT_MOST: usize = (64 << 10) + RECORD;
+
+/// How long a shutdown waits for a handshake that has begun: as long as for one of TCP.
+const HURRY: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// Where this thread receives the wire bytes of any connection; the allocation stays.
@@ -86,6 +90,8 @@ struct FilterStage {
     is_counted: AtomicBool,
     /// How many bytes are here of a record that is not complete.
     waiting: AtomicU64,
+    /// A shutdown has begun in the handshake.
+    is_hurried: AtomicBool,
 }
 
 /// What one receive through a filter brought.
@@ -127,6 +133,22 @@ impl Filtered {
     /// How many bytes are here of a record that is not complete.
     pub(super) fn waiting(&self) -> u64 {
         self.stage.waiting.load(Ordering::Relaxed)
+    }
+
+    /// A shutdown has begun: the rest of the handshake and the first bytes behind it may take
+    /// [`HURRY`] together, as if they were in the kernel by then.
+    pub(super) fn hurry(&self, shared: &Arc<Shared>) {
+        if !self.stage.is_hurried.swap(true, Ordering::Relaxed) {
+            let at = later(clock::now(), HURRY);
+            shared.rewatch(|watch| watch.hurry(at));
+        }
+    }
+
+    /// Whether a shutdown has to wait: for the rest of a record, or for the first bytes after a
+    /// handshake that it has met.
+    pub(super) fn is_expecting(&self, shared: &Shared) -> bool {
+        let is_hurried = self.stage.is_hurried.load(Ordering::Relaxed);
+        self.waiting() > 0 || (is_hurried && shared.received() == 0)
     }
 
     /// Has another server make the filter; `false` if it is made already, or is a client's.

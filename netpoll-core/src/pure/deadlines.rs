@@ -45,6 +45,8 @@ pub(crate) struct TimeWatch {
     deadline: Option<Instant>,
     /// The end of the handshake, while one is under way.
     handshake: Option<Instant>,
+    /// Until when the first bytes behind a handshake must have come that a shutdown has met.
+    hurry: Option<Instant>,
     /// What the last look saw, and since when no byte has passed.
     seen: Progress,
     quiet_since: Instant,
@@ -83,6 +85,7 @@ impl TimeWatch {
             rate: limits.min_receive_rate,
             deadline: None,
             handshake: None,
+            hurry: None,
             seen: Progress::default(),
             quiet_since: now,
             span: None,
@@ -150,6 +153,12 @@ impl TimeWatch {
         self.handshake = at;
     }
 
+    /// The handshake must be over and the first bytes behind it have come by then, unless the
+    /// connection has something else to do.
+    pub(crate) fn hurry(&mut self, at: Instant) {
+        self.hurry = Some(at);
+    }
+
     /// Compares with the last look; an error says which time is over.
     pub(crate) fn look(&mut self, progress: Progress, now: Instant) -> Result<(), Wait> {
         if self.deadline.is_some_and(|at| at <= now) {
@@ -163,7 +172,11 @@ impl TimeWatch {
             return Err(Wait::Handshake);
         }
         if progress.received > 0 && !progress.handshake_only {
-            self.first_byte = None;
+            (self.first_byte, self.hurry) = (None, None);
+        }
+        let is_idle = !progress.busy && !progress.held;
+        if is_idle && self.hurry.is_some_and(|at| at <= now) {
+            return Err(Wait::Handshake);
         }
         if self.first_byte.is_some_and(|at| at <= now) {
             return Err(Wait::FirstByte);
@@ -194,7 +207,7 @@ impl TimeWatch {
         let output = self.output.and_then(|output| output.since.checked_add(output.timeout));
         let age = self.age.and_then(|age| age.due);
         let all = [idle, rate, output, age, self.first_byte, self.deadline, self.handshake];
-        let next = all.into_iter().flatten().min();
+        let next = all.into_iter().chain([self.hurry]).flatten().min();
         // If the next look were always due at once, the watch would keep its reactor busy for ever.
         next.map(|at| at.max(now + LEAST))
     }
@@ -340,6 +353,22 @@ mod tests {
         assert_eq!(follow(&mut watch, start, 60, |_| quiet(0)), Some((Wait::FirstByte, 3.0)));
         let mut watch = TimeWatch::new(&limits, start);
         assert_eq!(follow(&mut watch, start, 60, |after| quiet(u64::from(after > 2.0))), None);
+    }
+
+    #[test]
+    fn a_hurry_ends_with_the_first_bytes_and_excuses_work() {
+        let start = Instant::now();
+        let ended = |progress: &dyn Fn(f64) -> Progress| {
+            let mut watch = TimeWatch::new(&Limits::default(), start);
+            watch.hurry(start + 2 * SECOND);
+            follow(&mut watch, start, 10, progress)
+        };
+        let handshake = |after: f64| Progress { handshake_only: true, ..quiet(whole(after)) };
+        assert_eq!(ended(&handshake), Some((Wait::Handshake, 2.0)));
+        assert_eq!(ended(&|after| quiet(u64::from(after > 1.0))), None, "the first bytes came");
+        let held = |after: f64| Progress { held: after < 5.0, ..quiet(0) };
+        let (wait, after) = ended(&held).expect("it ends when nothing is held any more");
+        assert!(wait == Wait::Handshake && (5.0..5.1).contains(&after), "{wait:?} after {after}");
     }
 
     #[test]

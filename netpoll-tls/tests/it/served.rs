@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoll_core::{CloseReason, Connection, Dispatch, HandOffOptions, Handle, PoolOptions, Wait};
 use netpoll_server::{EventLoop, Listener, Running};
@@ -93,6 +93,16 @@ fn told(why: &CloseReason) -> CloseReason {
         CloseReason::Timeout(wait) => CloseReason::Timeout(*wait),
         CloseReason::Filter(error) => CloseReason::Filter(error.clone()),
         other => panic!("an odd end: {other:?}"),
+    }
+}
+
+/// Waits for `condition`, with a bound; fails as what is said in `hope`.
+pub(crate) fn eventually(hope: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "in vain, hoped that {hope}");
+        // sleep: the pace of looking at a condition that nothing announces
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

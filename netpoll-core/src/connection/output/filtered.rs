@@ -195,11 +195,15 @@ impl Output {
     }
 
     /// If the handshake is not over yet, nothing that waits for its end will be sent: the
-    /// connection closes.
+    /// connection closes. Nor is the rest of a message of the handshake worth a wait for a peer
+    /// that may take nothing.
     pub(super) fn give_up_handshake(&self, queue: &mut Queue, spent: &mut Spent) {
         if queue.sealing().is_some_and(|it| it.stage() == Stage::Handshaking) {
             let mut unsent = queue.give_up(self.sent(), spent);
             spent.take_all(&mut unsent);
+            if let Some(sealing) = queue.sealing() {
+                sealing.drop_said();
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Sealing {
     /// How many bytes were made for the wire, and how many of them the socket has taken.
     made: u64,
     taken: u64,
+    /// How many of them come before what the filter says.
+    begin: u64,
     /// Counts `wire`, if there is a budget.
     tally: Option<Tally>,
     /// Why the filter has failed.
@@ -76,6 +78,7 @@ impl Sealing {
             records: VecDeque::new(),
             made: 0,
             taken: 0,
+            begin: 0,
             tally: memory.open_tally(),
             error: None,
         }
@@ -92,6 +95,7 @@ impl Sealing {
             return false;
         }
         self.made += bytes.len() as u64;
+        self.begin = self.made;
         self.wire.write_shared(bytes);
         self.wire.flush();
         true
@@ -112,6 +116,15 @@ impl Sealing {
     pub(super) fn lose(&mut self) {
         self.forget_plain();
         self.wire.clear();
+        self.count();
+    }
+
+    /// Drops what the filter has said and the socket has not taken, but not what comes before that.
+    pub(super) fn drop_said(&mut self) {
+        let kept = usize::try_from(self.begin.saturating_sub(self.taken)).unwrap_or(usize::MAX);
+        if let Ok(before) = self.wire.slice(kept.min(self.wire.len())) {
+            self.wire = before;
+        }
         self.count();
     }
 

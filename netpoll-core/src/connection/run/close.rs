@@ -118,10 +118,14 @@ impl Runner {
     }
 
     /// Ends at once, because the time watch found a timeout or deadline passed.
-    pub(super) fn expire(&mut self, shared: &Shared) -> Step {
+    pub(super) fn expire(&mut self, shared: &Arc<Shared>) -> Step {
         let wait = shared.extras.expired();
         if self.life == Life::Handshaking {
             shared.group.count_refusal();
+        }
+        let events = shared.task.word.events();
+        if wait == Some(Wait::Handshake) && events.has_any(Events::SHUTDOWN) {
+            return self.begin_close(shared, reason_shutting_down(events));
         }
         self.end_at_once(wait.map_or(CloseReason::Local, CloseReason::Timeout))
     }

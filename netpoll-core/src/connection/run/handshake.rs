@@ -50,14 +50,19 @@ impl Runner {
         let Some(connection) = &mut self.connection else {
             return self.begin_close(shared, CloseReason::Local);
         };
-        if events.has_any(Events::SHUTDOWN) {
-            return self.refuse(shared, CloseReason::Shutdown);
-        }
+        let is_ending = events.has_any(Events::SHUTDOWN);
         if !connection.scratch().input.may_receive(shared, events) {
             drop(shared.reactor.post(Command::Retry(shared.token())));
-            return Step::Wait;
+            return if !is_ending || self.hurries(shared) {
+                Step::Wait
+            } else {
+                self.refuse(shared, CloseReason::Shutdown)
+            };
         }
         match connection.shake_hands() {
+            Ok(Progress::More | Progress::Waits) if is_ending && !self.hurries(shared) => {
+                self.refuse(shared, CloseReason::Shutdown)
+            }
             Ok(Progress::More) => Step::More,
             Ok(Progress::Waits) => match failure(shared) {
                 Some(error) if events.has_any(Events::FAILED) => {
@@ -67,6 +72,10 @@ impl Runner {
             },
             Ok(Progress::Through) => {
                 self.life = Life::Open;
+                if is_ending {
+                    // What stands behind the handshake may be on its way.
+                    shared.filtered().inspect(|it| it.hurry(shared));
+                }
                 // What came behind the handshake is served next, and so is the end of the stream.
                 shared.task.word.note(Events::RESUMED | Events::READABLE);
                 self.connect(shared)
@@ -79,6 +88,13 @@ impl Runner {
                 self.refuse(shared, reason_of(error))
             }
         }
+    }
+
+    /// A shutdown meets a handshake: whether it may go on for a while, since its client has begun.
+    fn hurries(&self, shared: &Arc<Shared>) -> bool {
+        let is_accepted = !matches!(self.role, Role::Greeting(_));
+        let begun = shared.filtered().filter(|it| is_accepted && it.received() > 0);
+        begun.inspect(|it| it.hurry(shared)).is_some()
     }
 
     /// Closes a connection before `on_connect`.

@@ -258,7 +258,10 @@ impl Runner {
         }
         let is_shutting_down = events.has_any(Events::SHUTDOWN) && !is_held;
         let is_empty = |connection: &mut Connection| connection.scratch().input.buffer.is_empty();
-        if is_shutting_down && self.connection.as_mut().is_some_and(is_empty) {
+        if is_shutting_down
+            && self.connection.as_mut().is_some_and(is_empty)
+            && !shared.filtered().is_some_and(|it| it.is_expecting(shared))
+        {
             return self.begin_close(shared, reason_shutting_down(events));
         }
         Step::Wait
