@@ -67,6 +67,7 @@ const SYS_FILES: &[(&str, &str)] = &[
     ("netpoll-core/src/sys/", "itself"),
     ("netpoll-core/src/reactor/waiting.rs", "how long the loop's thread has had a processor"),
     ("netpoll-core/src/threads/", "numbers, times, sleep and timer slack of threads"),
+    ("netpoll-core/src/datagrams/tests/errnos.rs", "plans what the kernel answers"),
     ("netpoll-core/src/driver_suite.rs", "urgent data, which only the peer of a test sends"),
 ];
 

@@ -28,7 +28,7 @@ pub use client::{DatagramClient, Payloads};
 pub use handle::DatagramHandle;
 pub use limits::{DatagramLimits, WhenFull};
 pub use stats::DatagramStats;
-pub use task::serve_datagrams;
+pub use task::{DatagramStart, OnWatched, serve_datagrams, serve_datagrams_from};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -292,7 +292,7 @@ impl Core {
             Command::Register(shared) => self.register(shared),
             Command::Run(shared) => self.ready.push_back(shared.into()),
             Command::Transmit(token) => self.transmit(token),
-            Command::Attach(source) => self.attach(source),
+            Command::Attach(source) => self.attach(&source),
             Command::Detach(source) => self.detach(&source),
             Command::Alarm(source, at, events) => self.arm_alarm(&source, at, events),
             Command::Capacity => self.ready.extend(self.crowded.drain(..)),

@@ -18,6 +18,7 @@ pub(crate) mod inherited;
 pub(crate) mod keepalive;
 pub(crate) mod listener;
 pub(crate) mod notify;
+pub(crate) mod planned;
 pub(crate) mod poll;
 mod queueing;
 mod raw;

@@ -6,6 +6,7 @@
 //! ```
 //! The reactor knows no more of it than this file says; its kinds stand in `datagrams/`.
 
+use std::io;
 use std::sync::Arc;
 
 use super::group::ConnectionGroup;
@@ -33,6 +34,9 @@ pub(crate) trait Source: Runnable {
     fn token(&self) -> Token;
 
     fn set_token(&self, token: Token);
+
+    /// Its reactor watches its socket, or can't.
+    fn watched(&self, outcome: io::Result<()>);
 
     /// Whether it belongs to this group.
     fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool;

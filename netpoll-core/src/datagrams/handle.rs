@@ -12,6 +12,7 @@ use super::stats::DatagramStats;
 use super::task::DatagramTask;
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
+use crate::io::datagram::DatagramSocket;
 use crate::io::socket::Membership;
 
 /// A handle of a datagram socket that is served, for any thread. A clone is the same socket.
@@ -110,6 +111,25 @@ impl DatagramHandle {
     /// callback that is woken early asks again.
     pub fn wake_at(&self, at: Instant) {
         self.0.wake_at(at);
+    }
+
+    /// Receives nothing more until [`resume_receiving`](Self::resume_receiving), though a receive
+    /// that has begun is called back. A shutdown leaves what has come in the kernel: another
+    /// process has the socket, and goes on with it.
+    #[doc(hidden)]
+    pub fn pause_receiving(&self) {
+        self.0.pause();
+    }
+
+    #[doc(hidden)]
+    pub fn resume_receiving(&self) {
+        self.0.resume();
+    }
+
+    /// The socket, to be given to another process; `None` after the close.
+    #[doc(hidden)]
+    pub fn socket(&self) -> Option<Arc<DatagramSocket>> {
+        self.0.socket()
     }
 
     /// Closes the socket: nothing more is received, and what waits to be sent is, within

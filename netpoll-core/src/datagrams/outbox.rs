@@ -24,23 +24,37 @@ use super::stats::Counters;
 use crate::base::address::Address;
 use crate::base::panic::drop_each;
 use crate::base::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
-use crate::io::datagram::{DatagramSocket, Message, Sent};
+use crate::io::datagram::{DatagramSocket, Envelopes, Message, Sent};
 
 /// How many messages one burst sends, before other sockets of the loop have their turn.
-const BURST: usize = 256;
+const BURST: usize = if cfg!(loom) { 1 } else { 256 };
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Outbox {
-    inner: Mutex<Inner>,
+pub(super) struct Outbox<S = DatagramSocket> {
+    inner: Mutex<Inner<S>>,
     /// The kernel had no room, and says when it has. Set before the try that is not repeated.
     blocked: AtomicBool,
+    /// What the models must find.
+    #[cfg(all(test, loom))]
+    bug: loom_models::Bug,
+}
+
+/// What it sends by: a socket, or in models what stands for one.
+pub(super) trait SendMessages {
+    /// Sends `count` messages, until the kernel takes no more.
+    fn send<'a>(
+        &self,
+        envelopes: &mut Envelopes,
+        count: usize,
+        message: impl Fn(usize) -> Message<'a>,
+    ) -> Sent;
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Inner<S> {
     /// `None` once the socket is closed.
-    socket: Option<Arc<DatagramSocket>>,
+    socket: Option<Arc<S>>,
     queue: VecDeque<Queued>,
     /// How many bytes of the first message are sent.
     part: usize,
@@ -102,8 +116,19 @@ impl Queued {
     }
 }
 
-impl Outbox {
-    pub(super) fn new(socket: Arc<DatagramSocket>, charge: Option<Charge>) -> Self {
+impl SendMessages for DatagramSocket {
+    fn send<'a>(
+        &self,
+        envelopes: &mut Envelopes,
+        count: usize,
+        message: impl Fn(usize) -> Message<'a>,
+    ) -> Sent {
+        self.send(envelopes, count, message)
+    }
+}
+
+impl<S: SendMessages> Outbox<S> {
+    pub(super) fn new(socket: Arc<S>, charge: Option<Charge>) -> Self {
         let inner = Inner {
             socket: Some(socket),
             queue: VecDeque::new(),
@@ -113,7 +138,12 @@ impl Outbox {
             is_sealed: false,
             charge,
         };
-        Self { inner: Mutex::new(inner), blocked: AtomicBool::new(false) }
+        Self {
+            inner: Mutex::new(inner),
+            blocked: AtomicBool::new(false),
+            #[cfg(all(test, loom))]
+            bug: loom_models::Bug::None,
+        }
     }
 
     /// Sends messages, or queues what the kernel does not take; `keep` makes a message its own
@@ -136,7 +166,7 @@ impl Outbox {
             return outcome;
         }
         let Sent { done, part, error, .. } = match (&inner.socket, inner.queue.is_empty()) {
-            (Some(socket), true) if !self.is_blocked() => {
+            (Some(socket), is_empty) if self.may_send_now(is_empty) => {
                 self.send_now(socket, count, &message, counters)
             }
             _ => Sent::default(),
@@ -180,7 +210,7 @@ impl Outbox {
     /// Sends until all is done, or the kernel is known to say when it has room.
     fn send_now<'a>(
         &self,
-        socket: &DatagramSocket,
+        socket: &S,
         count: usize,
         message: &impl Fn(usize) -> Message<'a>,
         counters: &Counters,
@@ -193,7 +223,7 @@ impl Outbox {
                     message(done + at).behind(if at == 0 { part } else { 0 })
                 });
                 all.take(sent);
-                if !all.full || self.blocked.swap(true, Ordering::SeqCst) {
+                if !all.full || self.mark() {
                     break;
                 }
                 // There may have been room before the mark was set, which no event says again.
@@ -207,6 +237,22 @@ impl Outbox {
         counters.sent_bytes.add(all.bytes);
         counters.refused.add(all.refused);
         all
+    }
+
+    /// Notes that there is no room; says whether that was noted before, so that an event will tell.
+    fn mark(&self) -> bool {
+        let was_marked = self.blocked.swap(true, Ordering::SeqCst);
+        #[cfg(all(test, loom))]
+        let was_marked = was_marked || self.bug == loom_models::Bug::TriesOnce;
+        was_marked
+    }
+
+    /// Whether a message may go to the kernel at once: nothing waits that it would overtake.
+    #[inline]
+    fn may_send_now(&self, is_empty: bool) -> bool {
+        #[cfg(all(test, loom))]
+        let is_empty = is_empty || self.bug == loom_models::Bug::Overtakes;
+        is_empty && !self.is_blocked()
     }
 
     /// Whether the kernel had no room and has not said since that it has.
@@ -243,16 +289,16 @@ impl Outbox {
     }
 
     /// The socket; `None` once it is closed.
-    pub(super) fn socket(&self) -> Option<Arc<DatagramSocket>> {
+    pub(super) fn socket(&self) -> Option<Arc<S>> {
         self.lock().socket.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<S>> {
         lock(&self.inner)
     }
 }
 
-impl Inner {
+impl<S> Inner<S> {
     /// Queues a message, as the limits say. Returns how many datagrams of it are dropped; their
     /// bytes are the caller's, too, so no user code runs at their drop.
     fn queue(&mut self, new: Queued, limits: &DatagramLimits, old: &mut Released) -> usize {
@@ -304,3 +350,7 @@ impl Inner {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+#[path = "outbox_models.rs"]
+mod loom_models;

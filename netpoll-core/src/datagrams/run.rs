@@ -200,7 +200,7 @@ impl Runner {
                 self.shut_down(task, turn);
                 Step::More
             }
-            _ if self.wakes && !(self.was_woken && self.has_more_than_wakes()) => {
+            _ if self.wakes && !(self.was_woken && self.has_more_than_wakes(events)) => {
                 (self.wakes, self.was_woken) = (false, true);
                 self.call(task, turn, |service, batch| service.woken(batch));
                 Step::More
@@ -209,7 +209,7 @@ impl Runner {
                 self.take_faults(task);
                 Step::More
             }
-            _ if self.is_announced => self.receive(task, turn),
+            _ if self.is_announced && !events.has_any(Events::PAUSED) => self.receive(task, turn),
             // Nothing that came before the shutdown is left.
             Life::ShuttingDown { .. } => self.begin_close(task),
             _ => Step::Wait,
@@ -217,8 +217,9 @@ impl Runner {
     }
 
     /// Whether there is something to receive, or to end.
-    fn has_more_than_wakes(&self) -> bool {
-        self.is_announced || matches!(self.life, Life::ShuttingDown { .. })
+    fn has_more_than_wakes(&self, events: Events) -> bool {
+        let may_receive = self.is_announced && !events.has_any(Events::PAUSED);
+        may_receive || matches!(self.life, Life::ShuttingDown { .. })
     }
 
     fn open(&mut self, task: &Arc<DatagramTask>) -> Step {
@@ -338,6 +339,11 @@ impl Runner {
                 self.tell(task, error);
                 self.take_faults(task);
                 return Step::More;
+            }
+            Failure::Broken => {
+                task.counters.receive_errors.add_alone(1);
+                log::error!("{task} is not a socket any more, and ends: {error}");
+                return Step::Closed;
             }
             Failure::OfSent | Failure::NotInBatches | Failure::ForNow => {}
         }

@@ -14,6 +14,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::base::address::Address;
+use crate::base::panic::drop_each;
 use crate::io::datagram::{Message, Place};
 
 /// So many entries, or bytes that were copied, are sent before the callback returns.
@@ -84,9 +85,13 @@ impl Staged {
         self.entries.len() >= MOST_ENTRIES || self.copied.len() >= MOST_COPIED
     }
 
-    /// Takes the `Bytes` out: their owner's code runs when they are dropped.
-    pub(super) fn take_shared(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.shared)
+    /// Forgets what was sent. The code of the owners of shared `Bytes` runs here.
+    pub(super) fn release(&mut self) {
+        let mut shared = std::mem::take(&mut self.shared);
+        self.clear();
+        drop_each("the release of lent memory", shared.drain(..));
+        shared.shrink_to(MOST_ENTRIES);
+        self.shared = shared;
     }
 
     /// Adds a datagram; `most` says how many of its size may be one message. A payload that is a

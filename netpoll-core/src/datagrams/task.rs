@@ -19,7 +19,6 @@ use super::stats::{Counters, DatagramStats};
 use crate::base::address::Address;
 use crate::base::error::{Error, Result};
 use crate::base::log_period::OncePer;
-use crate::base::panic::drop_each;
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::connection::group::ConnectionGroup;
@@ -58,6 +57,19 @@ pub(super) struct DatagramTask {
     token: AtomicU64,
     /// When the callback is to be woken, and a timer is armed for that.
     wake_at: Mutex<Option<Instant>>,
+    on_watched: Mutex<Option<OnWatched>>,
+}
+
+/// Called once by the loop when it watches a socket, or with the reason why it can't.
+pub type OnWatched = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// How a socket begins.
+#[derive(Default)]
+pub struct DatagramStart {
+    /// It receives nothing until [`DatagramHandle::resume_receiving`].
+    pub is_paused: bool,
+    /// Runs on the loop's thread; dropped without a call where the loop ends first.
+    pub on_watched: Option<OnWatched>,
 }
 
 /// Serves a datagram socket on the loop of `reactor`, as a part of `group`: its callbacks run where
@@ -68,6 +80,21 @@ pub(super) struct DatagramTask {
 /// [`Error::Config`] for limits that can't be used; the system's, where the socket's own address
 /// can't be asked for; [`Error::Closed`] where the reactor has ended.
 pub fn serve_datagrams(
+    socket: DatagramSocket,
+    callbacks: Arc<dyn PrepareDatagrams>,
+    limits: DatagramLimits,
+    group: &Arc<ConnectionGroup>,
+    reactor: &Arc<Remote>,
+) -> Result<DatagramHandle> {
+    serve_datagrams_from(DatagramStart::default(), socket, callbacks, limits, group, reactor)
+}
+
+/// As [`serve_datagrams`], with a start of its own.
+///
+/// # Errors
+/// As `serve_datagrams`.
+pub fn serve_datagrams_from(
+    start: DatagramStart,
     socket: DatagramSocket,
     callbacks: Arc<dyn PrepareDatagrams>,
     limits: DatagramLimits,
@@ -92,7 +119,11 @@ pub fn serve_datagrams(
         history: History::default(),
         token: AtomicU64::new(Token::NONE.to_u64()),
         wake_at: Mutex::new(None),
+        on_watched: Mutex::new(start.on_watched),
     });
+    if start.is_paused {
+        task.pause();
+    }
     // A new task is scheduled, and no other thread knows it.
     if let Some(mut run) = task.task.begin() {
         *run = Runner::serving(socket, callbacks);
@@ -151,9 +182,7 @@ impl DatagramTask {
         let message = |at| staged.message(places, at);
         let count = staged.len();
         self.outbox.send(count, message, keep, &self.limits, &self.counters);
-        let shared = staged.take_shared();
-        staged.clear();
-        drop_each("the release of lent memory", shared);
+        staged.release();
     }
 
     /// Sends one datagram, from any thread.
@@ -199,6 +228,16 @@ impl DatagramTask {
         *armed = Some(at);
         drop(armed);
         self.alarm(at, Events::WAKE);
+    }
+
+    pub(super) fn pause(&self) {
+        self.task.word.note(Events::PAUSED);
+    }
+
+    pub(super) fn resume(self: &Arc<Self>) {
+        if self.task.word.clear(Events::PAUSED) != Events::NONE {
+            self.notify(Events::READABLE);
+        }
     }
 
     pub(super) fn request_close(self: &Arc<Self>) {
@@ -272,6 +311,12 @@ impl Source for DatagramTask {
         self.token.store(token.to_u64(), Ordering::Release);
     }
 
+    fn watched(&self, outcome: io::Result<()>) {
+        if let Some(told) = lock(&self.on_watched).take() {
+            told(outcome);
+        }
+    }
+
     fn is_of(&self, group: &Arc<ConnectionGroup>) -> bool {
         Arc::ptr_eq(&self.group, group)
     }
@@ -311,8 +356,17 @@ impl Source for DatagramTask {
     }
 
     fn close_socket(&self) {
+        drop(lock(&self.on_watched).take()); // of a loop that ended first
         self.outbox.close(&self.counters);
         self.group.leave_task();
+    }
+}
+
+impl fmt::Debug for DatagramStart {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("DatagramStart")
+            .field("is_paused", &self.is_paused)
+            .finish_non_exhaustive()
     }
 }
 

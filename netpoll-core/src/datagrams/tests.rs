@@ -19,6 +19,7 @@ use crate::threads::manager::PollManager;
 use crate::threads::options::{Dispatch, HandOffOptions, PoolOptions};
 
 mod beside;
+mod errnos;
 mod facts;
 mod outbox;
 

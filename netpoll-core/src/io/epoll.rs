@@ -22,6 +22,7 @@ use super::stream::Stream;
 use crate::pure::slab::Token;
 use crate::sys::epoll::{EpollFd, RawEvent, RawFlags};
 use crate::sys::eventfd::EventFd;
+use crate::sys::planned::{self, Call};
 
 /// How many connections a listener may accept in one wait, so that a flood of them does not starve
 /// the streams of the same loop.
@@ -181,6 +182,7 @@ impl Driver for Epoll {
     }
 
     fn watch_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()> {
+        planned::next(socket.as_fd(), Call::Watch)?;
         let flags = RawFlags::EPOLLIN | RawFlags::EPOLLOUT;
         self.epoll.add(socket.as_fd(), flags, token.to_u64())
     }

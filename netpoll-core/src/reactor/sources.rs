@@ -16,13 +16,14 @@ use crate::pure::task::Events;
 
 impl Core {
     /// Begins to watch the socket of a source. Where it can't be watched, the source ends.
-    pub(super) fn attach(&mut self, source: Arc<dyn Source>) {
+    pub(super) fn attach(&mut self, source: &Arc<dyn Source>) {
         let token = self.operators.insert(FdOperator::Source(source.clone()));
         self.sources += 1;
         source.set_token(token);
         let watched = source.socket().map(|socket| self.driver.watch_datagrams(&socket, token));
+        let watched = watched.unwrap_or(Ok(()));
         let mut events = Events::STARTED | Events::READABLE;
-        if let Some(Err(error)) = watched {
+        if let Err(error) = &watched {
             log::warn!("cannot watch {source:?}: {error}");
             events = events | Events::ABORT;
         } else if matches!(self.end, Ending::Stopping { .. }) {
@@ -31,8 +32,9 @@ impl Core {
             events = events | Events::SHUTDOWN;
         }
         if source.notify(events) {
-            self.ready.push_back(Scheduled::Task(source));
+            self.ready.push_back(Scheduled::Task(source.clone()));
         }
+        source.watched(watched);
     }
 
     /// Watches a source no more, which has ended, and closes its socket.

@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::libc;
 
 use super::ancillary::{Ancillary, Fault, ROOM};
+use super::planned::{self, Call};
 use super::{raw, repeat};
 use crate::base::address::Address;
 
@@ -54,10 +55,14 @@ pub(crate) fn receive<T>(
     let mut filled = [raw::Filled::default(); MOST_MESSAGES];
     let filled = &mut filled[..places.len().min(MOST_MESSAGES)];
     let received = if let [single] = places {
-        filled[0] = repeat(|| raw::receive_one(fd, incoming(parts(single)), 0))?;
+        filled[0] = repeat(|| {
+            planned::next(fd, Call::Receive)?;
+            raw::receive_one(fd, incoming(parts(single)), 0)
+        })?;
         1
     } else {
         repeat(|| {
+            planned::next(fd, Call::Receive)?;
             let incoming = places.iter_mut().map(|it| incoming(parts(it)));
             raw::receive_messages(fd, incoming, filled, 0)
         })?
@@ -90,15 +95,17 @@ pub(crate) fn receive_fault(fd: BorrowedFd<'_>) -> io::Result<Option<Fault>> {
 /// # Errors
 /// What the first message met; `WouldBlock` where there is no room.
 pub(crate) fn send(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> {
-    match messages {
-        [] => Ok(0),
-        [Outgoing { name, slices: [single], control: [] }] => {
-            repeat(|| raw::send_to(fd, single, name))?;
-            Ok(1)
+    repeat(|| {
+        let most = planned::next(fd, Call::Send)?;
+        match &messages[..messages.len().min(most)] {
+            [] => Ok(0),
+            [Outgoing { name, slices: [single], control: [] }] => {
+                raw::send_to(fd, single, name).map(|_| 1)
+            }
+            [single] => raw::send_message(fd, single).map(|()| 1),
+            several => raw::send_messages(fd, several),
         }
-        [single] => repeat(|| raw::send_message(fd, single)).map(|()| 1),
-        several => repeat(|| raw::send_messages(fd, several)),
-    }
+    })
 }
 
 /// What is to be done about a send that failed.
@@ -158,6 +165,8 @@ pub(crate) enum Failure {
     OfSent,
     /// Memory has run out, or something forbids it: to be tried again after a while.
     ForNow,
+    /// The descriptor is no socket any more: the user has closed it.
+    Broken,
 }
 
 /// Which failure an errno is.
@@ -180,6 +189,7 @@ pub(crate) fn failure(error: &io::Error) -> Failure {
             | libc::ECONNRESET
             | libc::ETIMEDOUT,
         ) => Failure::OfSent,
+        Some(libc::EBADF | libc::ENOTSOCK) => Failure::Broken,
         // ENOMEM, ENOBUFS; EPERM and the like of a sandbox.
         _ => Failure::ForNow,
     }

@@ -68,15 +68,7 @@ fn datagrams_of_many_senders_keep_their_order_and_their_bytes() {
     const EACH: u32 = if cfg!(debug_assertions) { 4000 } else { 125_000 };
     for mode in modes() {
         let serving = Serving::echo(mode);
-        let senders: Vec<_> = (0..8_u32)
-            .map(|sender| {
-                let client = serving.client();
-                std::thread::spawn(move || exchange(&client, sender, EACH))
-            })
-            .collect();
-        for sender in senders {
-            sender.join().expect("all came back");
-        }
+        exchange_with_all(&serving, EACH, payload);
         let stats = serving.handle.stats();
         let all = u64::from(8 * EACH);
         assert_eq!((stats.received, stats.sent, stats.dropped_by_kernel), (all, all, 0));
@@ -84,12 +76,44 @@ fn datagrams_of_many_senders_keep_their_order_and_their_bytes() {
     }
 }
 
-fn exchange(client: &UdpSocket, sender: u32, each: u32) {
-    const ON_THE_WAY: u32 = 8;
+/// As above, with payloads that are long, and answers that share the memory that they came to.
+#[test]
+fn long_answers_that_are_lent_keep_their_order_and_their_bytes() {
+    const EACH: u32 = if cfg!(debug_assertions) { 300 } else { 10_000 };
+    for mode in modes() {
+        let lend = |(): &mut (), batch: &DatagramBatch<'_>| {
+            batch.iter().try_for_each(|it| it.reply_bytes(it.bytes()))
+        };
+        let serving = Serving::new(mode, DatagramLimits::default(), lend);
+        exchange_with_all(&serving, EACH, |sender, number| {
+            let mut long = payload(sender, number);
+            long.resize(4000 + long.len(), sender as u8);
+            long
+        });
+        assert_eq!(serving.handle.stats().sent, u64::from(8 * EACH));
+    }
+}
+
+/// Eight senders at once, each with so many payloads.
+fn exchange_with_all(serving: &Serving, each: u32, payload: fn(u32, u32) -> Vec<u8>) {
+    let senders: Vec<_> = (0..8_u32)
+        .map(|sender| {
+            let client = serving.client();
+            std::thread::spawn(move || exchange(&client, sender, each, payload))
+        })
+        .collect();
+    for sender in senders {
+        sender.join().expect("all came back");
+    }
+}
+
+fn exchange(client: &UdpSocket, sender: u32, each: u32, payload: fn(u32, u32) -> Vec<u8>) {
+    // The receive buffer has room for as many of all eight.
+    let on_the_way = if payload(0, 0).len() > 1000 { 2 } else { 8 };
     let (mut sent, mut back) = (0, 0);
-    let mut into = [0; 2048];
+    let mut into = [0; 8192];
     while back < each {
-        while sent < each && sent - back < ON_THE_WAY {
+        while sent < each && sent - back < on_the_way {
             client.send(&payload(sender, sent)).expect("it is sent");
             sent += 1;
         }

@@ -179,9 +179,15 @@ impl DatagramService for Noting {
     }
 }
 
-fn noting(
-    socket: DatagramSocket,
-) -> (PollManager, Arc<ConnectionGroup>, DatagramHandle, Arc<Mutex<Vec<String>>>) {
+/// A socket that is served by it.
+pub(super) struct Noted {
+    pub(super) manager: PollManager,
+    pub(super) group: Arc<ConnectionGroup>,
+    pub(super) handle: DatagramHandle,
+    pub(super) notes: Arc<Mutex<Vec<String>>>,
+}
+
+pub(super) fn noting(socket: DatagramSocket) -> Noted {
     let manager = PollManager::new(1, LoadBalance::default()).expect("a loop");
     let dispatcher = Dispatcher::new(Dispatch::Inline).expect("a mode");
     let group = ConnectionGroup::served(Limits::default(), dispatcher).expect("a group");
@@ -189,7 +195,7 @@ fn noting(
     let callbacks = Arc::new(Noting(notes.clone()));
     let limits = DatagramLimits::default();
     let handle = serve_datagrams(socket, callbacks, limits, &group, &manager.pick(None));
-    (manager, group, handle.expect("it serves"), notes)
+    Noted { manager, group, handle: handle.expect("it serves"), notes }
 }
 
 #[test]
@@ -199,7 +205,7 @@ fn a_port_without_a_socket_is_told_and_the_client_goes_on() {
         gone.local_addr().expect("an address")
     };
     let socket = connect(&address.into()).expect("one");
-    let (_manager, _group, handle, notes) = noting(socket);
+    let Noted { handle, notes, manager: _manager, .. } = noting(socket);
     handle.send("is there any?").expect("it is sent");
     until("it is refused", || !lock(&notes).is_empty());
     assert_eq!(lock(&notes)[0], format!("failed: {:?}", ErrorKind::ConnectionRefused));
@@ -242,7 +248,7 @@ fn a_send_that_meets_an_earlier_refusal_is_tried_again() {
 #[test]
 fn a_service_is_woken_and_told_of_its_end_once() {
     let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
-    let (manager, group, handle, notes) = noting(socket);
+    let Noted { manager, group, handle, notes } = noting(socket);
     let begun = Instant::now();
     handle.wake_at(begun + Duration::from_millis(40));
     handle.wake_at(begun + Duration::from_millis(20));
@@ -260,6 +266,40 @@ fn a_service_is_woken_and_told_of_its_end_once() {
     assert_eq!(notes.iter().filter(|it| *it == "shutdown").count(), 1);
     assert_eq!(notes.iter().filter(|it| *it == "closed").count(), 1);
     assert_eq!(notes.last().map(String::as_str), Some("closed"));
+}
+
+#[test]
+fn a_paused_socket_receives_nothing_and_is_woken_and_sends() {
+    let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
+    let Noted { manager, group, handle, notes } = noting(socket);
+    let address = handle.local_addr().expect("an address").inet().expect("of UDP");
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.connect(address).expect("it is connected");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    client.send(&[1]).expect("it is sent");
+    until("it is received", || lock(&notes).last().is_some_and(|it| it == "received [1]"));
+    handle.pause_receiving();
+    client.send(&[2]).expect("it is sent");
+    for round in 1..4 {
+        handle.wake();
+        until("it is woken", || lock(&notes).len() == 1 + round);
+    }
+    assert_eq!(lock(&notes)[1..], ["woken with 0"; 3]);
+    let peer = Address::Inet(client.local_addr().expect("an address"));
+    handle.send_to(&peer, "sent").expect("it is sent");
+    assert_eq!(receive(&client), b"sent");
+    handle.resume_receiving();
+    until("it is received", || lock(&notes).last().is_some_and(|it| it == "received [2]"));
+    // A shutdown leaves what comes to another holder of the socket.
+    let fd = handle.socket().expect("it is open");
+    handle.pause_receiving();
+    client.send(&[3]).expect("it is sent");
+    group.begin_shutdown();
+    manager.pick(None).shut_down(&group);
+    assert_eq!(group.wait_empty(clock::now() + PATIENCE), 0);
+    assert!(!lock(&notes).iter().any(|it| it == "received [3]"));
+    let mut into = [0; 9];
+    assert_eq!((fd.receive_one(&mut into).expect("it waits").0, into[0]), (1, 3));
 }
 
 #[test]
