@@ -21,6 +21,12 @@
 //! last [`MEMORY`] jobs. So single events between two large batches don't count for more than they
 //! are. A callback that is to run on the loop never finds its thread in batches, and after it the
 //! next [`SETTLE`] turns with jobs must bring none.
+//!
+//! A process with a quota of processor time stands still for a part of each 100 ms, and so do its
+//! jobs, in batches or not. Where a loop meets pauses of [`PAUSE_FROM`] to [`PAUSED`], its windows
+//! last from the end of one pause to the end of another, at least [`LONG_WINDOW`]. Only windows of
+//! one kind are compared: after the first such pause, and when there was none for [`PAUSES_FOR`],
+//! the loop leaves the batches and measures anew.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +40,13 @@ const LEAVE: i32 = 3;
 const SETTLE: u32 = 256;
 /// How long a rate is measured: several time slices of the system.
 const WINDOW: Duration = Duration::from_millis(20);
-/// In a window that took longer than this the load has paused, and the rate means nothing.
-const PAUSED: Duration = Duration::from_millis(80);
+/// Turns so far apart are a pause, and so far that the load itself has paused: a rate over that
+/// means nothing.
+const PAUSE_FROM: Duration = Duration::from_millis(16);
+const PAUSED: Duration = Duration::from_millis(200);
+/// How long a rate is measured where there are pauses, and for how long after one there are.
+const LONG_WINDOW: Duration = Duration::from_millis(150);
+const PAUSES_FOR: Duration = Duration::from_millis(300);
 /// In batches there must be so many percent of the jobs a second that there were before. It is far
 /// below 100, since other loops of the process may have the gain, and rates are noisy.
 const ENOUGH: u64 = 60;
@@ -63,6 +74,9 @@ pub(crate) struct Batching {
     /// No trial begins before that time; and the next pause.
     not_before: Option<Instant>,
     pause: Duration,
+    /// The last turn with a large batch, and the end of the last pause between two of them.
+    last: Option<Instant>,
+    paused: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,12 +103,15 @@ struct Kept {
 struct Window {
     since: Instant,
     jobs: u64,
+    /// It lasts from the end of one pause to the end of another.
+    by_pauses: bool,
 }
 
 impl Batching {
     pub(crate) fn new() -> Self {
         let (phase, pause) = (Phase::Alone, PAUSE);
-        Self { phase, jobs: 0, average: 0, settling: 0, not_before: None, pause }
+        let (not_before, last, paused) = (None, None, None);
+        Self { phase, jobs: 0, average: 0, settling: 0, not_before, pause, last, paused }
     }
 
     /// A job goes to the workers.
@@ -127,6 +144,7 @@ impl Batching {
         if self.average >= least * PARTS && self.settling == 0 {
             self.weigh(jobs, now())
         } else {
+            self.last = None;
             (!is_alone && self.leave()).then_some(false)
         }
     }
@@ -138,7 +156,13 @@ impl Batching {
     }
 
     fn weigh(&mut self, jobs: u32, now: Instant) -> Option<bool> {
-        let next = Window { since: now, jobs: 0 };
+        let apart = self.last.replace(now).map_or(Duration::ZERO, |last| now.duration_since(last));
+        let has_paused = apart >= PAUSE_FROM && apart <= PAUSED;
+        if has_paused {
+            self.paused = Some(now);
+        }
+        let by_pauses = self.paused.is_some_and(|at| now.duration_since(at) < PAUSES_FOR);
+        let next = Window { since: now, jobs: 0, by_pauses };
         let window = match &mut self.phase {
             Phase::Alone => {
                 if self.not_before.is_none_or(|at| now >= at) {
@@ -148,14 +172,30 @@ impl Batching {
             }
             Phase::Measuring(window) | Phase::Trial(window, _) | Phase::Kept(window, _) => window,
         };
+        if window.by_pauses != by_pauses {
+            return self.measure_anew(next);
+        }
         window.jobs += u64::from(jobs);
         let passed = now.duration_since(window.since);
-        if passed < WINDOW {
+        let is_over =
+            if by_pauses { has_paused && passed >= LONG_WINDOW } else { passed >= WINDOW };
+        if !is_over && apart <= PAUSED {
             return None;
         }
         let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
         let rate = std::mem::replace(window, next).jobs.saturating_mul(1_000_000) / micros;
-        if passed > PAUSED { None } else { self.judge(rate, next) }
+        if apart > PAUSED { None } else { self.judge(rate, next) }
+    }
+
+    /// Pauses have begun or ended: what was measured before compares with nothing that is to come.
+    fn measure_anew(&mut self, next: Window) -> Option<bool> {
+        let before = std::mem::replace(&mut self.phase, Phase::Measuring(next));
+        match before {
+            Phase::Alone | Phase::Measuring(_) => None,
+            // They may come from the batches.
+            Phase::Trial(..) if next.by_pauses => Some(self.fail(next.since)),
+            Phase::Trial(..) | Phase::Kept(..) => Some(false),
+        }
     }
 
     /// Goes on after a window with so many jobs a second.

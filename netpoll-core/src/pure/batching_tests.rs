@@ -48,6 +48,19 @@ impl Machine {
             self.turn(microseconds, jobs);
         }
     }
+
+    /// The same for so many tenths of a second, in each of which it runs for a while and then has
+    /// used up its quota. Returns in how many of them it ended in batches.
+    fn load_under_quota(&mut self, tenths: u32, runs: u64, kinds: [(u64, u32); 2]) -> u32 {
+        let mut ended_in_batches = 0;
+        for _ in 0..tenths {
+            let begun = self.now;
+            self.load(runs, kinds[0], kinds[1]);
+            ended_in_batches += u32::from(self.in_batches);
+            self.now = self.now.max(begun + Duration::from_millis(100));
+        }
+        ended_in_batches
+    }
 }
 
 #[test]
@@ -101,6 +114,48 @@ fn they_are_tried_anew_where_far_fewer_jobs_come_than_usual() {
     machine.load(2_000, (80, 12), (150, 30));
     machine.load(300, (400, 12), (750, 30));
     assert_eq!((machine.in_batches, machine.changes), (true, 3));
+}
+
+#[test]
+fn under_a_quota_the_time_without_a_processor_speaks_for_neither() {
+    for runs in [12, 25, 33, 50, 70, 80] {
+        let mut machine = Machine::new();
+        machine.load_under_quota(10, runs, [(80, 12), (150, 30)]);
+        let kept = machine.load_under_quota(100, runs, [(80, 12), (150, 30)]);
+        assert!(kept >= 90, "runs for {runs} ms: {kept} of 100");
+    }
+    // Where batches do harm, they are found out under a quota as well.
+    let mut machine = Machine::new();
+    machine.load_under_quota(10, 50, [(120, 8), (4_000, 8)]);
+    let kept = machine.load_under_quota(300, 50, [(120, 8), (4_000, 8)]);
+    assert!(kept <= 30, "{kept} of 300");
+}
+
+#[test]
+fn pauses_that_only_batches_have_count_against_them() {
+    // Many threads compute: in batches each turn waits for the time slices of all.
+    let (alone, in_batches) = ((120, 8), (20_000, 8));
+    let mut machine = Machine::new();
+    machine.load(1_000, alone, in_batches);
+    let before = machine.changes;
+    machine.load(60_000, alone, in_batches);
+    assert!(machine.changes - before <= 60, "{} in a minute", machine.changes - before);
+    // They begin to compute while it is in batches.
+    let mut machine = Machine::new();
+    machine.load(2_000, (80, 12), (150, 30));
+    assert!(machine.in_batches);
+    machine.load(100, alone, in_batches);
+    assert!(!machine.in_batches);
+}
+
+#[test]
+fn after_a_single_pause_batches_are_back_soon() {
+    let mut machine = Machine::new();
+    machine.load(2_000, (80, 12), (150, 30));
+    machine.turn(50_000, 30);
+    machine.load(500, (80, 12), (150, 30));
+    assert!(machine.in_batches);
+    assert!(machine.changes <= 3, "{}", machine.changes);
 }
 
 #[test]
