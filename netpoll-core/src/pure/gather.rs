@@ -6,19 +6,22 @@
 //! callbacks run in a second. All are smoothed.
 //!
 //! ```text
-//!   light     Σc < 0.65 (k-1), for 4 ticks          ──► as few as have Σc < 0.65 each
+//!   light     Σ(c+w) < 0.65 (k-1), for 4 ticks      ──► as few as have Σc < 0.65 each
 //!   crowded   Σw > 0.12 k and Σc < 1.05 (k-1) + 0.15 ──► k-1 on trial: stays if R ≥ 0.97 of before
 //!                                                       and a callback costs < 1.03 of before
-//!   hot       max c > 0.88, for 2 ticks             ──► twice k on trial: stays if R > 1.07, or
+//!   hot       max (c+w) > 0.88, for 2 ticks         ──► twice k on trial: stays if R > 1.07, or
 //!                                                       if R > 0.97 and Σw < 0.12 k
 //!   alone     one loop runs 98 % of the callbacks      ──► all threads, and fewer below 90 %
 //!   long      a callback held a loop's thread up    ──► all threads, and no fewer for 8 s
 //! ```
 //! In a closed loop `c` alone never tells: the fewer threads, the more each computes. What tells is
-//! `w`: threads that wait for processors while there is time left on others' are too many. A trial
-//! lasts [`TRIAL`] ticks. After one that failed there is no other of its kind for a pause, which
-//! doubles from 0.25 s to 8 s, until the load changes: `R`, or what a callback costs, leaves 0.6 to
-//! 1.6 of what it was.
+//! `w`: threads that wait for processors while there is time left on others' are too many. And a
+//! thread that always has something to do, but waits for its processor for a part of the time,
+//! since another thread computes there, is as busy as one that computes all the time.
+//!
+//! A trial lasts [`TRIAL`] ticks. After one that failed there is no other of its kind for a pause,
+//! which doubles from 0.25 s to 8 s, until the load changes: `R`, or what a callback costs, leaves
+//! 0.6 to 1.6 of what it was.
 
 use std::time::Duration;
 
@@ -53,11 +56,12 @@ const LONG: f64 = 0.15;
 pub(crate) struct Sample {
     pub(crate) threads: u32,
     pub(crate) loops: u32,
-    /// The share of the time that the threads computed, their sum and the largest.
+    /// The share of the time that the threads computed, their sum.
     pub(crate) computed: f64,
-    pub(crate) busiest: f64,
     /// The share of the time that they waited for a processor, their sum.
     pub(crate) waited: f64,
+    /// The share of the time that the busiest of them did one of both.
+    pub(crate) busiest: f64,
     /// Callbacks in a second, and the share of them that one loop has run.
     pub(crate) callbacks: f64,
     pub(crate) alone: f64,
@@ -148,14 +152,16 @@ impl Gathering {
     /// Lets the pauses pass, and ends them where the load has changed.
     fn pass(&mut self, now: Sample) {
         self.rest = self.rest.saturating_sub(1);
-        let load = Load::of(now);
+        // On trial, and just after it, what is measured is the trial.
+        let is_settled = self.change.is_none() && self.rest == 0;
+        let load = is_settled.then(|| Load::of(now));
         self.fewer.pass(load);
         self.more.pass(load);
     }
 
     fn count(&mut self, now: Sample, sample: Sample) {
         let others = f64::from(now.threads.saturating_sub(1));
-        let is_light = now.threads > 1 && now.computed < LIGHT * others;
+        let is_light = now.threads > 1 && now.computed + now.waited < LIGHT * others;
         let is_hot = sample.busiest > HOT && now.busiest > HOT * 0.9;
         self.light = if is_light { self.light + 1 } else { 0 };
         self.hot = if is_hot { self.hot + 1 } else { 0 };
@@ -253,9 +259,11 @@ impl Load {
 }
 
 impl Pause {
-    fn pass(&mut self, load: Load) {
+    fn pass(&mut self, load: Option<Load>) {
         self.left = self.left.saturating_sub(1);
-        if self.failed.is_some_and(|failed| !load.is_like(failed)) {
+        if let (Some(failed), Some(load)) = (self.failed, load)
+            && !load.is_like(failed)
+        {
             *self = Self::default();
         }
     }

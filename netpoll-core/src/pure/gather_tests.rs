@@ -5,37 +5,57 @@ use super::*;
 /// What a load does on so many threads.
 type Load = fn(f64) -> Sample;
 
+/// Threads that all do the same.
+fn sample(threads: f64, computed: f64, waited: f64, callbacks: f64) -> Sample {
+    let busiest = (computed + waited) / threads;
+    Sample { computed, waited, busiest, callbacks, ..Sample::default() }
+}
+
 /// Much less than one thread can do.
 fn light(threads: f64) -> Sample {
     let computed = 0.25 + 0.05 * threads;
-    let busiest = computed / threads;
-    Sample { computed, busiest, waited: 0.02 * threads, callbacks: 20e3, ..Sample::default() }
+    sample(threads, computed, 0.02 * threads, 20e3)
 }
 
 /// Nothing left to gain by fewer threads, nor a processor for more.
 fn full(threads: f64) -> Sample {
-    let (computed, busiest) = (0.97 * threads, 0.97);
-    Sample { computed, busiest, waited: 0.03, callbacks: 5e3 * threads, ..Sample::default() }
+    sample(threads, 0.97 * threads, 0.03, 5e3 * threads)
 }
 
 /// Clients on the same two processors: the fewer threads, the more is done.
 fn crowded(threads: f64) -> Sample {
     let (computed, waited) = if threads > 1.0 { (1.0, 0.5) } else { (0.93, 0.04) };
     let callbacks = if threads > 1.0 { 145e3 } else { 180e3 };
-    Sample { computed, busiest: computed / threads, waited, callbacks, ..Sample::default() }
+    sample(threads, computed, waited, callbacks)
 }
 
 /// It looks crowded, but fewer threads do less.
 fn deceiving(threads: f64) -> Sample {
     let (computed, waited) = if threads > 1.0 { (1.0, 0.4) } else { (0.8, 0.1) };
     let callbacks = if threads > 1.0 { 100e3 } else { 80e3 };
-    Sample { computed, busiest: computed / threads, waited, callbacks, ..Sample::default() }
+    sample(threads, computed, waited, callbacks)
+}
+
+/// Threads of other processes compute on both processors: each thread of ours always has
+/// something to do, and has its processor for a part of the time.
+fn besides_others(threads: f64) -> Sample {
+    sample(threads, 0.7 * threads, 0.28 * threads, 28e3 * threads)
+}
+
+/// The same, and the processors are shared with so many that two threads look light.
+fn besides_many(threads: f64) -> Sample {
+    sample(threads, 0.25 * threads, 0.73 * threads, 10e3 * threads)
+}
+
+/// A load that comes at a constant rate, and no more of it is done by more threads.
+fn constant_besides_others(threads: f64) -> Sample {
+    sample(threads, 0.3, 0.6, 20e3)
 }
 
 /// As light, on one loop.
 fn alone(threads: f64) -> Sample {
     let sample = light(threads);
-    Sample { busiest: sample.computed, alone: 1.0, ..sample }
+    Sample { busiest: sample.computed + sample.waited, alone: 1.0, ..sample }
 }
 
 struct Machine {
@@ -117,6 +137,33 @@ fn threads_that_take_each_others_processors_are_gathered() {
     let had = machine.run(crowded, 120 * SECOND);
     // One thread that is busy is tried against two, every eight seconds.
     assert!(had[1] >= 117 * SECOND, "{had:?}");
+}
+
+#[test]
+fn threads_that_wait_for_their_processors_are_as_busy_as_those_that_compute() {
+    let mut machine = Machine::with(2);
+    machine.run(light, SECOND);
+    assert_eq!(machine.threads, 1);
+    let had = machine.run(besides_others, 2 * SECOND);
+    assert!(had[2] >= 2 * SECOND - 10, "{had:?}");
+    for load in [besides_others as Load, besides_many] {
+        machine.run(load, 10 * SECOND);
+        machine.changes = 0;
+        let had = machine.run(load, 120 * SECOND);
+        assert!(had[2] >= 114 * SECOND, "{had:?}");
+        assert!(machine.changes <= 32, "{} changes", machine.changes);
+    }
+}
+
+#[test]
+fn a_load_that_more_threads_do_not_help_stays_gathered_beside_others() {
+    let mut machine = Machine::with(2);
+    machine.run(light, SECOND);
+    machine.run(constant_besides_others, 30 * SECOND);
+    machine.changes = 0;
+    let had = machine.run(constant_besides_others, 120 * SECOND);
+    assert!(had[1] >= 114 * SECOND, "{had:?}");
+    assert!(machine.changes <= 32, "{} changes", machine.changes);
 }
 
 #[test]

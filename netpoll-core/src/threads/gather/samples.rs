@@ -102,7 +102,7 @@ impl Samples {
                 continue;
             };
             total.computed += share(computed);
-            total.busiest = total.busiest.max(share(computed));
+            total.busiest = total.busiest.max(share(computed + waited));
             total.waited += share(waited);
             total.long |= thread.is_in_long_callback();
             self.threads.push(thread);
