@@ -97,8 +97,8 @@ impl TaskGroup {
     /// Cancels its tasks; from here on each one is refused that is spawned into the group.
     pub fn cancel(self: &Arc<Self>) {
         self.closed.store(true, Ordering::SeqCst);
-        // Each task holds its place. One whose place or registration is not seen here comes from a
-        // thread that looks at `closed` after it has spawned.
+        // Each task holds its place. A thread that spawns looks at `closed` under the lock under
+        // which each loop is looked through here: either sees what the other has done.
         let places: Vec<_> = lock(&self.places).iter().filter_map(Weak::upgrade).collect();
         for place in places {
             place.remote.abort_tasks(self);
@@ -124,10 +124,9 @@ impl TaskGroup {
         self.live()
     }
 
-    /// Counts one more task, until it [leaves](Self::leave). `false`: the group takes no more.
-    pub(crate) fn enter(&self) -> bool {
+    /// Counts one more task, until it [leaves](Self::leave).
+    pub(crate) fn enter(&self) {
         self.live.fetch_add(1, Ordering::SeqCst);
-        !self.is_closed()
     }
 
     /// A task has ended.

@@ -58,13 +58,11 @@ where
     let token = AtomicU64::new(Token::NONE.to_u64());
     let task = FutureTask::new(future, SpawnedAt { place, history: History::default(), token });
     let Place { group, remote } = &*task.home().place;
-    if !group.enter() {
-        task.refuse(JoinError::refused("its group is shut down"));
-    } else if remote.spawn(task.clone()).is_err() {
-        task.refuse(JoinError::refused("its loop has ended"));
-    } else if group.is_closed() {
-        // A cancel between `enter` and `spawn` has not found it.
-        task.abort();
+    group.enter();
+    if remote.spawn(task.clone(), group).is_err() {
+        let is_closed = group.is_closed();
+        let why = if is_closed { "its group is shut down" } else { "its loop has ended" };
+        task.refuse(JoinError::refused(why));
     }
     JoinHandle::new(task)
 }

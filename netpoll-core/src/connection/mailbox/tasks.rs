@@ -36,11 +36,15 @@ impl Default for Tasks {
 }
 
 impl Remote {
-    /// Registers a task, which is scheduled, and has it run. Gives it back when the reactor stops
-    /// or has ended.
-    pub(crate) fn spawn(&self, task: Arc<dyn Spawned>) -> Result<(), Arc<dyn Spawned>> {
+    /// Registers a task of `group`, which is scheduled, and has it run. Gives it back when the
+    /// group takes no more, and when the reactor stops or has ended.
+    pub(crate) fn spawn(
+        &self,
+        task: Arc<dyn Spawned>,
+        group: &TaskGroup,
+    ) -> Result<(), Arc<dyn Spawned>> {
         let mut queue = lock(&self.commands);
-        if queue.dead || queue.tasks.closed {
+        if queue.dead || queue.tasks.closed || group.is_closed() {
             return Err(task);
         }
         let tasks = &mut queue.tasks;
