@@ -1,6 +1,6 @@
 //! One line of statsd: `name:value|type`, then `|@rate` and `|#tags` if there are any.
 
-/// Bytes of a name: longer ones are no names, but text.
+/// Bytes of a name, and of a member of a set: longer ones are no names, but text.
 const NAME_MAX: usize = 200;
 
 /// What a line says.
@@ -47,7 +47,7 @@ pub(crate) fn parse(line: &[u8]) -> Option<Line<'_>> {
         "ms" | "h" => Value::Time(number(value).filter(|time| *time >= 0.0)?),
         "g" if value.starts_with(['+', '-']) => Value::Change(number(value)?),
         "g" => Value::Gauge(number(value)?),
-        "s" if !value.is_empty() => Value::Member(value),
+        "s" if (1..=NAME_MAX).contains(&value.len()) => Value::Member(value),
         _ => return None,
     };
     let is_finite = !matches!(value, Value::Count(count) if !count.is_finite());

@@ -4,9 +4,9 @@
 //! one socket, since a gauge that rises and falls is one number: `reuse_port(false)`. Datagrams are
 //! lent, and nothing of them is copied but new names.
 //!
-//! Its limits: 10 000 names of 200 bytes, and 10 000 members of each set; lines beyond them are
-//! refused and counted, as are those that say nothing. There is no answer, so a forged
-//! sender's address has no effect.
+//! Its limits: 10 000 names of 200 bytes, and 10 000 such members of all sets; lines beyond them
+//! are refused and counted, as are those that say nothing. There is no answer, so a forged sender's
+//! address has no effect.
 //!
 //! ```text
 //! cargo run --release --example statsd -- [ADDRESS] [SECONDS]

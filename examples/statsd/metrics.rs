@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::line::{Line, Value};
 
-/// Names that are kept at most, and members of one set: names come from any peer that can send.
+/// Names that are kept at most, and members of all sets: they come from any peer that can send.
 const NAMES_MAX: usize = 10_000;
 const MEMBERS_MAX: usize = 10_000;
 
@@ -14,6 +14,8 @@ const MEMBERS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     metrics: BTreeMap<String, Metric>,
+    /// How many members all sets have.
+    members: usize,
     /// Lines that said nothing, or a name beyond the bound, or another type than before.
     refused: u64,
 }
@@ -44,7 +46,7 @@ impl Metrics {
             Entry::Vacant(vacant) => vacant.insert(Metric::new(line.value)),
             Entry::Occupied(occupied) => occupied.into_mut(),
         };
-        metric.add(line.value)
+        metric.add(line.value, &mut self.members)
     }
 
     /// Prints all, a line each, and begins anew; gauges stay.
@@ -65,7 +67,7 @@ impl Metrics {
             let _ = writeln!(text, "refused {} lines", self.refused);
         }
         self.metrics.retain(|_, metric| matches!(metric, Metric::Gauge(_)));
-        self.refused = 0;
+        (self.members, self.refused) = (0, 0);
         text
     }
 }
@@ -81,8 +83,8 @@ impl Metric {
         }
     }
 
-    /// Whether it is of this type.
-    fn add(&mut self, value: Value<'_>) -> bool {
+    /// Whether it is of this type, and there is room for it beside the `members` of all sets.
+    fn add(&mut self, value: Value<'_>, members: &mut usize) -> bool {
         match (self, value) {
             (Self::Counter(all), Value::Count(more)) => *all += more,
             (Self::Timer { count, sum, least, most }, Value::Time(time)) => {
@@ -91,10 +93,14 @@ impl Metric {
             }
             (Self::Gauge(at), Value::Gauge(now)) => *at = now,
             (Self::Gauge(at), Value::Change(by)) => *at += by,
-            (Self::Set(members), Value::Member(name)) => {
-                return members.contains(name)
-                    || members.len() < MEMBERS_MAX && members.insert(name.to_owned());
+            (Self::Set(set), Value::Member(name)) if !set.contains(name) => {
+                if *members == MEMBERS_MAX {
+                    return false;
+                }
+                *members += 1;
+                set.insert(name.to_owned());
             }
+            (Self::Set(_), Value::Member(_)) => {}
             _ => return false,
         }
         true

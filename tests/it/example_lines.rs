@@ -53,6 +53,7 @@ fn a_line_of_statsd_has_a_name_a_value_and_a_type() {
     }
     assert_eq!(parse(b"a\xFF:1|c"), None);
     assert_eq!(parse(format!("{}:1|c", "a".repeat(201)).as_bytes()), None);
+    assert_eq!(parse(format!("s:{}|s", "a".repeat(201)).as_bytes()), None);
 }
 
 #[test]
@@ -79,6 +80,11 @@ fn names_and_members_have_a_bound() {
         metrics.add_all(format!("s:m{number}|s").as_bytes());
     }
     assert_eq!(metrics.take(), "s set 10000\nrefused 2 lines\n");
+    // Members of all sets together: there may be as many sets as names.
+    for number in 0..5_001 {
+        metrics.add_all(format!("a:m{number}|s\nb:m{number}|s").as_bytes());
+    }
+    assert_eq!(metrics.take(), "a set 5000\nb set 5000\nrefused 2 lines\n");
 }
 
 #[test]
