@@ -5,13 +5,12 @@
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use netpoll_core::{Error, Result};
+use netpoll_core::{Error, Result, guard};
 
 use crate::server::TlsConfig;
 
@@ -71,9 +70,7 @@ impl TlsConfig {
                 if now != seen {
                     seen = now;
                     let outcome = config.reload();
-                    if catch_unwind(AssertUnwindSafe(|| told(outcome))).is_err() {
-                        log::error!("the closure of a watch of certificates panicked");
-                    }
+                    guard("the closure of a watch of certificates", || told(outcome)).ok();
                 }
             }
         };

@@ -1,6 +1,7 @@
 //! A configuration that changes while it serves: new handshakes only.
 
 use std::fs;
+use std::panic::panic_any;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -110,6 +111,15 @@ impl Drop for Files {
 const PATIENCE: Duration = Duration::from_secs(30);
 const OFTEN: Duration = Duration::from_millis(1);
 
+/// What a closure panics with, whose drop panics, too.
+struct PanicsAgain;
+
+impl Drop for PanicsAgain {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
 #[test]
 fn a_watch_reloads_what_has_changed_and_goes_on_after_an_error_and_a_panic() {
     let files = Files::new("watched");
@@ -120,7 +130,7 @@ fn a_watch_reloads_what_has_changed_and_goes_on_after_an_error_and_a_panic() {
     let (told, outcomes) = mpsc::channel();
     let watch = config.watch(OFTEN, move |outcome| {
         told.send(outcome.map_err(|error| error.to_string())).unwrap();
-        panic!("on purpose");
+        panic_any(PanicsAgain);
     });
     let watch = watch.unwrap();
     assert!(outcomes.recv_timeout(20 * OFTEN).is_err(), "nothing has changed");
