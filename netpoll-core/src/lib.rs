@@ -71,6 +71,8 @@ pub use threads::manager::{OnLoop, PollManager, default_loops};
 pub use threads::options::{Dispatch, Gather, HandOffOptions, PoolOptions};
 #[doc(hidden)]
 pub use threads::pool::{Next, ThreadPool, ThreadPoolOptions};
+#[doc(hidden)]
+pub use threads::start::start_thread;
 pub use threads::ticks::Ticks;
 pub use threads::turn::Reactor;
 

@@ -9,6 +9,7 @@ pub(crate) mod options;
 pub(crate) mod pool;
 mod regroup;
 mod scheduling;
+pub(crate) mod start;
 pub(crate) mod station;
 pub(crate) mod takeover;
 #[cfg(all(test, not(loom)))]

@@ -3,10 +3,10 @@
 use std::io::{self, ErrorKind};
 use std::process;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netpoll_core::{Address, Error, Result, clock};
+use netpoll_core::{Address, Error, Result, clock, start_thread};
 
 use crate::event_loop::EventLoop;
 use crate::listeners::Listeners;
@@ -68,9 +68,8 @@ impl EventLoop {
         }
         let opening = Arc::<Opening>::default();
         let told = opening.clone();
-        let thread = thread::Builder::new()
-            .name("netpoll-serve".into())
-            .spawn(move || serving.serve_and_tell(listeners, &told))?;
+        let serve = move || serving.serve_and_tell(listeners, &told);
+        let thread = start_thread("netpoll-serve", serve)?;
         let thread = Some(thread);
         let (event_loop, process) = (self.clone(), process::id());
         let mut running = Running { event_loop, addresses, thread, ended: None, process };

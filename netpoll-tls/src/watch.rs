@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use netpoll_core::{Error, Result, guard};
+use netpoll_core::{Error, Result, guard, start_thread};
 
 use crate::server::TlsConfig;
 
@@ -74,7 +74,7 @@ impl TlsConfig {
                 }
             }
         };
-        let thread = thread::Builder::new().name("netpoll-certs".into()).spawn(watching)?;
+        let thread = start_thread("netpoll-certs", watching)?;
         Ok(TlsWatch { ended, thread: Some(thread) })
     }
 }

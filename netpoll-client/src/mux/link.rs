@@ -11,10 +11,9 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
 use std::time::Instant;
 
-use netpoll_core::{Error, Result, clock, guard};
+use netpoll_core::{Error, Result, clock, guard, start_thread};
 
 use super::context::MuxContext;
 use super::protocol::MuxProtocol;
@@ -144,8 +143,8 @@ impl<P: MuxProtocol> Link<P> {
             let failures = *failures;
             *state = LinkState::Dialling { failures };
             let (link, shared) = (self.clone(), context.clone());
-            let dialling = thread::Builder::new().name("netpoll-mux-dial".into());
-            if let Err(error) = dialling.spawn(move || link.dial(&shared)) {
+            let dialling = start_thread("netpoll-mux-dial", move || link.dial(&shared));
+            if let Err(error) = dialling {
                 let failure =
                     Failure::new(error.kind(), &format!("cannot start a thread: {error}"));
                 *state = down(context, failures.saturating_add(1), failure);

@@ -1,9 +1,9 @@
 //! A thread that closes connections which were idle for too long. It runs while one is idle.
 
-use netpoll_core::clock;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
+
+use netpoll_core::{clock, start_thread};
 
 use super::addresses::Addresses;
 use crate::sync::{lock, wait_until};
@@ -20,7 +20,7 @@ pub(super) fn ensure(addresses: &Arc<Addresses>) {
         return;
     }
     let reaped = addresses.clone();
-    let started = thread::Builder::new().name("netpoll-pool".into()).spawn(move || reap(&reaped));
+    let started = start_thread("netpoll-pool", move || reap(&reaped));
     life.is_reaped = started.is_ok();
     drop(life);
     if let Err(error) = started {

@@ -10,10 +10,10 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use netpoll_core::{OncePer, PollManager, Remote, Result, clock, later};
+use netpoll_core::{OncePer, PollManager, Remote, Result, clock, later, start_thread};
 
 use super::Systemd;
 use crate::sync::{lock, wait_while};
@@ -68,8 +68,7 @@ impl Watchdog {
             let loops = Loops { main, manager, noted: Vec::new() };
             shared.run(&systemd, period / LOOKS, loops, has_left);
         };
-        let thread = thread::Builder::new().name("netpoll-watchdog".into()).spawn(run);
-        let thread = thread.map_err(|error| {
+        let thread = start_thread("netpoll-watchdog", run).map_err(|error| {
             let text = format!("cannot start the thread of the watchdog: {error}");
             io::Error::new(error.kind(), text)
         })?;

@@ -3,29 +3,20 @@
 //!
 //! The system needs some 30 µs to refuse a thread. A reactor that asked for one with each callback
 //! would do nothing else.
-//!
-//! Where a limit of addresses is met, stacks could take the last of them. Then the next allocation
-//! fails, of whatever size, and ends the process. So a thread is started only where addresses are
-//! left beside its stack, and is refused otherwise.
 
 use std::io;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
 use crate::base::log_period::OncePer;
 use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
-use crate::sys::ReservedAddresses;
-use crate::threads::scheduling::for_new_thread;
+use crate::threads::start::start_thread;
 
 /// How long a refusal stands: by then a thread may have ended, or the limit may be another.
 const PAUSE: Duration = Duration::from_millis(10);
 /// At most one line of log in this time.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
-/// So many bytes of addresses are left when a thread has its stack. Where no further arena fits, of
-/// 64 MiB, glibc maps a page for each allocation of a thread: a worker has taken 32 to 50 pages by
-/// its first callback. So this is enough for some 20 that start at once.
-const ADDRESSES_LEFT: usize = 4 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,8 +27,6 @@ pub(crate) struct Starter {
     refused: AtomicBool,
     state: Mutex<State>,
     log: OncePer,
-    /// Bytes of addresses that a start leaves.
-    addresses_left: usize,
     /// It acts as a system that has no more threads.
     #[cfg(test)]
     pub(crate) denies: AtomicBool,
@@ -58,7 +47,6 @@ impl Starter {
             refused: AtomicBool::new(false),
             state: Mutex::new(State::default()),
             log: OncePer::new(LOG_PERIOD),
-            addresses_left: ADDRESSES_LEFT,
             #[cfg(test)]
             denies: AtomicBool::new(false),
         }
@@ -67,7 +55,7 @@ impl Starter {
     /// Starts a thread. When it holds no lock any more, the caller calls [`tell`](Self::tell).
     ///
     /// # Errors
-    /// The system's, where it has no more threads, or no memory or no addresses for one.
+    /// Those of [`start_thread`].
     pub(crate) fn start(
         &self,
         name: String,
@@ -79,14 +67,7 @@ impl Starter {
             self.note(&error, clock::now());
             return Err(error);
         }
-        let begin = for_new_thread();
-        let body = || {
-            begin();
-            body();
-        };
-        // They are free again once the thread has its stack.
-        let outcome = ReservedAddresses::new(self.addresses_left)
-            .and_then(|_reserved| thread::Builder::new().name(name).spawn(body));
+        let outcome = start_thread(name, body);
         match &outcome {
             Ok(_) => self.refused.store(false, Ordering::SeqCst),
             Err(error) => self.note(error, clock::now()),
@@ -134,23 +115,12 @@ mod tests {
         assert!(starter.start("refused".into(), || ()).is_err());
         let refused = lock(&starter.state).failed.expect("the time");
         while starter.is_refused() {
-            thread::yield_now();
+            std::thread::yield_now();
         }
         assert!(refused.elapsed() >= PAUSE, "asked again at once");
         starter.denies.store(false, Ordering::SeqCst);
         starter.start("granted".into(), || ()).expect("a thread").join().expect("it returns");
         assert!(!starter.is_refused());
-    }
-
-    #[test]
-    fn a_thread_is_refused_where_it_would_leave_no_addresses() {
-        let mut starter = Starter::new("a thread of a test");
-        starter.addresses_left = 1 << (usize::BITS - 2); // more than a process has
-        let refused = starter.start("refused".into(), || ()).expect_err("it starts");
-        assert_eq!(refused.kind(), io::ErrorKind::OutOfMemory);
-        assert!(starter.is_refused());
-        starter.addresses_left = ADDRESSES_LEFT;
-        starter.start("granted".into(), || ()).expect("a thread").join().expect("it returns");
     }
 
     #[test]
