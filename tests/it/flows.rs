@@ -1,7 +1,7 @@
 //! Flows: peers as sessions, and each way in which a flow ends.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use netpoll::{
@@ -10,7 +10,7 @@ use netpoll::{
 };
 
 use crate::datagrams::{any_port, client_of, echo, heard, inet, serve};
-use crate::util::{Count, Journal, PATIENCE, eventually, modes};
+use crate::util::{Count, Journal, PATIENCE, alone_with, eventually, modes, resident};
 
 /// Long enough that no flow of a test expires.
 const LONG: Duration = Duration::from_secs(600);
@@ -208,10 +208,10 @@ fn at_the_limit_the_oldest_flow_makes_room_and_a_confirmed_one_last() {
             serving(dispatch, FlowOptions { max_flows: 3, at_limit, ..options() }, &journal);
         let real = client_of(inet(&running));
         assert_eq!(ask(&real, "confirm"), "0:1");
-        // As a flood of forged peers is.
-        for number in 1..50 {
-            let forged = client_of(inet(&running));
-            assert_eq!(ask(&forged, "hello"), format!("{number}:1"));
+        // As a flood of forged peers is. They stay, so that no two have the same port.
+        let forged: Vec<_> = (1..50).map(|_| client_of(inet(&running))).collect();
+        for (number, forged) in (1..).zip(&forged) {
+            assert_eq!(ask(forged, "hello"), format!("{number}:1"));
         }
         assert_eq!(ask(&real, "still there?"), "0:2");
         let ends = journal.entries();
@@ -219,6 +219,140 @@ fn at_the_limit_the_oldest_flow_makes_room_and_a_confirmed_one_last() {
         assert_eq!(ends[0], "1 after 1: it made room for another flow");
         let stats = running.stats().flows;
         assert_eq!((stats.open, stats.evicted), (3, 47));
+    }
+}
+
+/// Whoever asks for a bound means all of the server, however many loops it has.
+#[test]
+fn the_bound_is_that_of_all_loops_together() {
+    for dispatch in modes() {
+        let journal = Journal::default();
+        let bounds = FlowOptions { max_flows: 10, ..options() };
+        let running = serve(dispatch, 4, counting(any_port(), bounds, &journal));
+        let clients: Vec<_> = (0..60).map(|_| client_of(inet(&running))).collect();
+        for client in &clients {
+            client.send(b"hello").expect("room");
+        }
+        eventually("all have come", || {
+            let stats = running.stats().flows;
+            stats.begun + stats.refused_at_limit == 60
+        });
+        let stats = running.stats().flows;
+        assert_eq!((stats.open, stats.begun, stats.refused_at_limit), (10, 10, 50));
+    }
+}
+
+/// A server of four flows, which answers with the number of the socket, ends a flow that asks for
+/// no more, and counts confirmed ones that end.
+fn of_four(confirmed_ends: &Count) -> DatagramServer {
+    let (sockets, known, ends) = (Mutex::new(Vec::new()), Count::default(), confirmed_ends.clone());
+    let options = FlowOptions { max_flows: 4, at_limit: AtFlowLimit::DropOldest, ..options() };
+    let sessions = any_port().flows(options).on_flow(|_: &Datagram<'_>| Ok(false));
+    let sessions = sessions.on_flow_end(move |is_confirmed: bool, _: &FlowEnd| {
+        if is_confirmed {
+            ends.add();
+        }
+    });
+    sessions.on_datagrams(move |is_confirmed: &mut bool, batch: &FlowBatch<'_>| {
+        let mut sockets = sockets.lock().expect("no panic");
+        let socket = batch.handle().socket().clone();
+        let number = sockets.iter().position(|it| *it == socket).unwrap_or_else(|| {
+            sockets.push(socket);
+            known.add()
+        });
+        for datagram in batch {
+            match datagram.payload() {
+                b"which?" => batch.end(),
+                b"confirm" => {
+                    batch.confirm();
+                    *is_confirmed = true;
+                }
+                _ => {}
+            }
+        }
+        batch.iter().try_for_each(|it| it.reply(&[&[number as u8], it.payload()].concat()))
+    })
+}
+
+/// Whether the text is answered by this time; answers to others may come first.
+fn is_answered(client: &UdpSocket, text: &str, within: Duration) -> bool {
+    client.set_read_timeout(Some(within)).expect("an option");
+    client.send(text.as_bytes()).expect("room");
+    let mut room = [0; 64];
+    while let Ok(length) = client.recv(&mut room) {
+        if room[1..length] == *text.as_bytes() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Four peers of each of its two sockets, and how many were asked to find them.
+fn peers_of_each(running: &Running) -> ([Vec<UdpSocket>; 2], u64) {
+    let (mut peers, mut asked) = ([Vec::new(), Vec::new()], 0);
+    while peers.iter().any(|it| it.len() < 4) {
+        let client = client_of(inet(running));
+        client.send(b"which?").expect("room");
+        peers[usize::from(heard(&client)[0])].push(client);
+        asked += 1;
+    }
+    (peers, asked)
+}
+
+/// Two loops. The peers of one of them have all places, until some come to the other one.
+#[test]
+fn a_loop_without_flows_gets_its_share_of_the_bound() {
+    for dispatch in modes() {
+        let running = serve(dispatch, 2, of_four(&Count::default()));
+        let ([many, few], asked) = peers_of_each(&running);
+        for client in &many[..4] {
+            client.send(b"hello").expect("room");
+            heard(client);
+        }
+        let flows = || running.stats().flows;
+        assert_eq!((flows().open, flows().begun), (4, asked + 4));
+        let newcomers = &few[..2];
+        let mut round = 0;
+        eventually("both have begun, and stay", || {
+            round += 1;
+            let (before, text) = (flows().begun, format!("round {round}"));
+            let soon = Duration::from_millis(100);
+            let are_there = newcomers.iter().all(|it| is_answered(it, &text, soon));
+            assert!(flows().open <= 4);
+            are_there && flows().begun == before
+        });
+        let begun = flows().begun;
+        for client in newcomers.iter().chain(&many[2..4]) {
+            assert!(is_answered(client, "still there?", PATIENCE));
+        }
+        assert_eq!((flows().open, flows().begun), (4, begun), "two on each loop, the newest");
+    }
+}
+
+/// As `at_the_limit_the_oldest_flow_makes_room_and_a_confirmed_one_last`, where the forged peers
+/// come to another loop.
+#[test]
+fn forged_peers_of_another_loop_drive_one_confirmed_flow_out_at_the_most() {
+    for dispatch in modes() {
+        let ends = Count::default();
+        let running = serve(dispatch, 2, of_four(&ends));
+        let ([real, forged], _) = peers_of_each(&running);
+        for client in &real[..4] {
+            client.send(b"confirm").expect("room");
+            heard(client);
+        }
+        assert_eq!(running.stats().flows.open, 4);
+        eventually("one has begun", || {
+            is_answered(&forged[0], "hello", Duration::from_millis(100))
+        });
+        for _ in 0..5 {
+            for client in &forged[1..4] {
+                // In the place of the other one.
+                assert!(is_answered(client, "hello", PATIENCE));
+                assert!(running.stats().flows.open <= 4);
+            }
+        }
+        assert_eq!(ends.get(), 1, "the place of the first forged one");
     }
 }
 
@@ -272,4 +406,45 @@ fn bounds_that_cannot_be_used_are_refused_by_name() {
     let running = serve(Dispatch::Inline, 1, crate::datagrams::echoing(any_port()));
     echo(&client_of(inet(&running)), b"no flows");
     assert_eq!(running.stats().flows, netpoll::FlowStats::default());
+}
+
+/// Says how much memory flows take. In release builds:
+/// `cargo test --release -p netpoll --test it -- --ignored --nocapture memory_of_many_flows`.
+#[test]
+#[ignore = "says a figure; it opens 100 000 sockets, one after the other"]
+fn memory_of_many_flows() {
+    const FLOWS: u64 = 100_000;
+    alone_with("flows::memory_of_many_flows", &[], || {
+        let options = FlowOptions { max_flows: FLOWS as usize, ..options() };
+        let server = any_port().flows(options).on_flow(|_: &Datagram<'_>| Ok(0_u64)).on_datagrams(
+            |seen: &mut u64, batch: &FlowBatch<'_>| {
+                *seen += batch.len() as u64;
+                Ok(())
+            },
+        );
+        let running = serve(Dispatch::Inline, 1, server);
+        let at = inet(&running);
+        let mut peers = (2..250_u8).flat_map(|host| (10_000..60_000).map(move |port| (host, port)));
+        let mut begin = |flows: u64| {
+            let (wanted, mut sent) = (running.stats().flows.begun + flows, 0);
+            while sent < flows {
+                let (host, port) = peers.next().expect("more than enough");
+                // Another program may have the port.
+                let Ok(peer) = UdpSocket::bind(SocketAddr::from(([127, 0, 0, host], port))) else {
+                    continue;
+                };
+                sent += u64::from(peer.send_to(b"x", at).is_ok());
+            }
+            eventually("they begin", || running.stats().flows.begun == wanted);
+        };
+        begin(1);
+        let before = resident(std::process::id());
+        for done in (1..FLOWS).step_by(50) {
+            begin(50.min(FLOWS - done));
+        }
+        assert_eq!(running.stats().flows.open as u64, FLOWS);
+        let each = (resident(std::process::id()) - before) as u64 / FLOWS;
+        println!("{each} bytes of resident memory for each of {FLOWS} flows");
+        assert!(each < 300, "{each}");
+    });
 }

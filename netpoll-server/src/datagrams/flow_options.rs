@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use netpoll_core::{Error, Result};
 
-/// The bounds of the flows of each socket.
+/// The bounds of the flows of a server, of all its sockets together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowOptions {
-    /// How many flows a socket has at the most; with a socket for each loop, as many on each loop.
-    /// Default 65 536. A flow takes some 180 bytes beside its session, and a sender that forges
-    /// addresses can have all of them.
+    /// How many flows there are at the most, on all loops together. Default 65 536. A flow takes
+    /// some 180 bytes beside its session, and a sender that forges addresses can have all of them.
     pub max_flows: usize,
     /// A flow for which nothing has come for so long ends. Default 60 s.
     pub idle: Duration,
@@ -24,8 +23,10 @@ pub enum AtFlowLimit {
     /// Its datagrams are dropped, and counted.
     #[default]
     RefuseNew,
-    /// The flow for which nothing has come for longest ends, one that was not
-    /// [confirmed](super::FlowBatch::confirm) before one that was.
+    /// Of the flows of the same loop, the one for which nothing has come for longest ends, one that
+    /// was not [confirmed](super::FlowBatch::confirm) before one that was. Where the loop has less
+    /// than its share of `max_flows`, those with more make room, too, each for the next new flow;
+    /// until then a loop without any refuses it.
     DropOldest,
 }
 

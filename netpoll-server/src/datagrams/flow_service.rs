@@ -6,11 +6,13 @@
 //!     a timer for the oldest flow ─────► those that have been idle: on_flow_end
 //! ```
 //! Each socket has a table, which its owner alone touches; so a flow stays on its loop as long as
-//! the kernel gives the socket its datagrams.
+//! the kernel gives the socket its datagrams. The bound is that of all tables together. A socket
+//! that has found no room, and has less than its share, wakes the others: those above their share
+//! give up a flow.
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use netpoll_core::{
@@ -23,6 +25,7 @@ use super::flow_callbacks::{FlowEnd, OnEnd, OnFlow, OnFlowDatagrams};
 use super::flow_options::{AtFlowLimit, FlowOptions};
 use super::flow_stats::{FlowCounters, count};
 use super::flow_table::{FlowKey, FlowTable, Slot};
+use crate::sync::lock;
 
 /// How many flows of one socket end before others have their turn.
 const ENDS_AT_ONCE: usize = 256;
@@ -36,7 +39,34 @@ pub(super) struct Flows<F> {
     on_datagrams: Box<dyn OnFlowDatagrams<F>>,
     on_end: OnEnd<F>,
     counters: Arc<FlowCounters>,
+    /// The sockets that have a table.
+    sockets: Mutex<Vec<DatagramHandle>>,
+    /// How many flows a socket may keep while another one wants room.
+    share: AtomicUsize,
+    /// Whether a socket with less than its share has found no room; a [`Want`]. Meanwhile one place
+    /// is kept for such sockets.
+    want: AtomicU8,
     log: OncePer,
+}
+
+/// What a socket with less than its share wants of those with more. Confirmed flows make room for
+/// the first flow of a socket alone, so that forged peers drive no more of them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    Nothing,
+    /// The place of a flow that is not confirmed.
+    Unconfirmed,
+    /// That of any flow: it has none.
+    Any,
+}
+
+/// The place that a new flow takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// One that was free; it is counted already.
+    Free,
+    /// That of the flow which makes room for it.
+    OfOldest,
 }
 
 /// The flows of one socket.
@@ -56,14 +86,52 @@ impl<F> Flows<F> {
         on_end: OnEnd<F>,
         counters: Arc<FlowCounters>,
     ) -> Self {
-        let log = OncePer::new(LOG_PERIOD);
-        Self { options, on_flow, on_datagrams, on_end, counters, log }
+        Self {
+            options,
+            on_flow,
+            on_datagrams,
+            on_end,
+            counters,
+            sockets: Mutex::default(),
+            share: AtomicUsize::new(options.max_flows),
+            want: AtomicU8::new(Want::Nothing as u8),
+            log: OncePer::new(LOG_PERIOD),
+        }
+    }
+
+    /// Changes which sockets have a table.
+    fn change(&self, change: impl FnOnce(&mut Vec<DatagramHandle>)) {
+        let mut sockets = lock(&self.sockets);
+        change(&mut sockets);
+        let share = self.options.max_flows / sockets.len().max(1);
+        self.share.store(share.max(1), Ordering::Relaxed);
+    }
+
+    fn share(&self) -> usize {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    fn want(&self) -> Want {
+        match self.want.load(Ordering::SeqCst) {
+            it if it == Want::Unconfirmed as u8 => Want::Unconfirmed,
+            it if it == Want::Any as u8 => Want::Any,
+            _ => Want::Nothing,
+        }
+    }
+
+    /// Has sockets that have more than their share give up a flow.
+    fn ask_for_room(&self, want: Want) {
+        if self.want.fetch_max(want as u8, Ordering::SeqCst) < want as u8 {
+            let sockets = lock(&self.sockets).clone();
+            sockets.iter().for_each(DatagramHandle::wake);
+        }
     }
 }
 
 impl<F: Send + 'static> PrepareDatagrams for Flows<F> {
     fn open(self: Arc<Self>, socket: &DatagramHandle) -> Result<Box<dyn DatagramService>> {
         let (table, socket) = (FlowTable::new(), socket.clone());
+        self.change(|sockets| sockets.push(socket.clone()));
         Ok(Box::new(FlowsOfSocket { flows: self, table, socket, alarm: None }))
     }
 }
@@ -97,11 +165,13 @@ impl<F: Send + 'static> DatagramService for FlowsOfSocket<F> {
             count(&self.flows.counters.expired);
             self.end(slot, &FlowEnd::Idle);
         }
+        self.give_room();
         self.expect_expiry();
         Ok(())
     }
 
     fn closed(mut self: Box<Self>) {
+        self.flows.change(|sockets| sockets.retain(|it| *it != self.socket));
         while let Some(slot) = self.table.victim() {
             self.end(slot, &FlowEnd::Closed);
         }
@@ -124,15 +194,13 @@ impl<F: 'static> FlowsOfSocket<F> {
             self.table.touch(slot, now);
             return Some(slot);
         }
-        let is_full = self.table.len() >= self.flows.options.max_flows;
-        if is_full && self.flows.options.at_limit == AtFlowLimit::RefuseNew {
-            count(&self.flows.counters.refused_at_limit);
-            self.log_limit("new ones are refused");
-            return None;
-        }
+        let room = self.room()?;
         let session = match guard("on_flow", || self.flows.on_flow.on_flow(first)) {
             Ok(Ok(session)) => session,
             refused => {
+                if room == Room::Free {
+                    self.flows.counters.leave();
+                }
                 count(&self.flows.counters.refused);
                 if let Ok(Err(error)) = refused {
                     log::debug!("a flow of {} is refused: {error}", key.peer);
@@ -140,14 +208,62 @@ impl<F: 'static> FlowsOfSocket<F> {
                 return None;
             }
         };
-        if is_full && let Some(victim) = self.table.victim() {
-            count(&self.flows.counters.evicted);
-            self.log_limit("the oldest ones end");
-            self.end(victim, &FlowEnd::Evicted);
+        if room == Room::OfOldest
+            && let Some(victim) = self.table.victim()
+        {
+            self.evict(victim);
         }
         count(&self.flows.counters.begun);
-        self.flows.counters.open.fetch_add(1, Ordering::Relaxed);
         Some(self.table.insert(key.clone(), session, now))
+    }
+
+    /// Finds room for one more flow.
+    fn room(&self) -> Option<Room> {
+        let FlowOptions { max_flows, at_limit, .. } = self.flows.options;
+        let is_below = self.table.len() < self.flows.share();
+        let is_wanted = self.flows.want() != Want::Nothing;
+        let most = if is_wanted && !is_below { max_flows - 1 } else { max_flows };
+        if self.flows.counters.enter(most) {
+            if is_wanted && is_below {
+                self.flows.want.store(Want::Nothing as u8, Ordering::SeqCst);
+            }
+            return Some(Room::Free);
+        }
+        if at_limit == AtFlowLimit::DropOldest && is_below {
+            let is_empty = self.table.len() == 0;
+            self.flows.ask_for_room(if is_empty { Want::Any } else { Want::Unconfirmed });
+        }
+        if at_limit == AtFlowLimit::DropOldest && self.table.len() > 0 {
+            return Some(Room::OfOldest);
+        }
+        count(&self.flows.counters.refused_at_limit);
+        self.log_limit("new ones are refused");
+        None
+    }
+
+    /// Gives up a flow where another socket wants room, and this one has more than its share.
+    fn give_room(&mut self) {
+        let flows = &*self.flows;
+        let is_full = flows.counters.is_full(flows.options.max_flows);
+        if !is_full || self.table.len() <= flows.share() {
+            return;
+        }
+        let victim = match flows.want() {
+            Want::Nothing => None,
+            Want::Unconfirmed => self.table.unconfirmed_victim(),
+            Want::Any => self.table.victim(),
+        };
+        if let Some(victim) = victim {
+            self.evict(victim);
+            self.flows.counters.leave();
+        }
+    }
+
+    /// Ends a flow that makes room for another one, whose place stays taken.
+    fn evict(&mut self, victim: Slot) {
+        count(&self.flows.counters.evicted);
+        self.log_limit("the oldest ones end");
+        self.finish(victim, &FlowEnd::Evicted);
     }
 
     fn call(&mut self, slot: Slot, batch: &FlowBatch<'_>, now: Instant) {
@@ -167,16 +283,24 @@ impl<F: 'static> FlowsOfSocket<F> {
         }
     }
 
+    /// Ends a flow, and gives its place back.
     fn end(&mut self, slot: Slot, why: &FlowEnd) {
-        let Some((_, session)) = self.table.remove(slot) else { return };
-        self.flows.counters.open.fetch_sub(1, Ordering::Relaxed);
+        if self.finish(slot, why) {
+            self.flows.counters.leave();
+        }
+    }
+
+    /// Ends a flow, whose place stays taken; says whether there was one.
+    fn finish(&mut self, slot: Slot, why: &FlowEnd) -> bool {
+        let Some((_, session)) = self.table.remove(slot) else { return false };
         guard("on_flow_end", || (self.flows.on_end)(session, why)).ok();
+        true
     }
 
     fn log_limit(&self, what: &str) {
         if let Some(unlogged) = self.flows.log.pass(clock::now(), 1) {
             let most = self.flows.options.max_flows;
-            log::warn!("a socket has {most} flows, its max_flows: {what} (and {unlogged} before)");
+            log::warn!("there are {most} flows, the max_flows: {what} (and {unlogged} before)");
         }
     }
 }

@@ -44,6 +44,23 @@ impl FlowCounters {
     }
 }
 
+impl FlowCounters {
+    /// Takes one of `most` places for a flow; says whether there was one.
+    pub(super) fn enter(&self, most: usize) -> bool {
+        let one_more = |open| (open < most).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    pub(super) fn is_full(&self, most: usize) -> bool {
+        self.open.load(Ordering::Relaxed) >= most
+    }
+
+    /// Gives a place back.
+    pub(super) fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts one more.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);

@@ -153,6 +153,11 @@ impl<F> FlowTable<F> {
         oldest.into_iter().find(|&it| it != NONE)
     }
 
+    /// As [`victim`](Self::victim), if there are any that are not confirmed.
+    pub(super) fn unconfirmed_victim(&self) -> Option<Slot> {
+        Some(self.unconfirmed.oldest).filter(|&it| it != NONE)
+    }
+
     /// A flow that has had no activity for `idle`.
     pub(super) fn expired(&self, idle: Duration, now: Instant) -> Option<Slot> {
         let (last, slot) = self.oldest()?;
