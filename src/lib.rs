@@ -43,5 +43,5 @@ pub use netpoll_server::{
     DatagramSessions, Datagrams, EventLoop, EventLoopBuilder, EventLoopStats, FlowBatch, FlowEnd,
     FlowHandle, FlowOptions, FlowSessions, FlowStats, HandOverOptions, Incoming, ListenOptions,
     Listener, Listeners, OnAccept, OnFlow, OnFlowDatagrams, OnRefuse, ProxyProtocol, Refusal,
-    Report, Running, Systemd, TrustedProxies, Verdict, proxy,
+    Report, Running, Systemd, TakenOver, TrustedProxies, Verdict, proxy, take_over, take_over_with,
 };

@@ -171,7 +171,7 @@ impl EventLoop {
         opening: &Opening,
     ) -> Result<Option<Reporting>> {
         let Some(systemd) = &self.inner.settings.systemd else { return Ok(None) };
-        let took_over = listeners.streams().any(|it| it.share_of_succession().is_some());
+        let took_over = listeners.took_over();
         let (main, manager) = (serving.main(), serving.manager());
         let sockets = serving.listeners();
         let has_left = move || sockets.are_given_away();

@@ -1,17 +1,20 @@
-//! Hot restart: a running server gives its listening sockets to the process that replaces it.
+//! Hot restart: a running server gives its sockets to the process that replaces it.
 //!
 //! ```text
 //!   old process                       Unix stream                       new process
 //!   EventLoop::hand_over   ◄──────────────────── magic ──── Listener::take_over
 //!                          ── manifest, descriptors ──────► serve: watches them, accepts
 //!                          ◄───────────────── "serving" ──
-//!   shutdown: ends its     ── "yours" ────────────────────► removes the paths when it ends
+//!   receives no datagrams
+//!   any more               ── "yours" ────────────────────► receives datagrams from here on;
+//!   shutdown: ends its                                      removes the paths when it ends
 //!   connections, leaves
 //!   queues and paths alone
 //! ```
 //! Each process first checks the other's user. Both hold the same sockets for a while, and the
-//! kernel's queue is one: no client is refused, and the process that accepts, serves. Until
-//! "serving" has come the old process is the server: if the new one fails, the old one goes on.
+//! kernel's queue is one: no client is refused, and the process that accepts, serves. Datagrams
+//! have no connection that would say which process has them, so one process at a time receives.
+//! Until "serving" has come the old process is the server: if the new one fails, it goes on.
 //!
 //! `give` is the old process's part, `succession` the new one's, `manifest` the text between them.
 

@@ -55,6 +55,7 @@ pub use listeners::Listeners;
 pub use netpoll_core::socket::{Credentials, Keepalive};
 pub use options::ListenOptions;
 pub use proxy::{ProxyProtocol, TrustedProxies};
+pub use restart::{TakenOver, take_over, take_over_with};
 pub use running::Running;
 pub use shutdown::Report;
 pub use stats::EventLoopStats;

@@ -219,12 +219,13 @@ impl Listener {
     /// Its path stays the other process's until [`own_path`](Self::own_path).
     pub(crate) fn handed(
         entry: manifest::Entry,
-        mut sockets: Vec<Arc<socket::Listener>>,
+        sockets: Vec<OwnedFd>,
         share: Share,
     ) -> Result<Self> {
         let manifest::Entry { service, file, again, .. } = entry;
+        let mut sockets: Vec<_> = sockets.into_iter().map(|it| Arc::new(it.into())).collect();
         let further = sockets.split_off(1.min(sockets.len()));
-        let Some(socket) = sockets.pop() else {
+        let Some(socket): Option<Arc<socket::Listener>> = sockets.pop() else {
             return Err(io::Error::from(ErrorKind::InvalidData).into());
         };
         let again = match again {
@@ -243,6 +244,7 @@ impl Listener {
             service: self.service.clone(),
             file: self.file.as_ref().map(SocketFile::identified),
             again: self.again.as_ref().map(|it| it.options.clone()),
+            datagrams: None,
         }
     }
 

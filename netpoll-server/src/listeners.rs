@@ -46,12 +46,13 @@ impl Listeners {
         self.0.iter().map(Served::address).collect()
     }
 
-    /// The listeners.
-    pub(crate) fn streams(&self) -> impl Iterator<Item = &Listener> {
-        self.0.iter().filter_map(|it| match it {
-            Served::Streams(listener) => Some(&**listener),
-            Served::Datagrams(_) => None,
-        })
+    /// Whether one of them was taken over.
+    pub(crate) fn took_over(&self) -> bool {
+        let share = |it: &Served| match it {
+            Served::Streams(listener) => listener.share_of_succession().is_some(),
+            Served::Datagrams(server) => server.share().is_some(),
+        };
+        self.0.iter().any(share)
     }
 
     /// The listeners with their places among all, and the sockets of datagrams.

@@ -5,8 +5,8 @@ use std::iter;
 use std::sync::{Arc, Mutex, Weak};
 
 use netpoll_core::{
-    ConnectionGroup, Dispatcher, Error, ListenerInfo, OnLoop, PollManager, Prepare, Reactor,
-    Remote, Result, socket,
+    ConnectionGroup, Dispatcher, Error, ListenerInfo, OnLoop, OnWatched, PollManager, Prepare,
+    Reactor, Remote, Result, socket,
 };
 
 use crate::accept::assignment::Assignment;
@@ -14,7 +14,7 @@ use crate::accept::context::AcceptContext;
 use crate::accept::listening_socket::ListeningSocket;
 use crate::accept::open_listeners::{OpenListener, OpenListeners};
 use crate::admission::{Admission, ListenerCount};
-use crate::handover::succession::{Participant, Succession, Successor};
+use crate::handover::succession::{Participant, Share, Succession, Successor};
 use crate::listener::Listener;
 use crate::listeners::Listeners;
 use crate::opening::Opening;
@@ -87,12 +87,14 @@ impl Serving {
         }
         let loops = self.manager.remotes();
         let active = &loops[..self.manager.loops().min(loops.len())];
+        let listeners: Vec<_> = listeners.into_iter().map(|(_, it)| it).collect();
+        let shares = listeners.iter().filter_map(Listener::share_of_succession);
+        let successions = successions(shares.chain(datagrams.iter().filter_map(|it| it.share())));
         for server in datagrams {
-            self.listeners.datagrams.serve(server, &self.context.group, active)?;
+            let on_watched = || self.when_watched();
+            self.listeners.datagrams.serve(server, &self.context.group, active, on_watched)?;
         }
         drop(loops); // a loop that retires ends when nothing else holds its remote
-        let listeners: Vec<_> = listeners.into_iter().map(|(_, it)| it).collect();
-        let successions = successions(&listeners);
         let mut on_loops = Vec::new();
         for (listener, info) in listeners.into_iter().zip(infos) {
             self.open(listener, &info, &mut on_loops);
@@ -108,6 +110,20 @@ impl Serving {
         ended.map_err(|error| {
             let text = format!("the loop that accepts has ended: {error}");
             Error::Io(io::Error::new(error.kind(), text))
+        })
+    }
+
+    /// The event loop serves when its loops watch all sockets of datagrams, too, and fails where
+    /// one can't be watched.
+    fn when_watched(&self) -> OnWatched {
+        self.context.opening.expect_one();
+        let context = self.context.clone();
+        Box::new(move |watched: io::Result<()>| match watched {
+            Ok(()) => context.opening.watched(),
+            Err(error) => {
+                let text = format!("a loop cannot watch a socket of datagrams: {error}");
+                context.fail(Error::Io(io::Error::new(error.kind(), text)));
+            }
         })
     }
 
@@ -227,15 +243,19 @@ impl Successor for Following {
         self.listeners.own_paths(of);
     }
 
+    fn receive(&self, of: &Arc<Succession>) {
+        self.listeners.datagrams.receive(of);
+    }
+
     fn fail(&self, error: Error) {
         self.context.fail(error);
     }
 }
 
-/// The other processes from which the listeners come, and how many of them from each.
-fn successions(listeners: &[Listener]) -> Vec<(Arc<Succession>, usize)> {
+/// The other processes from which listeners and datagrams come, and how many of them from each.
+fn successions<'a>(shares: impl Iterator<Item = &'a Share>) -> Vec<(Arc<Succession>, usize)> {
     let mut all: Vec<(Arc<Succession>, usize)> = Vec::new();
-    for share in listeners.iter().filter_map(Listener::share_of_succession) {
+    for share in shares {
         match all.iter_mut().find(|(it, _)| share.is_of(it)) {
             Some((_, count)) => *count += 1,
             None => all.push((share.succession().clone(), 1)),

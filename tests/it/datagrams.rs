@@ -1,9 +1,12 @@
 //! Datagrams: what is bound and how, which loop serves which peer, and how it ends.
 
+mod attacked;
 mod bound;
 mod client;
 mod flooded;
 mod groups;
+mod handed_over;
+mod loops;
 mod serving;
 
 use std::net::{SocketAddr, UdpSocket};

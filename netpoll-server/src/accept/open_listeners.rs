@@ -1,9 +1,10 @@
 //! The listeners that an event loop accepts on, and its sockets of datagrams, until they are closed
 //! or another process has them.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
-use netpoll_core::{Error, Remote, Result, socket};
+use netpoll_core::{DatagramSocket, Error, Remote, Result, socket};
 
 use super::assignment::Assignment;
 use crate::admission::ListenerCount;
@@ -60,7 +61,8 @@ pub(crate) struct Leaving {
 /// The sockets on their way to another process. A drop without a commit takes them back.
 pub(crate) struct Offer {
     pub(crate) entries: Vec<Entry>,
-    pub(crate) sockets: Vec<Arc<socket::Listener>>,
+    datagrams: Vec<Arc<DatagramSocket>>,
+    sockets: Vec<Arc<socket::Listener>>,
     listeners: Arc<OpenListeners>,
     before: Custody,
 }
@@ -97,10 +99,8 @@ impl OpenListeners {
     /// The sockets, with the entries that describe them, to be given to another process.
     ///
     /// # Errors
-    /// [`Error::Config`] while the sockets are given to another process, and where datagrams are
-    /// served, too.
+    /// [`Error::Config`] while the sockets are given to another process.
     pub(crate) fn offer(self: Arc<Self>) -> Result<Offer> {
-        self.datagrams.check_hand_over()?;
         let before = {
             let mut custody = lock(&self.custody);
             if *custody == Custody::Offered {
@@ -110,7 +110,11 @@ impl OpenListeners {
             }
             std::mem::replace(&mut *custody, Custody::Offered)
         };
-        let (mut entries, mut sockets) = (Vec::new(), Vec::new());
+        let (mut entries, mut datagrams, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
+        for (entry, mut all) in self.datagrams.offered() {
+            entries.push(entry);
+            datagrams.append(&mut all);
+        }
         for OpenListener { listener, count, assignments } in &*lock(&self.listeners) {
             let per_loop = lock(&self.per_loop);
             let own = per_loop.assignments.iter().filter(|it| it.is_counted_by(count));
@@ -119,7 +123,7 @@ impl OpenListeners {
             entries.push(listener.entry(all.len()));
             sockets.extend(all);
         }
-        Ok(Offer { entries, sockets, listeners: self, before })
+        Ok(Offer { entries, datagrams, sockets, listeners: self, before })
     }
 
     /// From here on this process owns the paths of the listeners that came by this succession.
@@ -129,6 +133,7 @@ impl OpenListeners {
                 listener.own_path();
             }
         }
+        self.datagrams.own_paths(of);
     }
 
     /// Whether another process goes on with the sockets, or is about to.
@@ -144,7 +149,10 @@ impl OpenListeners {
     /// Ends accepting by all reactors.
     pub(crate) fn leave(&self) -> Leaving {
         let left_open = self.are_left_open();
-        self.datagrams.remove_files();
+        if left_open {
+            self.datagrams.stop_receiving();
+        }
+        self.datagrams.leave_files(left_open);
         let mut all = Vec::new();
         // Not under the lock: a listener that can't remove its path logs that as it is dropped.
         let listeners = std::mem::take(&mut *lock(&self.listeners));
@@ -169,6 +177,17 @@ impl OpenListeners {
 }
 
 impl Offer {
+    /// The descriptors, in the order of the entries.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let datagrams = self.datagrams.iter().map(|it| it.as_fd());
+        datagrams.chain(self.sockets.iter().map(|it| it.as_fd())).collect()
+    }
+
+    /// The other process is about to receive the datagrams that come from here on.
+    pub(crate) fn stop_receiving(&self) {
+        self.listeners.datagrams.stop_receiving();
+    }
+
     /// The other process serves. From here on it has the queues and the paths.
     pub(crate) fn commit(mut self) {
         self.before = Custody::Theirs;
@@ -178,5 +197,8 @@ impl Offer {
 impl Drop for Offer {
     fn drop(&mut self) {
         *lock(&self.listeners.custody) = self.before;
+        if self.before == Custody::Ours {
+            self.listeners.datagrams.go_on_receiving();
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixDatagram;
 use netpoll_core::socket::{self, DatagramFeatures, DatagramSocketOptions, Membership};
 use netpoll_core::{Address, DatagramClient, DatagramSocket, Error, Result, guard};
 
+use crate::handover::manifest;
+use crate::handover::succession::Share;
 use crate::socket_file::SocketFile;
 
 /// A bound socket of datagrams, ready to be served, of UDP or a Unix socket.
@@ -29,9 +31,25 @@ pub struct Datagrams {
     socket: DatagramSocket,
     address: Address,
     name: Option<String>,
+    features: DatagramFeatures,
     file: Option<SocketFile>,
     /// How further sockets are opened, if each loop may have one.
     further: Option<Further>,
+    /// Further sockets on its address, of the other process's loops, if it was taken over.
+    others: Vec<DatagramSocket>,
+    /// Its share of a hand-over, if it was taken over.
+    share: Option<Share>,
+}
+
+/// What a `serve` goes on with.
+pub(super) struct Parts {
+    /// At least one. What is sent to a group reaches the first.
+    pub(super) sockets: Vec<DatagramSocket>,
+    pub(super) name: Option<String>,
+    pub(super) features: DatagramFeatures,
+    pub(super) file: Option<SocketFile>,
+    pub(super) further: Option<Further>,
+    pub(super) share: Option<Share>,
 }
 
 /// How further sockets on an address are opened.
@@ -68,19 +86,65 @@ impl Datagrams {
         // Port 0 let the system choose; further sockets must have the port that it chose.
         let address = socket.local_address()?;
         let is_of_a_group = address.ip().is_some_and(|it| it.is_multicast());
+        let features = options.features;
         let further = (may_spread && !address.is_unix() && !is_of_a_group)
             .then(|| Further { address: address.clone(), options });
-        Ok(Self { socket, address, name: None, file, further })
+        Ok(Self { file, further, ..Self::of(socket, features)? })
+    }
+
+    fn of(socket: DatagramSocket, features: DatagramFeatures) -> io::Result<Self> {
+        let (address, others) = (socket.local_address()?, Vec::new());
+        let (name, file, further, share) = (None, None, None, None);
+        Ok(Self { socket, address, name, features, file, further, others, share })
     }
 
     fn adopted(socket: DatagramSocket) -> io::Result<Self> {
-        let address = socket.local_address()?;
-        Ok(Self { socket, address, name: None, file: None, further: None })
+        Self::of(socket, DatagramFeatures::default())
     }
 
-    /// What a `serve` goes on with: the socket, its file, and how further ones are opened.
-    pub(super) fn take(self) -> (DatagramSocket, Option<SocketFile>, Option<Further>) {
-        (self.socket, self.file, self.further)
+    /// What another process has handed over. Its path stays the other process's.
+    pub(crate) fn handed(
+        entry: manifest::Entry,
+        sockets: Vec<OwnedFd>,
+        share: Share,
+    ) -> Result<Self> {
+        let features = entry.datagrams.unwrap_or_default();
+        let adopt = |fd| Self::adopt_with(fd, features);
+        let mut sockets = sockets.into_iter().map(adopt).collect::<Result<Vec<_>>>()?.into_iter();
+        let first = sockets.next().ok_or_else(|| io::Error::from(ErrorKind::InvalidData))?;
+        Ok(Self {
+            name: entry.service.name,
+            file: entry.file.map(|(path, identity)| SocketFile::of_another(path, identity)),
+            others: sockets.collect(),
+            share: Some(share),
+            ..Self::of(first, features)?
+        })
+    }
+
+    fn adopt_with(fd: OwnedFd, features: DatagramFeatures) -> Result<DatagramSocket> {
+        DatagramSocket::adopt(fd, features).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => Error::config("the descriptor is no socket of datagrams"),
+            _ => error.into(),
+        })
+    }
+
+    /// What a `serve` goes on with.
+    pub(super) fn take(self) -> Parts {
+        let Self { socket, name, features, file, further, mut others, share, .. } = self;
+        others.insert(0, socket);
+        Parts { sockets: others, name, features, file, further, share }
+    }
+
+    pub(crate) fn share_of_succession(&self) -> Option<&Share> {
+        self.share.as_ref()
+    }
+
+    pub(crate) fn take_share(&mut self) -> Option<Share> {
+        self.share.take()
+    }
+
+    pub(crate) fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
     }
 
     pub(super) fn name_or_address(&self) -> String {
@@ -149,12 +213,7 @@ impl TryFrom<OwnedFd> for Datagrams {
     /// # Errors
     /// [`Error::Config`] for what is no socket of datagrams; the system's.
     fn try_from(socket: OwnedFd) -> Result<Self> {
-        let adopted = DatagramSocket::adopt(socket, DatagramFeatures::default());
-        let socket = adopted.map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput => Error::config("the descriptor is no socket of datagrams"),
-            _ => error.into(),
-        })?;
-        Ok(Self::adopted(socket)?)
+        Ok(Self::adopted(Self::adopt_with(socket, DatagramFeatures::default())?)?)
     }
 }
 

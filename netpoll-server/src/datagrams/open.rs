@@ -1,13 +1,20 @@
-//! The sockets of datagrams that an event loop serves, until its shutdown.
+//! The sockets of datagrams that an event loop serves, until its shutdown, or until another process
+//! goes on with them.
 
 use std::sync::{Arc, Mutex};
 
+use netpoll_core::socket::DatagramFeatures;
 use netpoll_core::{
-    ConnectionGroup, DatagramHandle, DatagramStats, Error, Remote, Result, serve_datagrams,
+    ConnectionGroup, DatagramHandle, DatagramSocket, DatagramStart, DatagramStats, OnWatched,
+    Remote, Result, serve_datagrams_from,
 };
 
+use super::bound::Parts;
 use super::flow_stats::{FlowCounters, FlowStats};
 use super::served::DatagramServer;
+use crate::handover::manifest::Entry;
+use crate::handover::succession::{Share, Succession};
+use crate::service::Service;
 use crate::socket_file::SocketFile;
 use crate::sync::lock;
 
@@ -18,25 +25,29 @@ pub(crate) struct OpenDatagrams {
 }
 
 struct OpenServer {
-    name: String,
     sockets: Vec<DatagramHandle>,
+    name: Option<String>,
+    features: DatagramFeatures,
     flows: Option<Arc<FlowCounters>>,
     file: Option<SocketFile>,
+    share: Option<Share>,
 }
 
 impl OpenDatagrams {
-    /// Serves one on the first of these loops, or on each of them with a socket of its own, as a
-    /// part of `group`.
+    /// Serves one on the first of these loops, or on each of them with a socket of its own. Sockets
+    /// that were taken over are served as they are, so that no peer moves, and receive nothing
+    /// until [`receive`](Self::receive). What `on_watched` makes is told of each socket when its
+    /// loop watches it.
     pub(crate) fn serve(
         &self,
         server: DatagramServer,
         group: &Arc<ConnectionGroup>,
         loops: &[Arc<Remote>],
+        on_watched: impl Fn() -> OnWatched,
     ) -> Result<()> {
         let DatagramServer { socket: bound, callbacks, limits, flows } = server;
-        let (name, flows) = (bound.name_or_address(), flows.map(|(_, counters)| counters));
-        let (first, file, further) = bound.take();
-        let mut sockets = vec![first];
+        let (address, flows) = (bound.name_or_address(), flows.map(|(_, counters)| counters));
+        let Parts { mut sockets, name, features, mut file, further, share } = bound.take();
         if let Some(further) = further.filter(|_| loops.len() > 1) {
             // All are bound before the first of them is served, so that the kernel spreads peers
             // over all of them from the first on.
@@ -45,14 +56,17 @@ impl OpenDatagrams {
                 sockets.push(further.open()?);
             }
         }
-        log::info!("serving datagrams at {name}");
-        let mut open = OpenServer { name, sockets: Vec::new(), flows, file };
-        if let Some(file) = &mut open.file {
+        log::info!("serving datagrams at {address}");
+        if let Some(file) = &mut file {
             file.serve();
         }
+        let is_paused = share.is_some();
+        let mut open = OpenServer { sockets: Vec::new(), name, features, flows, file, share };
         let mut served = Ok(());
-        for (socket, reactor) in sockets.into_iter().zip(loops) {
-            let handle = serve_datagrams(socket, callbacks.clone(), limits, group, reactor);
+        for (socket, reactor) in sockets.into_iter().zip(loops.iter().cycle()) {
+            let start = DatagramStart { is_paused, on_watched: Some(on_watched()) };
+            let callbacks = callbacks.clone();
+            let handle = serve_datagrams_from(start, socket, callbacks, limits, group, reactor);
             served = served.and(handle.map(|it| open.sockets.push(it)));
         }
         lock(&self.servers).push(open);
@@ -75,22 +89,67 @@ impl OpenDatagrams {
         stats
     }
 
-    /// Removes the files of Unix sockets: a send from here on fails at once.
-    pub(crate) fn remove_files(&self) {
+    /// Removes the files of Unix sockets, so that a send from here on fails at once; or leaves them
+    /// to another process.
+    pub(crate) fn leave_files(&self, are_left: bool) {
         let files: Vec<_> = lock(&self.servers).iter_mut().map(|it| it.file.take()).collect();
-        drop(files); // not under the lock: what can't be removed is logged
+        for mut file in files.into_iter().flatten() {
+            if are_left {
+                file.keep();
+            }
+            drop(file); // not under the lock: what can't be removed is logged
+        }
     }
 
-    /// # Errors
-    /// [`Error::Config`] if there is one, which can't be given to another process.
-    pub(crate) fn check_hand_over(&self) -> Result<()> {
-        match lock(&self.servers).first() {
-            None => Ok(()),
-            Some(OpenServer { name, .. }) => Err(Error::config(format!(
-                "hand_over was called, but datagrams at {name} are served, too, and can't be \
-                 handed over: open them with reuse_port(true) in both processes, in an event loop \
-                 of their own"
-            ))),
+    /// What is given to another process: each address that has open sockets, with these.
+    pub(crate) fn offered(&self) -> Vec<(Entry, Vec<Arc<DatagramSocket>>)> {
+        let servers = lock(&self.servers);
+        let offered = servers.iter().map(|it| {
+            let sockets: Vec<_> = it.sockets.iter().filter_map(DatagramHandle::socket).collect();
+            let entry = Entry {
+                sockets: sockets.len(),
+                datagrams: Some(it.features),
+                service: Service { name: it.name.clone(), ..Service::default() },
+                file: it.file.as_ref().map(SocketFile::identified),
+                again: None,
+            };
+            (entry, sockets)
+        });
+        offered.filter(|(_, sockets)| !sockets.is_empty()).collect()
+    }
+
+    /// Leaves what comes from here on to another process.
+    pub(crate) fn stop_receiving(&self) {
+        self.handles(|_| true).iter().for_each(DatagramHandle::pause_receiving);
+    }
+
+    /// Receives after all.
+    pub(crate) fn go_on_receiving(&self) {
+        self.handles(|_| true).iter().for_each(DatagramHandle::resume_receiving);
+    }
+
+    /// Receives what came by this succession from here on.
+    pub(crate) fn receive(&self, of: &Arc<Succession>) {
+        self.handles(|it| it.is_of(of)).iter().for_each(DatagramHandle::resume_receiving);
+    }
+
+    /// From here on this process owns the paths of what came by this succession.
+    pub(crate) fn own_paths(&self, of: &Arc<Succession>) {
+        for server in lock(&self.servers).iter_mut().filter(|it| it.is_of(of)) {
+            if let Some(file) = &mut server.file {
+                file.own();
+            }
         }
+    }
+
+    fn handles(&self, which: impl Fn(&OpenServer) -> bool) -> Vec<DatagramHandle> {
+        let servers = lock(&self.servers);
+        servers.iter().filter(|it| which(it)).flat_map(|it| it.sockets.clone()).collect()
+    }
+}
+
+impl OpenServer {
+    fn is_of(&self, succession: &Arc<Succession>) -> bool {
+        self.share.as_ref().is_some_and(|it| it.is_of(succession))
     }
 }

@@ -11,6 +11,7 @@ use netpoll_core::{
 use super::bound::Datagrams;
 use super::flow_options::FlowOptions;
 use super::flow_stats::FlowCounters;
+use crate::handover::succession::Share;
 
 /// A bound socket together with the callback that serves it:
 /// [`EventLoop::serve`](crate::EventLoop::serve) takes it, by itself or
@@ -109,6 +110,10 @@ impl DatagramServer {
     /// The address that it is bound to.
     pub fn local_addr(&self) -> &Address {
         self.socket.local_addr()
+    }
+
+    pub(crate) fn share(&self) -> Option<&Share> {
+        self.socket.share_of_succession()
     }
 
     /// Checks what can be checked before anything is started.

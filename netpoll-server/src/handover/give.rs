@@ -2,9 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netpoll_core::clock;
@@ -15,12 +14,14 @@ use super::{MAGIC, REVOKED, SERVING, YOURS, describe, manifest};
 /// How long a peer may take to say that it is a successor.
 const MAGIC_AT_MOST: Duration = Duration::from_secs(5);
 
-/// Gives the sockets to the process at the other end, and waits until that process serves.
+/// Gives the sockets to the process at the other end, and waits until that process serves. Then
+/// `stop` ends what must not go on in both.
 pub(crate) fn give(
     to: &UnixStream,
     entries: &[manifest::Entry],
-    sockets: &[Arc<socket::Listener>],
+    sockets: &[BorrowedFd<'_>],
     deadline: Instant,
+    stop: impl FnOnce(),
 ) -> io::Result<()> {
     let mut magic = [0; MAGIC.len()];
     // A client that says nothing is given nothing, and does not hold up a real successor.
@@ -35,15 +36,15 @@ pub(crate) fn give(
     }
     let manifest = manifest::encode(entries);
     let length = (manifest.len() as u32).to_le_bytes();
-    let descriptors: Vec<_> = sockets.iter().map(|it| it.as_fd()).collect();
     socket::send_within(to, &[&MAGIC[..], &length, &manifest].concat(), deadline)?;
-    socket::send_descriptors(to, &descriptors, deadline)?;
+    socket::send_descriptors(to, sockets, deadline)?;
     let mut answer = [0];
     let serving = socket::receive_within(to, &mut answer, deadline);
     serving.map_err(|it| describe(&it, "the successor does not serve"))?;
     if answer != [SERVING] {
         return Err(io::Error::new(ErrorKind::InvalidData, "the successor said something else"));
     }
+    stop();
     // A successor that is gone by now does not receive it; then the old process goes on.
     socket::send_within(to, &[YOURS], clock::now() + MAGIC_AT_MOST)
 }

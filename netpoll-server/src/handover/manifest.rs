@@ -1,27 +1,33 @@
-//! The manifest, which describes the listening sockets of a hand-over: bytes, without a socket.
+//! The manifest, which describes the sockets of a hand-over: bytes, without a socket.
 //!
 //! ```text
 //!   a manifest is records        tag u8 · length u32 · as many bytes; numbers are little-endian
 //!   a listener begins with       LISTENER: how many sockets it has, u32
-//!   its other records follow     in any order; a record that is missing means the default
+//!   datagrams begin with         DATAGRAMS: how many sockets they have, u32, and their features
+//!   the other records follow     in any order; a record that is missing means the default
 //! ```
-//! A record with an unknown tag is skipped, so that a later version can say more.
+//! A record with an unknown tag is skipped, so that a later version can say more. Datagrams come
+//! before listeners: a version that does not know them finds no listener for the records behind,
+//! and refuses the manifest, since it would lose what is sent to them.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use netpoll_core::socket::{BindOptions, Keepalive, SocketOptions};
+use netpoll_core::socket::{BindOptions, DatagramFeatures, Keepalive, SocketOptions};
 
 use crate::proxy::{ProxyProtocol, TrustedProxies};
 use crate::service::Service;
 
-/// One listener.
+/// One listener, or one address of datagrams.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
     /// How many sockets it has: one, or one for each loop.
     pub(crate) sockets: usize,
+    /// What its sockets say beside payloads, if they are for datagrams. Of the service they have
+    /// the name alone.
+    pub(crate) datagrams: Option<DatagramFeatures>,
     pub(crate) service: Service,
     /// The path that it made, with device and inode.
     pub(crate) file: Option<(PathBuf, (u64, u64))>,
@@ -57,6 +63,9 @@ const FREEBIND: u8 = 16;
 /// A record of nothing else: all loops accept on it.
 const IDLE_LOOP_ACCEPTS: u8 = 17;
 
+/// Six flags behind the number, of which two have a third value for "not set".
+const DATAGRAMS: u8 = 18;
+
 const NOT_SAID: u8 = 2;
 
 /// Writes a manifest. A closure, `before_bind`, cannot be written: its listener is handed over with
@@ -64,7 +73,11 @@ const NOT_SAID: u8 = 2;
 pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
     for entry in entries {
-        record(&mut out, LISTENER, &(entry.sockets as u32).to_le_bytes());
+        let sockets = (entry.sockets as u32).to_le_bytes();
+        match entry.datagrams {
+            Some(it) => record(&mut out, DATAGRAMS, &[&sockets[..], &flags_of(it)].concat()),
+            None => record(&mut out, LISTENER, &sockets),
+        }
         if let Some(name) = &entry.service.name {
             record(&mut out, NAME, name.as_bytes());
         }
@@ -123,6 +136,32 @@ fn encode_options(out: &mut Vec<u8>, options: &SocketOptions) {
     }
 }
 
+fn flags_of(features: DatagramFeatures) -> [u8; 6] {
+    let or_not_said = |it: Option<bool>| it.map_or(NOT_SAID, u8::from);
+    [
+        features.receive_joined.into(),
+        features.send_joined.into(),
+        features.receive_tos.into(),
+        features.timestamps.into(),
+        or_not_said(features.packet_info),
+        or_not_said(features.errors),
+    ]
+}
+
+fn features_in(flags: &[u8]) -> Option<DatagramFeatures> {
+    let &[receive_joined, send_joined, receive_tos, timestamps, packet_info, errors] =
+        flags.first_chunk()?;
+    let said = |flag| (flag != NOT_SAID).then_some(flag != 0);
+    Some(DatagramFeatures {
+        receive_joined: receive_joined != 0,
+        send_joined: send_joined != 0,
+        packet_info: said(packet_info),
+        receive_tos: receive_tos != 0,
+        timestamps: timestamps != 0,
+        errors: said(errors),
+    })
+}
+
 /// Reads a manifest; `None` if the bytes can't be one.
 pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
@@ -130,12 +169,14 @@ pub(crate) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
         let (length, rest) = rest.split_first_chunk()?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         bytes = rest;
-        if tag == LISTENER {
-            let sockets = u32::from_le_bytes(*value.first_chunk()?) as usize;
+        if tag == LISTENER || tag == DATAGRAMS {
+            let (sockets, flags) = value.split_first_chunk()?;
+            let sockets = u32::from_le_bytes(*sockets) as usize;
             if sockets == 0 || sockets > SOCKETS_MAX {
                 return None;
             }
-            entries.push(Entry { sockets, ..Entry::default() });
+            let datagrams = if tag == DATAGRAMS { Some(features_in(flags)?) } else { None };
+            entries.push(Entry { sockets, datagrams, ..Entry::default() });
         } else {
             decode_record(entries.last_mut()?, tag, value)?;
         }
@@ -223,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    fn entries() -> [Entry; 2] {
+    fn entries() -> [Entry; 3] {
         let keepalive =
             Keepalive { idle: Duration::from_secs(7), interval: Duration::from_secs(3), count: 5 };
         let bind = BindOptions {
@@ -256,9 +297,21 @@ mod tests {
             idle_loop_accepts: true,
         };
         let path = OsString::from_vec(b"/run/\xff\n".to_vec());
+        let features = DatagramFeatures {
+            receive_joined: false,
+            packet_info: Some(true),
+            timestamps: true,
+            ..DatagramFeatures::default()
+        };
         [
-            Entry { sockets: 3, service, file: Some((path.into(), (1, u64::MAX))), again: None },
+            Entry {
+                sockets: 3,
+                service,
+                file: Some((path.into(), (1, u64::MAX))),
+                ..Entry::default()
+            },
             Entry { sockets: 1, again: Some(options), ..Entry::default() },
+            Entry { sockets: 2, datagrams: Some(features), ..Entry::default() },
         ]
     }
 
@@ -275,7 +328,7 @@ mod tests {
         assert_eq!((heard_proxy.limit, heard_proxy.trusted), (usize::MAX, said.trusted));
         assert!(heard[0].service.needs_filter && !heard[1].service.needs_filter);
         let idle: Vec<_> = heard.iter().map(|it| it.service.idle_loop_accepts).collect();
-        assert_eq!(idle, [true, false]);
+        assert_eq!(idle, [true, false, false]);
         assert_eq!(heard[0].file, entries[0].file);
         assert!(heard[0].again.is_none() && heard[1].service.name.is_none());
         let (heard, said) = (heard[1].again.as_ref(), entries[1].again.as_ref());
@@ -292,10 +345,30 @@ mod tests {
     }
 
     #[test]
+    fn what_datagrams_say_beside_payloads_is_understood() {
+        let heard = decode(&encode(&entries())).expect("a manifest");
+        assert_eq!((heard[2].sockets, heard[2].datagrams), (2, entries()[2].datagrams));
+        assert!(heard[2].datagrams.is_some() && heard[0].datagrams.is_none());
+        for cut in [1, 6] {
+            let mut bytes = Vec::new();
+            record(&mut bytes, DATAGRAMS, &[1, 0, 0, 0, 1, 1, 1, 1, 2, 2][..10 - cut]);
+            assert!(decode(&bytes).is_none(), "its flags are cut off");
+        }
+    }
+
+    /// A version that knows no datagrams would lose what is sent to them.
+    #[test]
+    fn datagrams_first_are_refused_by_a_version_that_does_not_know_them() {
+        let mut bytes = Vec::new();
+        record(&mut bytes, 200, b"what a later version begins with");
+        assert!(decode(&bytes).is_none());
+    }
+
+    #[test]
     fn what_only_a_later_version_says_is_skipped() {
         let mut bytes = encode(&entries());
         record(&mut bytes, 200, b"news");
-        assert_eq!(decode(&bytes).expect("a manifest").len(), 2);
+        assert_eq!(decode(&bytes).expect("a manifest").len(), 3);
         assert!(decode(&bytes[..bytes.len() - 1]).is_none(), "it is cut off");
     }
 

@@ -37,10 +37,10 @@ struct State {
     answer: Option<Answer>,
 }
 
-/// A listener that the old process has given.
+/// A listener or datagrams that the old process has given.
 pub(crate) struct Handed {
     pub(crate) entry: manifest::Entry,
-    pub(crate) sockets: Vec<Arc<socket::Listener>>,
+    pub(crate) sockets: Vec<OwnedFd>,
     pub(crate) share: Share,
 }
 
@@ -58,8 +58,11 @@ pub(crate) trait Successor: Send {
     /// The reactor that watches for the old process's answer.
     fn main(&self) -> &Arc<Remote>;
 
-    /// From here on this process owns the paths of the listeners that came by this succession.
+    /// From here on this process owns the paths of what came by this succession.
     fn own_paths(&self, of: &Arc<Succession>);
+
+    /// From here on this process receives the datagrams that come to its sockets.
+    fn receive(&self, of: &Arc<Succession>);
 
     /// Ends `serve` with this error.
     fn fail(&self, error: Error);
@@ -78,7 +81,8 @@ enum Answer {
     GivenUp,
 }
 
-/// What a listener that was taken over holds. Its drop before all are served ends the hand-over.
+/// What a listener or datagrams that were taken over hold. Its drop before all are served ends the
+/// hand-over.
 pub(crate) struct Share {
     succession: Arc<Succession>,
     declined: bool,
@@ -110,8 +114,7 @@ impl Succession {
         let succession =
             Arc::new(Self { stream: OwnedFd::from(from).into(), state: Mutex::new(state) });
         let handed = entries.into_iter().map(|entry| {
-            let sockets = sockets.by_ref().take(entry.sockets);
-            let sockets = sockets.map(|it| Arc::new(it.into())).collect();
+            let sockets = sockets.by_ref().take(entry.sockets).collect();
             Handed { entry, sockets, share: Share::of(&succession) }
         });
         // All have their share before one of them can be dropped.
@@ -219,15 +222,18 @@ fn ask(from: &UnixStream, deadline: Instant) -> Result<Vec<manifest::Entry>> {
 impl Participant {
     fn hear(self, of: &Arc<Succession>, answer: Answer) {
         match answer {
-            Answer::Yours => self.successor.own_paths(of),
-            Answer::None => {}
+            Answer::Yours => {
+                self.successor.own_paths(of);
+                self.successor.receive(of);
+            }
+            Answer::None => self.successor.receive(of),
             Answer::Revoked => self.successor.fail(failed(
                 ErrorKind::TimedOut,
                 "the old process waited no longer for this one, and goes on serving",
             )),
             Answer::GivenUp => self.successor.fail(failed(
                 ErrorKind::ConnectionAborted,
-                "a listener that was taken over was closed before all were served",
+                "a socket that was taken over was closed before all were served",
             )),
         }
     }

@@ -172,15 +172,6 @@ fn limits_and_bounds_that_cannot_be_used_are_refused_before_anything_is_served()
 }
 
 #[test]
-fn a_hand_over_is_refused_by_name_and_changes_nothing() {
-    let running = serve(Dispatch::Inline, 2, echoing(any_port().named("metrics")));
-    let (to, _peer) = UnixStream::pair().expect("two ends");
-    let error = running.event_loop().hand_over(&to).expect_err("it serves datagrams");
-    assert!(error.to_string().contains("metrics are served, too"), "{error}");
-    echo(&client_of(inet(&running)), b"as before");
-}
-
-#[test]
 fn a_handle_sends_from_any_thread_until_the_end() {
     for dispatch in modes() {
         let (sender, handles) = mpsc::channel();
