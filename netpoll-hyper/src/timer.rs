@@ -80,12 +80,11 @@ impl Future for NetpollSleep {
 impl NetpollSleep {
     fn started(&mut self) -> &mut Sleep {
         let Self { until, sleep, slot } = self;
-        sleep.get_or_insert_with(|| match lock(slot).take() {
-            Some(mut left) => {
-                left.reset(*until);
-                left
-            }
-            None => sleep_until(*until),
+        sleep.get_or_insert_with(|| {
+            let left = lock(slot).take();
+            let Some(mut left) = left else { return sleep_until(*until) };
+            left.reset(*until); // without the lock: it may drop a waker
+            left
         })
     }
 

@@ -312,8 +312,9 @@ impl Source for DatagramTask {
     }
 
     fn watched(&self, outcome: io::Result<()>) {
-        if let Some(told) = lock(&self.on_watched).take() {
-            told(outcome);
+        let told = lock(&self.on_watched).take();
+        if let Some(told) = told {
+            told(outcome); // without the lock
         }
     }
 
