@@ -108,7 +108,7 @@ fn client_of(handle: &DatagramHandle) -> UdpSocket {
     let port = handle.local_addr().expect("an address").port();
     let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     client.connect(("127.0.0.1", port)).expect("it is connected");
-    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    client.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     client
 }
 

@@ -12,8 +12,8 @@ use netpoll::{
 };
 
 use crate::util::{
-    Client, Count, Gate, PATIENCE, Server, Serving, connect, echo, echo_once, eventually, holding,
-    inet, is_filtered, modes, quiet,
+    Client, Count, Gate, PATIENCE, Server, Serving, alone, connect, echo, echo_once, eventually,
+    holding, inet, is_filtered, modes, one_takes_less, quiet, raise_fd_limit, refuses,
 };
 
 fn per_loop() -> Listener {
@@ -122,7 +122,9 @@ fn with_reuse_port_each_loop_accepts_for_itself() {
     for dispatch in modes() {
         let manager = Arc::new(PollManager::new(3, LoadBalance::RoundRobin).expect("a manager"));
         let builder = echo().dispatch(dispatch).manager(manager.clone());
-        let listener = per_loop();
+        // Where no other test has a port: it is to be refused in the end.
+        let listener = Listener::options().reuse_port(true).bind("tcp", "127.0.21.5:0");
+        let listener = listener.expect("a port");
         let address = inet(&listener);
         let server = Serving::start(builder.build().expect("options"), listener);
         connect(address).echo(b"all loops listen when the first one does");
@@ -132,8 +134,7 @@ fn with_reuse_port_each_loop_accepts_for_itself() {
         }
         assert!(manager.stats().iter().all(|it| it.accepted > 30), "{:?}", manager.stats());
         assert!((300..302).contains(&server.stop().closed_in_order));
-        let refused = TcpStream::connect(address).expect_err("all its sockets are closed");
-        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        eventually("all its sockets are closed", || refuses(address));
     }
 }
 
@@ -398,9 +399,9 @@ fn a_listener_has_a_limit_of_its_own() {
 #[test]
 fn the_accept_rate_paces_those_who_come() {
     let first_five_take = || {
-        let server = Server::start(echo().accept_rate(50, 5));
+        let server = Server::start(echo().accept_rate(2, 5));
         let begun = Instant::now();
-        let mut clients: Vec<_> = (0..15).map(|_| server.connect()).collect();
+        let mut clients: Vec<_> = (0..7).map(|_| server.connect()).collect();
         for client in &mut clients {
             client.say(b"hello");
         }
@@ -412,12 +413,12 @@ fn the_accept_rate_paces_those_who_come() {
             client.hear(b"hello");
         }
         let took = begun.elapsed();
-        assert!(took > Duration::from_millis(190), "ten at 50 a second came in {took:?}");
+        assert!(took > Duration::from_millis(950), "two at 2 a second came in {took:?}");
         assert!(server.stop().refused == 0);
         five
     };
-    // The best of some: what else the machine does is not the limit's fault.
-    assert!((0..20).any(|_| first_five_take() < Duration::from_millis(150)));
+    // At that pace alone the fifth would come after 2 s.
+    one_takes_less(Duration::from_millis(1900), first_five_take);
 
     if is_filtered() {
         return; // as above
@@ -475,11 +476,15 @@ fn limits_hold_where_each_loop_accepts_for_itself() {
 
 #[test]
 fn ten_thousand_come_in_waves_and_none_is_refused() {
+    alone("accepting::ten_thousand_come_in_waves_and_none_is_refused", ten_thousand_in_waves);
+}
+
+fn ten_thousand_in_waves() {
     let listener = Listener::options().backlog(4096).bind("tcp", "127.0.0.1:0").expect("a port");
     let address = inet(&listener);
     let event_loop = echo().loops(2).build().expect("options");
     let server = Serving::start(event_loop, listener);
-    crate::util::raise_fd_limit();
+    raise_fd_limit();
     for _ in 0..10 {
         // Two descriptors each, and some systems allow no more than 4 096 altogether.
         let mut wave: Vec<_> = (0..1000).map(|_| connect(address)).collect();
@@ -508,6 +513,6 @@ fn a_listener_that_dies_ends_serve_with_an_error() {
         socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both).expect("a shutdown");
         let error = running.wait().expect_err("it can accept no more");
         assert!(error.to_string().contains("listener"), "{error}");
-        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+        client.end();
     }
 }

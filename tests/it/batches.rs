@@ -86,7 +86,7 @@ impl Held {
 }
 
 fn clients(server: &Server) -> Vec<TcpStream> {
-    (0..64).map(|_| server.connect()).collect()
+    (0..16).map(|_| server.connect()).collect()
 }
 
 #[test]

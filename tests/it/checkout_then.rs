@@ -1,11 +1,11 @@
 //! Checkouts that go on by callback.
 
-use std::net::TcpListener;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use netpoll::{Connection, Dialer, Dispatch, EventLoop, Handle, Pool, Pooled, Result};
 
+use crate::dial::refusing;
 use crate::util::{Client, PATIENCE, Server, echo, eventually, quiet};
 
 /// A connection with callbacks, for which checkouts are made.
@@ -102,10 +102,8 @@ fn the_end_of_the_asker_leaves_the_queue() {
 
 #[test]
 fn a_refused_dial_of_a_checkout_is_told_and_not_counted_as_open() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    drop(listener);
-    let (asker, pool) = (asker(), pool(1));
+    let (_bound, address) = refusing();
+    let (address, asker, pool) = (address.to_string(), asker(), pool(1));
     for _ in 0..3 {
         let outcome = checkout(&pool, &asker, &address, PATIENCE);
         let words = outcome.recv_timeout(PATIENCE).expect("it is told").expect_err("none listens");

@@ -11,7 +11,7 @@ use netpoll::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::dial::full_listener;
+use crate::dial::{full_listener, refusing};
 use crate::errors::is_a_sentence;
 use crate::util::{
     Client, Gate, PATIENCE, Server, alone, echo, eventually, hand_off, modes, name_of,
@@ -135,8 +135,8 @@ fn no_thread_and_no_loop_waits_for_a_dial() {
 #[test]
 fn a_refusal_and_a_timeout_are_told_to_the_callback() {
     let (_full, full, _queued) = full_listener();
-    let (listener, refusing) = origin();
-    drop(listener);
+    let (_bound, refusing) = refusing();
+    let refusing = refusing.to_string();
     for dispatch in modes() {
         for (address, time, kind) in [
             (refusing.as_str(), PATIENCE, "called: ConnectionRefused"),
@@ -291,8 +291,8 @@ fn a_panic_in_the_callback_ends_both_and_no_other() {
 
 #[test]
 fn an_error_of_the_callback_closes_the_asker() {
-    let (listener, address) = origin();
-    drop(listener);
+    let (_bound, address) = refusing();
+    let address = address.to_string();
     let (told, ends) = mpsc::channel();
     let dialer = dialer();
     let server = Server::start(

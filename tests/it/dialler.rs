@@ -13,10 +13,11 @@ use netpoll::{
 };
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use crate::dial::full_listener;
+use crate::dial::{full_listener, refusing};
 use crate::errors::is_a_sentence;
 use crate::util::{
-    Client, Count, Gate, PATIENCE, Server, alone, echo, eventually, fd_count, pool, quiet,
+    Client, Count, Gate, PATIENCE, Server, alone, echo, eventually, fd_count, one_takes_less, pool,
+    quiet, timed,
 };
 
 /// A dialler for which every name has these addresses.
@@ -35,15 +36,9 @@ fn listen(address: &str) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address without a listener, outside of the ports of other tests.
-fn refusing() -> SocketAddr {
+/// An address that no socket has, outside of the ports of other tests.
+fn free() -> SocketAddr {
     listen("127.0.23.1:0").1
-}
-
-fn timed<R>(act: impl FnOnce() -> R) -> (R, Duration) {
-    let begun = Instant::now();
-    let outcome = act();
-    (outcome, begun.elapsed())
 }
 
 #[test]
@@ -52,15 +47,16 @@ fn an_address_that_does_not_answer_costs_a_stagger_and_not_the_dial() {
     let (_listener, good) = listen("127.0.0.1:0");
     let (conn, took) = timed(|| dial(&knowing(vec![silent, silent, good])));
     assert_eq!(conn.expect("the third answers").peer_addr(), good);
-    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= Duration::from_millis(500) && took < PATIENCE / 2, "{took:?}");
 }
 
 #[test]
 fn an_address_that_refuses_costs_nothing() {
     let (_listener, good) = listen("127.0.0.1:0");
-    let dialer = knowing(vec![refusing(), refusing(), good]);
-    let best = (0..5).map(|_| timed(|| dial(&dialer).expect("the third answers")).1).min();
-    assert!(best.expect("five") < Duration::from_millis(200), "{best:?}");
+    let (_bound, refusing) = refusing();
+    let dialer = knowing(vec![refusing, refusing, good]);
+    let dial = || timed(|| dial(&dialer).expect("the third answers")).1;
+    one_takes_less(Duration::from_millis(240), dial); // before the stagger of one address
 }
 
 #[test]
@@ -73,9 +69,7 @@ fn families_take_turns() {
         assert_eq!(conn.expect("v6 answers").peer_addr(), v6);
         took
     };
-    // The best of some: what else the machine does is not the dialler's fault.
-    let best = (0..5).map(|_| dial()).min();
-    assert!(best.expect("five") < Duration::from_millis(900), "{best:?}");
+    one_takes_less(Duration::from_millis(950), dial);
     drop(listener);
 }
 
@@ -83,20 +77,22 @@ fn families_take_turns() {
 fn the_deadline_is_one_for_all_addresses() {
     const TIMEOUT: Duration = Duration::from_millis(400);
     let (_full, silent, _queued) = full_listener();
-    let dialer = knowing(vec![silent, refusing(), silent, silent]);
+    let (_bound, refusing) = refusing();
+    let dialer = knowing(vec![silent, refusing, silent, silent]);
     let (dialled, took) = timed(|| dialer.dial_connection("tcp", "a.name:1", TIMEOUT));
     let error = dialled.expect_err("nobody answers");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     is_a_sentence(&error, &["dial tcp", "a.name:1", "timed out", "400ms"]);
-    assert!(took >= TIMEOUT && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= TIMEOUT && took < PATIENCE / 2, "{took:?}");
 }
 
 #[test]
 fn when_all_fail_the_first_failure_is_told() {
     let unreachable: SocketAddr = "255.255.255.255:1".parse().expect("an address");
-    let error = dial(&knowing(vec![refusing(), unreachable])).expect_err("nobody answers");
+    let (_bound, refusing) = refusing();
+    let error = dial(&knowing(vec![refusing, unreachable])).expect_err("nobody answers");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-    let error = dial(&knowing(vec![unreachable, refusing()])).expect_err("nobody answers");
+    let error = dial(&knowing(vec![unreachable, refusing])).expect_err("nobody answers");
     assert_ne!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
@@ -134,7 +130,7 @@ fn a_name_is_resolved_within_the_deadline() {
     for each in dials {
         let (dialled, took) = each.join().expect("a dial");
         assert_eq!(dialled.expect_err("no answer").kind(), ErrorKind::TimedOut);
-        assert!(took >= TIMEOUT && took < Duration::from_secs(5), "{took:?}");
+        assert!(took >= TIMEOUT && took < PATIENCE / 2, "{took:?}");
     }
     drop(release);
 }
@@ -262,7 +258,7 @@ fn dialer_is_quiet() -> bool {
 
 #[test]
 fn a_socket_that_met_itself_is_no_connection() {
-    let address = refusing();
+    let address = free();
     let tries = Count::default();
     let counted = tries.clone();
     // Chance does this once in 28 000 times; here it is made to.
@@ -274,7 +270,7 @@ fn a_socket_that_met_itself_is_no_connection() {
     let dialled = dialer.dial_connection("tcp", &address.to_string(), PATIENCE);
     assert_eq!(dialled.expect_err("nobody is there").kind(), ErrorKind::ConnectionRefused);
     assert_eq!(tries.get(), 2);
-    let address = refusing();
+    let address = free();
     // A user that sets a port means this one.
     let dialer = Dialer::builder().local_address(address).build().expect("options");
     let dialled = dialer.dial_connection("tcp", &address.to_string(), PATIENCE);
@@ -380,7 +376,7 @@ fn a_unix_listener_with_a_full_queue_is_waited_for() {
     let first = dial_connection("unix", &name, PATIENCE).expect("the queue has one place");
     let (dialled, took) = timed(|| dial_connection("unix", &name, TIMEOUT));
     assert_eq!(dialled.expect_err("the queue is full").kind(), ErrorKind::TimedOut);
-    assert!(took >= TIMEOUT && took < Duration::from_secs(3), "{took:?}");
+    assert!(took >= TIMEOUT && took < PATIENCE / 2, "{took:?}");
     let waiting = thread::spawn(move || dial_connection("unix", &name, PATIENCE));
     let _served = listener.accept().expect("the first");
     waiting.join().expect("a dial").expect("there is a place now");

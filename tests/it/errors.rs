@@ -10,7 +10,7 @@ use netpoll::{
     default_loops, dial_connection,
 };
 
-use crate::util::{Client, PATIENCE, Server, echo, echo_once};
+use crate::util::{Client, PATIENCE, Server, echo, echo_once, eventually};
 
 /// One sentence, short enough to be read, with all of these words in it.
 #[track_caller]
@@ -104,13 +104,14 @@ fn callbacks_that_are_missing_or_misplaced_are_named() {
 
 #[test]
 fn a_port_in_use_is_named() {
-    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // Where no other test has a port: this one is to be free again.
+    let holder = TcpListener::bind("127.0.21.10:0").expect("a port");
     let address = holder.local_addr().expect("an address").to_string();
     let error = cannot_listen("tcp", &address, &["in use"]);
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(matches!(error, Error::Address { .. }), "{error:?}");
     drop(holder);
-    Listener::bind("tcp", &address).expect("it is free again");
+    eventually("it is free again", || Listener::bind("tcp", &address).is_ok());
 }
 
 #[test]

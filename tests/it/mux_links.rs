@@ -45,12 +45,14 @@ fn answers_nothing(mut stream: TcpStream) {
     while request(&mut stream).is_some() {}
 }
 
-/// Calls until one is answered. Returns how many timed out before, and how many else failed.
+/// Calls until one is answered. Returns how many timed out before, and how many else failed. A
+/// connection that is not the first has all the time that an answer takes on a loaded machine.
 fn call_until_answered(mux: &Mux<Frames>, body: &[u8]) -> (usize, usize) {
     let (begun, mut timeouts, mut failed) = (Instant::now(), 0, 0);
     loop {
         assert!(begun.elapsed() < PATIENCE, "no call is answered: {mux:?}");
-        match mux.call(body.to_vec(), TIMEOUT) {
+        let time = if mux.stats().given_up == 0 { TIMEOUT } else { PATIENCE };
+        match mux.call(body.to_vec(), time) {
             Ok(answer) => {
                 assert!(answer == body);
                 return (timeouts, failed);
@@ -160,8 +162,9 @@ fn a_connection_on_which_something_comes_is_not_given_up() {
         let error = mux.call(b"x".to_vec(), TIMEOUT).expect_err("its answer comes later");
         assert!(matches!(error, Error::TimedOut(_)), "{error:?}");
     }
+    eventually("the answers of five have come", || mux.stats().late == 5);
     let stats = mux.stats();
-    assert_eq!((stats.given_up, stats.dialled, stats.answered, stats.late), (0, 1, 0, 5));
+    assert_eq!((stats.given_up, stats.dialled, stats.answered), (0, 1, 0));
 }
 
 #[test]

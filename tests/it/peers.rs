@@ -318,11 +318,13 @@ fn blocked_operation(
     operation: fn(&mut Connection) -> Result<()>,
     end: impl FnOnce(TcpStream),
 ) -> (ErrorKind, String) {
+    let (begun_in, begun) = mpsc::channel();
     let (sender, errors) = mpsc::channel();
     let (reasons_in, reasons) = mpsc::channel();
     let server = Server::start(
         EventLoop::builder()
             .on_request(move |(): &mut (), conn: &mut Connection| {
+                begun_in.send(()).expect("the test listens");
                 let outcome = operation(conn);
                 let error = outcome.expect_err("an end to the wait");
                 sender.send(error.kind()).expect("the test listens");
@@ -335,6 +337,7 @@ fn blocked_operation(
     );
     let mut client = server.connect();
     client.say(b"12345");
+    begun.recv_timeout(PATIENCE).expect("a callback");
     quiet(30); // it waits by then; were it not, the outcome would be the same
     end(client);
     let kind = errors.recv_timeout(PATIENCE).expect("the wait ends");

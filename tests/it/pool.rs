@@ -12,6 +12,7 @@ use netpoll::{
     PoolBuilder, Pooled, Result,
 };
 
+use crate::dial::refusing;
 use crate::errors::is_a_sentence;
 use crate::util::{
     Client, Count, PATIENCE, Server, alone, echo, eventually, lock, our_threads, quiet,
@@ -81,13 +82,12 @@ fn what_comes_back_is_handed_out_again_newest_first() {
 
 #[test]
 fn addresses_and_networks_are_kept_apart() {
-    let (here, there) = (Scene::of(Pool::builder()), TcpListener::bind("127.0.0.1:0"));
-    let there = there.expect("a port").local_addr().expect("an address").to_string();
+    let (here, (_bound, there)) = (Scene::of(Pool::builder()), refusing());
     let ours = name(&here.checkout());
     let other = here.pool.checkout("tcp4", &here.address, PATIENCE).expect("a connection");
     assert_ne!(name(&other), ours);
-    // Its listener is gone.
-    let error = here.pool.checkout("tcp", &there, PATIENCE).expect_err("nobody listens");
+    let there = here.pool.checkout("tcp", &there.to_string(), PATIENCE);
+    let error = there.expect_err("nobody listens");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert_eq!(name(&here.checkout()), ours);
 }

@@ -21,7 +21,7 @@ use netpoll::{
 use crate::util::{Journal, PATIENCE};
 
 /// Far less than [`PATIENCE`], and more than what must not wait takes on a loaded machine.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(15);
 
 /// A builder whose `on_connect` hands out the connection's handle, and what receives them.
 fn handing_out() -> (EventLoopBuilder, mpsc::Receiver<Handle>) {

@@ -12,11 +12,13 @@ use netpoll::{
 
 use crate::util::{
     Client, Count, Gate, Journal, PATIENCE, Random, Server, alone, echo, echo_once, eventually,
-    fd_count, inet, is_filtered, modes, noise, our_threads, pool, quiet,
+    fd_count, inet, is_filtered, modes, noise, our_threads, pool, quiet, refuses,
 };
 
+/// Within which what can end does so on a loaded machine.
+const DEADLINE: Duration = Duration::from_secs(2);
 /// Far less than any deadline that a test gives in order not to meet it.
-const AT_ONCE: Duration = Duration::from_secs(5);
+const AT_ONCE: Duration = Duration::from_secs(15);
 
 /// A server that answers, and one whose callbacks wait at a gate first, and say that they are
 /// there.
@@ -104,8 +106,7 @@ fn serve_returns_at_once_after_a_shutdown() {
     let begun = Instant::now();
     assert_eq!(counts(event_loop.serve(listener).expect("a report")), (0, 0));
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
-    let refused = TcpStream::connect(address).expect_err("its listener is closed");
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    eventually("its listener is closed", || refuses(address));
 }
 
 #[test]
@@ -154,10 +155,7 @@ fn the_port_is_closed_while_connections_drain() {
         client.say(b"a question");
         inside.recv_timeout(PATIENCE).expect("a callback");
         server.event_loop.shutdown(PATIENCE);
-        eventually("the port is closed", || {
-            TcpStream::connect(server.address)
-                .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-        });
+        eventually("the port is closed", || refuses(server.address));
         assert!(server.is_serving(), "{dispatch:?}: the busy one is not waited for");
         gate.open();
         client.hear(b"a question");
@@ -218,7 +216,7 @@ fn a_request_that_came_while_the_loop_was_busy_is_answered() {
     inside.recv_timeout(PATIENCE).expect("a callback");
     client.say(b"not heard yet");
     server.event_loop.shutdown(PATIENCE);
-    eventually("the port is closed", || TcpStream::connect(server.address).is_err());
+    eventually("the port is closed", || refuses(server.address));
     quiet(20); // the loop's next command is the shutdown by then
     gate.open();
     assert_eq!((client.rest(), blocker.rest()), (b"not heard yet".to_vec(), b"!".to_vec()));
@@ -282,11 +280,11 @@ fn the_deadline_ends_reads_that_wait() {
     (0..3).for_each(|_| inside.recv_timeout(PATIENCE).expect("a callback"));
     eventually("the others are there", || connected.get() == 5);
     let begun = Instant::now();
-    server.event_loop.shutdown(Duration::from_secs(1));
+    server.event_loop.shutdown(DEADLINE);
     let report = server.join();
     let took = begun.elapsed();
     assert_eq!(counts(report), (2, 3));
-    assert!(Duration::from_secs(1) <= took && took < AT_ONCE, "{took:?}");
+    assert!(DEADLINE <= took && took < AT_ONCE, "{took:?}");
     let kinds: Vec<_> = (0..3).map(|_| errors.recv_timeout(PATIENCE).expect("an end")).collect();
     assert_eq!(kinds, [ErrorKind::NotConnected; 3]);
     assert_eq!(journal.wait(5), ["Shutdown"; 5]);
@@ -311,12 +309,12 @@ fn the_deadline_ends_answers_that_nobody_reads() {
         client.say(b"much, please");
         client.peek(&mut [0]).expect("an answer begins");
         let begun = Instant::now();
-        server.event_loop.shutdown(Duration::from_secs(1));
+        server.event_loop.shutdown(DEADLINE);
         assert_eq!(idle.rest(), b"");
         let report = server.join();
         let took = begun.elapsed();
         assert_eq!(counts(report), (1, 1), "{dispatch:?}");
-        assert!(Duration::from_secs(1) <= took && took < AT_ONCE, "{took:?}");
+        assert!(DEADLINE <= took && took < AT_ONCE, "{took:?}");
         assert_eq!(journal.wait(2), ["Shutdown"; 2], "{dispatch:?}");
         // What was cut short must not look complete.
         let end = client.read_to_end(&mut Vec::new()).expect_err("it is not complete");
@@ -350,17 +348,17 @@ fn an_answer_that_is_read_in_time_arrives_whole() {
 
 #[test]
 fn a_callback_that_never_returns_does_not_keep_serve() {
-    const DEADLINE: Duration = Duration::from_millis(100);
+    const SOON: Duration = Duration::from_millis(100);
     let journal = Journal::default();
     let (server, gate, inside) = held(pool(), &journal);
     let mut client = server.connect();
     client.say(b"x");
     inside.recv_timeout(PATIENCE).expect("a callback");
     let begun = Instant::now();
-    server.event_loop.shutdown(DEADLINE);
+    server.event_loop.shutdown(SOON);
     assert_eq!(counts(server.join()), (0, 1));
-    let late = begun.elapsed().saturating_sub(DEADLINE);
-    assert!(late < Duration::from_millis(1500), "{late:?} late");
+    let late = begun.elapsed().saturating_sub(SOON);
+    assert!(late < AT_ONCE, "{late:?} late");
     assert_eq!(journal.len(), 0, "it disconnected under the callback");
     gate.open();
     assert_eq!(journal.wait(1), ["Shutdown"]);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +21,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// How long a test waits for what must happen: it bounds failures, and delays no success.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How often [`one_takes_less`] tries.
+const ATTEMPTS: usize = 10;
 /// How long a process that runs one test alone may take. nextest ends it after that as well.
 const ALONE_AT_MOST: Duration = Duration::from_secs(175);
 /// Set for a process that runs one test alone, or plays one part in another process's test.
@@ -186,6 +188,12 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Whether the port is closed. The socket of a listener that is gone may live on for a moment: a
+/// process that another test starts has a copy of it until it executes.
+pub(crate) fn refuses(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
 /// What plain clients do, with a failure that says what was expected.
 pub(crate) trait Client {
     /// Sends all of it.
@@ -196,6 +204,8 @@ pub(crate) trait Client {
     fn echo(&mut self, bytes: &[u8]);
     /// Everything up to the peer's FIN.
     fn rest(&mut self) -> Vec<u8>;
+    /// Waits for the end, in order or by a reset: no byte comes before it.
+    fn end(&mut self);
     /// Ends our stream and keeps receiving.
     fn half_close(&self);
     /// Closes with a reset.
@@ -222,6 +232,11 @@ impl Client for TcpStream {
         let mut heard = Vec::new();
         self.read_to_end(&mut heard).expect("the peer ends in order");
         heard
+    }
+
+    fn end(&mut self) {
+        let end = self.read(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "no end, but {end:?}");
     }
 
     fn half_close(&self) {
@@ -251,6 +266,20 @@ pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> boo
         thread::sleep(Duration::from_millis(1));
     }
     true
+}
+
+/// What `act` returns, and how long it took.
+pub(crate) fn timed<R>(act: impl FnOnce() -> R) -> (R, Duration) {
+    let begun = Instant::now();
+    let outcome = act();
+    (outcome, begun.elapsed())
+}
+
+/// Tries until one attempt takes less than `limit`. What else the machine does delays some of them.
+#[track_caller]
+pub(crate) fn one_takes_less(limit: Duration, mut attempt: impl FnMut() -> Duration) {
+    let took: Vec<_> = (0..ATTEMPTS).map(|_| attempt()).take_while(|took| *took >= limit).collect();
+    assert!(took.len() < ATTEMPTS, "none takes less than {limit:?}: {took:?}");
 }
 
 /// Lets time pass in which nothing must happen.

@@ -95,18 +95,21 @@ fn waiting_for_a_delimiter_looks_at_every_byte_once() {
         Box::new(|| Box::new(Delimited::new(&[b"xxy", b"xxz"], MAX).unwrap())),
     ];
     for codec in codecs {
-        let (mut waiting, mut input) = (codec(), LinkBuffer::new());
-        let started = Instant::now();
-        for _ in 0..8192 {
-            input.write_bytes(&[b'x'; 1024]);
-            input.flush();
-            assert!(waiting.decode(&mut input).unwrap().is_none());
-        }
-        let in_pieces = started.elapsed();
-        let mut whole = input.slice(input.len()).unwrap();
-        let started = Instant::now();
-        assert!(codec().decode(&mut whole).unwrap().is_none());
-        let once = started.elapsed();
-        assert!(in_pieces < once * 400, "{in_pieces:?} in pieces, {once:?} at once");
+        // The best of some: what else the machine does is not the search's fault.
+        let is_linear = || {
+            let (mut waiting, mut input) = (codec(), LinkBuffer::new());
+            let started = Instant::now();
+            for _ in 0..8192 {
+                input.write_bytes(&[b'x'; 1024]);
+                input.flush();
+                assert!(waiting.decode(&mut input).unwrap().is_none());
+            }
+            let in_pieces = started.elapsed();
+            let mut whole = input.slice(input.len()).unwrap();
+            let started = Instant::now();
+            assert!(codec().decode(&mut whole).unwrap().is_none());
+            in_pieces < started.elapsed() * 400
+        };
+        assert!((0..5).any(|_| is_linear()), "it looks at what it has seen again");
     }
 }

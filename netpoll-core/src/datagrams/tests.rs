@@ -23,7 +23,7 @@ mod errnos;
 mod facts;
 mod outbox;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A loop with a datagram socket.
 struct Serving {

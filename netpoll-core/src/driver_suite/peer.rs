@@ -15,7 +15,7 @@ use crate::io::memory::wire::End;
 use crate::io::stream::Stream;
 
 /// How long a test waits for what must come. Nothing waits for so long where all is well.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 fn late() -> Instant {
     clock::now() + PATIENCE

@@ -1,5 +1,7 @@
 //! Clients of HTTP against servers of HTTP, both on the loops.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -8,6 +10,7 @@ use netpoll_async::{AsyncConnection, AsyncDialer, block_on};
 use netpoll_client::Dialer;
 use netpoll_hyper::{Http, client};
 use netpoll_server::Running;
+use socket2::{Domain, Socket, Type};
 
 use crate::util::{builder, modes, start, text};
 
@@ -54,10 +57,10 @@ fn requests_go_over_connections_of_both_versions() {
 #[test]
 fn a_dial_that_fails_says_why() {
     let dialer = AsyncDialer::new(Dialer::builder().build().unwrap());
-    let refused = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
+    // A socket that does not listen: while it lives, no other has its port.
+    let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let refused = bound.local_addr().unwrap().as_socket().unwrap().to_string();
     let error = block_on(dialer.dial("tcp", &refused)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
     assert!(block_on(dialer.dial("tcp", "no address")).is_err());

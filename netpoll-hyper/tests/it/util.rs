@@ -21,7 +21,7 @@ use netpoll_server::{EventLoopBuilder, Listener, Running};
 use tower::util::ServiceFn;
 
 /// How long a test waits for what must come.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;
 

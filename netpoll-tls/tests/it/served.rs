@@ -15,7 +15,7 @@ use crate::handshake::their_client;
 use crate::identities::{OURS, server, server_as};
 
 /// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 

@@ -13,7 +13,7 @@ use netpoll::{Datagrams, Listener};
 use socket2::SockRef;
 
 use super::{any_port, client_of, echo, echoing, inet, serve};
-use crate::util::{PATIENCE, is_role, modes};
+use crate::util::{PATIENCE, alone, eventually, is_role, modes};
 
 /// A directory of this test's own, removed at the end.
 struct Scratch(PathBuf);
@@ -67,20 +67,23 @@ fn a_unix_socket_is_served_and_its_path_goes_with_it() {
 
 #[test]
 fn a_dead_socket_is_replaced_and_nothing_else_is() {
-    let scratch = Scratch::new("stale-datagrams");
-    let path = scratch.path("socket");
-    drop(UnixDatagram::bind(&path).expect("a path"));
-    assert!(fs::exists(&path).expect("a directory"), "std leaves dead sockets behind");
-    let socket = Datagrams::bind("unixgram", &path).expect("the dead one is replaced");
-    let taken = Datagrams::bind("unixgram", &path).expect_err("it lives");
-    assert_eq!(taken.kind(), ErrorKind::AddrInUse);
-    drop(socket);
-    assert!(!fs::exists(&path).expect("a directory"));
-    fs::write(&path, "precious").expect("a file");
-    let taken = Datagrams::bind("unixgram", &path).expect_err("it is a file");
-    assert_eq!(taken.kind(), ErrorKind::AddrInUse);
-    assert!(taken.to_string().contains("choose another path"), "{taken}");
-    assert_eq!(fs::read(&path).expect("still there"), b"precious");
+    // Where no other test starts a process: that has a copy of each socket until it executes.
+    alone("datagrams::bound::a_dead_socket_is_replaced_and_nothing_else_is", || {
+        let scratch = Scratch::new("stale-datagrams");
+        let path = scratch.path("socket");
+        drop(UnixDatagram::bind(&path).expect("a path"));
+        assert!(fs::exists(&path).expect("a directory"), "std leaves dead sockets behind");
+        let socket = Datagrams::bind("unixgram", &path).expect("the dead one is replaced");
+        let taken = Datagrams::bind("unixgram", &path).expect_err("it lives");
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(!fs::exists(&path).expect("a directory"));
+        fs::write(&path, "precious").expect("a file");
+        let taken = Datagrams::bind("unixgram", &path).expect_err("it is a file");
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+        assert!(taken.to_string().contains("choose another path"), "{taken}");
+        assert_eq!(fs::read(&path).expect("still there"), b"precious");
+    });
 }
 
 #[test]
@@ -143,13 +146,16 @@ fn what_cannot_be_bound_is_refused_by_name() {
 
 #[test]
 fn an_address_is_taken_by_one_server_unless_it_is_shared() {
-    let alone = serve(netpoll::Dispatch::Inline, 3, echoing(any_port()));
-    let address = alone.address().to_string();
+    // Where no other test has a port: this one is to be free again.
+    let only = Datagrams::bind("udp", "127.0.21.9:0").expect("a port");
+    let running = serve(netpoll::Dispatch::Inline, 3, echoing(only));
+    let address = running.address().to_string();
     let shared = || Datagrams::options().reuse_port(true);
     let taken = Datagrams::bind("udp", &address).expect_err("it is served");
     assert_eq!(taken.kind(), ErrorKind::AddrInUse);
-    drop(alone);
-    let first = shared().bind("udp", &address).expect("it is free again");
+    drop(running);
+    eventually("it is free again", || shared().bind("udp", &address).is_ok());
+    let first = shared().bind("udp", &address).expect("a shared port");
     drop(shared().bind("udp", &address).expect("they share"));
     assert!(Datagrams::bind("udp", &address).is_err(), "this one does not");
     drop(first);

@@ -14,7 +14,7 @@ use netpoll::{
 };
 
 use super::{any_port, echoing, inet, serve};
-use crate::util::{Client, PATIENCE, connect, hand_off, modes, pool};
+use crate::util::{Client, PATIENCE, alone, connect, hand_off, modes, pool};
 
 /// A plain peer, and a client that is connected to it.
 fn pair() -> (UdpSocket, DatagramClient) {
@@ -115,41 +115,48 @@ fn a_receive_ends_at_its_timeout() {
 /// Once for each datagram that was refused, whichever call comes next.
 #[test]
 fn a_dead_port_is_told_as_connection_refused() {
-    let (peer, mut client) = pair();
-    drop(peer);
-    for _ in 0..3 {
-        client.send(b"is anybody there?").expect("the first send is told of nothing");
-        let error = client.recv_bytes().expect_err("no socket has the port");
+    // Where no other test takes the port, or starts a process: that has a copy of each socket until
+    // it executes.
+    alone("datagrams::client::a_dead_port_is_told_as_connection_refused", || {
+        let (peer, mut client) = pair();
+        drop(peer);
+        for _ in 0..3 {
+            client.send(b"is anybody there?").expect("the first send is told of nothing");
+            let error = client.recv_bytes().expect_err("no socket has the port");
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+        }
+        client.send(b"and here?").expect("the error was taken");
+        client.set_read_timeout(Duration::from_millis(50));
+        let error = client.recv_batch().expect_err("no socket has the port");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-    }
-    client.send(b"and here?").expect("the error was taken");
-    client.set_read_timeout(Duration::from_millis(50));
-    let error = client.recv_batch().expect_err("no socket has the port");
-    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-    let error = client.recv_batch().expect_err("told once");
-    assert!(matches!(error, Error::TimedOut(Wait::Read)), "{error}");
+        let error = client.recv_batch().expect_err("told once");
+        assert!(matches!(error, Error::TimedOut(Wait::Read)), "{error}");
+    });
 }
 
 #[test]
 fn a_unix_peer_answers_a_client_without_a_name() {
-    let path = std::env::temp_dir().join(format!("netpoll-client-{}", std::process::id()));
-    let path = path.to_str().expect("UTF-8");
-    let missing = connect_datagrams("unixgram", path).expect_err("there is none");
-    assert_eq!(missing.kind(), ErrorKind::NotFound);
-    let running =
-        serve(Dispatch::Inline, 1, echoing(Datagrams::bind("unixgram", path).expect("a path")));
-    let mut client = connect_datagrams("unixgram", path).expect("it is bound");
-    client.set_read_timeout(PATIENCE);
-    client.send(b"hello").expect("room");
-    assert_eq!(client.recv_bytes().expect("an answer"), "hello");
-    drop(running);
-    let gone = client.send(b"hello").expect_err("it is gone");
-    assert_eq!(gone.kind(), ErrorKind::ConnectionRefused, "{gone}");
-    let stale = UnixDatagram::bind(path).expect("it is free again");
-    drop(stale);
-    let dead = connect_datagrams("unixgram", path).expect_err("it is dead");
-    assert_eq!(dead.kind(), ErrorKind::ConnectionRefused);
-    let _ = std::fs::remove_file(path);
+    // As above.
+    alone("datagrams::client::a_unix_peer_answers_a_client_without_a_name", || {
+        let path = std::env::temp_dir().join(format!("netpoll-client-{}", std::process::id()));
+        let path = path.to_str().expect("UTF-8");
+        let missing = connect_datagrams("unixgram", path).expect_err("there is none");
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        let running =
+            serve(Dispatch::Inline, 1, echoing(Datagrams::bind("unixgram", path).expect("a path")));
+        let mut client = connect_datagrams("unixgram", path).expect("it is bound");
+        client.set_read_timeout(PATIENCE);
+        client.send(b"hello").expect("room");
+        assert_eq!(client.recv_bytes().expect("an answer"), "hello");
+        drop(running);
+        let gone = client.send(b"hello").expect_err("it is gone");
+        assert_eq!(gone.kind(), ErrorKind::ConnectionRefused, "{gone}");
+        let stale = UnixDatagram::bind(path).expect("it is free again");
+        drop(stale);
+        let dead = connect_datagrams("unixgram", path).expect_err("it is dead");
+        assert_eq!(dead.kind(), ErrorKind::ConnectionRefused);
+        let _ = std::fs::remove_file(path);
+    });
 }
 
 #[derive(Debug)]

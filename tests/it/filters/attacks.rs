@@ -360,7 +360,7 @@ fn a_peer_that_stops_does_not_hold_a_close_for_ever() {
 /// gets. A large record that comes slowly, but fast enough, is not cut.
 #[test]
 fn a_trickle_of_small_records_is_cut_and_a_slow_record_is_not() {
-    const RATE: ReceiveRate = ReceiveRate { bytes: 100, per: Duration::from_millis(300) };
+    const RATE: ReceiveRate = ReceiveRate { bytes: 100, per: Duration::from_millis(900) };
     for dispatch in modes() {
         let journal = Journal::default();
         let builder = EventLoop::builder()
@@ -377,9 +377,9 @@ fn a_trickle_of_small_records_is_cut_and_a_slow_record_is_not() {
         let mut line = vec![b'x'; 3000];
         line.push(b'\n');
         let record = slow.toy.record(DATA, &line);
-        for part in record.chunks(100) {
+        for part in record.chunks(50) {
             slow.socket.write_all(part).expect("sent");
-            crate::util::quiet(20); // the pace: 1 500 bytes where 100 are asked for
+            crate::util::quiet(20); // the pace: 2 250 bytes where 100 are asked for
         }
         assert!(slow.hear(line.len()).expect("an echo") == line, "{dispatch:?}");
         assert_eq!(journal.len(), 0, "{dispatch:?}");
@@ -389,7 +389,7 @@ fn a_trickle_of_small_records_is_cut_and_a_slow_record_is_not() {
         while journal.len() == 0 {
             assert!(begun.elapsed() < PATIENCE, "{dispatch:?}: it is not cut");
             let _ = trickling.send(b"x");
-            crate::util::quiet(20); // the pace: 15 bytes where 100 are asked for
+            crate::util::quiet(20); // the pace: 45 bytes where 100 are asked for
         }
         assert_eq!(journal.entries(), ["Timeout"], "{dispatch:?}");
     }

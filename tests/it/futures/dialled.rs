@@ -8,6 +8,7 @@ use netpoll::{Dialer, Pool};
 use netpoll_async::{AsyncConnection, AsyncDialer, AsyncPool, block_on, timeout};
 
 use super::{echo, server};
+use crate::dial::refusing;
 use crate::util::{Client, PATIENCE, connect, eventually, modes, quiet};
 
 fn dialer() -> AsyncDialer {
@@ -88,9 +89,8 @@ fn a_future_dials_for_its_client_and_relays() {
 fn a_dial_that_fails_says_why_and_one_that_is_dropped_ends() {
     let dialer = Dialer::builder().timeout(PATIENCE).build().expect("good options");
     let dialer = AsyncDialer::new(dialer);
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = closed.local_addr().expect("an address").to_string();
-    drop(closed);
+    let (_bound, address) = refusing();
+    let address = address.to_string();
     let error = block_on(dialer.dial("tcp", &address)).expect_err("nobody listens");
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     let error = block_on(dialer.dial("carrier pigeon", &address)).expect_err("no network");

@@ -6,7 +6,7 @@ use std::thread;
 use netpoll_async::AsyncConnection;
 
 use super::server;
-use crate::util::{Client, modes, quiet};
+use crate::util::{Client, PATIENCE, modes, quiet};
 
 /// A future on this thread alone, which parks.
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -56,10 +56,12 @@ fn a_stream_object_elsewhere_is_told_of_the_end_of_its_connection() {
         let mut client = server.connect();
         let mut conn: AsyncConnection = receiver.recv().expect("it is sent");
         client.say(b"last words");
+        let (heard_in, heard) = mpsc::channel();
         let reading = thread::spawn(move || {
             block_on(async {
                 let words = conn.read_bytes().await.expect("they came").expect("no end");
                 assert_eq!(words, "last words");
+                heard_in.send(()).expect("the test listens");
                 let closed = conn.closed();
                 let error = conn.read_bytes().await.expect_err("a reset");
                 closed.await;
@@ -68,7 +70,7 @@ fn a_stream_object_elsewhere_is_told_of_the_end_of_its_connection() {
                 error.kind()
             })
         });
-        quiet(5);
+        heard.recv_timeout(PATIENCE).expect("a reset would overtake them");
         client.reset();
         let kind = reading.join().expect("it reads");
         assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "{dispatch:?}");

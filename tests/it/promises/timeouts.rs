@@ -117,24 +117,24 @@ fn an_idle_timeout_ends_only_a_connection_on_which_nothing_passes() {
         let begun = Instant::now();
         let mut silent = server.connect();
         let silence = thread::spawn(move || (silent.rest().len(), begun.elapsed()));
+        let mut last = begun;
         while begun.elapsed() < 2 * IDLE {
+            last = Instant::now();
             sending.say(b"x");
             receiver.send("x").expect("it is not idle");
             receiving.hear(b"x");
             quiet(20); // much less than the timeout
         }
         let (heard, after) = silence.join().expect("a client");
-        assert!(heard == 0 && after >= IDLE && after < 3 * IDLE, "{dispatch:?}: {after:?}");
+        assert!(heard == 0 && after >= IDLE && after < AT_ONCE, "{dispatch:?}: {after:?}");
         assert_eq!(journal.entries(), ["Timeout(Idle)"]);
         assert!(
             sender.is_active() && receiver.is_active(),
             "{dispatch:?}: {:?}",
             journal.entries()
         );
-        let begun = Instant::now();
         assert_eq!(journal.wait(3), ["Timeout(Idle)"; 3]);
-        let took = begun.elapsed();
-        assert!(took + Duration::from_millis(100) >= IDLE, "{dispatch:?}: after {took:?}");
+        assert!(last.elapsed() >= IDLE, "{dispatch:?}: after {:?}", last.elapsed());
     }
 }
 
@@ -211,8 +211,8 @@ fn a_trickle_is_cut_and_an_idle_connection_is_not() {
         );
         let mut idle = server.connect();
         idle.echo(b"a line\n");
-        let mut trickling = server.connect();
         let begun = Instant::now();
+        let mut trickling = server.connect();
         while journal.len() == 0 {
             assert!(begun.elapsed() < PATIENCE, "{dispatch:?}: it is not cut");
             let _ = std::io::Write::write_all(&mut trickling, b"x");

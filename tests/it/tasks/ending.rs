@@ -69,7 +69,7 @@ fn a_shutdown_lets_tasks_end_that_can_and_cancels_the_rest() {
             "finished"
         });
         let waits = spawner.spawn(pending::<()>());
-        assert_eq!(spawner.shutdown(100 * MS), 1);
+        assert_eq!(spawner.shutdown(1500 * MS), 1);
         assert_eq!(block_on(finishes).expect("it ends"), "finished");
         assert!(block_on(waits).expect_err("it is cancelled").is_cancelled());
         let late = block_on(spawner.spawn(async {})).expect_err("it is refused");

@@ -5,7 +5,7 @@ use std::thread::ThreadId;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Work that sends the id of its thread.
 fn report(sender: &mpsc::Sender<ThreadId>) -> Closure {
