@@ -400,7 +400,7 @@ fn an_end_whose_stream_its_user_has_ended_ends_both() {
 fn an_idle_relay_ends() {
     for dispatch in modes() {
         let builder = EventLoop::builder().limits(limits()).dispatch(dispatch);
-        let relay = || Relay::new().idle_timeout(Duration::from_millis(50));
+        let relay = || Relay::new().idle_timeout(Duration::from_millis(700));
         let proxy = Proxy::with(builder, Dialer::builder().limits(limits()), relay);
         let Joined { mut client, mut origin, .. } = proxy.join();
         client.say(b"there");

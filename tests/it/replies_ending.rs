@@ -290,7 +290,7 @@ fn holding(dispatch: Dispatch, journal: &Journal) -> (Server, Receiver<Hold>) {
             Ok(())
         })
         .on_disconnect(move |(): (), why: &CloseReason| told.add(format!("{why:?}")))
-        .idle_timeout(Duration::from_millis(40))
+        .idle_timeout(Duration::from_millis(500))
         .dispatch(dispatch);
     (Server::start(builder), holds)
 }
@@ -306,7 +306,7 @@ fn a_held_connection_ends_with_its_last_hold_and_not_before() {
         let [one, two] = [(); 2].map(|()| next(&holds));
         server.event_loop.shutdown(PATIENCE);
         drop(one);
-        quiet(100);
+        quiet(700);
         assert_eq!(journal.entries(), [""; 0], "{dispatch:?}: idle, ended and shut down");
         assert!(two.handle().send("an answer").is_ok());
         drop(two);

@@ -74,7 +74,7 @@ fn a_connection_that_is_idle_for_too_long_is_told_of_its_end() {
     let builder = EventLoop::builder()
         .on_request(|(): &mut (), conn: &mut Connection| echo_once(conn))
         .on_disconnect(journal.on_disconnect())
-        .idle_timeout(std::time::Duration::from_millis(50));
+        .idle_timeout(std::time::Duration::from_millis(700));
     let (_serving, address) = serve(builder, Toys::default());
     let mut client = ToyClient::connect(address);
     client.echo(b"hello");

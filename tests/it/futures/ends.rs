@@ -280,7 +280,7 @@ fn an_idle_future_times_out_as_a_callback_does_and_one_at_work_does_not() {
                 echo(conn).await
             }
         });
-        let builder = builder.loops(1).dispatch(dispatch).idle_timeout(Duration::from_millis(100));
+        let builder = builder.loops(1).dispatch(dispatch).idle_timeout(Duration::from_millis(700));
         let server = crate::util::Server::start(builder);
         let (mut idle, mut works) = (server.connect(), server.connect());
         works.say(b"w");
