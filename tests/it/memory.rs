@@ -328,8 +328,10 @@ fn assert_bounded(server: Server, budget: usize, dispatch: Dispatch) {
     // Beside blocks: the stacks of threads, and what the allocator has for connections.
     assert!(memory < before + budget + budget / 2, "{} grew, {dispatch:?}", memory - before);
     drop(server);
-    netpoll_buffer::trim(); // what its last threads have left
-    eventually("nothing is left", || netpoll_buffer::bytes_existing() < MIB);
+    eventually("nothing is left", || {
+        netpoll_buffer::trim(); // what its threads leave as they end
+        netpoll_buffer::bytes_existing() < MIB
+    });
 }
 
 /// Parts of requests that use up the budget wait for each other. Each ends, by an answer or by an

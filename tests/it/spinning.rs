@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use netpoll::{Connection, Dispatch, Handle, Spin};
 
-use crate::util::{Client, PATIENCE, Server, alone, cpu_time, echo, modes, one_takes_less, quiet};
+use crate::util::{Client, PATIENCE, Server, alone, cpu_time, echo, modes, quiet};
 
 /// Longer than any test takes: what has to wait for the end of such a spin comes too late.
 const FOR_EVER: Duration = Duration::from_secs(3600);
@@ -53,45 +53,33 @@ fn a_loop_is_quiet_after_its_load() {
 #[test]
 fn a_spin_ends_with_a_call() {
     for dispatch in modes() {
-        one_is_quick(|| {
-            let (server, _client, handle) = spinning(dispatch);
-            let begun = Instant::now();
-            (0..20).for_each(|_| run(&handle));
-            let took = begun.elapsed();
-            server.stop();
-            took
-        });
+        let (server, _client, handle) = spinning(dispatch);
+        let begun = Instant::now();
+        (0..20).for_each(|_| run(&handle));
+        assert!(begun.elapsed() < PATIENCE, "{dispatch:?}: they wait for its end");
+        server.stop();
     }
 }
 
 #[test]
 fn a_spin_ends_with_a_timer() {
     for dispatch in modes() {
-        one_is_quick(|| {
-            let (server, _client, handle) = spinning(dispatch);
-            let begun = Instant::now();
-            for _ in 0..10 {
-                let (done, fired) = mpsc::channel();
-                let due = Instant::now() + AFTER;
-                let job = move |_: &mut Connection| {
-                    let _ = done.send(Instant::now());
-                    Ok(())
-                };
-                let _timer = handle.run_after(AFTER, job).expect("the connection lives");
-                let fired = fired.recv_timeout(PATIENCE).expect("the timer");
-                assert!(fired >= due, "{dispatch:?}: {:?} early", due - fired);
-            }
-            let took = begun.elapsed();
-            server.stop();
-            took
-        });
+        let (server, _client, handle) = spinning(dispatch);
+        let begun = Instant::now();
+        for _ in 0..10 {
+            let (done, fired) = mpsc::channel();
+            let due = Instant::now() + AFTER;
+            let job = move |_: &mut Connection| {
+                let _ = done.send(Instant::now());
+                Ok(())
+            };
+            let _timer = handle.run_after(AFTER, job).expect("the connection lives");
+            let fired = fired.recv_timeout(PATIENCE).expect("the timer");
+            assert!(fired >= due, "{dispatch:?}: {:?} early", due - fired);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{dispatch:?}: they wait for its end");
+        server.stop();
     }
-}
-
-/// A spin also ends if another thread has kept the processor, and some loops have timers. So the
-/// time decides.
-fn one_is_quick(attempt: impl FnMut() -> Duration) {
-    one_takes_less(Duration::from_secs(1), attempt);
 }
 
 /// A server whose only loop spins, and a connection to it that is known on both sides.

@@ -30,7 +30,7 @@ fn a_flush_of_nothing_succeeds_whatever_has_become_of_the_connection() -> Result
 fn what_is_flushed_after_a_timeout_stands_behind_what_was_before() {
     const MUCH: usize = 16 << 20;
     if is_filtered() {
-        return; // the tunnel is too slow for 20 ms
+        return; // the tunnel takes it all, so nothing times out
     }
     let (sender, reports) = mpsc::channel();
     let server = Server::start(
@@ -45,7 +45,7 @@ fn what_is_flushed_after_a_timeout_stands_behind_what_was_before() {
                 flush(b", and the end of it");
                 Ok(())
             })
-            .write_timeout(Duration::from_millis(20))
+            .write_timeout(Duration::from_secs(1)) // in which the client reads something
             .dispatch(pool()),
     );
     let mut client = server.connect();
