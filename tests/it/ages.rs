@@ -38,7 +38,7 @@ fn an_old_connection_says_goodbye_and_closes_when_nothing_is_left() {
 #[test]
 fn what_is_under_way_at_the_age_is_finished() {
     // Long enough for the request to be read before that on a loaded machine.
-    const LATER: MaxAge = MaxAge { age: Duration::from_millis(1000), ..AGE };
+    const LATER: MaxAge = MaxAge { age: Duration::from_secs(1), ..AGE };
     let (gate, told) = (Gate::default(), Journal::default());
     let (closed, entered, goodbye) = (gate.clone(), told.clone(), told.clone());
     let server = Server::start(

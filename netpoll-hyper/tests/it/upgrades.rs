@@ -41,7 +41,7 @@ const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: 
 fn an_upgraded_connection_lives_on_in_a_task_of_its_own() {
     for mode in modes() {
         // Neither the limit on heads nor that on the first byte applies to what it has become.
-        let http = Http::new().header_read_timeout(Duration::from_millis(1000));
+        let http = Http::new().header_read_timeout(Duration::from_secs(1));
         let server = start(builder(http, switch).dispatch(mode));
         let mut client = Client::of(&server);
         client.send(format!("{ASK}early"));

@@ -141,7 +141,7 @@ fn a_connection_that_reaches_its_age_ends_as_in_a_shutdown() {
         let ends = Journal::default();
         let told = ends.clone();
         let builder = serve_async(echo).loops(1).dispatch(dispatch);
-        let age = MaxAge { jitter: Duration::ZERO, ..MaxAge::new(Duration::from_millis(1000)) };
+        let age = MaxAge { jitter: Duration::ZERO, ..MaxAge::new(Duration::from_secs(1)) };
         let builder = builder.max_age(age).on_disconnect(
             move |session: netpoll_async::AsyncSession, reason: &netpoll::CloseReason| {
                 session.end(reason);
