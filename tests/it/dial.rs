@@ -53,7 +53,7 @@ fn a_refusal_is_told_at_once() {
     one_takes_less(Duration::from_secs(1), dial);
 }
 
-/// An address that refuses: its socket does not listen. While the socket lives, no other has its port.
+/// An address that refuses: its socket does not listen. While that lives, no other has its port.
 pub(crate) fn refusing() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");

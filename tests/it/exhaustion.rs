@@ -103,7 +103,7 @@ fn exhaust(dispatch: &str) -> Duration {
 
     let begun = Instant::now();
     drop(served.split_off(served.len() - 10));
-    // As many as had time for it were turned away; of the next, ten are served, but for the reserve.
+    // As many as had time for it were turned away; of the next, ten are served but for a reserve.
     let mut answered = 0;
     let next = waiting.iter_mut().position(|client| {
         let heard = listen(client, 5000);
