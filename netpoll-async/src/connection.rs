@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
@@ -13,6 +14,7 @@ use crate::closed::Closed;
 use crate::halves::{AsyncReadHalf, AsyncWriteHalf, pair};
 use crate::shared::Shared;
 use crate::signal::Signalled;
+use crate::taken::TakenCounts;
 
 /// A connection as futures use it: a stream object that the connection's loop wakes.
 ///
@@ -212,6 +214,43 @@ impl AsyncConnection {
     /// Both sides, for two tasks. The connection closes when both are dropped.
     pub fn split(self) -> (AsyncReadHalf, AsyncWriteHalf) {
         (self.read, self.write)
+    }
+
+    /// Sets how long one read waits; `None`, unless the limits of the event loop or of the dialer
+    /// say otherwise, is for ever. A read that is late fails with
+    /// [`Error::TimedOut`](netpoll_core::Error::TimedOut). The time begins when the read first
+    /// waits; one `read_exact` has it for all of its bytes. A `poll_` method goes on with the read
+    /// that the last one has left pending.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read.set_read_timeout(timeout);
+    }
+
+    /// Sets how long the peer may take nothing while the output stands above its high-water mark;
+    /// `None` is for ever. Then the connection ends, as all reads and writes say. Takes effect the
+    /// next time that the output rises above the mark.
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.write.set_write_timeout(timeout);
+    }
+
+    /// Sets until when reads wait; `None`, the default, is for ever. It also applies to a read that
+    /// waits now, in whatever task. Bytes that have come are read all the same.
+    pub fn set_read_deadline(&mut self, at: Option<Instant>) {
+        self.read.set_read_deadline(at);
+    }
+
+    /// Sets until when writes wait for room, as [`set_read_deadline`](Self::set_read_deadline) does
+    /// for reads. What was written stays queued.
+    pub fn set_write_deadline(&mut self, at: Option<Instant>) {
+        self.write.set_write_deadline(at);
+    }
+
+    /// While the result lives, all that was read counts as a part of a request until something is
+    /// written, and so as slow if it falls below the
+    /// [minimum receive rate](netpoll_core::Limits::min_receive_rate). For a protocol that answers
+    /// each request, and whose parser keeps the parts of a request itself. Otherwise only what is
+    /// in [`buffer`](Self::buffer) counts, and what `read_exact` has of its bytes.
+    pub fn count_taken(&self) -> TakenCounts {
+        TakenCounts::new(&self.read.shared)
     }
 
     /// A handle of the connection: to send from elsewhere, to close it, to set its timeouts.

@@ -6,13 +6,14 @@ use std::io::IoSlice;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 use netpoll_core::{Error, Handle, Result};
 
 use crate::shared::Shared;
-use crate::shared::reading::poll_filled;
+use crate::waits::{ReadWait, WaitTimer};
 
 /// [`LinkBuffer::write_shared`] copies what is shorter.
 const WORTH_LINKING: usize = 4 << 10;
@@ -23,24 +24,30 @@ pub struct AsyncReadHalf {
     pub(crate) shared: Arc<Shared>,
     /// What was taken from the connection and is not consumed.
     input: LinkBuffer,
+    wait: ReadWait,
 }
 
 /// The writing half of an [`AsyncConnection`](crate::AsyncConnection), whose methods of the same
 /// names it has. Its drop ends no stream: see [`shutdown`](Self::shutdown).
 pub struct AsyncWriteHalf {
     pub(crate) shared: Arc<Shared>,
+    timer: WaitTimer,
 }
+
+/// A read of an `async` method. Its drop ends it, so that the next one has all of its time.
+struct OneRead<'a>(&'a mut AsyncReadHalf);
 
 /// Both halves of one connection.
 pub(crate) fn pair(shared: &Arc<Shared>) -> (AsyncReadHalf, AsyncWriteHalf) {
-    let read = AsyncReadHalf { shared: shared.clone(), input: LinkBuffer::new() };
-    (read, AsyncWriteHalf { shared: shared.clone() })
+    let (input, wait) = (LinkBuffer::new(), ReadWait::default());
+    let read = AsyncReadHalf { shared: shared.clone(), input, wait };
+    (read, AsyncWriteHalf { shared: shared.clone(), timer: WaitTimer::default() })
 }
 
 impl AsyncReadHalf {
     /// See [`AsyncConnection::poll_fill_buf`](crate::AsyncConnection::poll_fill_buf).
     pub fn poll_fill_buf(&mut self, context: &mut Context<'_>) -> Poll<Result<&[u8]>> {
-        ready!(poll_filled(&self.shared, context, &mut self.input))?;
+        ready!(self.poll_filled(context))?;
         Poll::Ready(Ok(self.input.chunk()))
     }
 
@@ -49,7 +56,9 @@ impl AsyncReadHalf {
     /// # Errors
     /// As there.
     pub async fn fill_buf(&mut self) -> Result<&[u8]> {
-        poll_fn(|context| poll_filled(&self.shared, context, &mut self.input)).await?;
+        let read = OneRead(self);
+        poll_fn(|context| read.0.poll_filled(context)).await?;
+        drop(read);
         Ok(self.input.chunk())
     }
 
@@ -63,7 +72,7 @@ impl AsyncReadHalf {
         if out.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        ready!(poll_filled(&self.shared, context, &mut self.input))?;
+        ready!(self.poll_filled(context))?;
         Poll::Ready(Ok(self.input.copy_to(out)))
     }
 
@@ -72,7 +81,8 @@ impl AsyncReadHalf {
     /// # Errors
     /// As there.
     pub async fn read(&mut self, out: &mut [u8]) -> Result<usize> {
-        poll_fn(|context| self.poll_read(context, out)).await
+        let read = OneRead(self);
+        poll_fn(|context| read.0.poll_read(context, out)).await
     }
 
     /// See [`AsyncConnection::read_exact`](crate::AsyncConnection::read_exact).
@@ -80,19 +90,20 @@ impl AsyncReadHalf {
     /// # Errors
     /// As there.
     pub async fn read_exact(&mut self, out: &mut [u8]) -> Result<()> {
-        let mut filled = 0;
+        let (read, mut filled) = (OneRead(self), 0);
         while filled < out.len() {
-            match self.read(&mut out[filled..]).await? {
-                0 => return Err(Error::EndOfStream),
-                n => filled += n,
+            let is_within = filled > 0;
+            if !poll_fn(|context| read.0.poll_bytes(context, is_within)).await? {
+                return Err(Error::EndOfStream);
             }
+            filled += read.0.input.copy_to(&mut out[filled..]);
         }
         Ok(())
     }
 
     /// See [`AsyncConnection::poll_read_bytes`](crate::AsyncConnection::poll_read_bytes).
     pub fn poll_read_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
-        if !ready!(poll_filled(&self.shared, context, &mut self.input))? {
+        if !ready!(self.poll_filled(context))? {
             return Poll::Ready(Ok(None));
         }
         let bytes = self.input.read_bytes(self.input.chunk().len())?;
@@ -104,7 +115,8 @@ impl AsyncReadHalf {
     /// # Errors
     /// As there.
     pub async fn read_bytes(&mut self) -> Result<Option<Bytes>> {
-        poll_fn(|context| self.poll_read_bytes(context)).await
+        let read = OneRead(self);
+        poll_fn(|context| read.0.poll_read_bytes(context)).await
     }
 
     /// See [`AsyncConnection::poll_more`](crate::AsyncConnection::poll_more).
@@ -114,7 +126,10 @@ impl AsyncReadHalf {
             let requested = self.input.len() + 1;
             return Poll::Ready(Err(Error::InputLimit { requested, limit }));
         }
-        self.shared.poll_input(context, &mut self.input)
+        let outcome =
+            ready!(self.shared.poll_input(context, &mut self.input, &mut self.wait, false));
+        self.wait.end();
+        Poll::Ready(outcome)
     }
 
     /// See [`AsyncConnection::more`](crate::AsyncConnection::more).
@@ -122,7 +137,8 @@ impl AsyncReadHalf {
     /// # Errors
     /// As there.
     pub async fn more(&mut self) -> Result<bool> {
-        poll_fn(|context| self.poll_more(context)).await
+        let read = OneRead(self);
+        poll_fn(|context| read.0.poll_more(context)).await
     }
 
     /// See [`AsyncConnection::buffer`](crate::AsyncConnection::buffer).
@@ -130,9 +146,34 @@ impl AsyncReadHalf {
         &mut self.input
     }
 
+    /// See [`AsyncConnection::set_read_timeout`](crate::AsyncConnection::set_read_timeout).
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.shared.handle.set_read_timeout(timeout);
+    }
+
+    /// See [`AsyncConnection::set_read_deadline`](crate::AsyncConnection::set_read_deadline).
+    pub fn set_read_deadline(&mut self, at: Option<Instant>) {
+        self.shared.handle.set_read_deadline(at);
+    }
+
     /// A handle of the connection.
     pub fn handle(&self) -> Handle {
         self.shared.handle.clone()
+    }
+
+    /// Reads at least one byte, unless some are there; `false` at the end of the stream.
+    fn poll_filled(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        let outcome = ready!(self.poll_bytes(context, false));
+        self.wait.end();
+        Poll::Ready(outcome)
+    }
+
+    /// The same as a part of a read, which `is_within` what it reads or at its begin.
+    fn poll_bytes(&mut self, context: &mut Context<'_>, is_within: bool) -> Poll<Result<bool>> {
+        if !self.input.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        self.shared.poll_input(context, &mut self.input, &mut self.wait, is_within)
     }
 }
 
@@ -151,7 +192,8 @@ impl AsyncWriteHalf {
         if pieces.iter().all(|piece| piece.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        self.shared.poll_write(context, |staged, room| copy_pieces(staged, pieces, room))
+        self.shared
+            .poll_write(context, &mut self.timer, |staged, room| copy_pieces(staged, pieces, room))
     }
 
     /// See [`AsyncConnection::poll_write_bytes`](crate::AsyncConnection::poll_write_bytes).
@@ -165,7 +207,7 @@ impl AsyncWriteHalf {
         }
         // What is copied is dropped behind the lock: that is the code of its owner.
         let mut copied = Bytes::new();
-        let written = self.shared.poll_write(context, |staged, _| {
+        let written = self.shared.poll_write(context, &mut self.timer, |staged, _| {
             let bytes = mem::take(bytes);
             let len = bytes.len();
             if len < WORTH_LINKING {
@@ -212,7 +254,7 @@ impl AsyncWriteHalf {
             return Ok(());
         }
         poll_fn(|context| {
-            let written = self.shared.poll_write(context, |staged, _| {
+            let written = self.shared.poll_write(context, &mut self.timer, |staged, _| {
                 let len = buffer.len();
                 staged.append(mem::take(&mut buffer));
                 len
@@ -224,7 +266,7 @@ impl AsyncWriteHalf {
 
     /// See [`AsyncConnection::poll_flush`](crate::AsyncConnection::poll_flush).
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.shared.poll_flush(context)
+        self.shared.poll_flush(context, &mut self.timer)
     }
 
     /// See [`AsyncConnection::flush`](crate::AsyncConnection::flush).
@@ -237,7 +279,7 @@ impl AsyncWriteHalf {
 
     /// See [`AsyncConnection::poll_shutdown`](crate::AsyncConnection::poll_shutdown).
     pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        self.shared.poll_shutdown(context)
+        self.shared.poll_shutdown(context, &mut self.timer)
     }
 
     /// See [`AsyncConnection::shutdown`](crate::AsyncConnection::shutdown).
@@ -246,6 +288,16 @@ impl AsyncWriteHalf {
     /// As there.
     pub async fn shutdown(&mut self) -> Result<()> {
         poll_fn(|context| self.poll_shutdown(context)).await
+    }
+
+    /// See [`AsyncConnection::set_write_timeout`](crate::AsyncConnection::set_write_timeout).
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.shared.handle.set_write_timeout(timeout);
+    }
+
+    /// See [`AsyncConnection::set_write_deadline`](crate::AsyncConnection::set_write_deadline).
+    pub fn set_write_deadline(&mut self, at: Option<Instant>) {
+        self.shared.handle.set_write_deadline(at);
     }
 
     /// A handle of the connection.
@@ -263,6 +315,12 @@ fn copy_pieces(staged: &mut LinkBuffer, pieces: &[IoSlice<'_>], room: usize) -> 
         left -= taken;
     }
     room - left
+}
+
+impl Drop for OneRead<'_> {
+    fn drop(&mut self) {
+        self.0.wait.end();
+    }
 }
 
 impl Drop for AsyncReadHalf {

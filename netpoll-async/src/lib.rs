@@ -25,12 +25,14 @@ mod signal;
 mod sleep;
 mod spawner;
 mod steps;
+mod taken;
 mod timeout;
 #[cfg(feature = "tokio")]
 mod tokio_context;
 #[cfg(feature = "tokio")]
 mod tokio_io;
 mod waiter;
+mod waits;
 
 pub use block_on::{block_on, try_block_on};
 pub use checkout::AsyncPool;
@@ -46,6 +48,7 @@ pub use session::AsyncSession;
 pub use signal::Signalled;
 pub use sleep::{Sleep, sleep, sleep_until, yield_now};
 pub use spawner::{Spawner, spawn};
+pub use taken::TakenCounts;
 pub use timeout::{Elapsed, timeout, timeout_at};
 #[cfg(feature = "tokio")]
 pub use tokio_context::{InTokio, in_tokio};

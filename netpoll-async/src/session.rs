@@ -126,6 +126,9 @@ impl Driven {
 
     /// `has_looked`: the run has received what the socket had.
     fn go_on(&mut self, connection: &mut Connection, has_looked: bool) -> Result<()> {
+        if connection.take_new_waits() {
+            self.shared.tell_waits();
+        }
         self.shared.feed(connection, has_looked);
         if self.shared.take_woken() && self.body.is_some() {
             if let Poll::Ready(Err(error)) = self.poll() {

@@ -52,6 +52,12 @@ pub(crate) struct State {
     is_stalled: bool,
     /// Bytes were given to the reader, and nothing was written since.
     is_unanswered: bool,
+    /// A run has looked into the socket for the reader, and found nothing.
+    has_looked: bool,
+    /// The time of the reader is over: it is to be woken by such a look.
+    asks_look: bool,
+    /// How many [`TakenCounts`](crate::TakenCounts) there are.
+    taken_counts: u32,
 
     /// What was written and not sent: flushed bytes, then those that were not flushed.
     staged: LinkBuffer,
@@ -168,6 +174,28 @@ impl Shared {
         self.tell_in_callback(reader);
         self.tell_in_callback(writer);
         asked.iter().for_each(Signal::raise);
+    }
+
+    /// For a callback: what limits the waits has changed. Those that wait look at it.
+    pub(crate) fn tell_waits(&self) {
+        let mut state = self.lock();
+        let (reader, writer) = (state.reader.take(), state.writer.take());
+        drop(state);
+        self.tell_in_callback(reader);
+        self.tell_in_callback(writer);
+    }
+
+    /// Has taken bytes count as a part of a request, or one less do so.
+    pub(crate) fn count_taken(&self, counts: bool) {
+        let mut state = self.lock();
+        if counts {
+            state.taken_counts += 1;
+            return;
+        }
+        state.taken_counts -= 1;
+        if state.taken_counts == 0 {
+            self.handle.set_partial(false);
+        }
     }
 
     /// A shutdown has begun. Wakes the futures that have asked for it.

@@ -48,7 +48,7 @@ pub use connection::schedule::Dispatcher;
 pub use connection::spawned::{Place, TaskGroup};
 pub use connection::{
     Carried, Connection, Delivery, Detached, Exchange, GoneWatch, Handle, Hold, NonBlocking,
-    ReadHalf, Reader, Timer, Undelivered, WriteHalf, Writer,
+    ReadHalf, ReadLimits, Reader, Timer, Undelivered, WriteHalf, Writer,
 };
 pub use datagrams::*;
 pub use io::datagram::DatagramSocket;

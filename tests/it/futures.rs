@@ -8,6 +8,7 @@ mod ends;
 mod foreign;
 mod served;
 mod shutdown;
+mod waits;
 mod wakes;
 mod written;
 

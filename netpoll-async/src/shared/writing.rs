@@ -5,11 +5,12 @@ use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use netpoll_buffer::LinkBuffer;
-use netpoll_core::{Error, Result};
+use netpoll_core::{Error, Result, Wait};
 
 use super::{Shared, State};
 use crate::failure::Failure;
 use crate::waiter::Waiter;
+use crate::waits::WaitTimer;
 
 /// How many bytes one poll of the connection's own future writes at the most. Then others have
 /// their turn: a future that can always write must not keep its loop.
@@ -22,10 +23,11 @@ impl Shared {
     /// many bytes it may write, and returns how many it has written.
     pub(crate) fn poll_write(
         self: &Arc<Self>,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
+        timer: &mut WaitTimer,
         write: impl FnOnce(&mut LinkBuffer, usize) -> usize,
     ) -> Poll<Result<usize>> {
-        let mut state = ready!(self.poll_state(context, Self::has_room))?;
+        let mut state = ready!(self.poll_state(context, timer, Self::has_room))?;
         let room = self.most_staged().saturating_sub(state.staged.malloc_len());
         let written = write(&mut state.staged, room);
         state.written_in_poll += written;
@@ -38,17 +40,25 @@ impl Shared {
     }
 
     /// Passes on what was written: the output of the connection sends it, at once if it can.
-    pub(crate) fn poll_flush(self: &Arc<Self>, context: &Context<'_>) -> Poll<Result<()>> {
-        drop(ready!(self.poll_state(context, |_, _| true))?);
+    pub(crate) fn poll_flush(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        timer: &mut WaitTimer,
+    ) -> Poll<Result<()>> {
+        drop(ready!(self.poll_state(context, timer, |_, _| true))?);
         Poll::Ready(self.send_staged())
     }
 
     /// Ends this side's stream behind all that was written.
-    pub(crate) fn poll_shutdown(self: &Arc<Self>, context: &Context<'_>) -> Poll<Result<()>> {
+    pub(crate) fn poll_shutdown(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        timer: &mut WaitTimer,
+    ) -> Poll<Result<()>> {
         if self.lock().is_write_ended {
             return Poll::Ready(Ok(()));
         }
-        let mut state = ready!(self.poll_state(context, |_, _| true))?;
+        let mut state = ready!(self.poll_state(context, timer, |_, _| true))?;
         if self.handle.is_gone() {
             return Poll::Ready(Err(Error::Closed));
         }
@@ -62,7 +72,8 @@ impl Shared {
     /// Waits until no other thread sends for this connection and `is_ready` says so.
     fn poll_state(
         self: &Arc<Self>,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
+        timer: &mut WaitTimer,
         is_ready: impl Fn(&Arc<Self>, &State) -> bool,
     ) -> Poll<Result<MutexGuard<'_, State>>> {
         let mut is_stored = false;
@@ -80,7 +91,8 @@ impl Shared {
                 return Poll::Ready(Ok(state));
             }
             if is_stored {
-                return Poll::Pending;
+                drop(state);
+                return self.end_write(context, timer);
             }
             let is_own = self.is_own(context.waker());
             let before = state.writer.wait(context.waker(), is_own);
@@ -88,6 +100,26 @@ impl Shared {
             drop(state);
             drop(before);
         }
+    }
+
+    /// A write waits: for ever, or until the write deadline.
+    fn end_write<T>(
+        self: &Arc<Self>,
+        context: &mut Context<'_>,
+        timer: &mut WaitTimer,
+    ) -> Poll<Result<T>> {
+        let Some(until) = self.handle.write_deadline() else { return Poll::Pending };
+        if !timer.is_over(until, context) {
+            return Poll::Pending;
+        }
+        if self.has_socket_room() {
+            // It waits for the end of this poll, or for another thread, and not for the peer.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let waiter = self.lock().writer.take();
+        drop(waiter);
+        Poll::Ready(Err(Error::TimedOut(Wait::Write)))
     }
 
     /// Sends what is staged, unless another thread is doing that. Then wakes the writer that waits

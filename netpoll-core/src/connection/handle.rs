@@ -1,6 +1,7 @@
 //! The handle: how other threads use a connection.
 
 mod jobs;
+mod waits;
 mod waker;
 
 use std::fmt;
@@ -25,6 +26,8 @@ use crate::base::limits::ReceiveRate;
 use crate::connection::origin::ListenerInfo;
 use crate::io::socket::TcpInfo;
 use crate::pure::task::Events;
+
+pub use waits::ReadLimits;
 
 /// A connection as other threads use it: `Clone + Send + Sync`.
 ///
@@ -202,6 +205,7 @@ impl Handle {
     pub fn set_read_deadline(&self, at: Option<Instant>) {
         self.shared.extras.set_read_deadline(&self.shared.task.word, at);
         self.shared.task.word.nudge();
+        self.tell_waits();
     }
 
     /// Sets until when flushes may wait, as [`set_read_deadline`](Self::set_read_deadline) does for
@@ -209,6 +213,7 @@ impl Handle {
     pub fn set_write_deadline(&self, at: Option<Instant>) {
         self.shared.extras.set_write_deadline(&self.shared.task.word, at);
         self.shared.output.interrupt();
+        self.tell_waits();
     }
 
     /// Closes the connection at that time, with

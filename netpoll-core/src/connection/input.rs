@@ -539,14 +539,15 @@ impl Input {
     }
 
     /// Tells the time watch whether a part of a request is here. For the owner, before it waits or
-    /// releases the connection. It costs one load while nothing changes.
+    /// releases the connection. It costs one load while nothing changes. Where callbacks poll a
+    /// future, which takes what has come, that future tells it.
     #[inline]
     pub(crate) fn note_partial(&self, shared: &Shared) {
         let word = &shared.task.word;
-        if self.buffer.is_empty() {
-            word.clear(Events::PARTIAL);
-        } else if !word.events().has_any(Events::PARTIAL) {
-            word.note(Events::PARTIAL);
+        match (word.events().has_any(Events::PARTIAL), self.buffer.is_empty()) {
+            (true, true) if !shared.group.polls_futures() => _ = word.clear(Events::PARTIAL),
+            (false, false) if !shared.group.polls_futures() => word.note(Events::PARTIAL),
+            _ => {}
         }
     }
 

@@ -39,6 +39,7 @@ use bytes::Bytes;
 use netpoll_buffer::LinkBuffer;
 
 use super::backlog::Spent;
+use super::marks::Marks;
 use super::policy::Policy;
 use super::receipt::Receipt;
 use super::socket::Socket;
@@ -78,9 +79,10 @@ pub(crate) struct Output {
     flags: AtomicU8,
     /// Above the high-water mark and not yet below the low one.
     congested: AtomicBool,
-    /// A send failed, so accepted bytes are lost. The stream must end by a reset: after a FIN the
-    /// peer would take what it has for the whole. Used under the lock; it stands here to save room.
-    is_cut: AtomicBool,
+    /// Whether a send failed, so that accepted bytes are lost. The stream must end by a reset then:
+    /// after a FIN the peer would take what it has for the whole. What else is marked is not of the
+    /// output; it stands here to save room.
+    pub(super) marks: Marks,
     /// The number of bytes that the socket has taken. Written under the lock, read without it.
     sent: AtomicU64,
 }
@@ -155,7 +157,7 @@ impl Output {
             below: Condvar::new(),
             flags: AtomicU8::new(0),
             congested: AtomicBool::new(false),
-            is_cut: AtomicBool::new(false),
+            marks: Marks::default(),
             sent: AtomicU64::new(0),
         }
     }
@@ -519,8 +521,7 @@ impl Output {
         spent.take_all(&mut unsent);
         self.wake(&queue);
         // The duplicate of a detached socket shares its options, so none may be set here.
-        let meant = (meant || self.is_cut.load(Ordering::Relaxed))
-            && self.side.now() != WriteSide::Detached;
+        let meant = (meant || self.marks.is_cut()) && self.side.now() != WriteSide::Detached;
         let must_reset = lost > 0 || meant;
         let (hold, sealing) = (queue.hold.take(), queue.take_sealing());
         drop(queue);
@@ -569,7 +570,7 @@ impl Output {
             return false;
         }
         self.side.set(WriteSide::Ended);
-        if let (Some(hold), false) = (&queue.hold, self.is_cut.load(Ordering::Relaxed))
+        if let (Some(hold), false) = (&queue.hold, self.marks.is_cut())
             && let Err(error) = self.socket.stream(hold).end_write()
         {
             // The peer would wait for an end that does not come, so the connection must close. The

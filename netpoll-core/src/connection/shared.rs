@@ -298,6 +298,7 @@ impl Shared {
 
     pub(crate) fn set_timeouts(&self, change: impl FnOnce(&mut Timeouts)) {
         self.extras.set_timeouts(&self.task.word, self.usual_timeouts(), change);
+        self.output.marks.note_waits();
     }
 
     pub(crate) fn reset_times(self: &Arc<Self>) {

@@ -127,7 +127,7 @@ impl Output {
             };
             let Some(sealing) = rare.sealing.as_deref_mut() else { return Err(Error::Closed) };
             if let Err(error) = sealing.seal_ahead(bytes) {
-                self.is_cut.store(true, Ordering::Relaxed);
+                self.marks.set_cut();
                 spent.take_all(bytes);
                 self.fail_filtered(queue, error.clone(), spent);
                 // What was sealed before is still sent.

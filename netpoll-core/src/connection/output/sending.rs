@@ -184,7 +184,7 @@ impl Output {
         spent: &mut Spent,
     ) {
         queue.failure = Some(errno);
-        self.is_cut.store(true, Ordering::Relaxed);
+        self.marks.set_cut();
         spent.take_all(bytes);
         self.congested.store(false, Ordering::Release);
         self.wake(queue);
