@@ -1,6 +1,7 @@
 //! Servers of HTTP: the options, and the event loop that serves a service with them.
 
 mod connection;
+mod requests;
 mod version;
 
 use std::fmt;
@@ -54,11 +55,15 @@ where
 /// | streams of an HTTP/2 connection at a time | 200 |
 /// | bytes of headers of an HTTP/2 request | 16 KiB |
 /// | streams that a peer may reset before they were accepted | 20, then the connection ends |
+/// | streams that are reset for a fault of the peer | 1024, then the connection ends |
+/// | an HTTP/2 client without a stream | [60 s](Self::http2_idle_timeout) |
 /// | the body of a request | none: what the handler does not read stays in the kernel |
 ///
 /// axum limits what its extractors collect to 2 MB; elsewhere `http_body_util::Limited` does so. A
 /// client that reads nothing is ended by the write timeout of the loop, one that sends a body
-/// slowly by its [receive rate](EventLoopBuilder::min_receive_rate).
+/// slowly over HTTP/1 by its [receive rate](EventLoopBuilder::min_receive_rate). That rate, and the
+/// read timeout of the loop, say nothing about the streams of HTTP/2: a handler that reads a body
+/// takes [`timeout`](netpoll_async::timeout()).
 ///
 /// # What happens to a request
 /// - **The handler blocks**: as in a callback. Under `Dispatch::HandOff` another thread goes on
@@ -75,6 +80,7 @@ pub struct Http {
     http1: http1::Builder,
     http2: http2::Builder<NetpollExecutor>,
     header_read_timeout: Option<Duration>,
+    http2_idle_timeout: Option<Duration>,
     peer_addr: bool,
 }
 
@@ -83,28 +89,57 @@ const BUFFERED_MAX: usize = 64 << 10;
 /// hyper adds a timeout to the time, which the longest would overflow.
 const A_CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+const HTTP2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const STREAMS_MAX: u32 = 200;
+const HEADERS_MAX: u32 = 16 << 10;
+const RESET_BEFORE_ACCEPT_MAX: usize = 20;
+const RESET_FOR_FAULTS_MAX: usize = 1024;
+/// Bytes of an answer that wait in hyper for the window of their stream.
+const SEND_BUFFER_MAX: usize = 400 << 10;
 
 impl Http {
     /// The defaults.
     pub fn new() -> Self {
         let mut http1 = http1::Builder::new();
         http1.half_close(true).max_buf_size(BUFFERED_MAX).header_read_timeout(None);
+        // Whatever the defaults of hyper become.
+        let mut http2 = http2::Builder::new(NetpollExecutor);
+        http2
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEADERS_MAX)
+            .max_pending_accept_reset_streams(RESET_BEFORE_ACCEPT_MAX)
+            .max_local_error_reset_streams(RESET_FOR_FAULTS_MAX)
+            .max_send_buf_size(SEND_BUFFER_MAX);
         Self {
             http1,
-            http2: http2::Builder::new(NetpollExecutor),
+            http2,
             header_read_timeout: Some(HEADER_READ_TIMEOUT),
+            http2_idle_timeout: Some(HTTP2_IDLE_TIMEOUT),
             peer_addr: false,
         }
     }
 
     /// How long a connection may take to send the head of a request, from when it is idle: so it
-    /// also ends idle connections of HTTP/1. On HTTP/2 it bounds the first bytes of a connection.
-    /// After these, `keep_alive_interval` of [`http2`](Self::http2) ends those whose peer is gone,
-    /// and [`idle_timeout`](EventLoopBuilder::idle_timeout) those on which nothing passes, though a
-    /// handler may be at work. Default 30 s; `None` is for ever.
+    /// also ends idle connections of HTTP/1. On HTTP/2 it bounds the first bytes of a connection,
+    /// and [`http2_idle_timeout`](Self::http2_idle_timeout) what follows. Default 30 s; `None` is
+    /// for ever.
     #[must_use]
     pub fn header_read_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.header_read_timeout = timeout.into().map(|timeout| timeout.min(A_CENTURY));
+        self
+    }
+
+    /// How long a client of HTTP/2 may be idle: it has no stream, or takes nothing of an answer for
+    /// which its window has no room. Then it is told so (GOAWAY), and its connection ends after the
+    /// same time again, if not before. The connection looks four times in that span, so it may be a
+    /// quarter more; 4 ms is the least.
+    ///
+    /// PINGs of the client do not count. While a handler is at work the client is not idle,
+    /// however long that takes; if it has vanished meanwhile, `keep_alive_interval` of
+    /// [`http2`](Self::http2) or `TCP_KEEPALIVE` finds out. Default 60 s; `None` is for ever.
+    #[must_use]
+    pub fn http2_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.http2_idle_timeout = timeout.into();
         self
     }
 

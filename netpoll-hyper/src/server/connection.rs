@@ -16,6 +16,7 @@ use netpoll_core::Handle;
 use tower_service::Service;
 
 use super::Http;
+use super::requests::{CountedService, Idle, IdleWatch, Requests};
 use super::version::{Version, detect};
 use crate::io::NetpollIo;
 use crate::service::{BoxError, PeerAddr, of_connection};
@@ -39,21 +40,31 @@ where
     let stop = Stop::new(&connection);
     let peer = http.peer_addr.then(|| PeerAddr(connection.peer_addr().clone()));
     let service = of_connection(service, peer);
+    // hyper keeps the parts of requests itself. A client of HTTP/2 also sends what has no answer.
+    let counts = (version == Version::Http1).then(|| connection.count_taken());
+    if version == Version::Http2 {
+        // A read always waits, whatever the client does.
+        connection.set_read_timeout(None);
+    }
     let stream = NetpollIo::new(connection);
     let outcome = match version {
         Version::None => return Ok(()),
         Version::Http1 => {
+            let _counts = counts;
             let mut builder = http.http1.clone();
             builder.timer(NetpollTimer::new()).header_read_timeout(http.header_read_timeout);
             let driven = pin!(builder.serve_connection(stream, service).with_upgrades());
-            drive(driven, stop, UpgradeableConnection::graceful_shutdown).await
+            drive(driven, stop, None, UpgradeableConnection::graceful_shutdown).await
         }
         Version::Http2 => {
             let mut builder = http.http2.clone();
             builder.timer(NetpollTimer::new());
+            let requests = Arc::<Requests>::default();
+            let service = CountedService::new(service, requests.clone());
+            let idle = http.http2_idle_timeout.map(|time| Box::new(IdleWatch::new(requests, time)));
             // In a box, so that the future of an HTTP/1 connection is not as large as this.
             let mut driven = Box::pin(builder.serve_connection(stream, service));
-            drive(driven.as_mut(), stop, http2::Connection::graceful_shutdown).await
+            drive(driven.as_mut(), stop, idle, http2::Connection::graceful_shutdown).await
         }
     };
     outcome.map_err(BoxError::from)
@@ -77,11 +88,12 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
 }
 
-/// Polls what drives a connection until it ends. When a shutdown begins, `end` has it end after the
-/// requests that it has.
+/// Polls what drives a connection until it ends. When a shutdown begins, or the client has been
+/// idle, `end` has it end after the requests that it has.
 async fn drive<F>(
     mut driven: Pin<&mut F>,
     mut stop: Stop,
+    mut idle: Option<Box<IdleWatch>>,
     end: impl Fn(Pin<&mut F>),
 ) -> hyper::Result<()>
 where
@@ -89,7 +101,11 @@ where
 {
     let mut is_told = false;
     poll_fn(|context| {
-        if !is_told && stop.poll(context) {
+        let idle = idle.as_mut().map_or(Idle::No, |idle| idle.poll(context));
+        if idle == Idle::Over {
+            return Poll::Ready(Ok(()));
+        }
+        if !is_told && (stop.poll(context) || idle == Idle::Told) {
             is_told = true;
             end(driven.as_mut());
         }

@@ -101,3 +101,100 @@ fn streams_above_the_limit_are_refused() {
     let frame = client.next().unwrap();
     assert_eq!((frame.kind, frame.stream), (frames::RST_STREAM, 21));
 }
+
+/// What became of a client that sends without end and reads nothing.
+#[derive(Debug, PartialEq, Eq)]
+enum Flood {
+    /// Its connection has ended.
+    Ended,
+    /// Nothing more is taken from it.
+    Stopped,
+    /// It was served to its end.
+    Taken,
+}
+
+/// Sends `first`, and `again` up to so many bytes in all.
+fn flood(client: frames::Client, first: &[u8], again: &[u8], most: usize) -> Flood {
+    let mut socket = client.socket;
+    socket.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("an option");
+    let batch = again.repeat((16 << 10) / again.len() + 1);
+    let mut sent = 0;
+    let mut next = first;
+    while sent < most {
+        match std::io::Write::write(&mut socket, next) {
+            Ok(written) => sent += written,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Flood::Stopped,
+            Err(_) => return Flood::Ended,
+        }
+        // Pieces of a frame do not matter: the server ends, stops, or reads them all.
+        next = &batch;
+    }
+    Flood::Taken
+}
+
+/// Frames that cost their sender next to nothing. Where each has an answer, the server stops to
+/// read when its answers are not read; where a limit of hyper counts them, the connection ends.
+#[test]
+fn floods_of_http2_are_stopped_or_ended() {
+    let (settings, ping) = (frame(4, 0, 0, &[]), frame(6, 0, 0, &[0; 8]));
+    let (open, data) = (frame(1, 4, 1, &[0x83, 0x86, 0x84, 0x01, 1, b'a']), frame(0, 0, 1, &[]));
+    let (head, more) =
+        (frame(1, 1, 1, &[0x82, 0x86, 0x84]), frame(9, 0, 1, &[0, 1, b'a', 1, b'b']));
+    let nothing = frame(9, 0, 1, &[]);
+    let cases = [
+        ("settings", &[][..], &settings, 64 << 20),
+        ("pings", &[], &ping, 64 << 20),
+        ("continuations", &head, &more, 16 << 20),
+        ("empty continuations", &head, &nothing, 16 << 20),
+        ("empty data", &open, &data, 16 << 20),
+    ];
+    for mode in modes() {
+        let server = start(builder(Http::new(), never_or_hello).dispatch(mode));
+        let mut other = Client::of(&server);
+        for (name, first, again, most) in &cases {
+            let outcome = flood(frames::Client::of(&server), first, again, *most);
+            assert_ne!(outcome, Flood::Taken, "{name}");
+            other.get("/hello");
+            assert_eq!(other.hear().body, "hello", "after {name}");
+        }
+        // These have no answer, and cost the server about what they cost the client.
+        for again in [frame(2, 0, 1, &[0; 5]), frame(0x42, 0, 0, &[])] {
+            flood(frames::Client::of(&server), &[], &again, 1 << 20);
+            other.get("/hello");
+            assert_eq!(other.hear().body, "hello");
+        }
+    }
+}
+
+async fn never_or_hello(request: Request<Incoming>) -> crate::util::Answer {
+    if request.uri().path() == "/hello" { hello(request).await } else { never(request).await }
+}
+
+/// Each stream is reset by the server, for a fault of the client, and its handler would go on.
+#[test]
+fn streams_that_are_reset_for_faults_end_their_connection() {
+    for mode in modes() {
+        let server = start(builder(Http::new(), never_or_hello).dispatch(mode));
+        let mut client = frames::Client::of(&server);
+        for _ in 0..40 {
+            let mut batch = Vec::new();
+            for _ in 0..50 {
+                let (stream, request) = client.request("/never");
+                batch.extend(request);
+                // A window that grows by nothing is an error of the stream.
+                batch.extend(frame(8, 0, stream, &0_u32.to_be_bytes()));
+            }
+            if std::io::Write::write_all(&mut client.socket, &batch).is_err() {
+                break;
+            }
+        }
+        let mut last = None;
+        while let Some(frame) = client.next() {
+            last = Some(frame.kind);
+        }
+        assert!(last.is_none_or(|kind| kind == GOAWAY), "{last:?}");
+        let mut other = Client::of(&server);
+        other.get("/hello");
+        assert_eq!(other.hear().body, "hello");
+    }
+}

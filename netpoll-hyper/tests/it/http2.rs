@@ -132,3 +132,21 @@ fn a_shutdown_says_goaway_and_answers_what_was_begun() {
         assert_eq!(server.wait().unwrap().aborted, 0);
     }
 }
+
+/// Neither the executor of hyper nor a task of its own takes a handler elsewhere.
+#[test]
+fn streams_are_polled_where_the_mode_says() {
+    let thread = |_: Request<Incoming>| async move {
+        netpoll_async::yield_now().await;
+        text(std::thread::current().name().unwrap_or_default().to_owned())
+    };
+    let [_, inline, pool] = modes();
+    for (mode, name) in [(inline, "netpoll-loop"), (pool, "netpoll-work")] {
+        let server = start(builder(Http::new(), thread).loops(2).dispatch(mode));
+        let mut client = Client::of(&server);
+        let streams: Vec<u32> = (0..10).map(|_| client.get("/")).collect();
+        for at in client.bodies(&streams).values() {
+            assert!(at.starts_with(name), "on {at}, not on a {name}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod clients;
 mod frames;
 mod http1;
 mod http2;
+mod idle;
 mod limits;
 mod services;
 mod shutdown;
