@@ -8,6 +8,7 @@
 
 mod block_on;
 mod body;
+mod calls;
 mod checkout;
 mod closed;
 mod connection;
@@ -35,6 +36,7 @@ mod waiter;
 mod waits;
 
 pub use block_on::{block_on, try_block_on};
+pub use calls::AsyncMux;
 pub use checkout::AsyncPool;
 pub use closed::Closed;
 pub use connection::AsyncConnection;

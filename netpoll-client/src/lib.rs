@@ -21,6 +21,7 @@ mod pool;
 mod resolver;
 mod sync;
 mod target;
+mod watchers;
 
 pub use backoff::Backoff;
 pub use builder::DialerBuilder;
@@ -32,6 +33,8 @@ pub use dial::Step;
 pub use dialer::{DialConnection, DialThen, Dialer, dial_connection};
 #[doc(hidden)]
 pub use dialling::{Advance, Dialling};
+#[doc(hidden)]
+pub use mux::MuxCall;
 pub use mux::{Mux, MuxBuilder, MuxProtocol, MuxStats};
 pub use netpoll_core::socket::Keepalive;
 #[doc(hidden)]

@@ -9,6 +9,7 @@
 //! ```
 
 mod builder;
+mod calling;
 mod context;
 mod link;
 mod pending;
@@ -27,6 +28,7 @@ use netpoll_core::{Result, blocking, clock};
 
 use crate::cancel::Cancel;
 pub use builder::MuxBuilder;
+pub use calling::MuxCall;
 use context::MuxContext;
 use link::Link;
 pub use protocol::MuxProtocol;

@@ -38,6 +38,11 @@ pub(crate) fn server() -> Arc<dyn FilterServer> {
     Arc::new(SERVER.clone())
 }
 
+/// A client that trusts those servers, in this process.
+pub(crate) fn client() -> TlsClient {
+    TlsClient::builder().roots(IDENTITY.0.as_bytes()).build().expect("a client")
+}
+
 /// What the tunnel must be told.
 pub(crate) fn variables() -> [(&'static str, &'static str); 1] {
     [(ROOT, &IDENTITY.0)]

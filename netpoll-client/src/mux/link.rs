@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use netpoll_core::{Error, Result, clock, guard, start_thread};
+use netpoll_core::{Error, Notify, Result, clock, guard, start_thread};
 
 use super::context::MuxContext;
 use super::protocol::MuxProtocol;
@@ -21,11 +21,21 @@ use super::until::Until;
 use super::wire::{Failure, Wire};
 use crate::backoff::random;
 use crate::sync::{lock, wait_until};
+use crate::watchers::Watchers;
 
 /// See the module.
 pub(super) struct Link<P: MuxProtocol> {
     state: Mutex<LinkState<P>>,
     changed: Condvar,
+    /// Calls that no thread waits for, while it is not up.
+    watchers: Watchers,
+}
+
+/// What a call finds.
+pub(super) enum Look<P: MuxProtocol> {
+    Up(Arc<Wire<P>>),
+    /// Nothing yet: the next look is due then, or when something has changed.
+    Until(Option<Instant>),
 }
 
 enum LinkState<P: MuxProtocol> {
@@ -51,7 +61,7 @@ enum LinkState<P: MuxProtocol> {
 impl<P: MuxProtocol> Link<P> {
     pub(super) fn new() -> Self {
         let state = LinkState::Down { failures: 0, retry: clock::now(), failure: None };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), watchers: Watchers::default() }
     }
 
     /// The connection, if it is up.
@@ -77,7 +87,6 @@ impl<P: MuxProtocol> Link<P> {
         context: &Arc<MuxContext<P>>,
         until: Until<'_>,
     ) -> Result<Arc<Wire<P>>> {
-        let deadline = until.deadline;
         let _waking = until.wake_by(|| {
             let link = self.clone();
             Box::new(move || link.look_again())
@@ -85,27 +94,50 @@ impl<P: MuxProtocol> Link<P> {
         let mut state = self.state();
         loop {
             until.check()?;
-            let now = clock::now();
-            if let Some(wire) = self.advance(context, &mut state, now) {
-                return Ok(wire);
+            match self.look_at(context, &mut state, until.deadline)? {
+                Look::Up(wire) => return Ok(wire),
+                Look::Until(next) => state = wait_until(&self.changed, state, next),
             }
-            let next = match &*state {
-                LinkState::Closed => return Err(Failure::closed().error()),
-                LinkState::Down { retry, failure, .. } => {
-                    let hopeless = !context.reconnects || deadline.is_some_and(|it| *retry > it);
-                    if let (Some(failure), true) = (failure, hopeless) {
-                        return Err(failure.error());
-                    }
-                    Some(*retry)
-                }
-                LinkState::Dialling { .. } | LinkState::Up { .. } => None,
-            };
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return Err(Failure::new(ErrorKind::TimedOut, "timed out dialling").error());
-            }
-            let next = [next, deadline].into_iter().flatten().min();
-            state = wait_until(&self.changed, state, next);
         }
+    }
+
+    /// The same without a wait: `notify` is told when something has changed.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        context: &Arc<MuxContext<P>>,
+        deadline: Option<Instant>,
+        notify: &Arc<Notify>,
+    ) -> Result<Look<P>> {
+        let mut state = self.state();
+        self.watchers.add(notify);
+        self.look_at(context, &mut state, deadline)
+    }
+
+    fn look_at(
+        self: &Arc<Self>,
+        context: &Arc<MuxContext<P>>,
+        state: &mut LinkState<P>,
+        deadline: Option<Instant>,
+    ) -> Result<Look<P>> {
+        let now = clock::now();
+        if let Some(wire) = self.advance(context, state, now) {
+            return Ok(Look::Up(wire));
+        }
+        let next = match state {
+            LinkState::Closed => return Err(Failure::closed().error()),
+            LinkState::Down { retry, failure, .. } => {
+                let hopeless = !context.reconnects || deadline.is_some_and(|it| *retry > it);
+                if let (Some(failure), true) = (failure, hopeless) {
+                    return Err(failure.error());
+                }
+                Some(*retry)
+            }
+            LinkState::Dialling { .. } | LinkState::Up { .. } => None,
+        };
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(Failure::new(ErrorKind::TimedOut, "timed out dialling").error());
+        }
+        Ok(Look::Until([next, deadline].into_iter().flatten().min()))
     }
 
     /// Has the threads that wait look whether to go on.
@@ -117,7 +149,7 @@ impl<P: MuxProtocol> Link<P> {
     /// Closes for good: all calls that wait fail.
     pub(super) fn close(&self) {
         let before = std::mem::replace(&mut *self.state(), LinkState::Closed);
-        self.changed.notify_all();
+        self.tell();
         if let LinkState::Up { wire, .. } = before {
             wire.close(Failure::closed());
         }
@@ -175,7 +207,13 @@ impl<P: MuxProtocol> Link<P> {
             }
         };
         drop(state);
+        self.tell();
+    }
+
+    /// The state has changed.
+    fn tell(&self) {
         self.changed.notify_all();
+        self.watchers.tell();
     }
 
     fn state(&self) -> MutexGuard<'_, LinkState<P>> {

@@ -1,5 +1,7 @@
 //! One connection of a multiplexer: the requests sent on it, and the calls that wait for responses.
 
+mod sent;
+
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -8,7 +10,7 @@ use std::time::Instant;
 
 use netpoll_buffer::{LinkBuffer, Source};
 use netpoll_core::{
-    Callbacks, CloseReason, Connection, Error, Handle, Moment, Prepare, Result, Wait, clock,
+    Callbacks, CloseReason, Connection, Error, Handle, Moment, Notify, Prepare, Result, Wait, clock,
 };
 
 use super::context::MuxContext;
@@ -19,6 +21,8 @@ use super::silence::Silence;
 use super::stats::Counters;
 use super::until::Until;
 use crate::sync::{lock, wait_until};
+use crate::watchers::Watchers;
+pub(super) use sent::SentCall;
 
 /// While so many calls wait, further ones are likely to follow at once: the thread that would send
 /// yields before it does, so that they may leave with the same system call. On 2 cores that gave 64
@@ -39,6 +43,8 @@ pub(super) struct Wire<P: MuxProtocol> {
     passed_on: AtomicBool,
     /// How many bytes have come; read by calls that time out.
     heard: AtomicU64,
+    /// Calls that no thread waits for, while the output has no room.
+    for_room: Watchers,
     /// How many timeouts in a row without a byte end the connection; `None`: no number does.
     most_timeouts: Option<u32>,
 }
@@ -62,6 +68,8 @@ struct Unsent<'a, R> {
 struct PendingCall<R> {
     outcome: Mutex<Option<Result<R, Failure>>>,
     there: Condvar,
+    /// Told of the outcome where no thread waits for it.
+    notify: Option<Arc<Notify>>,
 }
 
 /// Why a connection is over, for each call that waited.
@@ -88,6 +96,7 @@ impl<P: MuxProtocol> Wire<P> {
             queue: Queue::new(),
             passed_on: AtomicBool::new(false),
             heard: AtomicU64::new(0),
+            for_room: Watchers::default(),
             most_timeouts: context.most_timeouts,
         })
     }
@@ -97,6 +106,10 @@ impl<P: MuxProtocol> Wire<P> {
         let wire = self.clone();
         let mut callbacks = Callbacks::with(move |_: &Connection| Ok(wire.clone()));
         callbacks.set(Moment::Request, |wire: &mut Arc<Self>, conn| wire.receive(conn));
+        callbacks.set(Moment::Drain, |wire: &mut Arc<Self>, _| {
+            wire.for_room.tell();
+            Ok(())
+        });
         callbacks.set_on_disconnect(|wire: Arc<Self>, reason: &CloseReason| {
             wire.end(Failure::of(reason));
         });
@@ -144,7 +157,7 @@ impl<P: MuxProtocol> Wire<P> {
 
     fn exchange(&self, request: P::Request, until: Until<'_>) -> Result<P::Response> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
-        let waiter = Arc::new(PendingCall { outcome: Mutex::new(None), there: Condvar::new() });
+        let waiter = Arc::new(PendingCall::new(None));
         let _waking = until.wake_by(|| {
             let (handle, waiter) = (handle.clone(), waiter.clone());
             Box::new(move || {
@@ -154,13 +167,8 @@ impl<P: MuxProtocol> Wire<P> {
         });
         until.check()?;
         handle.wait_for_room_while(until.deadline, || until.check())?;
-        let (id, waiting) = self.register(&waiter)?;
-        let mut message = LinkBuffer::new();
-        let unsent = Unsent { state: &self.state, id: Some(id) };
-        self.protocol.encode(id, request, &mut message)?;
-        unsent.sent();
-        message.flush();
-        if self.queue.push(message, thread_number()) {
+        let (id, must_send, waiting) = self.queue_request(request, &waiter)?;
+        if must_send {
             if waiting >= CROWD {
                 thread::yield_now();
             }
@@ -178,6 +186,21 @@ impl<P: MuxProtocol> Wire<P> {
             Some(outcome) => outcome.map_err(|failure| failure.error()),
             None => Err(given_up()),
         }
+    }
+
+    /// Returns its id, whether the caller must send what is queued, and how many calls wait.
+    fn queue_request(
+        &self,
+        request: P::Request,
+        waiter: &Arc<PendingCall<P::Response>>,
+    ) -> Result<(u32, bool, usize)> {
+        let (id, waiting) = self.register(waiter)?;
+        let mut message = LinkBuffer::new();
+        let unsent = Unsent { state: &self.state, id: Some(id) };
+        self.protocol.encode(id, request, &mut message)?;
+        unsent.sent();
+        message.flush();
+        Ok((id, self.queue.push(message, thread_number()), waiting))
     }
 
     /// A call has timed out that began at `began`, when `heard` bytes had come. Gives the
@@ -286,6 +309,7 @@ impl<P: MuxProtocol> Wire<P> {
         for waiter in waiters {
             waiter.complete(Err(failure.clone()));
         }
+        self.for_room.tell();
     }
 }
 
@@ -311,9 +335,20 @@ fn took_nothing() -> Error {
 }
 
 impl<R> PendingCall<R> {
+    fn new(notify: Option<Arc<Notify>>) -> Self {
+        Self { outcome: Mutex::new(None), there: Condvar::new(), notify }
+    }
+
     fn complete(&self, outcome: Result<R, Failure>) {
         *lock(&self.outcome) = Some(outcome);
-        self.there.notify_one();
+        match &self.notify {
+            Some(notify) => notify.notify(),
+            None => self.there.notify_one(),
+        }
+    }
+
+    fn take(&self) -> Option<Result<R, Failure>> {
+        lock(&self.outcome).take()
     }
 
     /// The outcome; `None` at the deadline, or where it was cancelled.

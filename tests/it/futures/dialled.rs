@@ -2,14 +2,15 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netpoll::{Dialer, Pool};
-use netpoll_async::{AsyncConnection, AsyncDialer, AsyncPool, block_on, timeout};
+use netpoll::{Dialer, DialerBuilder, EventLoop, Listener, Pool};
+use netpoll_async::{AsyncConnection, AsyncDialer, AsyncPool, block_on, serve_async, timeout};
 
 use super::{echo, server};
 use crate::dial::refusing;
-use crate::util::{Client, PATIENCE, connect, eventually, modes, quiet};
+use crate::util::{Client, PATIENCE, Serving, connect, eventually, inet, modes, quiet};
 
 fn dialer() -> AsyncDialer {
     AsyncDialer::new(Dialer::builder().build().expect("good options"))
@@ -154,4 +155,57 @@ fn a_dialled_connection_whose_object_is_dropped_closes() {
     let (mut peer, _) = server.accept().expect("it was dialled");
     assert_eq!(peer.rest(), b"last words");
     drop(connect(address));
+}
+
+fn tls_dialer(client: netpoll_tls::TlsClient) -> DialerBuilder {
+    Dialer::builder().filter(Arc::new(client)).timeout(PATIENCE)
+}
+
+/// The handshake is part of the dial, and nothing waits for it on a thread.
+#[test]
+fn a_dial_with_tls_is_used_by_any_executor_and_says_what_is_wrong() {
+    for dispatch in modes() {
+        let event_loop: EventLoop =
+            serve_async(echo).loops(1).dispatch(dispatch).build().expect("options");
+        let listener = Listener::bind("tcp", "127.0.0.1:0").expect("a port");
+        let address = format!("localhost:{}", inet(&listener).port());
+        let _serving = Serving::start(event_loop, listener.filter(crate::tls::server()));
+        let dialer = tls_dialer(crate::tls::client()).build().expect("good options");
+        let dialer = AsyncDialer::new(dialer);
+        block_on(exchange(&dialer, &address)).expect("our executor");
+        let tokio = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        tokio.block_on(exchange(&dialer, &address)).expect("tokio's");
+        // It trusts another certificate.
+        let names = vec!["localhost".to_owned()];
+        let other = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let stranger = netpoll_tls::TlsClient::builder().roots(other.cert.pem().as_bytes());
+        let stranger = stranger.build().expect("a client");
+        let stranger = tls_dialer(stranger).build().expect("good options");
+        let error = block_on(AsyncDialer::new(stranger).dial("tcp", &address));
+        let said = error.expect_err("it is not trusted").to_string();
+        assert!(said.contains("certificate"), "{said}");
+    }
+}
+
+/// The server accepts, and says nothing.
+#[test]
+fn a_dial_with_tls_ends_within_its_timeout_and_when_it_is_dropped() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("localhost:{}", server.local_addr().expect("an address").port());
+    let short = tls_dialer(crate::tls::client()).timeout(Duration::from_millis(50));
+    let short = AsyncDialer::new(short.build().expect("good options"));
+    let error = block_on(short.dial("tcp", &address)).expect_err("no handshake");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let long = AsyncDialer::new(tls_dialer(crate::tls::client()).build().expect("good options"));
+    let dropped = timeout(Duration::from_millis(50), long.dial("tcp", &address));
+    block_on(dropped).expect_err("no handshake");
+    for _ in 0..2 {
+        let (mut peer, _) = server.accept().expect("it was dialled");
+        peer.set_read_timeout(Some(PATIENCE)).expect("an option");
+        let mut said = Vec::new();
+        // Its end comes, in order or by a reset.
+        let ended = std::io::Read::read_to_end(&mut peer, &mut said);
+        let is_late = ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        assert!(!is_late, "its socket is open");
+    }
 }
