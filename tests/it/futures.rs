@@ -3,6 +3,7 @@
 //! With `NETPOLL_TEST_FILTER=tls` the same over TLS.
 
 mod adapters;
+mod attacks;
 mod calls;
 mod dialled;
 mod ends;

@@ -268,3 +268,50 @@ fn where_descriptors_have_run_out_spawns_are_refused_and_sleeps_are_kept() {
         assert!(start.elapsed() >= 5 * MS);
     });
 }
+
+/// Each way to end a task twice, in each order, and after its end.
+#[test]
+fn a_task_that_is_aborted_again_and_again_is_dropped_once() {
+    struct Counts(Arc<AtomicUsize>);
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    for mode in modes() {
+        let (spawner, drops) = (spawner(mode), Arc::new(AtomicUsize::new(0)));
+        let waits = || {
+            let counts = Counts(drops.clone());
+            spawner.spawn(async move {
+                let _counts = counts;
+                pending::<()>().await;
+            })
+        };
+        let first = waits();
+        let aborts = [first.abort_handle(), first.abort_handle()];
+        thread::scope(|scope| {
+            for abort in &aborts {
+                scope.spawn(|| (0..100).for_each(|_| abort.abort()));
+            }
+        });
+        first.abort();
+        assert!(block_on(first).expect_err("it is cancelled").is_cancelled());
+        for abort in &aborts {
+            abort.abort();
+        }
+        // Aborted and dropped, before its first poll or after it.
+        for _ in 0..100 {
+            let handle = waits();
+            let abort = handle.abort_handle();
+            handle.abort();
+            drop(handle);
+            abort.abort();
+        }
+        // Ended, and then aborted.
+        let ended = spawner.spawn(async { 7 });
+        eventually("it has ended", || spawner.live() == 0);
+        ended.abort();
+        assert_eq!(block_on(ended).expect("it was there before"), 7);
+        assert_eq!(drops.load(Ordering::SeqCst), 101, "{mode:?}");
+    }
+}

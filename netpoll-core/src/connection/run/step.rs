@@ -204,6 +204,13 @@ impl Runner {
             Received::Full => full && !told_before,
             Received::Nothing | Received::Silent => false,
         };
+        // A future that is always woken must not keep a connection that has failed.
+        if woken
+            && !due
+            && let Some(reason) = lost(shared, events, received, ended_before)
+        {
+            return self.begin_close(shared, reason);
+        }
         if due || resumed || woken {
             let verdict = service.call(Moment::Request, connection);
             return self.after_callback(shared, verdict);
@@ -324,6 +331,27 @@ impl Runner {
             || scratch.input.end().is_some()
             || (self.told.high_water && !shared.output.is_congested());
         if again { Step::More } else { Step::Wait }
+    }
+}
+
+/// Why a connection is over with which no callback has anything to do: it has failed, and the
+/// callback has been called with what it had received.
+#[inline]
+fn lost(
+    shared: &Shared,
+    events: Events,
+    received: Received,
+    ended_before: bool,
+) -> Option<CloseReason> {
+    match received {
+        Received::End(End::Finished) | Received::Nothing | Received::Silent
+            if events.has_any(Events::FAILED) =>
+        {
+            failure(shared).map(CloseReason::of_socket)
+        }
+        Received::End(End::Finished) => None,
+        Received::End(end) if ended_before => Some(reason_of(end, shared)),
+        _ => None,
     }
 }
 
