@@ -20,12 +20,11 @@ mod writing;
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use netpoll_buffer::LinkBuffer;
-use netpoll_core::Handle;
+use netpoll_core::{Handle, Woken};
 
 use crate::failure::Failure;
 use crate::signal::{Signal, Signalled};
@@ -36,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) handle: Handle,
     /// The connection's own future was woken, and not polled since. Wakes before the next poll are
     /// one.
-    woken: AtomicBool,
+    woken: Woken,
     state: Mutex<State>,
 }
 
@@ -96,7 +95,7 @@ thread_local! {
 impl Shared {
     pub(crate) fn new(handle: Handle) -> Arc<Self> {
         let state = State { halves: 2, ..State::default() };
-        Arc::new(Self { handle, woken: AtomicBool::new(true), state: Mutex::new(state) })
+        Arc::new(Self { handle, woken: Woken::new(), state: Mutex::new(state) })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,7 +136,7 @@ impl Shared {
 
     /// Whether the connection's own future is to be polled. Forgets it.
     pub(crate) fn take_woken(&self) -> bool {
-        self.woken.swap(false, Ordering::AcqRel)
+        self.woken.take()
     }
 
     /// Wakes a waiter, from any thread.
@@ -153,7 +152,7 @@ impl Shared {
     fn tell_in_callback(&self, waiter: Waiter) {
         match waiter {
             Waiter::None => {}
-            Waiter::Own => self.woken.store(true, Ordering::Release),
+            Waiter::Own => self.woken.note(),
             Waiter::Other(waker) => waker.wake(),
         }
     }
@@ -170,7 +169,7 @@ impl Shared {
         let asked = state.shutdown.clone();
         drop(state);
         drop(staged);
-        self.woken.store(true, Ordering::Release);
+        self.woken.note();
         self.tell_in_callback(reader);
         self.tell_in_callback(writer);
         asked.iter().for_each(Signal::raise);
@@ -279,7 +278,7 @@ impl Wake for Shared {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
+        if self.woken.wake() {
             self.handle.wake();
         }
     }

@@ -59,6 +59,8 @@ pub use pure::balance::{Balance, LoadBalance, LoopLoad};
 pub use pure::join::JoinError;
 pub use pure::spin::Spin;
 #[doc(hidden)]
+pub use pure::woken::Woken;
+#[doc(hidden)]
 pub use sys::ancillary::{Ancillary, Fault};
 #[doc(hidden)]
 pub use sys::datagram::address_of as peer_of;

@@ -15,3 +15,4 @@ pub(crate) mod task;
 pub(crate) mod tick;
 pub(crate) mod timer;
 pub(crate) mod timer_entry;
+pub(crate) mod woken;

@@ -168,7 +168,7 @@ impl Remote {
     }
 
     /// A mailbox without a reactor, for tests.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(crate) fn alone() -> Arc<Self> {
         Self::new(0, crate::io::open().expect("a driver").1)
     }

@@ -152,3 +152,6 @@ impl Remote {
         lock(&self.commands).tasks.closed = true;
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;
