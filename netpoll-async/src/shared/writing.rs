@@ -30,7 +30,8 @@ impl Shared {
         let mut state = ready!(self.poll_state(context, timer, Self::has_room))?;
         let room = self.most_staged().saturating_sub(state.staged.malloc_len());
         let written = write(&mut state.staged, room);
-        state.written_in_poll += written;
+        // Other threads add to it, too, and only a poll of the own future begins it anew.
+        state.written_in_poll = state.written_in_poll.saturating_add(written);
         state.is_unanswered = false;
         drop(state);
         if !self.is_polled_here() {
