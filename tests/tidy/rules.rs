@@ -32,6 +32,7 @@ pub(crate) const RUST_RULES: &[Rule] = &[
     seam,
     locks,
     clocks,
+    threads,
 ];
 
 pub(crate) const DOCUMENT_RULES: &[Rule] = &[one_title, hidden_lines, paths];
@@ -287,6 +288,18 @@ fn clocks(source: &Source) -> Faults {
         .collect()
 }
 
+/// A thread starts in one way: it leaves addresses, and sheds the policy of a loop's thread.
+fn threads(source: &Source) -> Faults {
+    const STARTS: &str = "netpoll-core/src/threads/start.rs";
+    let is_ours = source.path.starts_with("netpoll-") && source.path.contains("/src/");
+    if !is_ours || is_of_tests(&source.path) || source.path == STARTS {
+        return Vec::new();
+    }
+    let code = without_tests(&source.code);
+    let started = code.match_indices("thread::Builder").map(|(start, _)| source.line(start));
+    at(started, "starts a thread itself; call start_thread")
+}
+
 mod catches {
     use super::*;
 
@@ -433,6 +446,14 @@ mod catches {
         assert_eq!(lines(clocks, "netpoll-core/src/base/clock.rs", bad), []);
         assert_eq!(lines(clocks, "netpoll-core/src/pure/task_tests.rs", bad), []);
         assert_eq!(lines(clocks, "examples/echo.rs", bad), []);
+    }
+
+    #[test]
+    fn threads_that_start_otherwise() {
+        let bad = "f();\nthread::Builder::new();\n#[cfg(test)]\nmod t { thread::Builder::new(); }";
+        assert_eq!(lines(threads, "netpoll-client/src/pool.rs", bad), [2]);
+        assert_eq!(lines(threads, "netpoll-core/src/threads/start.rs", bad), []);
+        assert_eq!(lines(threads, "tests/it/util.rs", bad), []);
     }
 
     #[test]
