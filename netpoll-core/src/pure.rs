@@ -11,6 +11,7 @@ pub(crate) mod join;
 pub(crate) mod placement;
 pub(crate) mod slab;
 pub(crate) mod spin;
+pub(crate) mod streak;
 pub(crate) mod task;
 pub(crate) mod tick;
 pub(crate) mod timer;

@@ -41,6 +41,7 @@ use crate::io::readiness::{Readiness, StreamEvent};
 use crate::io::waker::Waker;
 use crate::pure::slab::{Slab, Token};
 use crate::pure::spin::{Spin, Spinner};
+use crate::pure::streak::Streak;
 use crate::pure::task::Events;
 use crate::pure::timer::Timers;
 use registry::{FdOperator, StreamOperator, TimerId};
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     /// Scheduled tasks that wait for a turn; `due` of them have it now.
     ready: VecDeque<Scheduled>,
     due: usize,
+    streak: Streak,
     /// Tasks that others woke, taken from the mailbox. So many of them are still run in this turn.
     woken: VecDeque<Scheduled>,
     woken_budget: u32,
@@ -124,6 +126,7 @@ impl Core {
             events: DriverEvents::default(),
             ready: VecDeque::new(),
             due: 0,
+            streak: Streak::default(),
             woken: VecDeque::new(),
             woken_budget: WOKEN_PER_TURN,
             crowded: Vec::new(),
@@ -143,9 +146,17 @@ impl Core {
         &self.remote
     }
 
-    /// Takes a task that used up its budget, and runs it again after all others had a turn.
-    pub(crate) fn run_again(&mut self, scheduled: Scheduled) {
-        self.ready.push_back(scheduled);
+    /// Takes a task that used up its budget, having `received` so much, and runs it again after all
+    /// others had a turn, or before them: see [`Streak`].
+    pub(crate) fn run_again(&mut self, scheduled: Scheduled, received: u64) {
+        if let Scheduled::Connection(shared) = &scheduled
+            && received >= shared.group.limits().turn.bytes as u64
+            && self.streak.goes_on(shared.id, clock::now)
+        {
+            self.ready.push_front(scheduled);
+        } else {
+            self.ready.push_back(scheduled);
+        }
     }
 
     /// Takes a task for which a pool has no capacity, and runs it again when a command says that
@@ -183,6 +194,9 @@ impl Core {
         if self.due > 0 {
             self.due -= 1;
             if let Some(scheduled) = self.ready.pop_front() {
+                if let Scheduled::Connection(shared) = &scheduled {
+                    self.streak.begins_turn(shared.id);
+                }
                 return Some(scheduled);
             }
         }
@@ -290,7 +304,10 @@ impl Core {
     fn run_command(&mut self, command: Command) {
         match command {
             Command::Register(shared) => self.register(shared),
-            Command::Run(shared) => self.ready.push_back(shared.into()),
+            Command::Run(shared) => {
+                self.streak.end();
+                self.ready.push_back(shared.into());
+            }
             Command::Transmit(token) => self.transmit(token),
             Command::Attach(source) => self.attach(&source),
             Command::Detach(source) => self.detach(&source),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,62 @@ fn firehoses_take_turns() {
             assert!(since <= most, "{dispatch:?}: {name} waited for {since} callbacks");
         }
     }
+}
+
+/// Of firehoses that fill their turns, one has some turns in a row and then the next one: it is
+/// not starved, and what an event announces does not wait for the rest of the row.
+#[test]
+fn of_firehoses_that_fill_their_turns_each_has_some_in_a_row() {
+    const HOSES: usize = 4;
+    const BITE: usize = 1000;
+    const BITES: usize = 400;
+    if is_filtered() {
+        return; // what has come in pieces does not fill a turn
+    }
+    let (journal, gate) = (Journal::default(), Gate::default());
+    let (seen, closed) = (journal.clone(), gate.clone());
+    let (sender, others) = mpsc::channel::<TcpStream>();
+    let others = Mutex::new(others);
+    let server = Server::start(
+        EventLoop::builder()
+            .on_request(move |(): &mut (), conn: &mut Connection| {
+                let len = conn.reader().len();
+                let name = conn.reader().read_string(len)?;
+                seen.add(&name[..1]);
+                if name == "0" {
+                    closed.pass();
+                }
+                if len == BITE
+                    && seen.len() > HOSES * BITES / 2
+                    && let Ok(mut other) = others.lock().expect("one loop").try_recv()
+                {
+                    seen.add("asked");
+                    other.write_all(b"?")?; // an event of the same loop, while this turn lasts
+                }
+                Ok(())
+            })
+            .input_limit(BITE)
+            .turn_limits(UNBOUNDED, BITE)
+            .dispatch(Dispatch::Inline)
+            .loops(1),
+    );
+    sender.send(connect(server.address)).expect("its callback takes it");
+    let mut hoses: Vec<_> = (0..HOSES).map(|_| server.connect()).collect();
+    for (number, hose) in hoses.iter_mut().enumerate().rev() {
+        hose.say(number.to_string().as_bytes());
+        journal.wait(HOSES - number); // it is registered, and the first one is held inside
+    }
+    for (number, hose) in hoses.iter_mut().enumerate() {
+        hose.say(number.to_string().repeat(BITE * BITES).as_bytes());
+    }
+    quiet(20); // all of it is there
+    gate.open();
+    let entries = journal.wait(HOSES * (1 + BITES) + 2).split_off(HOSES);
+    let at = |name| entries.iter().position(|it| it == name).expect("its callback");
+    let before = at("?") - at("asked");
+    assert!(before <= 2 * HOSES, "{before} callbacks before that of an event");
+    let rows = entries.chunk_by(|one, next| one == next).map(<[_]>::len);
+    assert!(rows.max() > Some(1), "each has one turn after the other");
 }
 
 /// Not a test of time: it prints what quiet connections feel of a firehose, on their own loop and

@@ -76,7 +76,7 @@ pub(crate) fn run(mut held: Held<Loop>, scheduled: Scheduled) -> Option<Held<Loo
     held.core.remote().counters.add(work);
     scheduled.note(Behaviour::Returned);
     if outcome == Outcome::Again {
-        held.core.run_again(scheduled);
+        held.core.run_again(scheduled, work.received);
     }
     Some(held)
 }

@@ -194,7 +194,7 @@ fn run_here(core: &mut Core, scheduled: Scheduled, forbidden: Forbidden) {
     drop(forbidden);
     core.remote().counters.add(work);
     if outcome == Outcome::Again {
-        core.run_again(scheduled);
+        core.run_again(scheduled, work.received);
     }
 }
 
