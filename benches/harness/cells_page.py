@@ -199,8 +199,8 @@ def one_cell(data, result):
     run = data["runs"][result.run]
     placed = "pinned" if result.cell.pinned else "not pinned"
     yield f"### {result.cell.title}, {placed}"
-    kernel = run["machine"]["kernel"]
-    yield f"`{result.cell.key}`, from commit `{run['commit']}`, {run['date']}, {kernel}."
+    machine = f"{run['machine']['cpu']}, {run['machine']['kernel']}"
+    yield f"`{result.cell.key}`, from commit `{run['commit']}`, {run['date']}, {machine}."
     if result.cell.mode == "idle":
         yield values_table(result, ("connected", "answered", "silent"))
         return

@@ -135,9 +135,19 @@ def is_matrix(result):
 
 
 def blocked(results):
-    """The cells of the usual requests that block, by their share."""
+    """The cells of the usual requests that block, by their share, of one processor."""
     chosen = [r for r in results if r.cell.block_pct is not None and r.cell.way is None]
-    return sorted(chosen, key=lambda result: result.cell.block_pct)
+    return sorted(of_one_processor(chosen), key=lambda result: result.cell.block_pct)
+
+
+def of_one_processor(results):
+    """Those of the processor with most of them, of the last one where several have as many: one
+    line must not join the rates of two machines."""
+    counts = {}
+    for result in sorted(results, key=lambda result: result.run):
+        counts[result.processor] = counts.pop(result.processor, 0) + 1
+    most = max(reversed(counts), key=counts.get, default=None)
+    return [result for result in results if result.processor == most]
 
 
 def one_cell(caption, chosen, styles):

@@ -99,18 +99,32 @@ def missing(data, results):
 
 
 def what(data, results):
-    machine = data["machine"]
     names = {name for result in results for name in result.names}
     servers = [server for server in data["servers"] if server["name"] in names]
     ours = {s["name"] for s in servers if s["ours"]}
-    virtual = "virtual " if machine["virtual"] else ""
     return (
         f"netpoll in {len(ours)} ways and {len(servers) - len(ours)} other servers, in "
-        f"{len(results)} cells, on one {virtual}machine with {machine['cores']} cores "
-        f"({machine['cpu']}, {machine['kernel']}). A cell is one thing that is asked of all: so "
+        f"{len(results)} cells, on {where_measured(data, results)}. A cell is one thing that is asked of all: so "
         "many connections, messages of such a size, so many at a time. Both programs are on the "
         "same machine, so there is no network in any number."
     )
+
+
+def where_measured(data, results):
+    """The machines by their processors, with how many cells each has if there are several."""
+    machines, counts = {}, {}
+    for result in sorted(results, key=lambda result: result.run):
+        counts[result.processor] = counts.get(result.processor, 0) + 1
+        machines[result.processor] = data["runs"][result.run]["machine"]
+    told = [
+        f"{'virtual ' if machine['virtual'] else ''}machine with {machine['cores']} cores "
+        f"({processor}, {machine['kernel']}"
+        for processor, machine in machines.items()
+    ]
+    if len(told) < 2:
+        return "".join(f"one {each})" for each in told) or "no machine"
+    told = [f"a {each}: {counts[p]} cells)" for each, p in zip(told, machines)]
+    return " and on ".join(told) + ", where no ratio is between two machines"
 
 
 def how(data, results):

@@ -77,15 +77,9 @@ def new_data(profile, servers, facts):
 def added(new, old):
     """The data of earlier runs, to which a new one will add its cells.
 
-    A kernel or a compiler may have become another one in between: ratios are of one cell, and each
-    cell says of which machine it is. Other processors are another report.
+    The machine may have become another one in between: ratios are of one cell, and each cell says
+    of which machine it is. Pictures that join cells take those of one processor.
     """
-    for fact in ("cpu", "cores"):
-        here, there = new["machine"][fact], old["machine"][fact]
-        if here != there:
-            raise ValueError(
-                f"the data to add to has another {fact}: {there}, and here it is {here}"
-            )
     upgrade(old)
     names = {server["name"] for server in new["servers"]}
     servers = new["servers"] + [s for s in old["servers"] if s["name"] not in names]
@@ -97,12 +91,14 @@ def added(new, old):
 def put(data, result):
     """Takes a cell's result in, in the place of an earlier one."""
     result["run"] = len(data["runs"]) - 1
-    same = [cell for cell in data["cells"] if cell["cell"] == result["cell"]]
+    # By value: what earlier harnesses wrote has fewer fields.
+    here = Cell(**result["cell"])
+    same = [cell for cell in data["cells"] if Cell(**cell["cell"]) == here]
     if same:
         data["cells"][data["cells"].index(same[0])] = result
     else:
         data["cells"].append(result)
-    data["not_run"].pop(Cell(**result["cell"]).key, None)
+    data["not_run"].pop(here.key, None)
 
 
 def parse(arguments):

@@ -14,7 +14,8 @@ def write_report(data, out):
     """Writes everything below a directory."""
     write_data(upgrade(data), out)
     directory = data_path(out).parent
-    results = [CellResult(raw, data["servers"]) for raw in data["cells"]]
+    processors = [run["machine"]["cpu"] for run in data["runs"]]
+    results = [CellResult(r, data["servers"], processors[r["run"]]) for r in data["cells"]]
     order = {cell: index for index, cell in enumerate(FULL.cells)}
     results.sort(key=lambda result: order.get(result.cell, len(order)))
     for old in directory.glob("*.svg"):

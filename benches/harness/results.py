@@ -29,7 +29,8 @@ METRICS = {
 class CellResult:
     """What one cell gave."""
 
-    def __init__(self, raw, servers):
+    def __init__(self, raw, servers, processor=None):
+        self.processor = processor
         self.cell = Cell(**raw["cell"])
         self.base = self.cell.base
         self.run = raw["run"]

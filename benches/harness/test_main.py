@@ -83,9 +83,17 @@ class Additions(unittest.TestCase):
         self.assertEqual([run["commit"] for run in both["runs"]], ["abc", "def"])
         self.assertEqual(both["not_run"], {})
 
-    def test_another_machine_s_cells_are_not_added_to(self):
-        with self.assertRaisesRegex(ValueError, "another cpu: y"):
-            added(self.data(), self.data(cpu="y"))
+    def test_a_cell_of_an_earlier_harness_is_replaced_though_it_has_fewer_fields(self):
+        old = self.data()
+        put(old, self.result(1))
+        del old["cells"][0]["cell"]["what"]
+        both = added(self.data(commit="def"), old)
+        put(both, self.result(1))
+        self.assertEqual([cell["run"] for cell in both["cells"]], [1])
+
+    def test_another_machine_s_cells_keep_its_name(self):
+        both = added(self.data(), self.data(cpu="y"))
+        self.assertEqual([run["machine"]["cpu"] for run in both["runs"]], ["y", "x"])
 
     def test_another_kernel_s_cells_keep_its_name(self):
         old = self.data(kernel="y")

@@ -103,6 +103,24 @@ class Report(unittest.TestCase):
             links = (f"(benchmarks/{picture.name})", f"({picture.name})")
             self.assertTrue(any(link in page for page in self.pages for link in links))
 
+    def test_cells_of_two_processors_are_told_apart_and_not_joined(self):
+        raw = data()
+        machines = [MACHINE, {**MACHINE, "cpu": "another one"}]
+        raw["runs"] = [{**RUN, "machine": machine} for machine in machines]
+        faster = windows({"raw epoll": 300, "netpoll inline": 330, "fast": 220})
+        raw["cells"] += [cell("echo", faster, block_pct=share) for share in (1, 50)]
+        for added in raw["cells"][-2:]:
+            added["run"] = 1
+        write_report(raw, self.out)
+        front = (self.out / "benchmarks.md").read_text()
+        self.assertIn("(a processor, Linux: 4 cells)", front)
+        self.assertIn("(another one, Linux: 2 cells)", front)
+        told = front.split("It over the best peer, in requests:")[1].split("\n")[0]
+        self.assertIn("50 %", told)
+        self.assertNotIn("10 %", told)
+        every = (self.out / "benchmarks" / "cells.md").read_text()
+        self.assertIn("another one, Linux.", every)
+
     def test_every_page_has_one_title(self):
         self.assertEqual(len(self.pages), 3)
         for page in self.pages:
