@@ -311,6 +311,7 @@ impl Core {
             Command::Transmit(token) => self.transmit(token),
             Command::Attach(source) => self.attach(&source),
             Command::Detach(source) => self.detach(&source),
+            Command::AwaitRoom(source) => self.await_room(&source),
             Command::Alarm(source, at, events) => self.arm_alarm(&source, at, events),
             Command::Capacity => self.ready.extend(self.crowded.drain(..)),
             Command::Finish(shared) => self.finish(&shared),

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Attach(Arc<dyn Source>),
     /// Close the socket of this source, which has ended. It stands behind the attachment.
     Detach(Arc<dyn Source>),
+    /// Watch this source's socket for room, unless it has some by now.
+    AwaitRoom(Arc<dyn Source>),
     /// Tell this source these events at that time.
     Alarm(Arc<dyn Source>, Instant, Events),
     /// A pool that had no room for a connection of this reactor has room again.

@@ -50,6 +50,9 @@ pub(crate) trait Source: Runnable {
     /// Sends a burst of what waits.
     fn transmit(&self) -> Due;
 
+    /// Whether something waits, or will, until its socket has room.
+    fn waits_for_room(&self) -> bool;
+
     /// Notes events, of an alarm or of a shutdown; says whether it must be run.
     fn notify(&self, events: Events) -> bool;
 

@@ -93,6 +93,8 @@ pub(super) struct Outcome {
     pub(super) error: Option<io::Error>,
     /// The outbox takes nothing any more.
     pub(super) is_sealed: bool,
+    /// The kernel has no room from now on, and the reactor is to watch for it.
+    pub(super) is_full: bool,
 }
 
 /// What is to be done after a burst.
@@ -165,13 +167,13 @@ impl<S: SendMessages> Outbox<S> {
             counters.dropped.add(outcome.dropped);
             return outcome;
         }
-        let Sent { done, part, error, .. } = match (&inner.socket, inner.queue.is_empty()) {
+        let Sent { done, part, error, full, .. } = match (&inner.socket, inner.queue.is_empty()) {
             (Some(socket), is_empty) if self.may_send_now(is_empty) => {
                 self.send_now(socket, count, &message, counters)
             }
             _ => Sent::default(),
         };
-        outcome.error = error;
+        (outcome.error, outcome.is_full) = (error, full);
         for at in done..count {
             let mut kept = keep(at);
             if at == done && part > 0 {

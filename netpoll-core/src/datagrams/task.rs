@@ -173,7 +173,7 @@ impl DatagramTask {
     }
 
     /// Sends what a callback has gathered.
-    pub(super) fn send_staged(&self, places: &[Place], staged: &mut Staged) {
+    pub(super) fn send_staged(self: &Arc<Self>, places: &[Place], staged: &mut Staged) {
         let keep = |at: usize| {
             let Message { peer, source, size, .. } = staged.message(places, at);
             let payload = staged.bytes_of(places, at);
@@ -181,13 +181,14 @@ impl DatagramTask {
         };
         let message = |at| staged.message(places, at);
         let count = staged.len();
-        self.outbox.send(count, message, keep, &self.limits, &self.counters);
+        let sent = self.outbox.send(count, message, keep, &self.limits, &self.counters);
+        self.await_room(&sent);
         staged.release();
     }
 
     /// Sends one datagram, from any thread.
     pub(super) fn send_one(
-        &self,
+        self: &Arc<Self>,
         source: Option<IpAddr>,
         peer: Option<&Address>,
         payload: &Bytes,
@@ -196,14 +197,23 @@ impl DatagramTask {
         let size = payload.len();
         let message = |_| Message { peer, source, payload, size };
         let keep = |_| Queued { peer: peer.cloned(), source, payload: payload.clone(), size };
-        let Outcome { dropped, error, is_sealed } =
-            self.outbox.send(1, message, keep, &self.limits, &self.counters);
+        let sent = self.outbox.send(1, message, keep, &self.limits, &self.counters);
+        self.await_room(&sent);
+        let Outcome { dropped, error, is_sealed, .. } = sent;
         match error {
             _ if is_sealed => Err(Error::Closed),
             Some(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Error::Full),
             Some(error) => Err(error.into()),
             None if dropped > 0 => Err(Error::Full),
             None => Ok(()),
+        }
+    }
+
+    /// Has the reactor watch for room, if a send has met that there is none.
+    fn await_room(self: &Arc<Self>, sent: &Outcome) {
+        if sent.is_full {
+            // Without a reactor nothing is sent any more.
+            drop(self.reactor.post(Command::AwaitRoom(self.clone())));
         }
     }
 
@@ -347,6 +357,10 @@ impl Source for DatagramTask {
                 Due { transmit: false, run: self.task.word.notify(Events::RESUMED) }
             }
         }
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.outbox.is_blocked()
     }
 
     fn notify(&self, events: Events) -> bool {

@@ -34,8 +34,18 @@ pub(crate) trait Driver: Send + fmt::Debug {
     /// Stops watching a stream that may stay open: its descriptor may have a duplicate.
     fn forget(&mut self, stream: &Stream, token: Token) -> io::Result<()>;
 
-    /// Watches a datagram socket in both directions. What it has already is reported as well.
+    /// Watches a datagram socket for what it receives. What it has already is reported as well.
     fn watch_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()>;
+
+    /// Has a watched datagram socket report that it takes datagrams again, at once if it does, or
+    /// ends that. It is not watched for that all the time: a socket reports room after each
+    /// datagram that has left it, and each report would wake the reactor.
+    fn watch_room(
+        &mut self,
+        socket: &DatagramSocket,
+        token: Token,
+        is_awaited: bool,
+    ) -> io::Result<()>;
 
     /// Stops watching a datagram socket, which may stay open.
     fn forget_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()>;

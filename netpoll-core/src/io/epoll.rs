@@ -1,4 +1,5 @@
-//! The epoll driver: every descriptor is registered once, edge-triggered, and never modified.
+//! The epoll driver: every descriptor is registered once, edge-triggered, and never modified,
+//! but a datagram socket, which is registered for room while it is awaited.
 //!
 //! ```text
 //!   what epoll carries for each descriptor, beside the flags:
@@ -183,8 +184,17 @@ impl Driver for Epoll {
 
     fn watch_datagrams(&mut self, socket: &DatagramSocket, token: Token) -> io::Result<()> {
         planned::next(socket.as_fd(), Call::Watch)?;
-        let flags = RawFlags::EPOLLIN | RawFlags::EPOLLOUT;
-        self.epoll.add(socket.as_fd(), flags, token.to_u64())
+        self.epoll.add(socket.as_fd(), RawFlags::EPOLLIN, token.to_u64())
+    }
+
+    fn watch_room(
+        &mut self,
+        socket: &DatagramSocket,
+        token: Token,
+        is_awaited: bool,
+    ) -> io::Result<()> {
+        let room = if is_awaited { RawFlags::EPOLLOUT } else { RawFlags::empty() };
+        self.epoll.modify(socket.as_fd(), RawFlags::EPOLLIN | room, token.to_u64())
     }
 
     fn forget_datagrams(&mut self, socket: &DatagramSocket, _: Token) -> io::Result<()> {

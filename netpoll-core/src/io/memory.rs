@@ -115,6 +115,10 @@ impl Driver for Memory {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn watch_room(&mut self, _: &DatagramSocket, _: Token, _: bool) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn forget_datagrams(&mut self, _: &DatagramSocket, _: Token) -> io::Result<()> {
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! The sources of a reactor: tasks with a socket that is watched, and which are no connections.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::registry::FdOperator;
 use super::timers::Action;
 use super::{Core, Ending, shutdown};
+use crate::base::clock::{self, later};
 use crate::connection::group::ConnectionGroup;
 use crate::connection::mailbox::Command;
 use crate::connection::scheduled::Scheduled;
@@ -13,6 +14,9 @@ use crate::connection::source::{Due, Source};
 use crate::io::readiness::Readiness;
 use crate::pure::slab::Token;
 use crate::pure::task::Events;
+
+/// How soon a source transmits again that can't be watched for room.
+const NOT_WATCHED: Duration = Duration::from_millis(10);
 
 impl Core {
     /// Begins to watch the socket of a source. Where it can't be watched, the source ends.
@@ -55,10 +59,14 @@ impl Core {
     pub(super) fn deliver_to_source(&mut self, token: Token, readiness: Readiness) {
         let Some(FdOperator::Source(source)) = self.operators.find_mut(token) else { return };
         let due = source.ready(readiness);
-        if due == Due::default() {
+        let reports_room = readiness.sendable && !readiness.failed;
+        if due == Due::default() && !reports_room {
             return;
         }
         let source = source.clone();
+        if reports_room && !source.waits_for_room() {
+            self.watch_room(&source, false);
+        }
         self.transmit_later(&source, due);
         if due.run {
             // In this turn, behind the streams that have an event.
@@ -72,9 +80,32 @@ impl Core {
         let Some(FdOperator::Source(source)) = self.operators.find_mut(token) else { return };
         let source = source.clone();
         let due = source.transmit();
+        self.await_room(&source);
         self.transmit_later(&source, due);
         if due.run {
             self.ready.push_back(Scheduled::Task(source));
+        }
+    }
+
+    /// Has a source be told when there is room, if it waits for that. What it was told before has
+    /// ended the watch, or may have.
+    pub(super) fn await_room(&mut self, source: &Arc<dyn Source>) {
+        if source.waits_for_room()
+            && let Some(FdOperator::Source(_)) = self.operators.find_mut(source.token())
+        {
+            self.watch_room(source, true);
+        }
+    }
+
+    fn watch_room(&mut self, source: &Arc<dyn Source>, is_awaited: bool) {
+        let Some(socket) = source.socket() else { return };
+        // A sandbox may refuse it; nothing else does for a socket that is watched.
+        if let Err(error) = self.driver.watch_room(&socket, source.token(), is_awaited) {
+            log::debug!("cannot watch {source:?} for room: {error}");
+            if is_awaited {
+                let at = later(clock::now(), NOT_WATCHED);
+                self.timers.arm(at, Action::Transmit(source.token()));
+            }
         }
     }
 

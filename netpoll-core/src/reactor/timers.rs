@@ -41,6 +41,8 @@ pub(super) enum Action {
     Tick(Tick),
     /// A source asked to be told these events.
     Alarm(Token, Events),
+    /// A source could not be watched for room.
+    Transmit(Token),
     /// A future waits for this time.
     Wake(Arc<TimerEntry>),
 }
@@ -64,6 +66,7 @@ impl Core {
                 Action::Stream(token, id) => self.stream_timer(token, id, now),
                 Action::Job(token, job) => self.job_timer(token, job, now),
                 Action::Alarm(token, events) => self.alarm(token, events),
+                Action::Transmit(token) => self.transmit_source(token),
                 Action::Wake(entry) => {
                     let waker = entry.fire(now, &mut self.timers, Action::Wake);
                     waker.into_iter().for_each(wake);

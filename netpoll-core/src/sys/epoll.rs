@@ -19,9 +19,19 @@ impl EpollFd {
         Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
-    /// Registers `fd` for good: edge-triggered, for both directions.
+    /// Registers `fd` for good, edge-triggered.
     pub(crate) fn add(&self, fd: BorrowedFd<'_>, flags: EpollFlags, data: u64) -> io::Result<()> {
         Ok(self.0.add(fd, EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
+    }
+
+    /// Changes what `fd` is registered for. What it is ready for is reported again.
+    pub(crate) fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        flags: EpollFlags,
+        data: u64,
+    ) -> io::Result<()> {
+        Ok(self.0.modify(fd, &mut EpollEvent::new(flags | EpollFlags::EPOLLET, data))?)
     }
 
     /// Registers a listener: level-triggered. It is reported for as long as a connection waits in

@@ -1,20 +1,22 @@
 //! netpoll: one callback for each batch of datagrams, and a socket for each loop.
 
 use netpoll::{
-    DatagramBatch, Datagrams, Dispatch, EventLoop, HandOffOptions, PoolOptions, Result,
+    DatagramBatch, Datagrams, Dispatch, EventLoop, HandOffOptions, PoolOptions, Result, Spin,
 };
 use netpoll_peers::{Arguments, Serve, Sink};
 
 static SINK: Sink = Sink::new();
 
 fn main() -> Result<()> {
-    let arguments = Arguments::read(&[Serve::OPTION, "--dispatch"]);
+    let arguments = Arguments::read(&[Serve::OPTION, "--dispatch", "--spin"]);
     let ways = [
         ("hand-off", Dispatch::HandOff(HandOffOptions::default())),
         ("pool", Dispatch::Pool(PoolOptions::default())),
         ("inline", Dispatch::Inline),
     ];
     let dispatch = arguments.choice("--dispatch", &ways);
+    let spins = [("when-cheaper", Spin::WhenCheaper), ("never", Spin::Never)];
+    let spin = arguments.choice("--spin", &spins);
     let serve = Serve::of(&arguments);
     let service = Datagrams::bind("udp", &format!("127.0.0.1:{}", arguments.port))?.on_datagrams(
         move |_: &mut (), batch: &DatagramBatch<'_>| match serve {
@@ -23,7 +25,7 @@ fn main() -> Result<()> {
         },
     );
     println!("listening on {}", service.local_addr());
-    let loops = EventLoop::for_datagrams().loops(arguments.threads).dispatch(dispatch);
+    let loops = EventLoop::for_datagrams().loops(arguments.threads).dispatch(dispatch).spin(spin);
     loops.build()?.serve(service).map(drop)
 }
 

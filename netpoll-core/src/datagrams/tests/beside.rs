@@ -311,3 +311,22 @@ fn a_callback_that_wakes_itself_each_time_keeps_no_datagram_and_no_shutdown_wait
         assert_eq!(serving.shut_down(), 0);
     }
 }
+
+/// A socket has room again after each datagram that has left it. Were it watched for that, the loop
+/// would be woken once for each answer, beside once for each question.
+#[test]
+fn a_datagram_that_has_left_wakes_no_loop() {
+    const QUESTIONS: u64 = 100;
+    let serving = Serving::echo(Dispatch::Inline);
+    let client = serving.client();
+    let ask = || {
+        client.send(b"?").expect("it is sent");
+        assert_eq!(receive(&client), b"?");
+    };
+    ask(); // so that the loop has begun
+    let turns = || serving.manager.stats()[0].turns;
+    let before = turns();
+    (0..QUESTIONS).for_each(|_| ask());
+    let turns = turns() - before;
+    assert!(turns < QUESTIONS + QUESTIONS / 4, "{turns} turns");
+}
