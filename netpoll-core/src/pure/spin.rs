@@ -19,8 +19,10 @@
 //! and for each callback: both must fall, so that neither larger messages nor shorter callbacks
 //! look like a success. The cost includes the wakes of other threads and the spins themselves. A
 //! spin is *missed* if no event came before it gave up, and *preempted* if another thread took the
-//! processor for long. Several of either kind end the spinning early in a window, so that a load
-//! that has ended costs [`MISSES`] spins. KVM's halt polling and competitive spinning (Karlin, Li,
+//! processor for long. Several missed spins in a window, or [`AWAY`] without the processor, end the
+//! spinning early, so that a load that has ended costs [`MISSES`] spins. Where all bytes of a window
+//! were received, no peer waits for an answer, and no spin is tried: a loop that stays awake takes
+//! fewer datagrams with each receive, and gains nothing. KVM's halt polling and competitive spinning (Karlin, Li,
 //! Manasse & Owicki, 1991) have the same idea. They compare times with a fixed limit; here the
 //! measured costs of both are compared.
 
@@ -60,8 +62,12 @@ const WAITS: u32 = 128;
 const TIMED: u32 = 8;
 /// So many missed spins in a window end the spinning.
 const MISSES: u32 = 16;
-/// So many preempted spins in a window end the spinning.
-const PREEMPTIONS: u32 = 4;
+/// So long without the processor, in preempted spins of a window, ends the spinning: it is more
+/// than the spins of a window save where a thread that yields gives a whole time slice away, as on
+/// Linux 6.18.
+const AWAY: Duration = Duration::from_millis(1);
+/// Preemptions count as the first ones again after so many windows of spinning without an end.
+const UNDISTURBED: u32 = 16;
 /// Spinning must cost so many percent of what sleeping costs, at most.
 const WORTHWHILE: u128 = 95;
 /// After so many windows of spinning, the cost of sleeping is measured again.
@@ -76,6 +82,8 @@ pub(crate) struct Reading {
     pub(crate) computed: Duration,
     /// The bytes that the reactor's connections have received and sent.
     pub(crate) moved: u64,
+    /// Those of them that were sent.
+    pub(crate) sent: u64,
     /// The callbacks that those connections have run.
     pub(crate) callbacks: u64,
 }
@@ -85,8 +93,8 @@ pub(crate) struct Reading {
 pub(crate) struct Spun {
     /// An event or a command came.
     pub(crate) found: bool,
-    /// Another thread took the processor meanwhile, and kept it.
-    pub(crate) preempted: bool,
+    /// For how long another thread had the processor meanwhile; zero if that was short.
+    pub(crate) away: Duration,
 }
 
 /// Decides how a reactor waits; the module's page has the states.
@@ -115,7 +123,7 @@ struct Window {
     waits: u32,
     short: u32,
     misses: u32,
-    preemptions: u32,
+    away: Duration,
 }
 
 /// How the reactor is to wait.
@@ -170,13 +178,13 @@ impl Spinner {
     }
 
     /// Counts a spin.
-    pub(crate) fn spun(&mut self, Spun { found, preempted }: Spun) {
+    pub(crate) fn spun(&mut self, Spun { found, away }: Spun) {
         if self.spin != Spin::WhenCheaper {
             return;
         }
         self.window.misses += u32::from(!found);
-        self.window.preemptions += u32::from(preempted);
-        if self.window.misses >= MISSES || self.window.preemptions >= PREEMPTIONS {
+        self.window.away += away;
+        if self.window.misses >= MISSES || self.window.away >= AWAY {
             self.give_up();
         }
     }
@@ -185,9 +193,11 @@ impl Spinner {
     /// has no cost: it is the first, or the reactor has changed threads in it.
     fn end_window(&mut self, now: Reading) {
         let cost = self.window.start.map(|start| Cost::between(start, now));
+        let answers = self.window.start.is_some_and(|start| start.sent != now.sent);
         match (self.phase, cost) {
+            (Phase::Spinning(_), _) if !answers => self.phase = Phase::Sleeping,
             (Phase::Sleeping, Some(cost))
-                if self.pause == 0 && self.window.is_of_short_sleeps() =>
+                if self.pause == 0 && answers && self.window.is_of_short_sleeps() =>
             {
                 self.sleeping = cost;
                 self.phase = Phase::Spinning(0);
@@ -195,12 +205,14 @@ impl Spinner {
             (Phase::Sleeping, _) => self.pause = self.pause.saturating_sub(1),
             (Phase::Spinning(0), Some(cost)) if cost.is_at_most(WORTHWHILE, self.sleeping) => {
                 self.phase = Phase::Spinning(1);
-                self.penalty = 1;
             }
             (Phase::Spinning(windows @ 1..AGREED), Some(cost))
                 if cost.is_at_most(100, self.sleeping) =>
             {
                 self.phase = Phase::Spinning(windows + 1);
+                if windows == UNDISTURBED {
+                    self.penalty = 1;
+                }
             }
             (Phase::Spinning(0), Some(_)) => self.give_up(),
             (Phase::Spinning(_), _) => self.phase = Phase::Sleeping,

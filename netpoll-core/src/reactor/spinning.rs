@@ -20,7 +20,7 @@ pub(super) fn spin<E>(
     let begun = clock::now();
     for looks in 1u64.. {
         if look()? {
-            return Ok(Spun { found: true, preempted: false });
+            return Ok(Spun { found: true, away: Duration::ZERO });
         }
         let looked = clock::now();
         if looked.duration_since(begun) >= limit {
@@ -28,12 +28,13 @@ pub(super) fn spin<E>(
         }
         if looks.is_multiple_of(LOOKS) {
             thread::yield_now();
-            if clock::now().duration_since(looked) >= PREEMPTED {
-                return Ok(Spun { found: look()?, preempted: true });
+            let away = clock::now().duration_since(looked);
+            if away >= PREEMPTED {
+                return Ok(Spun { found: look()?, away });
             }
         }
     }
-    Ok(Spun { found: false, preempted: false })
+    Ok(Spun { found: false, away: Duration::ZERO })
 }
 
 #[cfg(all(test, not(loom)))]

@@ -183,7 +183,7 @@ pub(super) fn work_of(remote: &Remote) -> Work {
 }
 
 pub(super) fn reading_of(Work { received, sent, callbacks }: Work) -> Reading {
-    Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), callbacks }
+    Reading { computed: sys::own_time(), moved: received.wrapping_add(sent), sent, callbacks }
 }
 
 #[cfg(all(test, not(loom)))]
