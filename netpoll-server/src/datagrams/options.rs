@@ -49,8 +49,9 @@ impl Datagrams {
 impl DatagramOptions {
     /// `SO_RCVBUF`, in bytes: what the kernel keeps of datagrams that were not received yet, with
     /// its bookkeeping, for which it doubles the number; above `net.core.rmem_max` it cuts it down.
-    /// What does not fit is lost. The usual default of Linux, 212 992, holds some 90 datagrams of
-    /// 1 200 bytes. Default `None`: the system's.
+    /// What does not fit is lost. Default `None`: of UDP 1 MiB, which holds some 900 datagrams of
+    /// 1 200 bytes, or the system's (`net.core.rmem_default`) where that is more; of a Unix socket
+    /// the system's.
     pub fn receive_buffer(mut self, bytes: impl Into<Option<usize>>) -> Self {
         self.socket.bind.receive_buffer = bytes.into();
         self
