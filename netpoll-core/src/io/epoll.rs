@@ -193,6 +193,7 @@ impl Driver for Epoll {
         token: Token,
         is_awaited: bool,
     ) -> io::Result<()> {
+        planned::next(socket.as_fd(), Call::Watch)?;
         let room = if is_awaited { RawFlags::EPOLLOUT } else { RawFlags::empty() };
         self.epoll.modify(socket.as_fd(), RawFlags::EPOLLIN | room, token.to_u64())
     }

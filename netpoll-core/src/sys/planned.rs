@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 pub(crate) enum Call {
     Receive,
     Send,
-    /// A loop begins to watch it.
+    /// A loop begins to watch it, or changes what it watches it for.
     Watch,
 }
 

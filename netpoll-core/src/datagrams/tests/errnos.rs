@@ -311,3 +311,19 @@ fn a_socket_that_can_not_be_watched_is_told_and_closed() {
     assert_eq!(group.wait_empty(clock::now() + PATIENCE), 0);
     assert!(handle.expect("it began").is_closed() && UdpSocket::bind(address).is_ok());
 }
+
+#[test]
+fn what_waits_is_sent_though_the_loop_can_not_watch_for_room() {
+    let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
+    let watches = [Answer::AtMost(1), errno(libc::EPERM), errno(libc::EPERM)];
+    let watched = Plan::new(&socket, Call::Watch, watches);
+    let full = [(); 7].map(|()| errno(libc::EAGAIN)); // two tries of the send, then those of the loop
+    let sends = Plan::new(&socket, Call::Send, full);
+    let serving = Serving::on(socket, Dispatch::Inline, DatagramLimits::default(), echo);
+    let client = serving.client();
+    client.send(b"waits").expect("it is sent");
+    assert_eq!(receive(&client), b"waits");
+    assert_eq!(watched.left(), 0);
+    assert!(sends.left() < 5);
+    assert_eq!(serving.handle.stats().queued, 0);
+}
