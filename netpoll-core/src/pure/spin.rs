@@ -20,11 +20,11 @@
 //! look like a success. The cost includes the wakes of other threads and the spins themselves. A
 //! spin is *missed* if no event came before it gave up, and *preempted* if another thread took the
 //! processor for long. Several missed spins in a window, or [`AWAY`] without the processor, end the
-//! spinning early, so that a load that has ended costs [`MISSES`] spins. Where all bytes of a window
-//! were received, no peer waits for an answer, and no spin is tried: a loop that stays awake takes
-//! fewer datagrams with each receive, and gains nothing. KVM's halt polling and competitive spinning (Karlin, Li,
-//! Manasse & Owicki, 1991) have the same idea. They compare times with a fixed limit; here the
-//! measured costs of both are compared.
+//! spinning early, so that a load that has ended costs [`MISSES`] spins. Where all bytes of a
+//! window were received, no peer waits for an answer, and no spin is tried: a loop that stays awake
+//! takes fewer datagrams with each receive, and gains nothing. KVM's halt polling and competitive
+//! spinning (Karlin, Li, Manasse & Owicki, 1991) have the same idea. They compare times with a
+//! fixed limit; here the measured costs of both are compared.
 
 use std::time::Duration;
 

@@ -317,7 +317,7 @@ fn what_waits_is_sent_though_the_loop_can_not_watch_for_room() {
     let socket = DatagramSocket::bind(&any(), &DatagramSocketOptions::default()).expect("a socket");
     let watches = [Answer::AtMost(1), errno(libc::EPERM), errno(libc::EPERM)];
     let watched = Plan::new(&socket, Call::Watch, watches);
-    let full = [(); 7].map(|()| errno(libc::EAGAIN)); // two tries of the send, then those of the loop
+    let full = [(); 7].map(|()| errno(libc::EAGAIN)); // of the send, then of the loop
     let sends = Plan::new(&socket, Call::Send, full);
     let serving = Serving::on(socket, Dispatch::Inline, DatagramLimits::default(), echo);
     let client = serving.client();
