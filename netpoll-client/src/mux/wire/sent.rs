@@ -48,12 +48,14 @@ impl<P: MuxProtocol> Wire<P> {
     /// How the connection has ended.
     pub(in crate::mux) fn has_room(&self, notify: &Arc<Notify>) -> Result<bool> {
         let handle = self.handle.get().ok_or(Error::Closed)?;
-        if handle.is_congested() {
+        // Asked again once it is noted: the output may have drained in between, and told none.
+        let has_room = !handle.is_congested() || {
             self.for_room.add(notify);
-        }
+            !handle.is_congested()
+        };
         match self.failure() {
             Some(failure) => Err(failure.error()),
-            None => Ok(!handle.is_congested()),
+            None => Ok(has_room),
         }
     }
 }
