@@ -53,7 +53,9 @@ fn serve(options: &Options) -> netpoll::Result<()> {
         .build()?;
 
     println!("listening on {address}");
-    println!("talk to it: socat - TCP:{address}   (Ctrl-C ends the server)");
+    if let Some(inet) = address.inet() {
+        println!("talk to it: nc {} {}   (Ctrl-C ends the server)", inet.ip(), inet.port());
+    }
     let stopping = event_loop.clone();
     std::thread::spawn(move || stop.wait().map(|_| stopping.shutdown(Duration::from_secs(5))));
     let report = event_loop.serve(listener)?;
