@@ -6,6 +6,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 
 use netpoll_buffer::{Account, LinkBuffer};
 
+use crate::alone::alone;
+
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
@@ -79,32 +81,38 @@ pub(crate) fn echo(input: &mut LinkBuffer, output: &mut LinkBuffer, n: usize) {
 
 #[test]
 fn an_echo_allocates_nothing() {
-    for n in [1, 64, 1024, 5_000, 100_000, 1 << 20] {
-        let (mut input, mut output) = (LinkBuffer::new(), LinkBuffer::new());
-        for _ in 0..8 {
-            echo(&mut input, &mut output, n);
+    // Large messages use the store that all threads share, of which other tests take blocks.
+    alone("steady::an_echo_allocates_nothing", || {
+        for n in [1, 64, 1024, 5_000, 100_000, 1 << 20] {
+            let (mut input, mut output) = (LinkBuffer::new(), LinkBuffer::new());
+            for _ in 0..8 {
+                echo(&mut input, &mut output, n);
+            }
+            let count = allocations(|| (0..1000).for_each(|_| echo(&mut input, &mut output, n)));
+            assert_eq!(count, 0, "for messages of {n} bytes");
         }
-        let count = allocations(|| (0..1000).for_each(|_| echo(&mut input, &mut output, n)));
-        assert_eq!(count, 0, "for messages of {n} bytes");
-    }
+    });
 }
 
 #[test]
 fn charging_allocates_nothing() {
-    let account = Account::within(&Account::new());
-    let mut buffer = LinkBuffer::new();
-    let mut charged = || {
-        while buffer.len() < 300_000 {
-            buffer.fill(1 << 20, arrive(300_000)).unwrap();
-        }
-        let mut slice = buffer.slice(buffer.len()).unwrap();
-        slice.charge(&account);
-        assert!(account.held() >= 300_000);
-        drop(slice);
-        assert_eq!(account.held(), 0);
-    };
-    (0..8).for_each(|_| charged());
-    assert_eq!(allocations(charged), 0);
+    // As above.
+    alone("steady::charging_allocates_nothing", || {
+        let account = Account::within(&Account::new());
+        let mut buffer = LinkBuffer::new();
+        let mut charged = || {
+            while buffer.len() < 300_000 {
+                buffer.fill(1 << 20, arrive(300_000)).unwrap();
+            }
+            let mut slice = buffer.slice(buffer.len()).unwrap();
+            slice.charge(&account);
+            assert!(account.held() >= 300_000);
+            drop(slice);
+            assert_eq!(account.held(), 0);
+        };
+        (0..8).for_each(|_| charged());
+        assert_eq!(allocations(charged), 0);
+    });
 }
 
 #[test]
