@@ -1,8 +1,8 @@
 //! The program as it is used: against servers of a few lines, right ones and wrong ones.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::thread;
@@ -262,7 +262,12 @@ fn a_server_that_talks_into_an_upload_or_ends_it_fails() {
     let output = load(echo(), "--mode up --connections 1 --warmup 0");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("the server answered before the end"));
-    let output = load(serve_each(|_| ()), "--mode down --connections 1 --warmup 0");
+    // It ends its stream in order: with a request unread, a close would be a reset.
+    let ends = serve_each(|mut stream| {
+        let _ =
+            stream.shutdown(Shutdown::Write).and_then(|()| io::copy(&mut stream, &mut io::sink()));
+    });
+    let output = load(ends, "--mode down --connections 1 --warmup 0");
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("closed by the server"));
 }
