@@ -134,13 +134,13 @@ pub(crate) fn schedule_task(task: Arc<dyn Runnable>) {
 
 /// Makes sure that a thread begins what is scheduled. For threads other than its reactor's.
 pub(crate) fn pass_on(scheduled: Scheduled) {
-    let scheduled = match scheduled.dispatcher().pool_for(&scheduled) {
-        Some(pool) => match pool.submit(scheduled) {
-            Ok(()) => return,
-            Err(returned) => returned,
-        },
-        None => scheduled,
-    };
+    if let Some(scheduled) = left_by_pool(scheduled) {
+        schedule_on_reactor(scheduled);
+    }
+}
+
+/// Has the reactor of what is scheduled run it.
+pub(crate) fn schedule_on_reactor(scheduled: Scheduled) {
     let reactor = scheduled.reactor().clone();
     let refused = match scheduled {
         Scheduled::Connection(shared) => match reactor.post(Command::Run(shared)) {
@@ -152,5 +152,14 @@ pub(crate) fn pass_on(scheduled: Scheduled) {
     if let Some(scheduled) = refused {
         // The reactor has ended, so this thread ends the task.
         scheduled.end();
+    }
+}
+
+/// Passes what is scheduled to the threads that run it next. Returns it, or another one, where its
+/// reactor is to run it.
+pub(crate) fn left_by_pool(scheduled: Scheduled) -> Option<Scheduled> {
+    match scheduled.dispatcher().pool_for(&scheduled) {
+        Some(pool) => pool.submit(scheduled).err(),
+        None => Some(scheduled),
     }
 }

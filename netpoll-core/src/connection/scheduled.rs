@@ -41,8 +41,8 @@ pub(crate) trait Runnable: Send + Sync + fmt::Debug {
     fn history(&self) -> &History;
 
     /// Runs it once, as a connection is run: until there is nothing to do, or its budget is used
-    /// up. A panic of user code does not leave it.
-    fn run(self: Arc<Self>) -> (Outcome, Work);
+    /// up. A panic of user code does not leave it. It comes back, so that a run changes no count.
+    fn run(self: Arc<Self>) -> (Arc<dyn Runnable>, Outcome, Work);
 
     /// Has the next run end it, with no user code but destructors. It may be called more than once.
     fn abort(&self);
@@ -72,9 +72,8 @@ impl Scheduled {
         match self {
             Self::Connection(shared) => run::run(shared),
             Self::Task(task) => {
-                let reactor = task.reactor().clone();
-                let (outcome, work) = task.clone().run();
-                reactor.traffic.add(work);
+                let (task, outcome, work) = task.clone().run();
+                task.reactor().traffic.add(work);
                 outcome
             }
         }
@@ -83,10 +82,16 @@ impl Scheduled {
     /// Runs it, and says what it did: for a thread that holds its reactor's core, or will when it
     /// takes it up again, and adds that to the reactor's own counters.
     #[inline]
-    pub(crate) fn run_counted(&self) -> (Outcome, Work) {
+    pub(crate) fn run_counted(self) -> (Self, Outcome, Work) {
         match self {
-            Self::Connection(shared) => run::run_counted(shared),
-            Self::Task(task) => task.clone().run(),
+            Self::Connection(shared) => {
+                let (outcome, work) = run::run_counted(&shared);
+                (Self::Connection(shared), outcome, work)
+            }
+            Self::Task(task) => {
+                let (task, outcome, work) = task.run();
+                (Self::Task(task), outcome, work)
+            }
         }
     }
 

@@ -281,7 +281,7 @@ impl DatagramTask {
     /// Ends it where there is no reactor that would.
     fn end_here(self: &Arc<Self>) {
         self.abort();
-        while self.clone().run().0 == RunOutcome::Again {}
+        while self.clone().run().1 == RunOutcome::Again {}
     }
 }
 
@@ -298,8 +298,9 @@ impl Runnable for DatagramTask {
         &self.history
     }
 
-    fn run(self: Arc<Self>) -> (RunOutcome, Work) {
-        super::run::run(&self)
+    fn run(self: Arc<Self>) -> (Arc<dyn Runnable>, RunOutcome, Work) {
+        let (outcome, work) = super::run::run(&self);
+        (self, outcome, work)
     }
 
     fn abort(&self) {

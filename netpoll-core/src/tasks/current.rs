@@ -6,6 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::connection::mailbox::Remote;
 use crate::connection::spawned::Place;
 
 /// So many of our futures may be ready in one poll of a task. Then one is pending that could be
@@ -71,6 +72,30 @@ pub(crate) fn forget_place() {
 fn forget_kept_place() {
     HAS_KEPT.set(false);
     let _ = CURRENT.try_with(Cell::take);
+}
+
+/// The place that this thread polls a task of, lent for a moment in which no code of the user runs:
+/// so no count of it changes.
+pub(crate) struct LentPlace(Option<Arc<Place>>);
+
+impl LentPlace {
+    /// The place of the task that this thread polls, or has polled last, if it is on that loop.
+    #[inline]
+    pub(crate) fn on(remote: &Arc<Remote>) -> Option<Self> {
+        let lent = Self(CURRENT.try_with(Cell::take).ok().flatten());
+        lent.0.as_ref().is_some_and(|place| Arc::ptr_eq(&place.remote, remote)).then_some(lent)
+    }
+
+    pub(crate) fn remote(&self) -> &Remote {
+        &self.0.as_ref().expect("it is there until the drop").remote
+    }
+}
+
+impl Drop for LentPlace {
+    fn drop(&mut self) {
+        let place = self.0.take();
+        let _ = CURRENT.try_with(|current| current.set(place));
+    }
 }
 
 /// While it lives, this thread polls a task of that place. Restores what was before.

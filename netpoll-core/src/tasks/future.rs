@@ -8,14 +8,14 @@
 
 use std::sync::Arc;
 
-use super::current::InPlace;
+use super::current::{InPlace, LentPlace};
 use super::join_handle::JoinHandle;
 use crate::base::stats::Work;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::connection::mailbox::Remote;
 use crate::connection::run::Outcome;
-use crate::connection::schedule::{Dispatcher, schedule_task};
-use crate::connection::scheduled::Runnable;
+use crate::connection::schedule::{Dispatcher, left_by_pool, schedule_on_reactor};
+use crate::connection::scheduled::{Runnable, Scheduled};
 use crate::connection::spawned::{Place, Spawned};
 use crate::pure::future_task::{FutureTask, Home, Ran};
 use crate::pure::join::JoinError;
@@ -35,7 +35,17 @@ impl Home for SpawnedAt {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        schedule_task(task);
+        // A wake is mostly of a task of the place that this thread polls. The place is at hand, so
+        // no count of the reactor changes.
+        let Some(scheduled) = left_by_pool(Scheduled::Task(task)) else { return };
+        let Some(place) = LentPlace::on(scheduled.reactor()) else {
+            return schedule_on_reactor(scheduled);
+        };
+        let refused = place.remote().run_task(scheduled).err();
+        drop(place);
+        if let Some(scheduled) = refused {
+            scheduled.end();
+        }
     }
 
     fn ended(&self) {
@@ -105,12 +115,12 @@ where
         &self.home().history
     }
 
-    fn run(self: Arc<Self>) -> (Outcome, Work) {
+    fn run(self: Arc<Self>) -> (Arc<dyn Runnable>, Outcome, Work) {
         let entered = InPlace::enter(&self.home().place);
         let ran = FutureTask::run(&self);
         drop(entered);
         let outcome = if ran == Ran::Again { Outcome::Again } else { Outcome::Done };
-        (outcome, Work { callbacks: 1, ..Work::default() })
+        (self, outcome, Work { callbacks: 1, ..Work::default() })
     }
 
     fn abort(&self) {

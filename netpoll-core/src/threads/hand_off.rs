@@ -95,9 +95,9 @@ struct Ran {
 /// Runs what is scheduled, and then tasks that it woke, `at_most` so many, while the core lies: two
 /// tasks that wake each other do not put it down at each step. Those that were not begun are in
 /// the mailbox, so they do not wait for one that blocks.
-fn run_some(lying: &Lying<Loop>, mut scheduled: Scheduled, at_most: u32) -> Ran {
+fn run_some(lying: &Lying<Loop>, scheduled: Scheduled, at_most: u32) -> Ran {
     let mut more = 0;
-    let (mut outcome, mut work) = scheduled.run_counted();
+    let (mut scheduled, mut outcome, mut work) = scheduled.run_counted();
     let mut waited = blocking::take_waited();
     while more < at_most
         && outcome == Outcome::Done
@@ -106,9 +106,9 @@ fn run_some(lying: &Lying<Loop>, mut scheduled: Scheduled, at_most: u32) -> Ran 
     {
         more += 1;
         scheduled.note(Behaviour::Returned);
-        scheduled = next;
-        let (outcome_of_next, work_of_next) = scheduled.run_counted();
-        (outcome, work) = (outcome_of_next, work + work_of_next);
+        let work_before = work;
+        (scheduled, outcome, work) = next.run_counted();
+        work = work + work_before;
         waited = blocking::take_waited();
     }
     Ran { scheduled, outcome, waited, work, more }

@@ -1,5 +1,6 @@
 //! Tasks with futures on loops that threads turn, in each mode of dispatch.
 
+use std::collections::HashSet;
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::manager::PollManager;
 use super::options::{Dispatch, HandOffOptions, PoolOptions};
 use crate::base::clock;
-use crate::base::sync::{Mutex, lock};
+use crate::base::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::connection::schedule::Dispatcher;
 use crate::connection::spawned::{Place, TaskGroup};
 use crate::pure::balance::LoadBalance;
@@ -121,6 +122,27 @@ fn two_tasks_that_wake_each_other_do_not_keep_the_loop_from_its_timers() {
         assert_eq!(place.group.wait_empty(None), 0);
         lock(&wakers).fill(None);
     }
+}
+
+#[test]
+fn a_task_that_one_of_another_loop_wakes_is_polled_on_its_own() {
+    let managers = [manager(), manager()];
+    let wakers = Arc::<Mutex<[Option<Waker>; 2]>>::default();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let handles = [0, 1].map(|at| {
+        let mut wakes = Box::pin(wakes_the_other(&wakers, at));
+        let (is_over, mut polls, mut threads) = (is_over.clone(), 0, HashSet::new());
+        let body = poll_fn(move |context| {
+            polls += 1;
+            threads.insert(thread::current().id());
+            is_over.fetch_or(polls == 1000, Ordering::SeqCst);
+            let _: Poll<()> = wakes.as_mut().poll(context);
+            if is_over.load(Ordering::SeqCst) { Poll::Ready(threads.len()) } else { Poll::Pending }
+        });
+        spawn_at(place(&managers[at], Dispatch::Inline), body)
+    });
+    assert_eq!(handles.map(|handle| wait(handle).expect("it ends")), [1, 1]);
+    lock(&wakers).fill(None);
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn run_where_due(
 }
 
 fn run_here(core: &mut Core, scheduled: Scheduled, forbidden: Forbidden) {
-    let (outcome, work) = scheduled.run_counted();
+    let (scheduled, outcome, work) = scheduled.run_counted();
     drop(forbidden);
     core.remote().counters.add(work);
     if outcome == Outcome::Again {
