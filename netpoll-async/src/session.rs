@@ -13,7 +13,7 @@ use netpoll_core::{
 use crate::body::BoxedBody;
 use crate::connection::AsyncConnection;
 use crate::failure::Failure;
-use crate::shared::Shared;
+use crate::shared::{AfterPoll, Shared};
 
 /// The session of a connection that a future serves.
 ///
@@ -135,10 +135,10 @@ impl Driven {
                 self.shared.drop_staged();
                 return Err(error);
             }
-            // If this fails, the connection keeps the cause, and ends by it.
-            let _ = self.shared.send_staged();
+            let after = self.shared.send_after_poll();
+            return self.settle(connection, after);
         }
-        self.settle(connection)
+        self.settle(connection, self.shared.after_poll())
     }
 
     /// Polls the future, if there is one. Its drop belongs to its last poll.
@@ -163,8 +163,7 @@ impl Driven {
     }
 
     /// Ends or holds the connection, after a poll.
-    fn settle(&mut self, connection: &mut Connection) -> Result<()> {
-        let after = self.shared.after_poll();
+    fn settle(&mut self, connection: &mut Connection, after: AfterPoll) -> Result<()> {
         if after.is_dropped {
             if self.body.is_none() {
                 return self.finish(connection);

@@ -63,7 +63,8 @@ pub(crate) struct State {
     /// A thread has taken what was staged, and is sending it: what others write must wait.
     is_sending: bool,
     writer: Waiter,
-    /// The bytes written in this poll of the connection's own future.
+    /// The bytes written since the callback fed the reader, which it does before it polls the
+    /// connection's own future.
     written_in_poll: usize,
     is_write_ended: bool,
     /// Why a send has failed, perhaps on another thread than the writer's.
@@ -114,7 +115,6 @@ impl Shared {
             }
         }
 
-        self.lock().written_in_poll = 0;
         let _before = Before(POLLED.replace(self.address()));
         poll()
     }
@@ -239,12 +239,7 @@ impl Shared {
 
     /// What a callback has to know after a poll.
     pub(crate) fn after_poll(&self) -> AfterPoll {
-        let state = self.lock();
-        AfterPoll {
-            is_reading: state.reader.is_waiting(),
-            is_dropped: state.halves == 0,
-            may_end: state.may_end_idle(),
-        }
+        self.lock().after_poll()
     }
 }
 
@@ -260,6 +255,14 @@ pub(crate) struct AfterPoll {
 }
 
 impl State {
+    fn after_poll(&self) -> AfterPoll {
+        AfterPoll {
+            is_reading: self.reader.is_waiting(),
+            is_dropped: self.halves == 0,
+            may_end: self.may_end_idle(),
+        }
+    }
+
     /// Whether a shutdown ends the input: a reader waits, nothing that came is unanswered, and
     /// nobody has asked to be told of the shutdown.
     fn may_end_idle(&self) -> bool {

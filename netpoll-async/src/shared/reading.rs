@@ -71,6 +71,7 @@ impl Shared {
     pub(crate) fn feed(&self, connection: &mut Connection, has_looked: bool) {
         let mut reader = connection.reader();
         let mut state = self.lock();
+        state.written_in_poll = 0;
         if !state.reader.is_waiting() {
             state.has_looked = false;
             state.note_end(&mut reader);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use netpoll_buffer::LinkBuffer;
 use netpoll_core::{Error, Result, Wait};
 
-use super::{Shared, State};
+use super::{AfterPoll, Shared, State};
 use crate::failure::Failure;
 use crate::waiter::Waiter;
 use crate::waits::WaitTimer;
@@ -46,8 +46,8 @@ impl Shared {
         context: &mut Context<'_>,
         timer: &mut WaitTimer,
     ) -> Poll<Result<()>> {
-        drop(ready!(self.poll_state(context, timer, |_, _| true))?);
-        Poll::Ready(self.send_staged())
+        let state = ready!(self.poll_state(context, timer, |_, _| true))?;
+        Poll::Ready(self.send_from(state))
     }
 
     /// Ends this side's stream behind all that was written.
@@ -126,13 +126,30 @@ impl Shared {
     /// Sends what is staged, unless another thread is doing that. Then wakes the writer that waits
     /// for room, if there is some.
     pub(crate) fn send_staged(self: &Arc<Self>) -> Result<()> {
-        let mut state = self.lock();
+        let state = self.lock();
         if let Some(why) = state.write_failure() {
             return Err(why);
         }
         if state.is_sending {
             return Ok(());
         }
+        self.send_from(state)
+    }
+
+    /// As [`send_staged`](Self::send_staged), for a callback after a poll; says what that has left.
+    /// If the send fails, the connection keeps the cause, and ends by it.
+    pub(crate) fn send_after_poll(self: &Arc<Self>) -> AfterPoll {
+        let state = self.lock();
+        if state.staged.malloc_len() == 0 && !state.writer.is_waiting() {
+            return state.after_poll();
+        }
+        drop(state);
+        drop(self.send_staged());
+        self.after_poll()
+    }
+
+    /// Sends what is staged, for a thread that has found that no other one does.
+    fn send_from<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> Result<()> {
         let mut sent = Ok(());
         if state.staged.malloc_len() > 0 {
             state.is_sending = true;
