@@ -74,7 +74,7 @@ def front(results, styles):
     if plain := find(results, "echo-c64-s64-d1-pinned"):
         caption = f"Echo, {plain.cell.title}: what a framework adds to the system calls"
         pictures["echo.svg"] = (caption, one_cell(caption, [plain], styles))
-    if shares := blocked(results):
+    if shares := of_one_processor(blocked(results)):
         caption = "64 connections of which a share of the requests blocks for 1 ms"
         pictures["blocking.svg"] = (caption, blocking(shares, styles, caption))
     if opened := find(results, "open-c64-s64-pinned"):
@@ -135,9 +135,9 @@ def is_matrix(result):
 
 
 def blocked(results):
-    """The cells of the usual requests that block, by their share, of one processor."""
+    """The cells of the usual requests that block, by their share."""
     chosen = [r for r in results if r.cell.block_pct is not None and r.cell.way is None]
-    return sorted(of_one_processor(chosen), key=lambda result: result.cell.block_pct)
+    return sorted(chosen, key=lambda result: result.cell.block_pct)
 
 
 def of_one_processor(results):

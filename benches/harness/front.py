@@ -1,7 +1,7 @@
 """docs/benchmarks.md: one page that a stranger reads in two minutes."""
 
 from harness.cells import BAD_US, BLOCK_US
-from harness.figures import blocked, find
+from harness.figures import blocked, find, of_one_processor
 from harness.losses import CONTESTED, worst
 from harness.markdown import join, percent, ratio_text, spread_text, table
 from harness.plots import short
@@ -162,7 +162,7 @@ def echo_says(result):
     if best:
         said += f", and {ratio_text(result.ratio(result.usual, best, 'rate'))} of `{best}`, "
         said += "the peer with most"
-    return said + "."
+    return said + "." + noise(result)
 
 
 def blocking_says(shares):
@@ -172,7 +172,10 @@ def blocking_says(shares):
         if best and result.usual and result.cell.block_pct:
             ratio = ratio_text(result.ratio(result.usual, best, "rate"))
             told.append(f"{result.cell.block_pct:g} %: {ratio} of `{best}`")
-    return f"It over the best peer, in requests: {'; '.join(told)}." if told else ""
+    said = f"It over the best peer, in requests: {'; '.join(told)}." if told else ""
+    if len(of_one_processor(shares)) < len(shares):
+        said += " The picture has the shares that one machine has measured."
+    return said
 
 
 def bad_says(result):
@@ -195,7 +198,15 @@ def opened_says(result):
     said = f"p99 of `{result.usual}`: {spread_text(result.spread(result.usual, 'p99'))} µs"
     if best:
         said += f"; of `{best}`, the best peer, {spread_text(result.spread(best, 'p99'))} µs"
-    return said + "."
+    return said + "." + noise(result)
+
+
+def noise(result):
+    """What a reader must know of this cell, where it was not quiet."""
+    others = result.disturbance()
+    if not others or others[0].median <= QUIET:
+        return ""
+    return f" Other processes took {percent(others[0].median)} of the CPUs meanwhile."
 
 
 def where(results):

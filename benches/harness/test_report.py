@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from harness.cells_page import loss_list
+from harness.figures import blocked, of_one_processor
 from harness.losses import worst
 from harness.report import write_report
 from harness.results import CellResult
@@ -115,9 +116,11 @@ class Report(unittest.TestCase):
         front = (self.out / "benchmarks.md").read_text()
         self.assertIn("(a processor, Linux: 4 cells)", front)
         self.assertIn("(another one, Linux: 2 cells)", front)
-        told = front.split("It over the best peer, in requests:")[1].split("\n")[0]
-        self.assertIn("50 %", told)
-        self.assertNotIn("10 %", told)
+        self.assertIn("1 %: 1.50 [1.49–1.50] of `fast`; 10 %: 0.95", front)
+        self.assertIn("The picture has the shares that one machine has measured.", front)
+        results = [CellResult(c, raw["servers"], machines[c["run"]]["cpu"]) for c in raw["cells"]]
+        joined = of_one_processor(blocked(results))
+        self.assertEqual([result.cell.block_pct for result in joined], [1, 50])
         every = (self.out / "benchmarks" / "cells.md").read_text()
         self.assertIn("another one, Linux.", every)
 
