@@ -85,6 +85,20 @@ fn a_client_of_http2_that_waits_for_an_answer_is_not_idle() {
     }
 }
 
+/// Each look finds it without a stream, but it has had some since the last.
+#[test]
+fn a_client_of_http2_that_asks_now_and_then_is_not_idle() {
+    let http = Http::new().http2_idle_timeout(SHORT * 10);
+    let server = start(builder(http, path));
+    let mut client = Client::of(&server);
+    for _ in 0..25 {
+        let stream = client.get("/again");
+        assert_eq!(client.bodies(&[stream])[&stream], "/again");
+        // sleep: a tenth of the limit, for two and a half of it
+        std::thread::sleep(SHORT);
+    }
+}
+
 /// Its window has no room, so nothing is ever queued that the write timeout could see.
 #[test]
 fn a_client_of_http2_that_opens_no_window_is_ended() {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
+use netpoll_core::ReceiveRate;
 use netpoll_hyper::Http;
 
 use crate::util::{Client, Gate, SaysDrop, builder, modes, signal, start, text};
@@ -149,4 +150,32 @@ fn every_length_of_the_limit_is_taken_or_refused_by_name() {
     let refused = builder(Http::new().header_read_timeout(Duration::ZERO), hello).build();
     let refused = refused.expect_err("0 is no time").to_string();
     assert!(refused.contains("first_byte_timeout"), "{refused}");
+}
+
+/// hyper takes the bytes of a body from the connection, and still they count as a part of it.
+#[test]
+fn a_body_that_trickles_is_cut_by_the_receive_rate_and_silence_between_requests_is_not() {
+    let rate = ReceiveRate { bytes: 100, per: SHORT * 3 };
+    let collects = |request: Request<Incoming>| async move {
+        let body = request.into_body().collect().await;
+        text(body.map_or_else(|_| Bytes::new(), |whole| whole.to_bytes()))
+    };
+    for mode in modes() {
+        let server = start(builder(Http::new(), collects).dispatch(mode).min_receive_rate(rate));
+        let (mut idle, mut trickles) = (Client::of(&server), Client::of(&server));
+        idle.get("/");
+        assert_eq!(idle.hear().status, 200);
+        trickles.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+        let begun = Instant::now();
+        while trickles.stream.get_mut().write_all(b"x").is_ok() {
+            assert!(begun.elapsed() < crate::util::SOON, "it was never ended");
+            // sleep: the pace of the trickle, 15 bytes where 100 are asked for
+            std::thread::sleep(SHORT / 5);
+        }
+        assert!(begun.elapsed() >= rate.per, "after {:?}", begun.elapsed());
+        // sleep: two spans without a byte
+        std::thread::sleep(SHORT * 7);
+        idle.get("/");
+        assert_eq!(idle.hear().status, 200);
+    }
 }

@@ -136,6 +136,7 @@ fn calls_of_futures_end_in_time_and_with_their_connection() {
     let error = block_on(silent.call_async(b"?".to_vec(), short)).expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(begun.elapsed() >= short, "{:?}", begun.elapsed());
+    assert_eq!(silent.stats().waiting, 0, "its place is free");
     let ends = mux(serve(|mut stream| drop(request(&mut stream))));
     let ask = || ends.call_async(b"?".to_vec(), PATIENCE);
     let (first, second) = block_on(join(ask(), ask()));

@@ -191,9 +191,12 @@ fn a_handle_that_closes_ends_the_future() {
             let on_drop = OnDrop(dropped.clone(), "dropped");
             *crate::util::lock(&given) = Some(conn.handle());
             known.add("known");
+            let told = dropped.clone();
             async move {
                 let _on_drop = on_drop;
-                echo(conn).await
+                let outcome = echo(conn).await;
+                told.add(if matches!(outcome, Err(Error::Closed)) { "is told" } else { "is not" });
+                outcome
             }
         });
         let mut client = server.connect();
@@ -202,7 +205,29 @@ fn a_handle_that_closes_ends_the_future() {
         crate::util::lock(&handle).take().expect("it is known").close();
         assert_eq!(client.rest(), b"");
         assert_eq!(ends.wait(1), ["Local"], "{dispatch:?}");
-        assert_eq!(journal.wait(1), ["dropped"]);
+        // It is polled a last time, and sees why it ends.
+        assert_eq!(journal.wait(2), ["is told", "dropped"]);
+    }
+}
+
+/// A future of a user may not be whole after a panic.
+#[test]
+fn a_future_that_has_panicked_is_not_polled_again() {
+    for dispatch in modes() {
+        let polls = Count::default();
+        let counted = polls.clone();
+        let (server, ends) = server(dispatch, move |conn: AsyncConnection| {
+            let polls = counted.clone();
+            std::future::poll_fn(move |_| -> std::task::Poll<Result<()>> {
+                let _held = &conn;
+                polls.add();
+                panic!("on purpose");
+            })
+        });
+        let mut client = server.connect();
+        let _ = io::Read::read_to_end(&mut client, &mut Vec::new());
+        assert_eq!(ends.wait(1), ["Panic"], "{dispatch:?}");
+        assert_eq!(polls.get(), 1, "{dispatch:?}");
     }
 }
 

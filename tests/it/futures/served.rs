@@ -1,13 +1,14 @@
 //! Reading and writing by a future.
 
 use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use netpoll::{Dispatch, Error, Result};
 use netpoll_async::AsyncConnection;
 
 use super::{echo, server};
-use crate::util::{Client, Count, Random, eventually, modes, quiet};
+use crate::util::{Client, Count, Random, eventually, lock, modes, quiet};
 
 #[test]
 fn a_future_echoes_in_each_mode_and_ends_with_the_peers_stream() {
@@ -84,9 +85,11 @@ fn what_no_read_waits_for_stays_with_the_peer() {
     for dispatch in modes() {
         let gate = super::Event::default();
         let (opened, taken) = (gate.clone(), Count::default());
-        let counted = taken.clone();
-        let (server, _) = server(dispatch, move |mut conn| {
+        let (counted, handle) = (taken.clone(), Arc::new(Mutex::new(None)));
+        let given = handle.clone();
+        let (server, _) = server(dispatch, move |mut conn: AsyncConnection| {
             let (gate, counted) = (gate.clone(), counted.clone());
+            *lock(&given) = Some(conn.handle());
             async move {
                 conn.read_exact(&mut [0]).await?;
                 gate.await;
@@ -112,6 +115,9 @@ fn what_no_read_waits_for_stays_with_the_peer() {
             }
         });
         assert!(sent < 64 << 20, "{sent} bytes were taken, and nothing reads them");
+        // One receive, and not as much as may be buffered, which is 1 MiB.
+        let received = lock(&handle).take().expect("it is served").bytes_received();
+        assert!(received < 512 << 10, "{dispatch:?}: {received} bytes were received");
         opened.happen();
         client.set_nonblocking(false).expect("an option");
         client.half_close();

@@ -168,3 +168,28 @@ fn the_owner_of_written_bytes_may_use_the_connection_when_it_is_dropped() {
         assert_eq!(server.connect().rest(), vec![b'x'; length], "{dispatch:?}");
     }
 }
+
+/// Its socket takes more, and its output is empty: others have their turn all the same.
+#[test]
+fn one_poll_of_a_future_writes_no_more_than_its_share() {
+    const SHARE: usize = 256 << 10;
+    for dispatch in modes() {
+        let (server, _) = server(dispatch, |mut conn: AsyncConnection| async move {
+            let poll_once = poll_fn(|context| {
+                let mut written = 0;
+                while written <= 2 * SHARE
+                    && let Poll::Ready(Ok(n)) = conn.poll_write(context, &[b'x'; 1000])
+                {
+                    written += n;
+                    let _ = conn.poll_flush(context);
+                }
+                Poll::Ready(written)
+            });
+            let written = poll_once.await;
+            assert!((SHARE..=SHARE + 1000).contains(&written), "{written} bytes in one poll");
+            conn.write_all(b"done").await
+        });
+        let heard = server.connect().rest();
+        assert!(heard.ends_with(b"done"), "{dispatch:?}: {} bytes came", heard.len());
+    }
+}
