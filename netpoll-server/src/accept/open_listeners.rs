@@ -149,10 +149,7 @@ impl OpenListeners {
     /// Ends accepting by all reactors.
     pub(crate) fn leave(&self) -> Leaving {
         let left_open = self.are_left_open();
-        if left_open {
-            self.datagrams.stop_receiving();
-        }
-        self.datagrams.leave_files(left_open);
+        self.datagrams.leave(left_open);
         let mut all = Vec::new();
         // Not under the lock: a listener that can't remove its path logs that as it is dropped.
         let listeners = std::mem::take(&mut *lock(&self.listeners));

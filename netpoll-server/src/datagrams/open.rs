@@ -90,14 +90,22 @@ impl OpenDatagrams {
     }
 
     /// Removes the files of Unix sockets, so that a send from here on fails at once; or leaves them
-    /// to another process.
-    pub(crate) fn leave_files(&self, are_left: bool) {
-        let files: Vec<_> = lock(&self.servers).iter_mut().map(|it| it.file.take()).collect();
-        for mut file in files.into_iter().flatten() {
-            if are_left {
+    /// to another process, with what comes. A hand-over by which this process has not got them yet
+    /// has failed.
+    pub(crate) fn leave(&self, are_left_open: bool) {
+        if are_left_open {
+            self.stop_receiving();
+        }
+        let take = |it: &mut OpenServer| (it.file.take(), it.share.take());
+        let taken: Vec<_> = lock(&self.servers).iter_mut().map(take).collect();
+        // Not under the lock: a file that can't be removed is logged.
+        for (mut file, share) in taken {
+            if let Some(file) = &mut file
+                && are_left_open
+            {
                 file.keep();
             }
-            drop(file); // not under the lock: what can't be removed is logged
+            drop((file, share));
         }
     }
 

@@ -1,11 +1,11 @@
 //! Hot restart with datagrams: one process at a time receives them, and none is lost. Both are in
 //! this process, which the protocol does not know.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use netpoll::{
 };
 
 use super::{any_port, client_of, echoing, heard, inet, serve};
-use crate::util::{Gate, Journal, PATIENCE, eventually, modes};
+use crate::util::{Count, Gate, Journal, PATIENCE, eventually, modes};
 
 /// A server that answers with its name before what it was sent.
 fn named(name: &'static str, socket: Datagrams) -> DatagramServer {
@@ -42,8 +42,13 @@ fn held(name: &'static str, gate: &Gate, entered: mpsc::Sender<()>) -> DatagramS
 
 /// The old process's part, on a thread of its own.
 fn give(old: &Running, to: UnixStream) -> JoinHandle<Result<()>> {
+    give_within(Duration::from_secs(3600), old, to) // no test waits for that
+}
+
+fn give_within(deadline: Duration, old: &Running, to: UnixStream) -> JoinHandle<Result<()>> {
+    let options = HandOverOptions { deadline, ..HandOverOptions::default() };
     let old = old.event_loop().clone();
-    thread::spawn(move || old.hand_over(&to))
+    thread::spawn(move || old.hand_over_with(&to, options))
 }
 
 /// Gives the sockets of a server away.
@@ -99,12 +104,14 @@ fn what_waits_in_the_kernel_goes_to_the_new_one() {
 
 #[test]
 fn each_datagram_is_answered_once_while_servers_follow_each_other() {
-    const ON_THE_WAY: usize = 8;
     for dispatch in modes() {
         let mut server = serve(dispatch, 2, named("0", any_port()));
-        let at = inet(&server);
-        let sender = |client: UdpSocket| thread::spawn(move || exchange(&client, ON_THE_WAY));
-        let senders: Vec<_> = (0..4).map(|_| sender(client_of(at))).collect();
+        let (at, is_over) = (inet(&server), Arc::new(AtomicBool::new(false)));
+        let sender = |_| {
+            let (client, is_over) = (client_of(at), is_over.clone());
+            thread::spawn(move || exchange(&client, &is_over))
+        };
+        let senders: Vec<_> = (0..4).map(sender).collect();
         for name in ["1", "2", "3"] {
             let before = server.stats().datagrams.received;
             eventually("it serves", || server.stats().datagrams.received > before + 50);
@@ -113,28 +120,31 @@ fn each_datagram_is_answered_once_while_servers_follow_each_other() {
             server.wait().expect("in order");
             server = next;
         }
+        eventually("it serves", || server.stats().datagrams.received > 50);
+        is_over.store(true, Ordering::SeqCst);
         for sender in senders {
             sender.join().expect("each is answered once");
         }
     }
 }
 
-/// Sends numbers until all four servers have answered some.
-fn exchange(client: &UdpSocket, on_the_way: usize) {
-    let (mut waiting, mut by_server) = (Vec::new(), BTreeMap::new());
-    let mut next = 0_u64;
-    while by_server.len() < 4 || !waiting.is_empty() {
-        while by_server.len() < 4 && waiting.len() < on_the_way {
+/// Sends numbers until it is over. Each must be answered, and once.
+fn exchange(client: &UdpSocket, is_over: &AtomicBool) {
+    const ON_THE_WAY: usize = 8;
+    let (mut waiting, mut next) = (Vec::new(), 0_u64);
+    loop {
+        while waiting.len() < ON_THE_WAY && !is_over.load(Ordering::SeqCst) {
             client.send(&next.to_ne_bytes()).expect("room");
             waiting.push(next);
             next += 1;
         }
+        if waiting.is_empty() {
+            return;
+        }
         let answer = heard(client);
-        let (name, number) = answer.split_first().expect("a name");
-        let number = u64::from_ne_bytes(number.try_into().expect("a number"));
+        let number = u64::from_ne_bytes(answer[1..].try_into().expect("a name and a number"));
         let at = waiting.iter().position(|it| *it == number).expect("it is answered once");
         waiting.swap_remove(at);
-        *by_server.entry(*name).or_insert(0) += 1;
     }
 }
 
@@ -188,12 +198,19 @@ fn every_socket_is_served_whatever_the_number_of_loops() {
         let (giving, taken) = offered(&old);
         let taken = only(taken);
         assert_eq!((taken.name(), taken.local_addr()), (Some("game"), old.address()));
-        let new = serve(Dispatch::Inline, loops, named("new ", taken));
+        let opened = Count::default();
+        let count = opened.clone();
+        let taken = taken.on_open(move |_: &DatagramHandle| Ok(count.add()));
+        let server = taken.on_datagrams(|_: &mut usize, batch: &DatagramBatch<'_>| {
+            batch.iter().try_for_each(|it| it.reply(&[b"new ", it.payload()].concat()))
+        });
+        let new = serve(Dispatch::Inline, loops, server);
         giving.join().expect("no panic").expect("the new one serves");
         drop(old);
         for client in &clients {
             assert_eq!(ask(client, "x"), "new x");
         }
+        assert_eq!(opened.get(), 3, "with one the kernel would have moved peers to it");
         // And once more, from there.
         let last = follow(&new, "last ", Dispatch::Inline, 2);
         drop(new);
@@ -303,6 +320,16 @@ fn listeners_and_datagrams_go_together_and_some_can_be_declined() {
 fn several_event_loops_take_datagrams_over_together() {
     let old = both("old ", Vec::new(), vec![any_port(), any_port()]);
     let [first, second] = [0, 1].map(|it| client_of(old.addresses()[it].inet().expect("inet")));
+    // One of them ends before the other serves: so the hand-over fails, and at once.
+    let (giving, mut taken) = offered(&old);
+    let last = taken.datagrams.pop().expect("two");
+    drop(serve(Dispatch::Inline, 1, named("one ", only(taken))));
+    eventually("the old one hears of it", || giving.is_finished());
+    giving.join().expect("no panic").expect_err("one has ended");
+    let event_loop = EventLoop::for_datagrams().build().expect("options");
+    event_loop.spawn(named("two ", last)).expect_err("it has failed");
+    assert_eq!((ask(&first, "x"), ask(&second, "x")), ("old x".into(), "old x".into()));
+
     let (giving, mut taken) = offered(&old);
     let last = taken.datagrams.pop().expect("two");
     let one = serve(Dispatch::Inline, 1, named("one ", only(taken)));
@@ -359,9 +386,7 @@ fn a_successor_that_is_late_receives_nothing() {
     let old = serve(Dispatch::Inline, 1, named("old ", any_port()));
     let client = client_of(inet(&old));
     let (ours, theirs) = UnixStream::pair().expect("a pair");
-    let (giving, soon) = (old.event_loop().clone(), Duration::from_millis(30));
-    let options = HandOverOptions { deadline: soon, ..HandOverOptions::default() };
-    let giving = thread::spawn(move || giving.hand_over_with(&ours, options));
+    let giving = give_within(Duration::from_millis(30), &old, ours);
     let taken = only(take_over_with(theirs, HandOverOptions::default()).expect("its sockets"));
     giving.join().expect("no panic").expect_err("it waits no longer");
     let event_loop = EventLoop::for_datagrams().build().expect("options");
