@@ -15,6 +15,8 @@ use netpoll::{
     Result, Running, TakenOver, take_over, take_over_with,
 };
 
+use nix::sys::socket::{getsockopt, sockopt::UdpGroSegment};
+
 use super::{any_port, client_of, echoing, heard, inet, serve};
 use crate::util::{Count, Gate, Journal, PATIENCE, eventually, modes};
 
@@ -230,13 +232,16 @@ fn what_datagrams_say_beside_payloads_travels_along() {
         named("old ", socket.bind("udp4", "127.0.0.1:0").expect("a port")),
     );
     let (giving, taken) = offered(&old);
+    let taken = only(taken);
+    let joins = getsockopt(&taken, UdpGroSegment).expect("an option");
+    assert!(!joins, "what was switched off stays off");
     let telling = |socket: Datagrams| {
         socket.on_datagrams(|(): &mut (), batch: &DatagramBatch<'_>| {
             let told = |it: Datagram<'_>| format!("{:?} {}", it.local(), it.time().is_some());
             batch.iter().try_for_each(|it| it.reply(told(it).as_bytes()))
         })
     };
-    let new = serve(Dispatch::Inline, 1, telling(only(taken)));
+    let new = serve(Dispatch::Inline, 1, telling(taken));
     giving.join().expect("no panic").expect("the new one serves");
     assert_eq!(ask(&client_of(inet(&new)), "x"), "Some(127.0.0.1) true");
     drop(old);
