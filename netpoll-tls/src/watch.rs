@@ -91,7 +91,7 @@ fn ends_within(ended: &(Mutex<bool>, Condvar), time: Duration) -> bool {
 struct Stamp {
     inode: (u64, u64),
     length: u64,
-    written: (i64, i64),
+    /// Each write, rename and change of rights sets it; no program can set it back.
     changed: (i64, i64),
 }
 
@@ -105,7 +105,6 @@ impl Stamp {
         Some(Self {
             inode: (found.dev(), found.ino()),
             length: found.len(),
-            written: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
         })
     }

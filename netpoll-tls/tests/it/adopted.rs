@@ -3,15 +3,20 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
-use netpoll_core::{Connection, Detached, Dispatch, Error, HandOffOptions, PoolOptions};
+use netpoll_core::{
+    CloseReason, Connection, Detached, Dispatch, Error, HandOffOptions, PoolOptions,
+};
 use netpoll_server::{EventLoop, Listener, Running};
 use netpoll_tls::rustls::pki_types::CertificateDer;
 use netpoll_tls::rustls::pki_types::pem::PemObject;
-use netpoll_tls::rustls::{ClientConnection, StreamOwned, version};
+use netpoll_tls::rustls::server::{ClientHello, ResolvesServerCert};
+use netpoll_tls::rustls::sign::CertifiedKey;
+use netpoll_tls::rustls::{ClientConnection, ServerConfig, StreamOwned, version};
 use netpoll_tls::{TlsConfig, TlsConnection};
 
-use crate::handshake::their_client;
+use crate::handshake::{their_client, their_server};
 use crate::identities::{OURS, server, server_as};
 use crate::served::PATIENCE;
 
@@ -203,4 +208,131 @@ fn a_configuration_is_chosen_only_where_there_is_one_to_replace() {
     let _client = TcpStream::connect(address).unwrap();
     let error = errors.recv_timeout(PATIENCE).unwrap();
     assert!(error.contains("has no filter to replace"), "{error}");
+}
+
+/// A resolver of certificates that panics.
+#[derive(Debug)]
+struct Panics;
+
+impl ResolvesServerCert for Panics {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        panic!("on purpose");
+    }
+}
+
+/// What fails in `on_prepare`, behind `choose_tls`.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    OfCallback,
+    PanicOfCallback,
+    PanicOfConfiguration,
+}
+
+/// It ends its connection, and takes no place of the one handshake that may be under way.
+#[test]
+fn a_failure_behind_the_choice_of_a_configuration_ends_one_connection_alone() {
+    use Failure::{OfCallback, PanicOfCallback, PanicOfConfiguration};
+    let mut theirs: ServerConfig = their_server(&version::TLS13);
+    theirs.cert_resolver = Arc::new(Panics);
+    let panics = TlsConfig::from_rustls(theirs.into()).unwrap();
+    let chosen = server().max_handshakes(1).build().unwrap();
+    let from: IpAddr = "127.0.0.9".parse().unwrap();
+    for failure in [OfCallback, PanicOfCallback, PanicOfConfiguration] {
+        for dispatch in modes() {
+            let (panics, chosen) = (panics.clone(), chosen.clone());
+            let (told, ended) = mpsc::channel();
+            let event_loop = EventLoop::builder()
+                .on_prepare(move |conn: &Connection| {
+                    let fails = conn.peer_addr().ip() == Some(from);
+                    match failure {
+                        PanicOfConfiguration if fails => return conn.choose_tls(panics.clone()),
+                        _ => conn.choose_tls(chosen.clone())?,
+                    }
+                    match failure {
+                        PanicOfCallback if fails => panic!("on purpose"),
+                        OfCallback if fails => Err(Error::config("on purpose")),
+                        _ => Ok(()),
+                    }
+                })
+                .on_request(|(): &mut (), conn: &mut Connection| {
+                    let (mut reader, mut writer) = conn.split();
+                    writer.append(reader.slice(reader.len())?);
+                    writer.flush()
+                })
+                .on_disconnect(move |(), why: &CloseReason| {
+                    let _ = told.send(why.to_string());
+                })
+                .loops(1)
+                .dispatch(dispatch)
+                .build()
+                .unwrap();
+            let listener = Listener::bind("tcp", "127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().inet().unwrap();
+            let listed = Arc::new(server().build().unwrap());
+            let _running = event_loop.spawn(listener.filter(listed)).unwrap();
+            for _ in 0..3 {
+                let mut client = over(connect_from("127.0.0.9", address));
+                let error = client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
+                error.unwrap_err();
+                if matches!(failure, PanicOfConfiguration) {
+                    let why = ended.recv_timeout(PATIENCE).unwrap();
+                    assert!(why.contains("panicked"), "{failure:?}, {dispatch:?}: {why}");
+                }
+            }
+            says_and_hears(&mut over(connect_from("127.0.0.1", address)), b"served");
+        }
+    }
+}
+
+/// Bytes that were read before and are no handshake, or the begin of one that never comes.
+#[test]
+fn whatever_was_read_before_ends_at_once_or_at_the_timeout() {
+    let config = server().handshake_timeout(Duration::from_millis(100)).build().unwrap();
+    let begins: [&[u8]; 8] = [
+        &[0],
+        &[0x16],
+        &[0x16, 3, 1],
+        &[0x16, 3, 1, 0, 0],
+        &[0x16, 3, 1, 0xff, 0xff],
+        &[0x16, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff],
+        &[0x15, 3, 3, 0, 2, 1, 0],
+        &vec![0x17; 64 << 10],
+    ];
+    for dispatch in modes() {
+        for begin in begins {
+            let running = echo(dispatch);
+            let (mut client, ours) = pair();
+            let read = Detached::from(ours).with_input(begin.to_vec());
+            running.event_loop().adopt_with(read, Arc::new(config.clone())).unwrap();
+            let mut heard = Vec::new();
+            // What was read before is no more than 64 KiB, and the client sends nothing.
+            client.read_to_end(&mut heard).unwrap();
+            let is_alert = heard.is_empty() || (heard[0], heard.len()) == (0x15, 7);
+            assert!(is_alert, "{begin:x?}: {heard:x?}");
+        }
+    }
+}
+
+#[test]
+fn detach_is_refused_by_name_and_the_connection_goes_on() {
+    for dispatch in modes() {
+        let (told, errors) = mpsc::channel();
+        let event_loop = EventLoop::builder()
+            .on_request(move |(): &mut (), conn: &mut Connection| {
+                let _ = told.send(conn.detach().unwrap_err().to_string());
+                let (mut reader, mut writer) = conn.split();
+                writer.append(reader.slice(reader.len())?);
+                writer.flush()
+            })
+            .dispatch(dispatch)
+            .build()
+            .unwrap();
+        let listener = Listener::bind("tcp", "127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().inet().unwrap();
+        let config = Arc::new(server().build().unwrap());
+        let _running = event_loop.spawn(listener.filter(config)).unwrap();
+        says_and_hears(&mut over(connect_from("127.0.0.1", address)), b"served");
+        let error = errors.recv_timeout(PATIENCE).unwrap();
+        assert!(error.contains("cannot detach") && error.contains("TLS"), "{error}");
+    }
 }

@@ -10,18 +10,21 @@ use netpoll_tls::rustls::client::danger::{
 use netpoll_tls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use netpoll_tls::rustls::version::{TLS12, TLS13};
 use netpoll_tls::rustls::{
-    self, ClientConnection, ConnectionTrafficSecrets, DigitallySignedStruct, SignatureScheme,
+    self, ClientConnection, ConnectionTrafficSecrets, DigitallySignedStruct, ProtocolVersion,
+    SignatureScheme,
 };
 use proptest::prelude::*;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use crate::ends::{End, Ours, Theirs, exchange};
-use crate::handshake::{their_client, their_server};
+use crate::handshake::{Version, their_client, their_server};
 use crate::identities::{client, server};
 
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
+/// How long the seal of a record is.
+const TAG: usize = 16;
 /// A `KeyUpdate` that does not ask for one in return.
 const KEY_UPDATE: &[u8] = &[24, 0, 0, 1, 0];
 
@@ -70,15 +73,16 @@ impl ServerCertVerifier for Trusting {
 
 /// Seals records of any kind with the keys of a finished handshake.
 struct Forger {
+    version: Version,
     key: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
 }
 
 impl Forger {
-    /// A client of TLS 1.3 that has these keys, and the server on which it is.
-    fn against(config: &TlsConfig) -> (Self, Ours) {
-        let mut theirs = their_client(&TLS13);
+    /// A client that has these keys, and the server on which it is.
+    fn against(config: &TlsConfig, version: Version) -> (Self, Ours) {
+        let mut theirs = their_client(version);
         theirs.enable_secret_extraction = true;
         let name = "localhost".try_into().unwrap();
         let mut client = ClientConnection::new(theirs.into(), name).unwrap();
@@ -102,7 +106,7 @@ impl Forger {
         };
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap());
         let iv = iv.as_ref().try_into().unwrap();
-        (Self { key, iv, sequence }, server)
+        (Self { version, key, iv, sequence }, server)
     }
 
     fn record(&mut self, kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -110,18 +114,28 @@ impl Forger {
         for (byte, other) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= other;
         }
+        let number = self.sequence.to_be_bytes();
         self.sequence += 1;
-        let mut sealed = [payload, &[kind]].concat();
-        let length = u16::try_from(sealed.len() + 16).unwrap().to_be_bytes();
-        let header = [DATA, 3, 3, length[0], length[1]];
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.key.seal_in_place_append_tag(nonce, Aad::from(header), &mut sealed).unwrap();
-        [&header[..], &sealed].concat()
+        // In TLS 1.2 the type is not hidden, and a part of the nonce stands in front.
+        let is_old = self.version.version == ProtocolVersion::TLSv1_2;
+        let (outer, inner, explicit): (_, &[u8], &[u8]) =
+            if is_old { (kind, &[], &nonce[4..]) } else { (DATA, &[kind], &[]) };
+        let mut sealed = [payload, inner].concat();
+        let header = |length: usize| {
+            let length = u16::try_from(length).unwrap().to_be_bytes();
+            [outer, 3, 3, length[0], length[1]]
+        };
+        let whole = header(explicit.len() + sealed.len() + TAG);
+        let authentic =
+            if is_old { [&number[..], &header(sealed.len())].concat() } else { whole.to_vec() };
+        let unique = Nonce::assume_unique_for_key(nonce);
+        self.key.seal_in_place_append_tag(unique, Aad::from(authentic), &mut sealed).unwrap();
+        [&whole[..], explicit, &sealed].concat()
     }
 }
 
 fn forger() -> (Forger, Ours) {
-    Forger::against(&server().build().unwrap())
+    Forger::against(&server().build().unwrap(), &TLS13)
 }
 
 /// Any thread may send at any time.
@@ -249,12 +263,24 @@ fn key_updates_between_messages_are_answered() {
     }
 }
 
+/// A `ClientHello` on a connection of TLS 1.2 that is open is answered by a warning, and the next
+/// one ends the connection: each costs computing.
 #[test]
 fn renegotiation_is_refused() {
-    // A ClientHello on a connection of TLS 1.2 that is open: rustls answers with a warning.
-    let mut client = Theirs::client(their_client(&TLS12).into());
-    let mut server = Ours::accept(&server().build().unwrap());
-    exchange(&mut client, &mut server).unwrap();
+    let (mut forger, mut server) = Forger::against(&server().build().unwrap(), &TLS12);
+    let hello = Theirs::client(their_client(&TLS12).into()).transmit();
+    server.receive(&forger.record(HANDSHAKE, &hello[5..])).unwrap();
+    let warning = server.transmit();
+    assert_eq!((warning[0], warning.len()), (ALERT, 5 + 8 + 2 + TAG), "a warning, sealed");
+    server.receive(&forger.record(DATA, b"data")).unwrap();
+    assert_eq!(server.plain(), b"data", "the connection goes on with the keys that it has");
+    let error = server.receive(&forger.record(HANDSHAKE, &hello[5..])).unwrap_err();
+    assert!(error.contains("TooManyRenegotiationRequests"), "{error}");
+}
+
+#[test]
+fn renegotiation_without_the_keys_is_no_record() {
+    let (_, mut server) = Forger::against(&server().build().unwrap(), &TLS12);
     let hello = Theirs::client(their_client(&TLS12).into()).transmit();
     let error = server.receive(&hello).unwrap_err();
     assert!(error.contains("could not be decrypted"), "it is not sealed: {error}");

@@ -1,18 +1,19 @@
 //! A configuration that changes while it serves: new handshakes only.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::panic::panic_any;
-use std::path::PathBuf;
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use netpoll_tls::rustls::pki_types::CertificateDer;
 use netpoll_tls::rustls::pki_types::pem::PemObject;
-use netpoll_tls::rustls::version::TLS13;
+use netpoll_tls::rustls::version::{TLS12, TLS13};
 use netpoll_tls::{TlsClient, TlsConfig, TlsWatch};
 
-use crate::ends::{End, exchange, open_pair};
-use crate::handshake::their_server;
+use crate::ends::{End, Ours, Theirs, exchange, open_pair};
+use crate::handshake::{their_client, their_server};
 use crate::identities::{Identity, OURS, client, server_as};
 
 fn certificate(identity: &Identity) -> CertificateDer<'static> {
@@ -61,6 +62,23 @@ fn new_files_count_from_the_next_handshake_on() {
 }
 
 #[test]
+fn no_ticket_of_before_resumes_in_version_1_2() {
+    let [old, new] = [OURS.sign(&["localhost"]), OURS.sign(&["localhost"])];
+    let config = server_as(&old).build().unwrap();
+    let theirs = Arc::new(their_client(&TLS12));
+    let resumes = || {
+        let (mut client, mut server) = (Theirs::client(theirs.clone()), Ours::accept(&config));
+        exchange(&mut client, &mut server).unwrap();
+        let first = client.tls.peer_certificates().unwrap()[0].clone();
+        (server.info().resumed, first)
+    };
+    assert_eq!([resumes().0, resumes().0], [false, true]);
+    config.replace(&server_as(&new).build().unwrap());
+    assert_eq!(resumes(), (false, certificate(&new)));
+    assert_eq!(resumes(), (true, certificate(&new)));
+}
+
+#[test]
 fn another_configuration_can_take_the_place() {
     let [old, new] = [OURS.sign(&["localhost"]), OURS.sign(&["localhost"])];
     let config = server_as(&old).build().unwrap();
@@ -94,11 +112,8 @@ impl Files {
 
     /// As certbot renews: another file takes the place of the old one.
     fn renew(&self, identity: &Identity) {
-        for (place, text) in [(&self.chain, &identity.chain), (&self.key, &identity.key)] {
-            let new = place.with_extension("new");
-            fs::write(&new, text).unwrap();
-            fs::rename(&new, place).unwrap();
-        }
+        renamed(&self.chain, &identity.chain);
+        renamed(&self.key, &identity.key);
     }
 }
 
@@ -149,6 +164,90 @@ fn a_watch_reloads_what_has_changed_and_goes_on_after_an_error_and_a_panic() {
     files.renew(&old);
     assert!(outcomes.recv_timeout(PATIENCE).is_err(), "the closure went with the watch");
     assert_eq!(served(&client, &config), certificate(&new));
+}
+
+/// Makes files wrong.
+type Wrong = Box<dyn Fn(&Files)>;
+
+/// Whatever makes the files wrong: it is told once, the old certificate goes on, and what mends
+/// them counts.
+#[test]
+fn a_watch_tells_of_each_way_in_which_files_go_wrong_and_of_their_mending() {
+    let other = OURS.sign(&["localhost"]);
+    let (chain_of_other, key_of_other) = (other.chain, other.key);
+    let ways: [(&str, Wrong, &str); 6] = [
+        ("removed", Box::new(|it| fs::remove_file(&it.chain).unwrap()), "cannot read"),
+        ("truncated", Box::new(|it| drop(File::create(&it.chain).unwrap())), "no certificate"),
+        ("cut", Box::new(|it| cut(&it.key)), "key"),
+        ("unreadable", Box::new(|it| becomes_a_directory(&it.key)), "cannot read"),
+        ("of another", Box::new(move |it| fs::write(&it.key, &key_of_other).unwrap()), "match"),
+        ("of another", Box::new(move |it| renamed(&it.chain, &chain_of_other)), "match"),
+    ];
+    let client = client().sessions(0).build().unwrap();
+    for (number, (way, make_wrong, says)) in ways.iter().enumerate() {
+        let files = Files::new(&format!("wrong-{number}"));
+        let [old, new] = [OURS.sign(&["localhost"]), OURS.sign(&["localhost"])];
+        files.renew(&old);
+        let config = TlsConfig::from_pem(files.chain.clone(), files.key.clone()).unwrap();
+        let (told, outcomes) = mpsc::channel();
+        let watch = config.watch(OFTEN, move |outcome| {
+            told.send(outcome.map_err(|error| error.to_string())).unwrap();
+        });
+        make_wrong(&files);
+        let error = outcomes.recv_timeout(PATIENCE).expect(way).unwrap_err();
+        assert!(error.contains(says), "{way}: {error}");
+        // A file that is written in two steps may be told of twice, and then no more.
+        while outcomes.recv_timeout(50 * OFTEN).is_ok() {}
+        assert_eq!(served(&client, &config), certificate(&old), "{way}");
+        let _ = fs::remove_dir(&files.key);
+        files.renew(&new);
+        while outcomes.recv_timeout(PATIENCE).expect(way).is_err() {}
+        assert_eq!(served(&client, &config), certificate(&new), "{way}");
+        drop(watch);
+    }
+}
+
+/// As an editor or a script does that writes in place: the file is the same, and so is its length.
+#[test]
+fn a_watch_sees_what_is_written_in_place_with_the_time_of_before() {
+    let files = Files::new("in-place");
+    let [old, new] = [OURS.sign(&["localhost"]), OURS.sign(&["localhost"])].map(|it| Identity {
+        chain: format!("{:\n<2000}", it.chain),
+        key: format!("{:\n<2000}", it.key),
+    });
+    files.renew(&old);
+    let config = TlsConfig::from_pem(files.chain.clone(), files.key.clone()).unwrap();
+    let (told, outcomes) = mpsc::channel();
+    let watch = config.watch(OFTEN, move |outcome| told.send(outcome.is_ok()).unwrap());
+    for (path, text) in [(&files.chain, &new.chain), (&files.key, &new.key)] {
+        let before = fs::metadata(path).unwrap();
+        assert_eq!(before.len(), text.len() as u64);
+        let mut file = File::options().write(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+    while !outcomes.recv_timeout(PATIENCE).unwrap() {}
+    let client = client().sessions(0).build().unwrap();
+    assert_eq!(served(&client, &config), certificate(&new));
+    drop(watch);
+}
+
+/// The last half is missing, as when a disk is full.
+fn cut(path: &Path) {
+    let text = fs::read(path).unwrap();
+    fs::write(path, &text[..text.len() / 2]).unwrap();
+}
+
+/// Not even root can read it.
+fn becomes_a_directory(path: &Path) {
+    fs::remove_file(path).unwrap();
+    fs::create_dir(path).unwrap();
+}
+
+fn renamed(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(&new, path).unwrap();
 }
 
 #[test]
