@@ -66,7 +66,7 @@ pub type OnWatched = Box<dyn FnOnce(io::Result<()>) + Send>;
 /// How a socket begins.
 #[derive(Default)]
 pub struct DatagramStart {
-    /// It receives nothing until [`DatagramHandle::resume_receiving`].
+    /// It receives nothing until its handle resumes it.
     pub is_paused: bool,
     /// Runs on the loop's thread; dropped without a call where the loop ends first.
     pub on_watched: Option<OnWatched>,
