@@ -52,8 +52,21 @@ pub(crate) fn receive<T>(
     places: &mut [T],
     parts: impl Fn(&mut T) -> (&mut Slot, &mut [u8]),
 ) -> io::Result<usize> {
-    let mut filled = [raw::Filled::default(); MOST_MESSAGES];
-    let filled = &mut filled[..places.len().min(MOST_MESSAGES)];
+    const FEW: usize = 4;
+    if places.len() <= FEW {
+        receive_up_to::<FEW, T>(fd, places, parts)
+    } else {
+        receive_up_to::<MOST_MESSAGES, T>(fd, places, parts)
+    }
+}
+
+fn receive_up_to<const N: usize, T>(
+    fd: BorrowedFd<'_>,
+    places: &mut [T],
+    parts: impl Fn(&mut T) -> (&mut Slot, &mut [u8]),
+) -> io::Result<usize> {
+    let mut filled = [raw::Filled::default(); N];
+    let filled = &mut filled[..places.len().min(N)];
     let received = if let [single] = places {
         filled[0] = repeat(|| {
             planned::next(fd, Call::Receive)?;
@@ -64,7 +77,7 @@ pub(crate) fn receive<T>(
         repeat(|| {
             planned::next(fd, Call::Receive)?;
             let incoming = places.iter_mut().map(|it| incoming(parts(it)));
-            raw::receive_messages(fd, incoming, filled, 0)
+            raw::receive_messages::<N>(fd, incoming, filled, 0)
         })?
     };
     for (place, filled) in places.iter_mut().zip(&filled[..received]) {

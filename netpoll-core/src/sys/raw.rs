@@ -310,15 +310,16 @@ pub(crate) struct Outgoing<'a> {
 }
 
 /// Receives as many messages as there are places in `filled` and in `incoming`, without a wait: one
-/// `recvmmsg`. `flags` are those of `recvmsg`.
-pub(super) fn receive_messages<'a>(
+/// `recvmmsg`. `flags` are those of `recvmsg`. There are no more than `N` messages, so many headers
+/// are cleared first.
+pub(super) fn receive_messages<'a, const N: usize>(
     fd: BorrowedFd<'_>,
     incoming: impl Iterator<Item = Incoming<'a>>,
     filled: &mut [Filled],
     flags: i32,
 ) -> io::Result<usize> {
-    let mut slices = [NO_SLICE; MOST_MESSAGES];
-    let mut headers = no_messages();
+    let mut slices = [NO_SLICE; N];
+    let mut headers = no_messages::<N>();
     let mut wanted = 0;
     for ((mut place, slice), header) in
         incoming.zip(&mut slices).zip(&mut headers).take(filled.len())
@@ -384,7 +385,7 @@ fn filled_by(bytes: usize, header: &libc::msghdr) -> Filled {
 /// Sends messages without a wait and without a SIGPIPE; returns how many were sent whole, up to the
 /// first that failed: one `sendmmsg`.
 pub(super) fn send_messages(fd: BorrowedFd<'_>, messages: &[Outgoing<'_>]) -> io::Result<usize> {
-    let mut headers = no_messages();
+    let mut headers = no_messages::<MOST_MESSAGES>();
     for (message, header) in messages.iter().zip(&mut headers) {
         header.msg_hdr = header_to_send(message);
     }
@@ -447,7 +448,7 @@ fn no_message() -> libc::msghdr {
     unsafe { std::mem::zeroed() }
 }
 
-fn no_messages() -> [libc::mmsghdr; MOST_MESSAGES] {
+fn no_messages<const N: usize>() -> [libc::mmsghdr; N] {
     // SAFETY: as in `no_message`.
     unsafe { std::mem::zeroed() }
 }

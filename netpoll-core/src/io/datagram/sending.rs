@@ -225,6 +225,9 @@ impl Outlet<'_> {
         message: impl Fn(usize) -> Message<'a>,
     ) -> io::Result<usize> {
         let Envelopes { names, controls } = envelopes;
+        if count == 1 {
+            return self.send_single(&mut controls[0], &message(0));
+        }
         let mut slices = [io::IoSlice::new(&[]); MOST_MESSAGES];
         let mut ready = 0;
         for at in 0..count {
@@ -247,6 +250,15 @@ impl Outlet<'_> {
             *outgoing = Outgoing { name: names[at].bytes(), slices, control: controls[at].bytes() };
         }
         datagram::send(self.fd, &messages[..ready])
+    }
+
+    /// As [`send_some`](Self::send_some), without the places of further messages.
+    fn send_single(&self, control: &mut ToSend, message: &Message<'_>) -> io::Result<usize> {
+        let name = name_of(message.peer, self.granted)?;
+        self.write_control(control, message);
+        let slices = [io::IoSlice::new(message.payload)];
+        let (name, control) = (name.bytes(), control.bytes());
+        datagram::send(self.fd, &[Outgoing { name, slices: &slices, control }])
     }
 
     fn write_control(&self, control: &mut ToSend, message: &Message<'_>) {
