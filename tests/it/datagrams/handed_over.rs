@@ -2,7 +2,7 @@
 //! this process, which the protocol does not know.
 
 use std::io::{Read, Write};
-use std::net::UdpSocket;
+use std::net::{Shutdown, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -172,9 +172,10 @@ fn a_successor_that_fails_leaves_the_old_one_receiving() {
             greet(&mut stream);
             stream.write_all(b"?").expect("room");
         },
-        // It says that it serves, and is gone before it is told that it may.
+        // It says that it serves, and can't be told any more that it may.
         &|mut stream| {
             greet(&mut stream);
+            stream.shutdown(Shutdown::Read).expect("an open stream");
             stream.write_all(b"!").expect("room");
         },
     ];
