@@ -39,7 +39,7 @@ impl Runnable for Nothing {
         unreachable!("it is not run")
     }
 
-    fn run(self: Arc<Self>) -> (Outcome, Work) {
+    fn run(self: Arc<Self>) -> (Arc<dyn Runnable>, Outcome, Work) {
         unreachable!("it is not run")
     }
 
