@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use netpoll::tls::{TlsConfig, TlsListener};
 use netpoll::{
     Connection, Dispatch, EventLoop, HandOffOptions, Listener, PoolOptions, ProxyProtocol,
     ReceiveRate, Result,
@@ -31,6 +32,14 @@ fn serve(args: &[String]) -> Result<()> {
         let deadline = Duration::from_secs(60);
         let proxy = ProxyProtocol { deadline, ..ProxyProtocol::default() };
         listener = listener.proxy_protocol(proxy);
+    }
+    if let Some(place) = value("--tls") {
+        // Clients without TLS are served, too: most of the siege's are.
+        let config = TlsConfig::builder()
+            .certificate(format!("{place}/chain.pem"), format!("{place}/key.pem"))
+            .handshake_timeout(millis("--handshake-timeout"))
+            .also_plain(true);
+        listener = listener.tls(config.build()?);
     }
     let rate = |bytes: usize| ReceiveRate {
         bytes: bytes.try_into().unwrap_or(u32::MAX),

@@ -7,6 +7,7 @@ mod descriptors;
 mod floods;
 mod gone;
 mod half_requests;
+mod handshakes;
 mod memory;
 mod non_readers;
 mod resets;
@@ -99,6 +100,13 @@ const ATTACKS: &[Named] = &[
     ("slowloris/hand-off", |it, row| slowloris::run(it, row, Mode::HandOff)),
     ("slowloris/inline", |it, row| slowloris::run(it, row, Mode::Inline)),
     ("slowloris/pool", |it, row| slowloris::run(it, row, Mode::Pool)),
+    ("handshakes/hand-off", |it, row| handshakes::half_open(it, row, Mode::HandOff)),
+    ("handshakes/inline", |it, row| handshakes::half_open(it, row, Mode::Inline)),
+    ("handshakes/pool", |it, row| handshakes::half_open(it, row, Mode::Pool)),
+    ("handshakes/no-proc", handshakes::no_proc),
+    ("handshakes/no-threads", handshakes::no_threads),
+    ("handshakes/no-descriptors", handshakes::no_descriptors),
+    ("handshakes/address-space", handshakes::address_space),
     ("gone/half-proxy-header", gone::half_proxy_header),
     ("gone/tcp-proxy", gone::tcp_proxy),
     ("empty-frames/unread", floods::empty_frames_unread),

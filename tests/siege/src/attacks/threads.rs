@@ -91,7 +91,7 @@ pub(crate) fn refused(siege: &Siege, row: &mut Row, mode: Mode) -> Outcome {
 }
 
 /// The least limit with which a server of that mode starts.
-fn least(mode: Mode) -> Result<u64, Problem> {
+pub(super) fn least(mode: Mode) -> Result<u64, Problem> {
     for threads in 1..40 {
         let confine = Confine { threads: Some(threads), ..Confine::default() };
         match Process::start(&role("serve", mode.args())?, &confine)?
