@@ -76,7 +76,7 @@ impl MuxProtocol for Lines {
     fn decode(&self, input: &mut LinkBuffer) -> Result<Option<(u32, String)>> {
         let Some(end) = input.find_bytes(b"\n") else { return Ok(None) };
         let line = input.next(end + 1).map_err(io::Error::from)?;
-        let line = String::from_utf8_lossy(&line).into_owned();
+        let line = String::from_utf8_lossy(line).into_owned();
         let parts = line.trim_end().split_once(' ');
         let parsed = parts.and_then(|(id, word)| Some((id.parse().ok()?, word.to_owned())));
         parsed.map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData).into())
