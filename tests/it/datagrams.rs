@@ -10,8 +10,11 @@ mod loops;
 mod serving;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc;
 
-use netpoll::{DatagramBatch, DatagramServer, Datagrams, Dispatch, EventLoop, Result, Running};
+use netpoll::{
+    DatagramBatch, DatagramHandle, DatagramServer, Datagrams, Dispatch, EventLoop, Result, Running,
+};
 
 use crate::util::PATIENCE;
 
@@ -57,6 +60,19 @@ pub(crate) fn any_port() -> Datagrams {
 pub(crate) fn serve(dispatch: Dispatch, loops: usize, server: DatagramServer) -> Running {
     let builder = EventLoop::for_datagrams().dispatch(dispatch).loops(loops);
     builder.build().expect("options").spawn(server).expect("it serves")
+}
+
+/// An echo on one loop, with a handle of its socket.
+pub(crate) fn serve_with_handle(dispatch: Dispatch) -> (Running, DatagramHandle) {
+    let (sender, handles) = mpsc::channel();
+    let server = any_port()
+        .on_open(move |handle: &DatagramHandle| {
+            let _ = sender.send(handle.clone());
+            Ok(())
+        })
+        .on_datagrams(|(): &mut (), batch: &DatagramBatch<'_>| answer_all(batch));
+    let running = serve(dispatch, 1, server);
+    (running, handles.recv_timeout(PATIENCE).expect("it is open"))
 }
 
 pub(crate) fn inet(running: &Running) -> SocketAddr {

@@ -98,15 +98,7 @@ fn firehoses_take_turns() {
                 .dispatch(dispatch)
                 .loops(1),
         );
-        let mut hoses: Vec<_> = (0..HOSES).map(|_| server.connect()).collect();
-        for (number, hose) in hoses.iter_mut().enumerate().rev() {
-            hose.say(number.to_string().as_bytes());
-            journal.wait(HOSES - number); // it is registered, and the first one is held inside
-        }
-        for (number, hose) in hoses.iter_mut().enumerate() {
-            hose.say(number.to_string().repeat(BITE * BITES).as_bytes());
-        }
-        quiet(20); // all of it is there
+        let _hoses = open_hoses(&server, &journal, HOSES, BITE * BITES);
         gate.open();
         let entries = journal.wait(HOSES * (1 + BITES)).split_off(HOSES);
         // From its first callback on, a connection is known to have more to read.
@@ -158,15 +150,7 @@ fn of_firehoses_that_fill_their_turns_each_has_some_in_a_row() {
             .loops(1),
     );
     sender.send(connect(server.address)).expect("its callback takes it");
-    let mut hoses: Vec<_> = (0..HOSES).map(|_| server.connect()).collect();
-    for (number, hose) in hoses.iter_mut().enumerate().rev() {
-        hose.say(number.to_string().as_bytes());
-        journal.wait(HOSES - number); // it is registered, and the first one is held inside
-    }
-    for (number, hose) in hoses.iter_mut().enumerate() {
-        hose.say(number.to_string().repeat(BITE * BITES).as_bytes());
-    }
-    quiet(20); // all of it is there
+    let _hoses = open_hoses(&server, &journal, HOSES, BITE * BITES);
     gate.open();
     let entries = journal.wait(HOSES * (1 + BITES) + 2).split_off(HOSES);
     let at = |name| entries.iter().position(|it| it == name).expect("its callback");
@@ -201,6 +185,21 @@ fn pingers_beside_a_firehose() {
             under[1] / beside[1],
         );
     }
+}
+
+/// Connects so many firehoses, the callback of the first of which waits, and has each send so many
+/// bytes, which all stand in the kernel then.
+fn open_hoses(server: &Server, journal: &Journal, hoses: usize, bytes: usize) -> Vec<TcpStream> {
+    let mut open: Vec<_> = (0..hoses).map(|_| server.connect()).collect();
+    for (number, hose) in open.iter_mut().enumerate().rev() {
+        hose.say(number.to_string().as_bytes());
+        journal.wait(hoses - number); // it is registered, and the first one is held inside
+    }
+    for (number, hose) in open.iter_mut().enumerate() {
+        hose.say(number.to_string().repeat(bytes).as_bytes());
+    }
+    quiet(20); // all of it is there
+    open
 }
 
 /// Echoes pings, takes everything else.

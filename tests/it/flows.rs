@@ -222,7 +222,7 @@ fn at_the_limit_the_oldest_flow_makes_room_and_a_confirmed_one_last() {
     }
 }
 
-/// Whoever asks for a bound means all of the server, however many loops it has.
+/// A bound is one for the server: it is not multiplied by the number of loops.
 #[test]
 fn the_bound_is_that_of_all_loops_together() {
     for dispatch in modes() {

@@ -18,33 +18,10 @@ async fn never(_: Request<Incoming>) -> crate::util::Answer {
 #[test]
 fn streams_that_are_reset_at_once_end_their_connection() {
     for mode in modes() {
-        let answer = |request: Request<Incoming>| async move {
-            if request.uri().path() == "/never" {
-                never(request).await
-            } else {
-                hello(request).await
-            }
-        };
-        let server = start(builder(Http::new(), answer).dispatch(mode));
+        let server = start(builder(Http::new(), never_or_hello).dispatch(mode));
         let mut other = Client::of(&server);
-        let mut client = frames::Client::of(&server);
-        for _ in 0..100 {
-            let mut batch = Vec::new();
-            for _ in 0..100 {
-                let (stream, request) = client.request("/never");
-                batch.extend(request);
-                batch.extend(reset(stream));
-            }
-            if std::io::Write::write_all(&mut client.socket, &batch).is_err() {
-                break;
-            }
-        }
-        let mut last = None;
-        while let Some(frame) = client.next() {
-            last = Some(frame.kind);
-        }
-        assert!(last.is_none_or(|kind| kind == GOAWAY), "{last:?}");
-        other.get("/");
+        request_until_the_end(frames::Client::of(&server), 10_000, reset);
+        other.get("/hello");
         assert_eq!(other.hear().body, "hello");
     }
 }
@@ -166,6 +143,28 @@ fn floods_of_http2_are_stopped_or_ended() {
     }
 }
 
+/// Opens at most so many streams, each of which `then` ends, until the server takes no more.
+fn request_until_the_end(
+    mut client: frames::Client,
+    streams: usize,
+    then: impl Fn(u32) -> Vec<u8>,
+) {
+    const AT_ONCE: usize = 50;
+    for _ in 0..streams / AT_ONCE {
+        let mut batch = Vec::new();
+        for _ in 0..AT_ONCE {
+            let (stream, request) = client.request("/never");
+            batch.extend(request);
+            batch.extend(then(stream));
+        }
+        if std::io::Write::write_all(&mut client.socket, &batch).is_err() {
+            break;
+        }
+    }
+    let last = std::iter::from_fn(|| client.next()).last().map(|frame| frame.kind);
+    assert!(last.is_none_or(|kind| kind == GOAWAY), "{last:?}");
+}
+
 async fn never_or_hello(request: Request<Incoming>) -> crate::util::Answer {
     if request.uri().path() == "/hello" { hello(request).await } else { never(request).await }
 }
@@ -175,24 +174,9 @@ async fn never_or_hello(request: Request<Incoming>) -> crate::util::Answer {
 fn streams_that_are_reset_for_faults_end_their_connection() {
     for mode in modes() {
         let server = start(builder(Http::new(), never_or_hello).dispatch(mode));
-        let mut client = frames::Client::of(&server);
-        for _ in 0..40 {
-            let mut batch = Vec::new();
-            for _ in 0..50 {
-                let (stream, request) = client.request("/never");
-                batch.extend(request);
-                // A window that grows by nothing is an error of the stream.
-                batch.extend(frame(8, 0, stream, &0_u32.to_be_bytes()));
-            }
-            if std::io::Write::write_all(&mut client.socket, &batch).is_err() {
-                break;
-            }
-        }
-        let mut last = None;
-        while let Some(frame) = client.next() {
-            last = Some(frame.kind);
-        }
-        assert!(last.is_none_or(|kind| kind == GOAWAY), "{last:?}");
+        // A window that grows by nothing is an error of the stream.
+        let fault = |stream| frame(8, 0, stream, &0_u32.to_be_bytes());
+        request_until_the_end(frames::Client::of(&server), 2_000, fault);
         let mut other = Client::of(&server);
         other.get("/hello");
         assert_eq!(other.hear().body, "hello");

@@ -1,6 +1,7 @@
 //! Clients of HTTP/2 that are idle, and some that only look so.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use hyper::body::{Frame, Incoming};
 use netpoll_hyper::Http;
 
 use crate::frames::{Client, DATA, GOAWAY, HEADERS, SETTINGS, frame};
-use crate::util::{SaysDrop, builder, modes, signal, start, text};
+use crate::util::{builder, endless, modes, signal, start, text};
 
 const SHORT: Duration = Duration::from_millis(100);
 const PING: u8 = 6;
@@ -104,14 +105,7 @@ fn a_client_of_http2_that_asks_now_and_then_is_not_idle() {
 fn a_client_of_http2_that_opens_no_window_is_ended() {
     for mode in modes() {
         let (ended, has_ended) = signal();
-        let endless = move |_: Request<Incoming>| {
-            let guard = SaysDrop(ended.clone());
-            let pieces = stream::repeat_with(move || {
-                let _ = &guard;
-                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 1024])))
-            });
-            async { Ok(Response::new(StreamBody::new(pieces))) }
-        };
+        let endless = move |_: Request<Incoming>| ready(Ok(endless::<1024>(&ended)));
         let server = start(builder(http(), endless).dispatch(mode));
         let mut client = Client::of(&server);
         // SETTINGS_INITIAL_WINDOW_SIZE: 0.

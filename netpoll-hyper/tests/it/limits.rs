@@ -1,18 +1,17 @@
 //! Clients that are slow, silent, or send too much.
 
-use std::convert::Infallible;
+use std::future::ready;
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::stream;
-use http::{Request, Response};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use netpoll_core::ReceiveRate;
 use netpoll_hyper::Http;
 
-use crate::util::{Client, Gate, SaysDrop, builder, modes, signal, start, text};
+use crate::util::{Client, Gate, builder, endless, modes, signal, start, text};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -89,14 +88,7 @@ fn too_many_or_too_long_headers_are_refused() {
 fn a_client_that_never_reads_is_ended_by_the_write_timeout() {
     for mode in modes() {
         let (ended, has_ended) = signal();
-        let endless = move |_: Request<Incoming>| {
-            let guard = SaysDrop(ended.clone());
-            let pieces = stream::repeat_with(move || {
-                let _ = &guard;
-                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 16 << 10])))
-            });
-            async { Ok(Response::new(StreamBody::new(pieces))) }
-        };
+        let endless = move |_: Request<Incoming>| ready(Ok(endless::<{ 16 << 10 }>(&ended)));
         let server = start(builder(Http::new(), endless).dispatch(mode).write_timeout(SHORT));
         let mut client = Client::of(&server);
         client.get("/");

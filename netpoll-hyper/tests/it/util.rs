@@ -10,10 +10,11 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Request, Response};
 use http_body::Body;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::{Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use netpoll_async::AsyncSession;
 use netpoll_core::{Dispatch, PoolOptions};
 use netpoll_hyper::{BoxError, Http};
@@ -145,6 +146,18 @@ impl Drop for SaysDrop {
     fn drop(&mut self) {
         let _ = self.0.send(());
     }
+}
+
+/// An answer whose body has no end, in pieces of `N` bytes. `ended` hears of its drop.
+pub(crate) fn endless<const N: usize>(
+    ended: &Sender<()>,
+) -> Response<impl Body<Data = Bytes, Error = Infallible> + use<N>> {
+    let guard = SaysDrop(ended.clone());
+    let pieces = stream::repeat_with(move || {
+        let _ = &guard;
+        Ok(Frame::data(Bytes::from_static(&[b'x'; N])))
+    });
+    Response::new(StreamBody::new(pieces))
 }
 
 /// Futures wait for it until the test opens it.

@@ -10,7 +10,9 @@ use netpoll::{
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{answer_all, any_port, client_of, echo, echoing, heard, inet, serve};
+use super::{
+    answer_all, any_port, client_of, echo, echoing, heard, inet, serve, serve_with_handle,
+};
 use crate::util::{
     Count, Journal, NoThreads, PATIENCE, alone, eventually, fd_count, lock, modes,
     refusing_threads, set_fd_limit,
@@ -261,15 +263,7 @@ fn a_callback_may_shut_its_server_down_and_is_answered() {
 /// What a handle does with peers that its socket cannot reach, and with times that are odd.
 #[test]
 fn a_handle_refuses_what_cannot_be_sent_and_harms_nothing() {
-    let (sender, handles) = mpsc::channel();
-    let server = any_port()
-        .on_open(move |handle: &DatagramHandle| {
-            let _ = sender.send(handle.clone());
-            Ok(())
-        })
-        .on_datagrams(|(): &mut (), batch: &DatagramBatch<'_>| answer_all(batch));
-    let running = serve(Dispatch::Inline, 1, server);
-    let handle = handles.recv_timeout(PATIENCE).expect("it is open");
+    let (running, handle) = serve_with_handle(Dispatch::Inline);
     let long = vec![0; 70_000];
     let peers = [
         Address::Path(std::path::Path::new("/tmp/no-such-socket").into()),

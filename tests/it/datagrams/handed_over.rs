@@ -17,7 +17,7 @@ use netpoll::{
 
 use nix::sys::socket::{getsockopt, sockopt::UdpGroSegment};
 
-use super::{any_port, client_of, echoing, heard, inet, serve};
+use super::{any_port, client_of, echoing, heard, inet, serve, serve_with_handle};
 use crate::util::{Count, Gate, Journal, PATIENCE, eventually, modes};
 
 /// A server that answers with its name before what it was sent.
@@ -250,15 +250,8 @@ fn what_datagrams_say_beside_payloads_travels_along() {
 
 #[test]
 fn handles_of_the_old_one_send_until_its_end() {
-    let (sender, handles) = mpsc::channel();
-    let server = any_port()
-        .on_open(move |handle: &DatagramHandle| {
-            let _ = sender.send(handle.clone());
-            Ok(())
-        })
-        .on_datagrams(|(): &mut (), _: &DatagramBatch<'_>| Ok(()));
-    let old = serve(Dispatch::Inline, 1, server);
-    let (handle, client) = (handles.recv_timeout(PATIENCE).expect("open"), client_of(inet(&old)));
+    let (old, handle) = serve_with_handle(Dispatch::Inline);
+    let client = client_of(inet(&old));
     let peer = client.local_addr().expect("an address").into();
     let _new = follow(&old, "new ", Dispatch::Inline, 1);
     handle.send_to(&peer, "late answer").expect("it sends");

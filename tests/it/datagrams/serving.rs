@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
 use std::time::Duration;
 
 use netpoll::{
@@ -11,7 +10,9 @@ use netpoll::{
     Listeners, Running, TurnLimits,
 };
 
-use super::{answer_all, any_port, client_of, echo, echoing, heard, inet, serve};
+use super::{
+    answer_all, any_port, client_of, echo, echoing, heard, inet, serve, serve_with_handle,
+};
 use crate::util::{Client, Count, Gate, PATIENCE, connect, eventually, modes};
 
 /// A server that answers with the number of the socket that got the datagram.
@@ -174,15 +175,7 @@ fn limits_and_bounds_that_cannot_be_used_are_refused_before_anything_is_served()
 #[test]
 fn a_handle_sends_from_any_thread_until_the_end() {
     for dispatch in modes() {
-        let (sender, handles) = mpsc::channel();
-        let server = any_port()
-            .on_open(move |handle: &DatagramHandle| {
-                let _ = sender.send(handle.clone());
-                Ok(())
-            })
-            .on_datagrams(|(): &mut (), batch: &DatagramBatch<'_>| answer_all(batch));
-        let running = serve(dispatch, 1, server);
-        let handle = handles.recv_timeout(PATIENCE).expect("it is opened");
+        let (running, handle) = serve_with_handle(dispatch);
         let client = client_of(inet(&running));
         let peer = client.local_addr().expect("an address").into();
         handle.send_to(&peer, "news").expect("room");

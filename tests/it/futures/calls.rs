@@ -28,27 +28,27 @@ fn futures_of_any_executor_and_threads_get_each_its_own_answer() {
     const EACH: usize = 50;
     let server = Server::start(echo());
     let mux = mux_of(Mux::<Frames>::builder().connections(2), server.address);
-    let asks = |who: usize| {
+    let asks = |caller: usize| {
         let mux = mux.clone();
         async move {
             for turn in 0..EACH {
-                let question = format!("{who}/{turn}").into_bytes();
+                let question = format!("{caller}/{turn}").into_bytes();
                 let answer = mux.call_async(question.clone(), PATIENCE).await.expect("an answer");
-                assert!(answer == question, "of {who} in turn {turn}");
+                assert!(answer == question, "of {caller} in turn {turn}");
             }
         }
     };
-    let ours: Vec<_> = (0..16).map(|who| spawn(asks(who))).collect();
+    let ours: Vec<_> = (0..16).map(|caller| spawn(asks(caller))).collect();
     thread::scope(|scope| {
         scope.spawn(|| {
             let tokio = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             tokio.block_on(join_all((100..108).map(asks)));
         });
-        for who in 200..204 {
+        for caller in 200..204 {
             let mux = &mux;
             scope.spawn(move || {
                 for turn in 0..EACH {
-                    let question = format!("{who}/{turn}").into_bytes();
+                    let question = format!("{caller}/{turn}").into_bytes();
                     let answer = mux.call(question.clone(), PATIENCE).expect("an answer");
                     assert!(answer == question);
                 }

@@ -22,11 +22,11 @@ enum Bug {
     TakesNoLock,
 }
 
-/// It is only queued.
+/// A task that the model queues and never runs.
 #[derive(Debug)]
-struct Nothing;
+struct OnlyQueued;
 
-impl Runnable for Nothing {
+impl Runnable for OnlyQueued {
     fn reactor(&self) -> &Arc<Remote> {
         unreachable!("it is not run")
     }
@@ -74,7 +74,7 @@ fn wakes_against_a_sleep(bug: Bug) {
     explore(move || {
         let remote = Remote::alone();
         let wake = |remote: &Remote| {
-            let queued = remote.run_task(Scheduled::Task(Arc::new(Nothing)));
+            let queued = remote.run_task(Scheduled::Task(Arc::new(OnlyQueued)));
             assert!(queued.is_ok(), "the reactor lives");
         };
         let other = remote.clone();
